@@ -1,0 +1,111 @@
+"""Files that a crash, a kill or a full disk cannot leave half written.
+
+`write_atomic` writes beside the target, flushes to the disk, renames over it and flushes the folder: a reader, or the
+next run, finds the old content or the new one. A name like `.model.safetensors.4711.part` is such a file in the
+making; `remove_leftovers` deletes those that a killed run left. A full disk is reported in the user's words, with
+what was needed and that the same command resumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import BadInput
+
+CHUNK_BYTES = 1 << 20
+
+
+def write_atomic(path: Path | str, content: bytes | str | Callable[[Path], object]) -> None:
+    """Put `content` at `path`, all of it or nothing; text is UTF-8.
+
+    A callable gets the path of a temporary file in the same folder and fills it (`lambda p: save_file(tensors, p)`).
+    Raises BadInput when the disk is full; then, as with any other error, the old content stands.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        if callable(data):
+            data(temporary)
+        else:
+            temporary.write_bytes(data)
+        _sync(temporary)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        written = temporary.stat().st_size if temporary.exists() else 0
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, Exception) and is_disk_full(error):
+            raise disk_full(path, len(data) if not callable(data) else None, written) from error
+        raise
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether `error` says that the disk (or the quota) is full; also when a library wraps the system's error."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)
+
+
+def disk_full(path: Path, needed: int | None = None, written: int = 0) -> BadInput:
+    """The error for a full disk, naming the folder, what was needed when known, and how to go on."""
+    free = ""
+    with contextlib.suppress(OSError):
+        free = f" ({_size(shutil.disk_usage(path.parent).free)} free)"
+    what = f"{path.name} needs {_size(needed)}" if needed is not None else f"{path.name} stopped after {_size(written)}"
+    return BadInput(
+        f"no space left on the disk of {path.parent}{free}: {what}; free some space, the same command resumes"
+    )
+
+
+def sha256(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(CHUNK_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable; a no-op where folders cannot be flushed (Windows)."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems refuse to flush a folder; the rename itself has happened.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete half-written files that a killed run left anywhere under `folder`."""
+    for leftover in folder.rglob(".*.part"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _size(num_bytes: int) -> str:
+    value = float(num_bytes)
+    for unit in ("bytes", "KB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

@@ -1,0 +1,141 @@
+"""What machine this is and what it has left: for preflight, for `doctor`, and for the meta of every figure we report.
+
+Only facts that say something about a measurement: no host name, no user, no path. Reads /proc where there is one and
+falls back on what the standard library knows; never imports torch. Memory honours the control group (container) that
+the process lives in, because that is the limit that kills it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("featherweight", "torch", "transformers", "safetensors", "tokenizers", "numpy", "huggingface_hub", "gguf")
+
+
+def cpu_name() -> str:
+    """The processor's own name, e.g. "AMD EPYC 9B14"."""
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith(("model name", "Model")):
+            return " ".join(line.partition(":")[2].split())
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def num_cores() -> int:
+    """Cores that this process may use, which in a container or under taskset is fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def total_memory_bytes() -> int:
+    """Memory of the machine, or of the control group when that is less."""
+    total = _meminfo("MemTotal") or _sysconf_memory()
+    limit = _group_limit()
+    return min(total, limit) if limit else total
+
+
+def available_memory_bytes() -> int:
+    """Memory that can be taken now without swapping; the control group's room when that is less."""
+    available = _meminfo("MemAvailable") or _sysconf_memory()
+    limit = _group_limit()
+    return min(available, max(0, limit - _group_used())) if limit else available
+
+
+def free_disk_bytes(path: Path | str) -> int:
+    """Free bytes where `path` is, or where it would be made (its nearest existing parent)."""
+    path = Path(path).absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def load_average() -> float:
+    """Runnable processes over the last minute; well above 0 means that a timing shares its cores."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def peak_memory_bytes() -> int:
+    """Most resident memory this process has had; 0 where the system does not say."""
+    # Linux's VmHWM starts anew at exec; getrusage would report the parent's peak for a forked worker.
+    for line in _lines("/proc/self/status"):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result; a package that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe() -> dict[str, str | int | float]:
+    """The machine as a report names it: system, processor, cores, memory and how busy it is."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "cores": num_cores(),
+        "memory_bytes": total_memory_bytes(),
+        "load_average": round(load_average(), 2),
+    }
+
+
+def _lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _meminfo(key: str) -> int:
+    for line in _lines("/proc/meminfo"):
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _sysconf_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def _group_folder() -> Path:
+    """Folder of this process's control group (version 2); inside a container usually the root."""
+    root = Path("/sys/fs/cgroup")
+    for line in _lines("/proc/self/cgroup"):
+        if line.startswith("0::") and (root / line[3:].lstrip("/") / "memory.max").exists():
+            return root / line[3:].lstrip("/")
+    return root
+
+
+def _group_limit() -> int:
+    lines = _lines(_group_folder() / "memory.max")
+    return int(lines[0]) if lines and lines[0].isdigit() else 0
+
+
+def _group_used() -> int:
+    """Bytes of the control group that cannot be given back: its use without the file cache that nobody reads."""
+    folder = _group_folder()
+    lines = _lines(folder / "memory.current")
+    used = int(lines[0]) if lines and lines[0].isdigit() else 0
+    for line in _lines(folder / "memory.stat"):
+        if line.startswith("inactive_file "):
+            used -= int(line.split()[1])
+    return max(0, used)

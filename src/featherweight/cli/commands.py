@@ -1,0 +1,256 @@
+"""The commands: each reads its options, calls the workflow of the same name, and shows what came back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import gates
+from .progress import progress
+from .settings import gather
+
+app = typer.Typer(
+    help="Make language models light - fewer bits - and prove what it cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+MODEL_HELP = "A known name (SmolLM2-135M-Instruct), a model folder, a .gguf file, or a name on the hub."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+OptionalModel = Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+Bits = Annotated[
+    int | None,
+    typer.Option("--bits", "-b", help="Bits of a weight: 1-4 with the trellis, 2-8 with integers.", show_default=False),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="fast: minutes. balanced: better, the default. portable: integers other programs read."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="A recipe as YAML; its keys are these flags, and flags win.", show_default=False),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one key of the recipe, e.g. plan.lm_head=Int(bits=6).", show_default=False),
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default=False)]
+MaxRam = Annotated[
+    float | None,
+    typer.Option("--max-ram", help="Refuse, before the work, a plan that needs more memory (GB).", show_default=False),
+]
+MaxDisk = Annotated[
+    float | None,
+    typer.Option("--max-disk", help="Refuse, before the work, a plan that needs more disk (GB).", show_default=False),
+]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(help='Exit with code 4 when this holds of the result, e.g. "kl>0.05".', show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            typer.echo(installed("featherweight"))
+        except PackageNotFoundError:
+            typer.echo("not installed")
+        raise typer.Exit
+
+
+@app.command()
+def quantize(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
+    model: OptionalModel = None,
+    bits: Bits = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    max_ram: MaxRam = None,
+    max_disk: MaxDisk = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an unfinished run instead of resuming it.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")] = False,
+    evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Measure what it cost.")] = True,
+    ask: Annotated[
+        str | None,
+        typer.Option(help="Ask the original and the light model this at the end.", show_default=False),
+    ] = None,
+    fail_if: FailIf = None,
+    json_: Json = False,
+) -> None:
+    """Make MODEL light: quantize its weights into OUT, measure what it cost, and write the report.
+
+    Killed or interrupted, the same command continues where it stopped.
+    """
+    bounds = gates.parse(fail_if or [])
+    settings, source = _recipe(model, bits, preset, config, set_, seed)
+    from ..workflows.quantize import quantize_folder
+
+    with progress() as listener:
+        folder = quantize_folder(
+            source,
+            out,
+            settings,
+            fresh=fresh,
+            overwrite=overwrite,
+            max_ram_gb=max_ram,
+            max_disk_gb=max_disk,
+            evaluate=evaluate,
+            ask=ask,
+            listener=listener,
+        )
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    if json_:
+        typer.echo(json.dumps(results, indent=1))
+    else:
+        from .tables import results_table, samples, show
+
+        show(results_table(results), f"report: {folder / 'report.html'}", *samples(results))
+    gates.check(bounds, results)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    against: Annotated[
+        str | None,
+        typer.Option(help="The original, to measure the KL from it.", show_default=False),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="A text file, or the name of a text that comes with featherweight.", show_default=False),
+    ] = None,
+    windows: Annotated[int, typer.Option(help="How many windows of the text.", min=1)] = 16,
+    length: Annotated[int, typer.Option(help="Tokens in a window.", min=2)] = 1024,
+    fail_if: FailIf = None,
+    json_: Json = False,
+) -> None:
+    """Measure perplexity, and with --against the KL from the original and how often both agree."""
+    bounds = gates.parse(fail_if or [])
+    from ..workflows.evaluate import evaluate_folder
+
+    with progress() as listener:
+        results = evaluate_folder(model, against=against, text=text, windows=windows, length=length, listener=listener)
+    if json_:
+        typer.echo(json.dumps(results, indent=1))
+    else:
+        from .tables import results_table, show
+
+        show(results_table(results))
+    gates.check(bounds, results)
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made.")]) -> None:
+    """Write report.html and the model card of OUT again, from its results.json."""
+    from ..workflows.report import report_folder
+
+    for path in report_folder(out):
+        typer.echo(str(path))
+
+
+@app.command()
+def plan(
+    model: OptionalModel = None,
+    bits: Bits = None,
+    preset: Preset = None,
+    config: Config = None,
+    set_: Set = None,
+    seed: Seed = None,
+    max_ram: MaxRam = None,
+    max_disk: MaxDisk = None,
+    layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
+    json_: Json = False,
+) -> None:
+    """Say before the work what quantize would do to each layer, and the memory, disk and time that it takes."""
+    settings, source = _recipe(model, bits, preset, config, set_, seed)
+    from ..workflows.plan import plan_folder
+
+    with progress() as listener:
+        found = plan_folder(source, settings, max_ram_gb=max_ram, max_disk_gb=max_disk, listener=listener)
+    if json_:
+        import dataclasses
+
+        typer.echo(json.dumps(dataclasses.asdict(found), indent=1))
+    else:
+        from .tables import plan_lines, plan_table, show
+
+        show(plan_table(found, layers), *plan_lines(found))
+
+
+@app.command()
+def chat(
+    model: Model,
+    once: Annotated[
+        str | None,
+        typer.Option(help="Ask this one question and stop.", show_default=False),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="What the model is told first.", show_default=False)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,
+    temperature: Annotated[float, typer.Option(help="0 always takes the most likely token.", min=0)] = 0.7,
+    top_p: Annotated[
+        float, typer.Option(help="Sample among the likeliest tokens with this much mass.", min=0, max=1)
+    ] = 0.95,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+) -> None:
+    """Talk to a model in the terminal; Ctrl-C stops an answer, Ctrl-D or /quit ends."""
+    from ..workflows.chat import chat_folder
+    from .conversation import converse
+
+    with progress() as listener:
+        conversation = chat_folder(
+            model,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            listener=listener,
+        )
+    converse(conversation, once)
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Check the installation: versions, native library, memory, disk, and short self-tests."""
+    from ..workflows.doctor import doctor as examine
+
+    checks = examine()
+    if json_:
+        import dataclasses
+
+        typer.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=1))
+    else:
+        from .tables import checks_table, show
+
+        show(checks_table(checks))
+    if any(check.essential and not check.ok for check in checks):
+        raise typer.Exit(2)
+
+
+def _recipe(
+    model: str | None,
+    bits: int | None,
+    preset: str | None,
+    config: Path | None,
+    changes: list[str] | None,
+    seed: int | None,
+) -> tuple[dict[str, Any], str]:
+    """The settings a user gave, and the model, which a recipe may name too."""
+    flags = {"model": model, "bits": bits, "preset": preset, "seed": seed}
+    settings = gather(config, flags, changes or [])
+    source = settings.get("model")
+    if not source:
+        raise typer.BadParameter("name a model, or a --config that does", param_hint="MODEL")
+    return settings, str(source)

@@ -1,0 +1,143 @@
+"""What the commands print: one table of what was gained and what it cost, the plan, and the doctor's findings.
+
+Figures come from results.json and nowhere else; one that is missing there is shown as a dash. Intervals are the
+bootstrap's 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from .progress import clock
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..workflows.doctor import Check
+
+DASH = "–"
+
+
+def show(*things: Any) -> None:
+    """Print on stdout: tables in the terminal's width, lines unbroken."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for thing in things:
+        if isinstance(thing, str):
+            console.print(thing, markup=False, soft_wrap=True)
+        else:
+            console.print(thing)
+
+
+def results_table(results: Mapping[str, Any]) -> Table:
+    """Size, bits, KL and perplexity of the original and the light model, from the content of results.json."""
+    from rich import box
+    from rich.table import Table
+
+    quality, size, model = (results.get(key) or {} for key in ("quality", "size", "model"))
+    table = Table(box=box.SIMPLE_HEAD, title=model.get("name"), title_justify="left")
+    for header in ("", "original", "light"):
+        table.add_column(header, justify="left" if not header else "right")
+    text = quality.get("text") or {}
+    where = f" on {text['name']}" if text.get("name") else ""
+    rows = [
+        ("weight files", megabytes(model.get("source_file_bytes")), megabytes(size.get("file_bytes"))),
+        ("bits per weight, whole file", number(model.get("source_bits"), 2), number(size.get("bpw_file"), 3)),
+        ("  quantized layers, with scales", "", number(size.get("bpw_layers"), 3)),
+        ("  quantized layers, codes only", "", number(size.get("bpw_codes"), 3)),
+        (f"perplexity{where}", interval(_perplexity(quality, "original")), interval(_perplexity(quality, "light"))),
+        ("KL from the original, nats", number(quality.get("kl_self"), 4), interval(quality.get("kl"), 4)),
+        ("same most likely next token", "100 %", interval(quality.get("top1"), 1, scale=100, unit=" %")),
+    ]
+    if not quality:
+        rows = rows[:4]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def samples(results: Mapping[str, Any]) -> list[str]:
+    """The questions asked of both models, and what each answered."""
+    lines = []
+    for sample in results.get("samples") or []:
+        lines += [f"\nquestion  {sample['question']}"]
+        lines += [f"original  {sample['original'].strip()}", f"light     {sample['light'].strip()}"]
+    return lines
+
+
+def plan_table(report: Any, every_layer: bool) -> Table:
+    """Which format where: a line for each layer, or for each group of layers with one pattern, format and shape."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for header in ("layers", "shape", "format", "pattern", "size"):
+        table.add_column(header, justify="right" if header == "size" else "left")
+    if every_layer:
+        groups = [[line] for line in report.lines]
+    else:
+        keys = {id(line): (line.pattern, line.format, line.shape) for line in report.lines}
+        ordered = sorted(report.lines, key=lambda line: keys[id(line)])
+        groups = [list(group) for _, group in groupby(ordered, key=lambda line: keys[id(line)])]
+    for group in groups:
+        line = group[0]
+        name = line.name if len(group) == 1 else f"{len(group)} like {line.name}"
+        shape = "x".join(map(str, line.shape))
+        table.add_row(name, shape, line.format, line.pattern, megabytes(sum(line.bits for line in group) / 8))
+    return table
+
+
+def plan_lines(report: Any) -> list[str]:
+    """What the plan costs: bits, files, memory, disk and time."""
+    lines = [
+        f"bits per weight  {report.bpw_file:.3f} whole file, {report.bpw_layers:.3f} quantized layers with scales, "
+        f"{report.bpw_codes:.3f} codes only",
+        f"weight files     {megabytes(report.file_bytes)} (original {megabytes(report.source_file_bytes)})",
+        f"peak memory      {megabytes(report.peak_memory_bytes)}",
+        f"disk             {megabytes(report.disk_bytes)}",
+        f"time             {clock(report.seconds_low)} to {clock(report.seconds_high)}",
+    ]
+    return lines + [f"warning: {warning}" for warning in report.warnings]
+
+
+def checks_table(checks: Iterable[Check]) -> Table:
+    """The doctor's findings: what is well, what is missing but not needed, what is broken and what to do."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_header=False)
+    for check in checks:
+        mark = "[green]ok[/]" if check.ok else "[red]FAILED[/]" if check.essential else "[yellow]note[/]"
+        advice = f" [dim]({escape(check.advice)})[/]" if check.advice and not check.ok else ""
+        table.add_row(mark, escape(check.name), escape(check.detail) + advice)
+    return table
+
+
+def number(value: float | None, digits: int) -> str:
+    """A figure, or a dash where there is none."""
+    return DASH if value is None else f"{value:.{digits}f}"
+
+
+def interval(entry: Mapping[str, Any] | None, digits: int = 2, scale: float = 1, unit: str = "") -> str:
+    """A mean with its interval, "18.27 [17.90, 18.65]"."""
+    if not entry or entry.get("mean") is None:
+        return DASH
+    mean = f"{entry['mean'] * scale:.{digits}f}{unit}"
+    if entry.get("low") is None or entry.get("high") is None:
+        return mean
+    return f"{mean} [{entry['low'] * scale:.{digits}f}, {entry['high'] * scale:.{digits}f}]"
+
+
+def megabytes(num_bytes: float | None) -> str:
+    """Bytes as "269.1 MB" or "14.5 GB" (powers of ten)."""
+    if num_bytes is None:
+        return DASH
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _perplexity(quality: Mapping[str, Any], which: str) -> Mapping[str, Any] | None:
+    return (quality.get(which) or {}).get("perplexity")

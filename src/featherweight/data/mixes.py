@@ -1,0 +1,46 @@
+"""Which calibration sources, in which shares. `SHIPPED` is what users get; the others are what it was chosen among.
+
+A mix is an ordered mapping of source name -> share; shares need not sum to 1. What decided between them is measured by
+`benchmarks/calibration.py` on held-out text of several kinds; `docs/log.md` has the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ..base import spec
+from ..base.errors import UsageError
+
+Mix = Mapping[str, float]
+
+
+def _mix(**shares: float) -> Mix:
+    return MappingProxyType(dict(shares))
+
+
+NOVELS = _mix(novels=1.0)
+WIKIPEDIA = _mix(wikipedia=1.0)
+CODE_MATH = _mix(code=0.5, math=0.5)
+CHAT = _mix(tasks_chat=0.3, instructions_chat=0.3, math_chat=0.2, code_chat=0.2)
+PROSE = _mix(novels=0.4, wikipedia=0.5, plays=0.1)
+DIVERSE = _mix(wikipedia=0.35, novels=0.2, code=0.1, math=0.1, tasks_chat=0.1, competition=0.05, instructions_chat=0.1)
+SHIPPED = DIVERSE
+
+MIXES: Mapping[str, Mix] = MappingProxyType(
+    {
+        "shipped": SHIPPED,
+        "novels": NOVELS,
+        "wikipedia": WIKIPEDIA,
+        "code_math": CODE_MATH,
+        "chat": CHAT,
+        "prose": PROSE,
+    }
+)
+
+
+def mix(name: str) -> Mix:
+    """The mix that the shell and a recipe call `name`; UsageError names the nearest one."""
+    if name not in MIXES:
+        raise UsageError(f"no calibration mix is called {name!r}; {spec.nearest(name, MIXES)}")
+    return MIXES[name]

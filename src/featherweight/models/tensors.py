@@ -1,0 +1,195 @@
+"""Named tensors on disk, read one at a time: safetensors only, mapped rather than loaded.
+
+A `TensorFolder` opens a file or a folder (one file, or shards with an index) and checks all of it before it gives out a
+tensor: the header of every file, that the file is as long as its header says, that the index and the shards name the same
+tensors, that no name leads outside the folder. Then `read` returns a view of the mapped file: untouched pages cost nothing,
+touched ones are clean page cache that the system takes back under pressure. Views start at the file's own offsets, which
+safetensors aligns to 8 bytes only: kernels must not assume more.
+
+Contents are not checked here (a flipped bit in a weight is still a weight): packed folders add checksums, and whoever reads
+weights for arithmetic calls `require_finite`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..base.errors import BadInput
+from ..base.files import write_atomic
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+# Whoever makes a file per tensor may use the name: nothing in it may look like a path.
+PLAIN_NAME = re.compile(r"(?!.*\.\.)[\w.:-]+")
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class TensorFolder:
+    """The tensors of a `.safetensors` file or of a model folder, by name.
+
+    Raises BadInput, naming the file and the tensor, for anything missing, truncated, contradictory or of an unknown dtype.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.files = _files(self.path)
+        self._handles = {file: _open(file) for file in self.files}
+        self._where: dict[str, Path] = {}
+        for file, handle in self._handles.items():
+            for name in handle.keys():
+                if not PLAIN_NAME.fullmatch(name):
+                    raise BadInput(f"{file} holds a tensor named {name[:80]!r}, which no model would; fetch the file again")
+                if name in self._where:
+                    raise BadInput(f"tensor {name} is in two files: {self._where[name]} and {file}")
+                self._where[name] = file
+        self._check_index()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._where
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def names(self) -> list[str]:
+        return list(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._slice(name).get_shape())
+
+    def dtype(self, name: str) -> torch.dtype:
+        stored = self._slice(name).get_dtype()
+        if stored not in DTYPES:
+            raise BadInput(f"{self._where[name]}: tensor {name} has dtype {stored}, which is not supported")
+        return DTYPES[stored]
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as a view of the mapped file, on the CPU; writing to it changes memory, never the file."""
+        self.dtype(name)
+        file = self._where[name]
+        try:
+            tensor: Tensor = self._handles[file].get_tensor(name)
+        except (SafetensorError, RuntimeError, ValueError) as error:
+            raise BadInput(f"{file}: tensor {name} cannot be read ({error}); fetch the file again") from error
+        return tensor
+
+    def metadata(self) -> dict[str, str]:
+        """The text the files carry in their headers; of two files with the same key the first one counts."""
+        merged: dict[str, str] = {}
+        for handle in reversed(self._handles.values()):
+            merged.update(handle.metadata() or {})
+        return merged
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the weight files on disk, headers included."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def _slice(self, name: str) -> Any:
+        if name not in self._where:
+            near = get_close_matches(name, self._where, n=1)
+            hint = f"; the nearest name is {near[0]}" if near else ""
+            raise BadInput(f"{self.path} has no tensor {name}{hint}")
+        return self._handles[self._where[name]].get_slice(name)
+
+    def _check_index(self) -> None:
+        index = self.path / INDEX
+        if self.path.is_file() or self.files == [self.path / SINGLE]:
+            return
+        promised = _weight_map(index)
+        for name, file in promised.items():
+            if self._where.get(name) != self.path / file:
+                raise BadInput(f"{self.path / file} lacks tensor {name}, which {index.name} promises; fetch the shard again")
+        if extra := sorted(set(self._where) - set(promised)):
+            raise BadInput(f"{self._where[extra[0]]} holds tensor {extra[0]}, which {index.name} does not name")
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise BadInput(f"{path} does not exist")
+    if (path / SINGLE).is_file():
+        return [path / SINGLE]
+    if (path / INDEX).is_file():
+        return [path / file for file in sorted(set(_weight_map(path / INDEX).values()))]
+    if any(path.glob("*.bin")) or any(path.glob("*.pt*")):
+        raise BadInput(f"{path} holds pickled weights only; featherweight reads safetensors: save the model again with them")
+    raise BadInput(f"{path} holds no weights: neither {SINGLE} nor {INDEX} is there")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> shard file name of an index, every one a plain name that stays in the folder."""
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+        entries = dict(weight_map.items())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{index} is not an index of safetensors shards ({error!r}); fetch it again") from error
+    for name, file in entries.items():
+        plain = isinstance(file, str) and file == Path(file).name and file.endswith(".safetensors")
+        if not plain:
+            raise BadInput(f"{index}: tensor {name} lies in {file!r}, which is not the name of a shard in the folder")
+        if not (index.parent / file).is_file():
+            raise BadInput(f"{index.parent / file} is missing, and {index.name} needs it for {name}; fetch the shard")
+    if not entries:
+        raise BadInput(f"{index} names no tensors")
+    return entries
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise BadInput(f"{file} is truncated or not a safetensors file ({error}); fetch it again") from error
+
+
+def require_finite(tensor: Tensor, name: str) -> None:
+    """Raise BadInput naming the tensor when it holds NaN or infinity."""
+    # The sum of a tensor without NaN or infinity may still overflow, so it only decides the common case.
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
+        return
+    if num := int((~torch.isfinite(tensor)).sum()):
+        raise BadInput(f"{name} holds {num} non-finite values (NaN or infinity) of {tensor.numel()}; the checkpoint is damaged")
+
+
+def write_shard(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write `tensors` as one safetensors file, whole or not at all (flushed, then renamed over `path`)."""
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def write(temporary: Path) -> None:
+        save_file(ready, temporary, {"format": "pt", **(metadata or {})})
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
+
+    write_atomic(path, write)
+
+
+def _umask() -> int:
+    """The process's file mode mask; it can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

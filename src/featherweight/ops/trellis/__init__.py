@@ -1,0 +1,70 @@
+"""The bitshift trellis walked both ways: samples -> tail-biting streams -> samples.
+
+A tile of T samples becomes k T bits, least significant bit first. The state at index t is bits [k t, k t + L) of the
+stream, taken modulo k T, and the sample is `values[state]`: any code is a table of 2^L numbers. `encode` finds the stream
+with the least squared error by a two-pass Viterbi search in 16-bit arithmetic (`reference.py` defines it; the native
+library gives the same bytes), `decode` reads the table.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ...base.errors import UsageError
+from .. import library
+from . import native, reference
+
+
+def check(length: int, values: Tensor, L: int, k: int) -> None:
+    """Raise UsageError unless the sizes make a trellis: k 1 to 4, L 8 to 16, length % 8 == 0, k * length >= L."""
+    if not 1 <= k <= 4:
+        raise UsageError(f"k={k} bits a weight; the trellis has 1, 2, 3 or 4")
+    if not 8 <= L <= 16:
+        raise UsageError(f"L={L} state bits; the trellis has 8 to 16")
+    if length % 8 or not 8 <= length <= 65536 or k * length < L:
+        raise UsageError(f"tiles of {length} samples; need a multiple of 8 up to 65536 with k * samples >= L")
+    if values.shape != (1 << L,) or values.dtype != torch.float32:
+        raise UsageError(f"values is {values.dtype} {tuple(values.shape)}; need float32 ({1 << L},) for L={L}")
+
+
+def encode(
+    x: Float[Tensor, "tiles T"],
+    values: Float[Tensor, " states"],
+    L: int,
+    k: int,
+    *,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> UInt8[Tensor, "tiles bytes"]:
+    """Streams of the paths through `values` nearest to `x`; `x` is clipped to [-4, 4].
+
+    Args: x in the unit in which the code has unit variance; `isa` one of scalar, avx2, avx512, reference (default: the
+    best); `threads` for this call. Neither changes a byte of the result.
+    Raises: UsageError on sizes that are no trellis, BadInput when x or values is not finite.
+    """
+    if x.ndim != 2 or x.dtype != torch.float32:
+        raise UsageError(f"x is {x.dtype} {tuple(x.shape)}; need float32 (tiles, T)")
+    check(x.shape[1], values, L, k)
+    if isa == "reference" or library.library() is None:
+        return reference.encode(x, values, L, k)
+    return native.encode(x, values, L, k, isa, threads)
+
+
+def decode(
+    streams: UInt8[Tensor, "tiles bytes"],
+    values: Float[Tensor, " states"],
+    L: int,
+    k: int,
+    *,
+    isa: str | None = None,
+    threads: int | None = None,
+) -> Float[Tensor, "tiles T"]:
+    """`values[state]` along every stream; T = 8 * bytes / k. Raises UsageError on sizes that are no trellis."""
+    if streams.ndim != 2 or streams.dtype != torch.uint8 or not 1 <= k <= 4 or streams.shape[1] % k:
+        raise UsageError(f"streams is {streams.dtype} {tuple(streams.shape)}; need uint8 (tiles, k * T / 8), k={k}")
+    check(8 * streams.shape[1] // k, values, L, k)
+    if isa == "reference" or library.library() is None:
+        return reference.decode(streams, values, L, k)
+    return native.decode(streams, values, L, k, isa, threads)

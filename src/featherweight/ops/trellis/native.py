@@ -1,0 +1,36 @@
+"""The trellis in the native library; `__init__` has checked the arguments."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..library import check, chosen, library, pointer
+from .reference import SCALE
+
+
+def encode(x: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None) -> Tensor:
+    x, values = x.detach().contiguous(), values.detach().contiguous()
+    tiles, length = x.shape
+    out = torch.empty(tiles, k * length // 8, dtype=torch.uint8)
+    native = library()
+    assert native is not None
+    status = native.fw_viterbi_encode(
+        pointer(x), tiles, length, pointer(values), L, k, SCALE[k], chosen(isa), threads or 0, pointer(out)
+    )
+    check(status, f"encoding {tiles} tiles of {length} samples (L={L}, k={k})")
+    return out
+
+
+def decode(streams: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None) -> Tensor:
+    streams, values = streams.contiguous(), values.detach().contiguous()
+    tiles = streams.shape[0]
+    length = 8 * streams.shape[1] // k
+    out = torch.empty(tiles, length, dtype=torch.float32)
+    native = library()
+    assert native is not None
+    status = native.fw_trellis_decode(
+        pointer(streams), tiles, length, pointer(values), L, k, chosen(isa), threads or 0, pointer(out)
+    )
+    check(status, f"decoding {tiles} streams of {length} samples (L={L}, k={k})")
+    return out

@@ -1,0 +1,129 @@
+"""The definition of the trellis encoder and decoder, in plain PyTorch.
+
+**Time.** The decoder reads a stream forward; since the newest bits of a state are its lowest, the trellis runs the other
+way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. Everything below is in trellis order (samples
+reversed).
+
+**Arithmetic.** With S = SCALE[k]: X = round(clip(x, -4, 4) S), F[s] = clip(round(values[s] S), +-32767), ties to even,
+both from float32 products. d = X - F saturated to int16, error = (d d + 2^14) >> 15. States with equal s mod 2^(L-k) share
+their successors, so a step remembers one word for each such group g, `row`:
+
+    cost_i[s]  = min(row_i[s >> k] + error(X_i, F[s]), 65535)
+    row_i+1[g] = min_j cost_i[g + j 2^(L-k)] - min(row_i)
+
+No difference underflows (no cost is below the row's minimum), and the subtraction keeps the numbers small: two live
+states are at most ceil(L / k) errors apart. Traceback takes the lowest j of equals, and the lowest of equal last states.
+
+**Tail-biting** (two passes, as in QTIP). Pass one runs from the middle of the tile round the seam to the middle again,
+unconstrained (row_0 = 0), and tells which L - k bits cross the seam. Pass two starts and ends in that overlap: row_0 is 0
+there and 65535 elsewhere. Hostile samples can saturate live costs as well, so the traceback writes the overlap's bits
+into the first L / k states itself: every stream is a closed path by construction, and only its error may suffer.
+
+`SCALE` is as fine as saturation allows: at finer rates the errors are smaller, and at k = 1 paths are longer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...base.errors import BadInput
+
+SCALE = {1: 1500.0, 2: 2300.0, 3: 3500.0, 4: 5000.0}
+INFINITY = 65535
+_CHUNK_BYTES = 1 << 26
+
+
+def encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
+    """(tiles, T) float32 -> (tiles, k T / 8) uint8."""
+    if not (torch.isfinite(x).all() and torch.isfinite(values).all()):
+        raise BadInput("encoding trellis tiles: the input is not finite")
+    length = x.shape[1]
+    samples = torch.round(x.detach().clamp(-4, 4) * SCALE[k]).to(torch.int32).flip(1)
+    table = torch.round(values.detach() * SCALE[k]).clamp(-32767, 32767).to(torch.int32)
+    out = x.new_empty((x.shape[0], k * length // 8), dtype=torch.uint8)
+    size = max(1, _CHUNK_BYTES // (4 * (length << (L - k))))
+    for begin in range(0, x.shape[0], size):
+        out[begin : begin + size] = pack(_states(samples[begin : begin + size], table, L, k).flip(1), k)
+    return out
+
+
+def decode(streams: Tensor, values: Tensor, L: int, k: int) -> Tensor:
+    """(tiles, k T / 8) uint8 -> (tiles, T) float32."""
+    return values[states(streams, L, k)]
+
+
+def states(streams: Tensor, L: int, k: int) -> Tensor:
+    """(tiles, k T / 8) uint8 -> (tiles, T) int64: the L bits at k t, modulo k T."""
+    wrapped = torch.cat([streams, streams, streams, streams][: 1 + -(-3 // streams.shape[1])], dim=1).long()
+    bit = torch.arange(8 * streams.shape[1] // k) * k
+    byte = bit >> 3
+    window = wrapped[:, byte] | wrapped[:, byte + 1] << 8 | wrapped[:, byte + 2] << 16
+    return (window >> (bit & 7)) & ((1 << L) - 1)
+
+
+def pack(states: Tensor, k: int) -> Tensor:
+    """(tiles, T) states in decoder order -> (tiles, k T / 8) uint8 of their k newest bits."""
+    bits = (states.unsqueeze(-1) >> torch.arange(k)) & 1
+    octets = bits.reshape(states.shape[0], -1, 8)
+    return (octets << torch.arange(8)).sum(-1).to(torch.uint8)
+
+
+def error(sample: Tensor, table: Tensor) -> Tensor:
+    """The 16-bit squared distance of saturated int32 arguments."""
+    d = (sample - table).clamp(-32768, 32767)
+    return (d * d + 0x4000) >> 15
+
+
+def _step(row: Tensor, sample: Tensor, table: Tensor, k: int) -> Tensor:
+    """row_i (tiles, groups), X_i (tiles,) -> row_i+1."""
+    cost = (row.repeat_interleave(1 << k, 1) + error(sample[:, None], table)).clamp(max=INFINITY)
+    best = cost.reshape(row.shape[0], 1 << k, -1).amin(1)
+    return best - row.amin(1, keepdim=True)
+
+
+def _best_of_group(row: Tensor, sample: Tensor, table: Tensor, group: Tensor, k: int) -> Tensor:
+    """The cheapest state (tiles,) with s mod 2^(L-k) = group; of equals the lowest."""
+    j = torch.arange(1 << k)
+    state = group[:, None] + j * row.shape[1]
+    cost = (row.gather(1, state >> k) + error(sample[:, None], table[state])).clamp(max=INFINITY)
+    lowest = (cost.long() << k | j).amin(1) & ((1 << k) - 1)
+    return group + lowest * row.shape[1]
+
+
+def _walk(row: Tensor, samples: Tensor, table: Tensor, k: int) -> list[Tensor]:
+    rows = [row]
+    for i in range(samples.shape[1] - 1):
+        rows.append(_step(rows[-1], samples[:, i], table, k))
+    return rows
+
+
+def _overlap(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
+    """Pass one: the L - k bits (tiles,) that the cheapest free path carries across the seam."""
+    half = samples.shape[1] // 2
+    turned = samples.roll(half, 1)
+    rows = _walk(turned.new_zeros(turned.shape[0], 1 << (L - k)), turned, table, k)
+    cost = (rows[-1].repeat_interleave(1 << k, 1) + error(turned[:, -1:], table)).clamp(max=INFINITY)
+    state = (cost.long() << L | torch.arange(1 << L)).amin(1) & ((1 << L) - 1)
+    for i in range(samples.shape[1] - 1, half, -1):
+        state = _best_of_group(rows[i - 1], turned[:, i - 1], table, state >> k, k)
+    return state >> k
+
+
+def _states(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
+    """(tiles, T) scaled samples in trellis order -> (tiles, T) states of a closed path, in trellis order."""
+    overlap = _overlap(samples, table, L, k)
+    first = samples.new_full((samples.shape[0], 1 << (L - k)), INFINITY)
+    first.scatter_(1, overlap[:, None], 0)
+    rows = _walk(first, samples, table, k)
+    found = overlap.new_empty(samples.shape)
+    group = overlap
+    for i in range(samples.shape[1] - 1, -1, -1):
+        state = _best_of_group(rows[i], samples[:, i], table, group, k)
+        bits = k * (i + 1)
+        if bits < L:
+            free = (1 << bits) - 1
+            state = (state & free) | ((overlap << bits) & ((1 << L) - 1))
+        found[:, i] = state
+        group = state >> k
+    return found

@@ -1,0 +1,1 @@
+"""Fewer bits: formats, curvature, rounding, transforms, and the plan that says where."""

@@ -1,0 +1,8 @@
+"""What an error in a weight costs."""
+
+from .base import Curvature, Factors, Sums
+from .fisher_b import FisherB
+from .gram import Gram
+
+__all__ = ["FisherB", "Gram"]
+PUBLIC_BASE = (Curvature, Factors, Sums)

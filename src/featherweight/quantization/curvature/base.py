@@ -1,0 +1,119 @@
+"""Curvature says what an error in a weight costs: Kronecker factors of one linear layer.
+
+KL(original || light) per sequence is about 1/2 scale * tr(H_O D H_I D^T), D = W - W_hat. Factors are collected once,
+streamed to a folder, reusable and seeded; sums are all-reduced under torch.distributed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ...base.events import Listener, silent
+
+
+@dataclass(frozen=True)
+class Factors:
+    """`gram` E[x x^T] (a mean over tokens); `input` and `output` the Fisher sides, None when not collected.
+
+    `scale` is c of the Kronecker fit (trace matching: E||G||^2 / (tr H_O tr H_I), G summed over a sequence's tokens).
+    """
+
+    gram: Float[Tensor, "n n"]
+    fisher_input: Float[Tensor, "n n"] | None = None
+    output: Float[Tensor, "m m"] | None = None
+    scale: float = 1.0
+    tokens: int = 0
+    sequences: int = 0
+
+    @property
+    def input(self) -> Float[Tensor, "n n"]:
+        """The input side of the two-sided loss: Fisher where collected, the Gram otherwise."""
+        return self.gram if self.fisher_input is None else self.fisher_input
+
+    def one_sided(self) -> Factors:
+        """The same layer with its own loss only: what the gate falls back to."""
+        return replace(self, fisher_input=None, output=None, scale=1.0)
+
+
+class Curvature(ABC):
+    """Abstract; implementations are final frozen dataclasses: what is collected, and from which seed.
+
+    `tokens`: (sequences, seq), all of one length. Names are those of the linears inside the model's blocks.
+    """
+
+    @abstractmethod
+    def accumulate(
+        self, model: nn.Module, tokens: Int[Tensor, "all seq"], indices: Sequence[int], sums: Sums, listener: Listener
+    ) -> None:
+        """Add the sequences `indices` of `tokens` to `sums`."""
+
+    @abstractmethod
+    def factors(self, sums: Sums, name: str) -> Factors:
+        """The factors of one layer from finished sums."""
+
+    def collect(
+        self, model: nn.Module, tokens: Int[Tensor, "sequences seq"], listener: Listener = silent
+    ) -> dict[str, Factors]:
+        """Factors of every linear inside the model's blocks, by full name.
+
+        Under torch.distributed each rank takes every world-size-th sequence and the sums are all-reduced.
+        """
+        sums = Sums()
+        self.accumulate(model, tokens, share_of_rank(len(tokens)), sums, listener)
+        sums.all_reduce()
+        return {name: self.factors(sums, name) for name in sums.owners}
+
+
+class Sums:
+    """Running sums over sequences: named square matrices in float32, counts, and what shares an input.
+
+    Only the lower triangles are meaningful (they are what is saved), so that a resumed collection equals an
+    uninterrupted one bit for bit.
+    """
+
+    def __init__(self) -> None:
+        self.matrices: dict[str, Tensor] = {}
+        self.numbers: dict[str, float] = {}
+        self.owners: dict[str, str] = {}
+        self.tokens = 0
+        self.sequences = 0
+
+    def add(self, key: str, left: Float[Tensor, "rows n"], right: Float[Tensor, "rows n"]) -> None:
+        """matrices[key] += left^T right."""
+        if key not in self.matrices:
+            self.matrices[key] = torch.zeros(left.shape[1], right.shape[1])
+        self.matrices[key].addmm_(left.T, right)
+
+    def count(self, key: str, value: float) -> None:
+        self.numbers[key] = self.numbers.get(key, 0.0) + value
+
+    def all_reduce(self) -> None:
+        """Sum over the ranks of torch.distributed, when it runs."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return
+        for key in sorted(self.matrices):
+            dist.all_reduce(self.matrices[key])
+        keys = sorted(self.numbers)
+        vector = torch.tensor([self.numbers[k] for k in keys] + [self.tokens, self.sequences], dtype=torch.float64)
+        dist.all_reduce(vector)
+        self.numbers = dict(zip(keys, vector[:-2].tolist(), strict=True))
+        self.tokens, self.sequences = int(vector[-2]), int(vector[-1])
+
+    def symmetric(self, key: str) -> Float[Tensor, "n n"]:
+        """The full matrix from its lower triangle."""
+        lower = self.matrices[key].tril()
+        return lower + lower.tril(-1).T
+
+
+def share_of_rank(count: int) -> list[int]:
+    """Indices of the sequences that this process takes."""
+    if dist.is_available() and dist.is_initialized():
+        return list(range(dist.get_rank(), count, dist.get_world_size()))
+    return list(range(count))

@@ -1,0 +1,9 @@
+"""Who chooses among the numbers."""
+
+from .base import Rounding, Solved
+from .ldlq import LDLQ
+from .nearest import Nearest
+from .yaqa import YAQA
+
+__all__ = ["LDLQ", "YAQA", "Nearest"]
+PUBLIC_BASE = (Rounding, Solved)

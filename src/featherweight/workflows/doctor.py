@@ -1,0 +1,250 @@
+"""`doctor`: is this installation sound, and what will it be able to do?
+
+Facts first (versions, packages that contradict each other, native library, memory, disk, accelerator, network
+switches), then self-tests that run the real code on toys: packed codes come back as they were, the native library
+gives the reference's bytes, and a model has no KL from itself. A check that cannot run is a finding, never a crash, so
+that the doctor helps where the patient is ill. `essential` checks decide the exit code; the others are advice.
+Details hold no path below the home folder, no host name and no secret, so the output can be pasted into a bug report.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from ..base import machine
+
+PACKAGE = "featherweight"
+# Packages that pin what we share with them; each is fine in an environment of its own.
+NEIGHBOURS = ("vllm", "sglang", "llmcompressor", "gptqmodel", "auto-round", "torchao", "compressed-tensors", "trl")
+SHARED = ("torch", "transformers", "compressed-tensors", "huggingface-hub", "numpy", "safetensors")
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+COMFORTABLE_MEMORY = 6_000_000_000
+COMFORTABLE_DISK = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; `advice` says what to do when it is not `ok`."""
+
+    name: str
+    ok: bool
+    essential: bool
+    detail: str
+    advice: str = ""
+
+
+def doctor() -> list[Check]:
+    """Run every check, the quick ones first. Takes a few seconds, most of them to import torch and transformers."""
+    checks = [_python(), *_versions(), _conflicts(), _processor(), _native(), _accelerator()]
+    checks += [_memory(), _bandwidth(), _disk(), _offline()]
+    tests: tuple[tuple[str, bool, Callable[[], str]], ...] = (
+        ("self-test: pack and unpack", True, _pack_unpack),
+        ("self-test: native equals reference", True, _native_equals_reference),
+        ("self-test: KL with itself is 0", True, _kl_with_itself),
+    )
+    return checks + [_attempt(*test) for test in tests]
+
+
+def private(text: str) -> str:
+    """`text` without the home folder's path."""
+    home = str(Path.home())
+    return text.replace(home, "~") if len(home) > 1 else text
+
+
+def _attempt(name: str, essential: bool, test: Callable[[], str]) -> Check:
+    start = time.monotonic()
+    try:
+        detail = test()
+    except Exception as error:  # whatever is wrong here is what the doctor is asked to find
+        first = (str(error).strip().splitlines() or [""])[0]
+        return Check(name, False, essential, private(f"{type(error).__name__}: {first}"))
+    return Check(name, True, essential, f"{detail} ({time.monotonic() - start:.1f} s)")
+
+
+def _python() -> Check:
+    ok = sys.version_info >= (3, 11)
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Check("python", ok, True, detail, "featherweight needs Python 3.11 or newer")
+
+
+def _requirements(package: str) -> Iterator[tuple[str, str]]:
+    """(name, range) of what an installed package needs without extras; nothing when it is not installed."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = metadata.requires(package) or []
+    except metadata.PackageNotFoundError:
+        return
+    for line in lines:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement.name, str(requirement.specifier)
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _in_range(version: str, allowed: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(allowed).contains(version, prereleases=True)
+
+
+def _versions() -> list[Check]:
+    """Each requirement of ours against what is installed; the ranges are those of the package itself."""
+    own = _installed(PACKAGE)
+    if own is None:
+        return [Check(PACKAGE, False, False, "runs from its source, not installed", "pip install . checks versions")]
+    checks = [Check(PACKAGE, True, True, own)]
+    for name, allowed in _requirements(PACKAGE):
+        version = _installed(name)
+        detail = f"{version or 'not installed'} (needs {allowed or 'any'})"
+        ok = version is not None and _in_range(version, allowed)
+        checks.append(Check(name, ok, True, detail, f"pip install '{name}{allowed}'"))
+    return checks
+
+
+def _conflicts() -> Check:
+    """Neighbours in this environment whose own pins contradict what is installed."""
+    present = [name for name in NEIGHBOURS if _installed(name)]
+    wrong = []
+    for neighbour in present:
+        for name, allowed in _requirements(neighbour):
+            version = _installed(name)
+            if name in SHARED and version is not None and not _in_range(version, allowed):
+                wrong.append(f"{neighbour} wants {name}{allowed}, installed is {version}")
+    detail = "; ".join(wrong) or ("none among " + ", ".join(present) if present else "none")
+    return Check("conflicts", not wrong, False, detail, "keep it in an environment of its own")
+
+
+def _processor() -> Check:
+    detail = f"{machine.cpu_name()}, {machine.num_cores()} cores to use, load {machine.load_average():.1f}"
+    return Check("processor", True, False, detail)
+
+
+def _native() -> Check:
+    try:
+        from ..ops.library import isa, threads
+
+        name, number = isa(), threads()
+    except Exception as error:  # a broken torch must not hide the other findings
+        return Check("native library", False, True, private(f"{type(error).__name__}: {error}"))
+    if name == "reference":
+        advice = "install a C++ compiler and reinstall; the same results, much slower, meanwhile"
+        return Check("native library", False, False, "not there; the reference is used", advice)
+    return Check("native library", True, False, f"runs with {name}, {number} threads")
+
+
+def _accelerator() -> Check:
+    try:
+        import torch
+
+        name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; everything runs on the processor"
+    except Exception as error:  # as above
+        return Check("accelerator", False, False, private(f"{type(error).__name__}: {error}"))
+    triton = _installed("triton")
+    return Check("accelerator", True, False, f"{name}{f', triton {triton}' if triton else ''}")
+
+
+def _memory() -> Check:
+    free, total = machine.available_memory_bytes(), machine.total_memory_bytes()
+    detail = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
+    return Check("memory", free >= COMFORTABLE_MEMORY, False, detail, "`fw plan` says what a model needs")
+
+
+def _bandwidth() -> Check:
+    """Bytes read and written by a large copy; what bounds the speed of generating text on a processor."""
+    try:
+        import numpy as np
+
+        source, target = np.ones(1 << 23), np.empty(1 << 23)
+        seconds = []
+        for _ in range(4):
+            start = time.perf_counter()
+            np.copyto(target, source)
+            seconds.append(time.perf_counter() - start)
+    except Exception as error:  # as above
+        return Check("memory bandwidth", False, False, private(f"{type(error).__name__}: {error}"))
+    return Check("memory bandwidth", True, False, f"{2 * source.nbytes / min(seconds) / 1e9:.1f} GB/s, one thread")
+
+
+def _disk() -> Check:
+    free = machine.free_disk_bytes(Path.cwd())
+    return Check("disk", free >= COMFORTABLE_DISK, False, f"{free / 1e9:.1f} GB free here", "free some space")
+
+
+def _offline() -> Check:
+    on = [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
+    return Check("network", True, False, f"switched off by {', '.join(on)}" if on else "allowed for hub names")
+
+
+def _pack_unpack() -> str:
+    """Codes of every format come back as the numbers that rounding chose."""
+    import torch
+
+    from ..quantization.formats import Int, Trellis
+
+    generator = torch.Generator().manual_seed(0)
+    formats = (Int(bits=4, group=32), Int(bits=3, symmetric=False), Int(bits=8), Trellis(bits=2), Trellis(bits=3))
+    for format in formats:
+        w = torch.randn(64, 64, generator=generator)
+        params = format.fit(w)
+        high, wide = format.tile
+        tiles = w.view(64 // high, high, 64 // wide, wide).transpose(1, 2).reshape(-1, high, wide)
+        index = torch.arange(len(tiles))
+        values, codes = format.snap(tiles, params, index // (64 // wide), index % (64 // wide))
+        expected = values.view(64 // high, 64 // wide, high, wide).transpose(1, 2).reshape(64, 64)
+        if not torch.equal(format.pack(codes, params, (64, 64)).dense(), expected):
+            raise ValueError(f"{format} comes back changed")
+    return f"{len(formats)} formats exact"
+
+
+def _native_equals_reference() -> str:
+    """The encoder's bytes, and what they decode to, on every instruction set of this machine."""
+    import torch
+
+    from ..ops import trellis
+    from ..ops.library import available
+    from ..quantization.formats import Trellis
+
+    if not available():
+        return "no native library, nothing to compare"
+    x = torch.randn(4, 256, generator=torch.Generator().manual_seed(0))
+    for bits in (2, 3):
+        values = Trellis(bits=bits).values()
+        streams = trellis.encode(x, values, 12, bits, isa="reference")
+        decoded = trellis.decode(streams, values, 12, bits, isa="reference")
+        for isa in available():
+            same = torch.equal(trellis.encode(x, values, 12, bits, isa=isa), streams)
+            if not same or not torch.equal(trellis.decode(streams, values, 12, bits, isa=isa), decoded):
+                raise ValueError(f"{isa} differs from the reference at {bits} bits; set FEATHERWEIGHT_NATIVE=0")
+    return f"{', '.join(available())} give the reference's bytes"
+
+
+def _kl_with_itself() -> str:
+    """The control of every measurement, on a random model of two blocks."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from ..evaluation import KL, evaluate
+
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config).eval()
+    windows = torch.arange(2 * 17).view(2, 17) % 64
+    kl = evaluate(model, [KL(model, windows)]).quality["kl"]["mean"]
+    if kl != 0.0:
+        raise ValueError(f"a model's KL from itself is {kl}")
+    return "exactly 0"

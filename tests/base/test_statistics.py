@@ -1,0 +1,95 @@
+"""The bootstrap covers what it says, is deterministic, and pairs what is paired."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from featherweight.base.errors import BadInput, UsageError
+from featherweight.base.statistics import SLAB, Interval, bootstrap_mean, paired_difference
+
+
+def test_equals_a_loop_that_redraws_the_same_indices():
+    v = np.random.default_rng(1).exponential(size=7)
+    w = np.arange(1.0, 8.0)
+    rng = np.random.default_rng(5)
+    means = []
+    for row in rng.integers(7, size=(300, 7)):
+        means.append(sum(w[i] * v[i] for i in row) / sum(w[i] for i in row))
+    found = bootstrap_mean(v, w, resamples=300, seed=5, level=0.9)
+    assert found.mean == pytest.approx((w * v).sum() / w.sum())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.05, 0.95])))
+
+
+def test_interval_covers_the_true_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        found = bootstrap_mean(rng.normal(3.0, 1.0, size=40), resamples=400, seed=trial)
+        hits += found.low <= 3.0 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_width_agrees_with_the_standard_error():
+    v = np.random.default_rng(2).normal(size=400)
+    found = bootstrap_mean(v)
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * v.std() / 20, rel=0.1)
+
+
+def test_deterministic_under_a_seed_and_across_slabs():
+    v = np.random.default_rng(3).normal(size=SLAB // 100)
+    assert bootstrap_mean(v, resamples=250) == bootstrap_mean(v, resamples=250)
+    assert bootstrap_mean(v[:20], seed=1) != bootstrap_mean(v[:20], seed=2)
+
+
+def test_paired_interval_sees_what_separate_ones_cannot():
+    rng = np.random.default_rng(4)
+    hard = rng.exponential(5.0, size=16)
+    a, b = hard + 0.1 + 0.01 * rng.normal(size=16), hard
+    paired = paired_difference(a, b)
+    assert paired.mean == pytest.approx(a.mean() - b.mean())
+    assert paired.low > 0.08 and paired.high < 0.12
+    one, other = bootstrap_mean(a), bootstrap_mean(b)
+    assert one.low < other.high and other.low < one.high
+
+
+def test_paired_equals_the_difference_of_means_over_shared_indices():
+    rng = np.random.default_rng(6)
+    a, b = rng.normal(size=9), rng.normal(size=9)
+    drawn = np.random.default_rng(0).integers(9, size=(500, 9))
+    means = a[drawn].mean(1) - b[drawn].mean(1)
+    found = paired_difference(a, b, resamples=500)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+def test_identical_arms_differ_by_exactly_nothing():
+    v = np.random.default_rng(7).normal(size=12)
+    assert paired_difference(v, v) == Interval(0.0, 0.0, 0.0)
+
+
+def test_one_value_has_no_interval():
+    found = bootstrap_mean([2.0])
+    assert found.mean == 2.0 and math.isnan(found.low)
+    assert found.as_dict() == {"mean": 2.0, "low": None, "high": None}
+
+
+def test_map_keeps_the_order():
+    assert Interval(0.0, -1.0, 1.0).map(math.exp) == Interval(1.0, math.exp(-1), math.e)
+
+
+@pytest.mark.parametrize(
+    ("values", "weights", "error"),
+    [([], None, BadInput), ([1.0, math.nan], None, BadInput), ([1.0, 2.0], [1.0], BadInput), ([1.0], [0.0], BadInput)],
+)
+def test_what_cannot_be_averaged_is_refused(values, weights, error):
+    with pytest.raises(error):
+        bootstrap_mean(values, weights)
+
+
+def test_wrong_level_and_unequal_arms_are_refused():
+    with pytest.raises(UsageError, match="level"):
+        bootstrap_mean([1.0, 2.0], level=95)
+    with pytest.raises(BadInput, match="3 and 2"):
+        paired_difference([1, 2, 3], [1, 2])

@@ -1,0 +1,137 @@
+"""A model's anatomy is found on architectures it was never told about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+from featherweight.base.errors import UsageError
+from featherweight.models import structure
+from tests import tiny
+
+
+@pytest.mark.parametrize("make", tiny.ALL)
+def test_blocks_linears_embedding_head(make: Callable[[], tuple[Any, Any]]) -> None:
+    model, _ = make()
+    names = [name for name, _ in structure.blocks(model)]
+    assert names == ["model.layers.0", "model.layers.1"]
+    found = structure.linears(model)
+    assert len(found) == 2 * 7 + 1 and list(found)[-1] == "lm_head"
+    assert all(model.get_submodule(name) is module for name, module in found.items())
+    assert structure.embedding(model) == "model.embed_tokens" and structure.head(model) == "lm_head"
+    assert structure.is_tied(model) == model.config.tie_word_embeddings
+
+
+@pytest.mark.parametrize("make", tiny.ALL)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_shared_inputs(make: Callable[[], tuple[Any, Any]], device: str) -> None:
+    model, _ = make()
+    expected = [
+        tuple(f"model.layers.{i}.{name}" for name in group)
+        for i in range(2)
+        for group in (
+            ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            ("self_attn.o_proj",),
+            ("mlp.gate_proj", "mlp.up_proj"),
+            ("mlp.down_proj",),
+        )
+    ]
+    assert structure.shared_inputs(model.to(device)) == expected
+
+
+def test_probe_leaves_the_model_as_it_was() -> None:
+    model, _ = tiny.llama()
+    model.train()
+    model.model.layers[0].eval()
+    before = [module.training for module in model.modules()]
+    structure.shared_inputs(model)
+    assert [module.training for module in model.modules()] == before
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+class Toy(nn.Module):
+    """Blocks whose linears read the same tensor by another view, a changed copy, and never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(8, 4)
+        self.layers = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(4, 4) for name in ("same", "view", "scaled", "other_shape", "unused")})
+            for _ in range(2)
+        )
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> torch.Tensor:
+        x: torch.Tensor = self.embed(input_ids)
+        for layer in self.layers:
+            a = layer["same"](x) + layer["view"](x.view_as(x)) + layer["other_shape"](x.view(-1, 4)).view_as(x)
+            x.mul_(2)
+            x = a + layer["scaled"](x)
+        return x
+
+
+def test_only_the_very_same_tensor_counts() -> None:
+    groups = structure.shared_inputs(Toy())
+    names = ("same", "view"), ("other_shape",), ("scaled",), ("unused",)
+    at = [tuple(f"layers.{i}.{name}" for name in group) for i in range(2) for group in names]
+    assert sorted(groups) == sorted(at)
+
+
+def test_experts_in_a_list_do_not_pass_for_blocks() -> None:
+    model = Toy()
+    for layer in model.layers:
+        layer["experts"] = nn.ModuleList(nn.Linear(4, 4) for _ in range(9))
+    assert [name for name, _ in structure.blocks(model)] == ["layers.0", "layers.1"]
+
+
+def test_no_linears() -> None:
+    config = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=16)
+    model = GPT2LMHeadModel(config).transformer  # GPT-2 keeps its weights in Conv1D modules
+    with pytest.raises(UsageError, match="no linear layers"):
+        structure.linears(model)
+    with pytest.raises(UsageError, match="no repeated blocks"):
+        structure.blocks(model)
+    with pytest.raises(UsageError, match="token embedding"):
+        structure.embedding(nn.Sequential(nn.Linear(2, 2)))
+    assert structure.head(nn.Sequential(nn.Linear(2, 2))) is None
+    assert list(structure.linears(nn.Sequential(nn.Linear(2, 2)))) == ["0"]
+
+
+def test_fused_experts_are_refused_by_name() -> None:
+    config = Qwen3MoeConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        moe_intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        num_experts=4,
+        num_experts_per_tok=2,
+        vocab_size=32,
+    )
+    model = Qwen3MoeForCausalLM(config)
+    assert len(structure.fused_experts(model)) == 4
+    with pytest.raises(UsageError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj \(4, 16, 16\)"):
+        structure.linears(model)
+    assert len(structure.linears(model, accept_fused=True)) == 2 * 4 + 1
+
+
+def test_convolutions_are_no_experts() -> None:
+    model = Toy()
+    for layer in model.layers:
+        layer["conv"] = nn.Conv1d(4, 4, 3)
+    assert structure.fused_experts(model) == {}
+
+
+def test_a_model_that_cannot_be_probed_says_why() -> None:
+    class NoIds(Toy):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return pixels
+
+    with pytest.raises(UsageError, match="two token ids"):
+        structure.shared_inputs(NoIds())

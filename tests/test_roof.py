@@ -1,0 +1,42 @@
+"""What `import featherweight` offers, and what it must not do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import featherweight as fw
+
+HEAVY = ("torch", "transformers", "numpy", "safetensors", "gguf", "jinja2", "huggingface_hub")
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level packages that a fresh interpreter has loaded after running `code`."""
+    show = f"import sys\n{code}\nprint('\\n' + ' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    result = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def test_import_is_light() -> None:
+    assert not loaded_after("import featherweight").intersection(HEAVY)
+
+
+@pytest.mark.parametrize("name", fw.__all__)
+def test_every_name_is_there(name: str) -> None:
+    assert getattr(fw, name) is not None
+    assert name in dir(fw)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Trelis'"):
+        _ = fw.Trelis
+
+
+def test_shapes_and_types_are_checked_in_tests() -> None:
+    from featherweight.base.bits import bpw_file
+
+    with pytest.raises(TypeError, match="file_bytes"):
+        bpw_file("many", 3)
+    assert bpw_file(1, 8) == 1.0
