@@ -129,3 +129,102 @@ int32_t fw_trellis_decode(const uint8_t *streams, int64_t tiles, int64_t length,
     fw::parallel_for(tiles, 64, threads, decode);
     return status;
 }
+
+int32_t fw_trellis_dense(const uint8_t *lanes, int64_t rows, int64_t columns, const float *values,
+                         int32_t state_bits, int32_t rate, const float *scales, const char *isa, int32_t threads,
+                         float *out) {
+    if (!lanes || !values || !scales || !out || rows < 0 || columns < 0 || rows > limit || columns > limit ||
+        rows % 64 || columns % 64 || bad_trellis(256, state_bits, rate))
+        return FW_BAD_ARGUMENT;
+    const Kernels *kernels = fw::kernels_for(isa);
+    if (!kernels) return FW_NO_ISA;
+    const int64_t bytes = 32 * rate;
+    const int64_t padded = bytes + 8;
+    const int64_t column_blocks = columns / 64;
+    std::atomic<int32_t> status{FW_OK};
+    // A unit is 256 rows (the last may be fewer) by 64 columns: at most 64 streams, byte by byte side by side.
+    auto decode = [&](int64_t begin, int64_t end) {
+        uint8_t *streams = static_cast<uint8_t *>(fw::scratch(64 * padded));
+        if (!streams) {
+            status = FW_NO_MEMORY;
+            return;
+        }
+        for (int64_t unit = begin; unit < end; ++unit) {
+            const int64_t row = unit / column_blocks * 256;
+            const int64_t block = unit % column_blocks;
+            const int64_t width = (rows - row < 256 ? rows - row : 256) / 4;
+            const uint8_t *from = lanes + row * columns * rate / 8 + block * bytes * width;
+            for (int64_t i = 0; i < bytes; ++i)
+                for (int64_t lane = 0; lane < width; ++lane) streams[lane * padded + i] = from[i * width + lane];
+            for (int64_t lane = 0; lane < width; ++lane) {
+                const int64_t top = row + lane / 4 * 16;
+                wrap(streams + lane * padded, bytes);
+                kernels->tile(streams + lane * padded, values, state_bits, rate, scales + top,
+                              out + top * columns + block * 64 + lane % 4 * 16, columns);
+            }
+        }
+    };
+    fw::parallel_for((rows + 255) / 256 * column_blocks, 1, threads, decode);
+    return status;
+}
+
+int32_t fw_int_dense(const uint8_t *lanes, int64_t rows, int64_t columns, int32_t bits, const float *scales,
+                     const float *zeros, int64_t group, const int64_t *indices, int64_t count, const char *isa,
+                     int32_t threads, float *out) {
+    if (!lanes || !scales || !zeros || !out || rows < 0 || columns < 0 || rows > limit || columns > limit ||
+        rows % 16 || columns % 32 || bits < 2 || bits > 8 || group < 1 || count < 0 || (!indices && count != rows))
+        return FW_BAD_ARGUMENT;
+    for (int64_t i = 0; indices && i < count; ++i)
+        if (indices[i] < 0 || indices[i] >= rows) return FW_BAD_ARGUMENT;
+    const Kernels *kernels = fw::kernels_for(isa);
+    if (!kernels) return FW_NO_ISA;
+    const int64_t groups = (columns + group - 1) / group;
+    auto decode = [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const int64_t row = indices ? indices[i] : i;
+            const int64_t block = row / 16;
+            const int64_t first = block * groups * 16 + row % 16;
+            kernels->int_row(lanes + block * 2 * columns * bits + row % 16 * 4, columns, bits, scales + first,
+                             zeros + first, group, out + i * columns);
+        }
+    };
+    fw::parallel_for(count, 16, threads, decode);
+    return FW_OK;
+}
+
+int32_t fw_hadamard(float *x, int64_t rows, int64_t stride, int32_t power, int64_t order, const float *kernel,
+                    const char *isa, int32_t threads) {
+    if (!x || rows < 0 || rows > limit || power < 0 || power > 30 || order < 1 || order > 4096 ||
+        (kernel == nullptr) != (order == 1) || stride < (order << power))
+        return FW_BAD_ARGUMENT;
+    const Kernels *kernels = fw::kernels_for(isa);
+    if (!kernels) return FW_NO_ISA;
+    const int64_t width = (order + 15) / 16 * 16;
+    const int64_t n = order << power;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(int64_t{1} << power));
+    float *padded = nullptr;
+    if (kernel) {
+        padded = static_cast<float *>(std::calloc(static_cast<size_t>(order * width), sizeof(float)));
+        if (!padded) return FW_NO_MEMORY;
+        for (int64_t j = 0; j < order; ++j)
+            for (int64_t i = 0; i < order; ++i) padded[j * width + i] = kernel[j * order + i] * scale;
+    }
+    std::atomic<int32_t> status{FW_OK};
+    auto rotate = [&](int64_t begin, int64_t end) {
+        float *scratch = static_cast<float *>(fw::scratch(4 * width * 4));
+        if (!scratch) {
+            status = FW_NO_MEMORY;
+            return;
+        }
+        for (int64_t row = begin; row < end; ++row) {
+            float *from = x + row * stride;
+            kernels->hadamard(from, power, order, padded, width, scratch);
+            if (!padded)
+                for (int64_t i = 0; i < n; ++i) from[i] *= scale;
+        }
+    };
+    const int64_t grain = n > 8192 ? 1 : 8192 / n;
+    fw::parallel_for(rows, grain, threads, rotate);
+    std::free(padded);
+    return status;
+}

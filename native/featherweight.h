@@ -43,14 +43,15 @@ FW_API int32_t fw_trellis_dense(const uint8_t *lanes, int64_t rows, int64_t colu
                                 int32_t state_bits, int32_t rate, const float *scales, const char *isa,
                                 int32_t threads, float *out);
 
-// lanes: rows * columns * bits / 8 bytes in lane order; scales, zeros: [rows, ceil(columns / group)];
-// indices: [count] rows to decode, or null for all in order; out: [count or rows, columns] = scale * (code - zero).
-// rows % 16 == 0, columns % 32 == 0.
+// lanes: rows * columns * bits / 8 bytes in lane order; scales, zeros: [rows / 16, ceil(columns / group), 16];
+// indices: [count] rows to decode, or null for all in order (then count == rows); out: [count, columns]
+// = scale * (code - zero). rows % 16 == 0, columns % 32 == 0.
 FW_API int32_t fw_int_dense(const uint8_t *lanes, int64_t rows, int64_t columns, int32_t bits, const float *scales,
                             const float *zeros, int64_t group, const int64_t *indices, int64_t count,
                             const char *isa, int32_t threads, float *out);
 
-// In place over x: [rows, 2^power * order]: x <- x (H_{2^power} (x) H_order)^T, orthonormal. `kernel`: [order, order],
-// the orthonormal H_order (its transpose for the inverse), or null when order is 1. `stride` floats between rows.
-FW_API int32_t fw_hadamard(float *x, int64_t rows, int64_t stride, int32_t power, int32_t order, const float *kernel,
+// In place over `rows` rows of 2^power * order floats, `stride` floats apart: each block of `order` floats times
+// `kernel`, the blocks combined by the orthonormal Sylvester matrix of 2^power. kernel: [order, order], or null for
+// order 1.
+FW_API int32_t fw_hadamard(float *x, int64_t rows, int64_t stride, int32_t power, int64_t order, const float *kernel,
                            const char *isa, int32_t threads);

@@ -24,11 +24,16 @@ struct Kernels {
     // stream: rate * length / 8 bytes followed by the same again (at least 8 bytes); out: [length].
     void (*decode)(const uint8_t *stream, int64_t length, const float *values, int32_t state_bits, int32_t rate,
                    float *out);
-    // One row of a row block: base points at its lane of the first chunk. out: [columns].
+    // The same for a 16 x 16 tile, scaled: scales: [16]; out: 16 rows of 16, `stride` floats apart.
+    void (*tile)(const uint8_t *stream, const float *values, int32_t state_bits, int32_t rate, const float *scales,
+                 float *out, int64_t stride);
+    // One row of a row block: base points at its lane in the first line, scales and zeros at its own in the first
+    // group (16 floats a group). out: [columns].
     void (*int_row)(const uint8_t *base, int64_t columns, int32_t bits, const float *scales, const float *zeros,
                     int64_t group, float *out);
-    // x: [2^power, order] in place; scratch: order floats, 64-byte aligned.
-    void (*hadamard)(float *x, int32_t power, int32_t order, const float *kernel_transposed, float *scratch);
+    // x: [2^power, order] in place; kernel: [order, width], zero from column `order` on, or null for none;
+    // scratch: [4, width]. Not normalised.
+    void (*hadamard)(float *x, int32_t power, int64_t order, const float *kernel, int64_t width, float *scratch);
 };
 
 const Kernels *kernels_scalar();

@@ -8,7 +8,7 @@
 namespace fw {
 
 const Kernels *kernels_avx2() {
-    static const Kernels table = {"avx2", viterbi, trellis_decode, int_row, hadamard};
+    static const Kernels table = {"avx2", viterbi, trellis_decode, trellis_tile, int_row, hadamard};
     return &table;
 }
 

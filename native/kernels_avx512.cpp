@@ -8,7 +8,7 @@
 namespace fw {
 
 const Kernels *kernels_avx512() {
-    static const Kernels table = {"avx512", viterbi, trellis_decode, int_row, hadamard};
+    static const Kernels table = {"avx512", viterbi, trellis_decode, trellis_tile, int_row, hadamard};
     return &table;
 }
 

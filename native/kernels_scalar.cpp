@@ -8,7 +8,7 @@
 namespace fw {
 
 const Kernels *kernels_scalar() {
-    static const Kernels table = {"scalar", viterbi, trellis_decode, int_row, hadamard};
+    static const Kernels table = {"scalar", viterbi, trellis_decode, trellis_tile, int_row, hadamard};
     return &table;
 }
 

@@ -12,7 +12,8 @@ int default_threads();
 
 using Work = void (*)(void *context, int64_t begin, int64_t end);
 
-// Calls work(context, i, i') over [0, count) in pieces of at most `grain`, on at most `threads` threads (<= 0: default).
+// Calls work(context, begin, end) over pieces of at most `grain` of [0, count), on at most `threads` threads (<= 0:
+// the default).
 void parallel(int64_t count, int64_t grain, int threads, Work work, void *context);
 
 // The same for a callable f(begin, end).

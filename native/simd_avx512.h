@@ -49,13 +49,7 @@ struct Words {
     Words plus(Words other) const { return {FW512(adds_epu16)(v, other.v)}; }
     Words minus(Words other) const { return {FW512(sub_epi16)(v, other.v)}; }
     Words lower(Words other) const { return {FW512(min_epu16)(v, other.v)}; }
-    uint16_t lowest() const {
-        uint16_t words[lanes];
-        store(words);
-        uint16_t r = words[0];
-        for (int i = 1; i < lanes; ++i) r = words[i] < r ? words[i] : r;
-        return r;
-    }
+    uint16_t lowest() const { return lowest_word(v); }
 
 private:
     // Word indices for K = 1; for K >= 2 pairs of byte indices inside each 128-bit lane of the repeated words.
@@ -72,9 +66,15 @@ private:
 #if defined(FEATHERWEIGHT_EMULATE)
     static fw_m256i load256(const uint16_t *p) { return fw_emulated_load256(p); }
     static fw_m128i load128(const uint16_t *p) { return fw_emulated_load128(p); }
+    static uint16_t lowest_word(const fw_m512i &a) { return fw_emulated_lowest(a); }
 #else
     static __m256i load256(const uint16_t *p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
     static __m128i load128(const uint16_t *p) { return _mm_loadu_si128(reinterpret_cast<const __m128i *>(p)); }
+    static uint16_t lowest_word(__m512i a) {
+        const __m256i half = _mm256_min_epu16(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+        const __m128i quarter = _mm_min_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        return static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_minpos_epu16(quarter)));
+    }
 #endif
 };
 

@@ -32,6 +32,7 @@ FLOORS = {
     "quantization.recipes": 4.07,
     "quantization.pipeline": 4.08,
     "quantization.recovery": 4.08,
+    "quantization.gating": 4.09,
     "distillation": 4.5,
     "attention": 4.5,
     "pruning": 5,
@@ -156,15 +157,16 @@ def too_large(folders: list[Path]) -> list[str]:
 
 
 def test_imports_go_down() -> None:
-    assert upward(imports(SOURCE)) == []
+    assert "\n".join(upward(imports(SOURCE))) == ""
 
 
 def test_no_circles() -> None:
-    assert circles(imports(SOURCE)) == []
+    assert "\n".join(circles(imports(SOURCE))) == ""
 
 
 def test_nothing_is_too_large() -> None:
-    assert too_large([SOURCE, *(ROOT / name for name in ("tests", "benchmarks", "examples"))]) == []
+    folders = [SOURCE, *(ROOT / name for name in ("tests", "benchmarks", "examples"))]
+    assert "\n".join(too_large(folders)) == ""
 
 
 def test_no_forbidden_names() -> None:

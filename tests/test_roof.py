@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +29,15 @@ def test_import_is_light() -> None:
 def test_every_name_is_there(name: str) -> None:
     assert getattr(fw, name) is not None
     assert name in dir(fw)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(fw.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert seen | {"__version__"} == set(fw.__all__)
 
 
 def test_unknown_names_are_refused() -> None:

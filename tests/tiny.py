@@ -1,10 +1,10 @@
 """Tiny random models with a tokenizer, made on the spot: no network, no files, the same numbers every time.
 
-`llama()` is the plain case (tied, grouped heads); `qwen3()` has q/k norms and an untied head; `gemma3()` is tied and gated by
-GELU, with four norms a block and widths that are multiples of 4 only; `odd()` is Llama-like with biases everywhere and widths
-divisible by nothing convenient (hidden 210, intermediate 346, 7 heads of 30, one key/value head: matrices of 30 rows).
-Norms and biases are random too, so that a path which drops them shows. The weights are larger than usual initial ones, so that
-the logits are far from uniform and an error in a layer is visible in them.
+`llama()` is the plain case (tied, grouped heads); `qwen3()` has q/k norms and an untied head; `gemma3()` is tied and
+gated by GELU, with four norms a block and widths that are multiples of 4 only; `odd()` is Llama-like with biases
+everywhere and widths divisible by nothing convenient (hidden 210, intermediate 346, 7 heads of 30, one key/value
+head: matrices of 30 rows). Norms and biases are random too, so that a path which drops them shows. The weights are
+larger than usual initial ones, so that the logits are far from uniform and an error in a layer is visible in them.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _make(model_class: type[PreTrainedModel], config: Any, seed: int) -> PreTrai
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
-                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
             if name.endswith("embed_tokens.weight"):  # transformers leaves the row of the padding token at zero
                 parameter.copy_(config.initializer_range * torch.randn(parameter.shape, generator=generator))
     return model.eval()

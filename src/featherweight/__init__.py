@@ -11,34 +11,65 @@ asked for. Importing it imports no torch, registers nothing and patches nothing.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import data, interchange
+    from .base.errors import BadInput, FeatherweightError, GateFailed, PreflightRefused, UsageError
+    from .base.events import Event
+    from .evaluation import KL, Perplexity, evaluate
+    from .inference import Conversation, answer
+    from .interchange import load, save
+    from .quantization.curvature import FisherB, Gram
+    from .quantization.formats import Int, Trellis
+    from .quantization.pipeline import quantize
+    from .quantization.plans import Plan
+    from .quantization.rounding import LDLQ, YAQA, Nearest
+    from .quantization.transforms import Hadamard
+    from .reporting import report
+    from .workflows.doctor import doctor
+    from .workflows.plan_folder import plan_folder as plan
 
 __version__ = "0.1.0"
 
-# Name -> the room that offers it. A verb is never also the name of a module.
-_ROOMS = {
-    "quantization.formats": ("Int", "Trellis"),
-    "quantization.curvature": ("Gram", "FisherB"),
-    "quantization.rounding": ("Nearest", "LDLQ", "YAQA"),
-    "quantization.transforms": ("Hadamard",),
-    "quantization.plans": ("Plan",),
-    "quantization.pipeline": ("quantize", "plan"),
-    "evaluation": ("Perplexity", "KL", "evaluate"),
-    "inference": ("generate", "chat"),
-    "reporting": ("report",),
-    "interchange": ("load", "save"),
-    "base.errors": ("FeatherweightError", "UsageError", "BadInput", "PreflightRefused", "GateFailed"),
-    "base.events": ("Event",),
+# Where each name lives; the imports above say the same to type checkers, and a test compares the two.
+_HOMES = {
+    "BadInput": "base.errors",
+    "Conversation": "inference",
+    "Event": "base.events",
+    "FeatherweightError": "base.errors",
+    "FisherB": "quantization.curvature",
+    "GateFailed": "base.errors",
+    "Gram": "quantization.curvature",
+    "Hadamard": "quantization.transforms",
+    "Int": "quantization.formats",
+    "KL": "evaluation",
+    "LDLQ": "quantization.rounding",
+    "Nearest": "quantization.rounding",
+    "Perplexity": "evaluation",
+    "Plan": "quantization.plans",
+    "PreflightRefused": "base.errors",
+    "Trellis": "quantization.formats",
+    "UsageError": "base.errors",
+    "YAQA": "quantization.rounding",
+    "answer": "inference",
+    "doctor": "workflows.doctor",
+    "evaluate": "evaluation",
+    "load": "interchange",
+    "plan": "workflows.plan_folder:plan_folder",
+    "quantize": "quantization.pipeline",
+    "report": "reporting",
+    "save": "interchange",
 }
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 _MODULES = ("data", "interchange")
 
-__all__ = ["__version__", *_MODULES, *_ROOM_OF]
+__all__ = ["__version__", *_MODULES, *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOM_OF:
-        value = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    if name in _HOMES:
+        room, _, attribute = _HOMES[name].partition(":")
+        value = getattr(import_module(f"{__name__}.{room}"), attribute or name)
     elif name in _MODULES:
         value = import_module(f"{__name__}.{name}")
     else:

@@ -1,4 +1,4 @@
-"""Text from the model itself: seeded, the model's own distribution, the cache equal to no cache, the model left alone."""
+"""Text from the model itself: seeded, the model's own distribution, equal with and without the cache."""
 
 from __future__ import annotations
 

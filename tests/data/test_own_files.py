@@ -27,7 +27,7 @@ def test_rows_may_be_text_pairs_or_messages(tmp_path: Path) -> None:
 
 {"prompt": "p", "answer": "a"}
 {"prompt": "alone"}
-{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]}
+{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]}
 """
     expected = ["plain", Dialogue("p", "a"), Dialogue("alone"), Dialogue("u", "v")]
     assert read_documents(write(tmp_path / "a.jsonl", lines)) == expected

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from featherweight.base.errors import UsageError
 from featherweight.models import structure
-from tests import tiny
 
 
 @pytest.mark.parametrize("make", tiny.ALL)

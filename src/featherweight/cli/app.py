@@ -12,7 +12,6 @@ import sys
 from collections.abc import Sequence
 
 from ..base.errors import FeatherweightError
-from ..base.files import is_disk_full
 from .commands import app
 
 TRACEBACK = "FEATHERWEIGHT_TRACEBACK"
@@ -29,10 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _say("interrupted; the same command resumes")
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output has gone (`fw plan … | head`): nothing to tell it, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     except Exception as error:
         if os.environ.get(TRACEBACK, "") not in ("", "0"):
             raise
@@ -43,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def explain(error: Exception) -> tuple[str, int]:
     """What to tell the user about `error`, in one line, and the exit code."""
+    from ..base.files import is_disk_full
+
     if isinstance(error, FeatherweightError):
         return " ".join(str(error).split()), error.exit_code
     if is_disk_full(error):

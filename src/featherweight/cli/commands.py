@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..base.errors import UsageError
 from . import gates
 from .progress import progress
 from .settings import gather
@@ -81,7 +82,10 @@ def quantize(
     max_disk: MaxDisk = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an unfinished run instead of resuming it.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")] = False,
-    evaluate: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Measure what it cost.")] = True,
+    evaluate: Annotated[
+        bool | None,
+        typer.Option("--evaluate/--no-evaluate", help="Measure what it cost (the default).", show_default=False),
+    ] = None,
     ask: Annotated[
         str | None,
         typer.Option(help="Ask the original and the light model this at the end.", show_default=False),
@@ -94,20 +98,21 @@ def quantize(
     Killed or interrupted, the same command continues where it stopped.
     """
     bounds = gates.parse(fail_if or [])
-    settings, source = _recipe(model, bits, preset, config, set_, seed)
-    from ..workflows.quantize import quantize_folder
+    settings = _recipe(model, bits, preset, config, set_, seed, ask=ask, evaluate=evaluate)
+    question, measure = settings.pop("ask", None), settings.pop("evaluate", True)
+    from ..workflows.quantize_folder import quantize_folder
 
     with progress() as listener:
         folder = quantize_folder(
-            source,
+            str(settings["model"]),
             out,
             settings,
             fresh=fresh,
             overwrite=overwrite,
             max_ram_gb=max_ram,
             max_disk_gb=max_disk,
-            evaluate=evaluate,
-            ask=ask,
+            evaluate=bool(measure),
+            ask=question,
             listener=listener,
         )
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
@@ -138,7 +143,7 @@ def evaluate(
 ) -> None:
     """Measure perplexity, and with --against the KL from the original and how often both agree."""
     bounds = gates.parse(fail_if or [])
-    from ..workflows.evaluate import evaluate_folder
+    from ..workflows.evaluate_folder import evaluate_folder
 
     with progress() as listener:
         results = evaluate_folder(model, against=against, text=text, windows=windows, length=length, listener=listener)
@@ -154,7 +159,7 @@ def evaluate(
 @app.command()
 def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made.")]) -> None:
     """Write report.html and the model card of OUT again, from its results.json."""
-    from ..workflows.report import report_folder
+    from ..workflows.report_folder import report_folder
 
     for path in report_folder(out):
         typer.echo(str(path))
@@ -174,11 +179,15 @@ def plan(
     json_: Json = False,
 ) -> None:
     """Say before the work what quantize would do to each layer, and the memory, disk and time that it takes."""
-    settings, source = _recipe(model, bits, preset, config, set_, seed)
-    from ..workflows.plan import plan_folder
+    settings = _recipe(model, bits, preset, config, set_, seed)
+    for key in ("ask", "evaluate"):
+        settings.pop(key, None)
+    from ..workflows.plan_folder import plan_folder
 
     with progress() as listener:
-        found = plan_folder(source, settings, max_ram_gb=max_ram, max_disk_gb=max_disk, listener=listener)
+        found = plan_folder(
+            str(settings["model"]), settings, max_ram_gb=max_ram, max_disk_gb=max_disk, listener=listener
+        )
     if json_:
         import dataclasses
 
@@ -205,7 +214,7 @@ def chat(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
 ) -> None:
     """Talk to a model in the terminal; Ctrl-C stops an answer, Ctrl-D or /quit ends."""
-    from ..workflows.chat import chat_folder
+    from ..workflows.chat_folder import chat_folder
     from .conversation import converse
 
     with progress() as listener:
@@ -246,11 +255,11 @@ def _recipe(
     config: Path | None,
     changes: list[str] | None,
     seed: int | None,
-) -> tuple[dict[str, Any], str]:
-    """The settings a user gave, and the model, which a recipe may name too."""
-    flags = {"model": model, "bits": bits, "preset": preset, "seed": seed}
+    **others: str | bool | None,
+) -> dict[str, Any]:
+    """The settings a user gave in the file and the flags; the model, which a recipe may name too, is among them."""
+    flags = {"model": model, "bits": bits, "preset": preset, "seed": seed, **others}
     settings = gather(config, flags, changes or [])
-    source = settings.get("model")
-    if not source:
-        raise typer.BadParameter("name a model, or a --config that does", param_hint="MODEL")
-    return settings, str(source)
+    if not settings.get("model"):
+        raise UsageError("name a model to make light, or a --config that names one")
+    return settings

@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..base.events import Event, Listener
-from ..base.machine import peak_memory_bytes
 
 
 @contextmanager
@@ -38,6 +38,8 @@ def _bars() -> Iterator[Listener]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+    from ..base.machine import peak_memory_bytes
+
     columns = (
         TextColumn("{task.description:<14}"),
         BarColumn(bar_width=30),
@@ -49,7 +51,11 @@ def _bars() -> Iterator[Listener]:
         stages: dict[str, TaskID] = {}
 
         def listen(event: Event) -> None:
-            fields = {"pace": pace(event), "memory": f"{peak_memory_bytes() / 1e9:.1f} GB", "message": event.message}
+            fields: dict[str, Any] = {
+                "pace": pace(event),
+                "memory": f"{peak_memory_bytes() / 1e9:.1f} GB",
+                "message": event.message,
+            }
             if event.stage not in stages:
                 stages[event.stage] = shown.add_task(event.stage, total=event.total, **fields)
             shown.update(stages[event.stage], completed=event.done, total=event.total, **fields)

@@ -2,9 +2,9 @@
 
     --config recipe.yaml  <  --bits, --preset, --seed  <  --set key=value
 
-Later ones win, so that a file can be varied from the shell. `--bits 2` and `bits: 2` in the file are the same thing, and
-so are `--set plan.lm_head=Int(bits=8)` and its YAML; objects stay text here (`base/spec.py` reads them later). In a
-group (`plan`, `calibration`, …) everything after the first dot is the key, because names of layers hold dots too. A
+Later ones win, so that a file can be varied from the shell. `--bits 2` and `bits: 2` in the file are the same thing,
+and so are `--set plan.lm_head=Int(bits=8)` and its YAML; objects stay text here (`base/spec.py` reads them later). In
+a group (`plan`, `calibration`, …) everything after the first dot is the key, because names of layers hold dots too. A
 run.yaml of an earlier run works as a recipe.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import BadInput, UsageError
-from ..base.run_folder import MADE_WITH
 
 
 def gather(config: Path | None, flags: Mapping[str, Any], changes: Iterable[str] = ()) -> dict[str, Any]:
@@ -30,6 +29,8 @@ def gather(config: Path | None, flags: Mapping[str, Any], changes: Iterable[str]
 def read(path: Path) -> dict[str, Any]:
     """The recipe in a YAML file, without what a run noted about its machine."""
     import yaml
+
+    from ..base.run_folder import MADE_WITH
 
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))

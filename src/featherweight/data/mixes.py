@@ -24,8 +24,20 @@ WIKIPEDIA = _mix(wikipedia=1.0)
 CODE_MATH = _mix(code=0.5, math=0.5)
 CHAT = _mix(tasks_chat=0.3, instructions_chat=0.3, math_chat=0.2, code_chat=0.2)
 PROSE = _mix(novels=0.4, wikipedia=0.5, plays=0.1)
-DIVERSE = _mix(wikipedia=0.35, novels=0.2, code=0.1, math=0.1, tasks_chat=0.1, competition=0.05, instructions_chat=0.1)
-SHIPPED = DIVERSE
+CHATTY = _mix(
+    wikipedia=0.2, novels=0.1, tasks_chat=0.15, math_chat=0.15, code_chat=0.15, instructions_chat=0.15, code=0.1
+)
+SHIPPED = _mix(
+    wikipedia=0.3,
+    novels=0.2,
+    code=0.1,
+    math=0.1,
+    competition=0.1,
+    tasks_chat=0.06,
+    instructions_chat=0.04,
+    code_chat=0.05,
+    math_chat=0.05,
+)
 
 MIXES: Mapping[str, Mix] = MappingProxyType(
     {
@@ -35,6 +47,7 @@ MIXES: Mapping[str, Mix] = MappingProxyType(
         "code_math": CODE_MATH,
         "chat": CHAT,
         "prose": PROSE,
+        "chatty": CHATTY,
     }
 )
 

@@ -101,8 +101,8 @@ def read(plain: Any, where: str = "config.json") -> Description:
     if not isinstance(plain, Mapping) or plain.get("quant_method") != METHOD:
         raise BadInput(f"{where} has no quantization_config of {METHOD}: this is not a model that it packed")
     version = plain.get("version")
-    if version != VERSION:
-        newer = isinstance(version, int) and version > VERSION
+    if version != VERSION or type(version) is not int:
+        newer = type(version) is int and version > VERSION
         raise BadInput(
             f"{where} is written in version {version!r} of the packed format; this library reads version {VERSION}"
             + ("; a newer one is needed" if newer else "")
@@ -112,8 +112,9 @@ def read(plain: Any, where: str = "config.json") -> Description:
         raise BadInput(f"{where}: quantization_config lists no layers")
     layers = {str(name): _layer(entry, f"{where}: layer {name}") for name, entry in entries.items()}
     expected, found = _codes(layer.format for layer in layers.values()), plain.get("codes", {})
-    if found != expected:
-        wrong = [f for f in {**expected, **found} if not isinstance(found, dict) or found.get(f) != expected.get(f)]
+    if not isinstance(found, Mapping):
+        raise BadInput(f"{where}: code tables are {found!r}")
+    if wrong := [format for format in {**expected, **found} if found.get(format) != expected.get(format)]:
         raise BadInput(f"{where}: the code tables of {', '.join(wrong)} differ from this library's")
     head = plain.get("tied_head")
     if head is not None and not isinstance(head, str):
@@ -184,6 +185,12 @@ def install(model: nn.Module, description: Description) -> None:
         model.set_submodule(name, new)
     if description.tied_head is not None:
         _tie(model, description.tied_head, tables)
+    # What transformers would still tie to a table that is no longer there.
+    for shared, table in (getattr(model, "all_tied_weights_keys", None) or {}).items():
+        if table.removesuffix(".weight") in tables:
+            raise BadInput(
+                f"{shared} shares {table} in this model, but config.json does not name its module as tied_head"
+            )
     share_inputs(model)
 
 

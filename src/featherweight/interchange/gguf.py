@@ -1,19 +1,18 @@
 """A GGUF file turned into an ordinary model folder: configuration, weights and tokenizer, each accounted for.
 
-The configuration comes from the metadata, tensor names from the gguf package's own map, and every tensor of the file must
-end in exactly one parameter of the model that transformers builds from that configuration: one left over, missing or of
-another shape is an error. The weights are written in float32, because that is what a block's scale times its code is in
-general (a 4-bit file needs 11 + 4 bits of mantissa); one tensor is in memory at a time.
+The configuration comes from the metadata, tensor names from the gguf package's own map, and every tensor of the file
+must end in exactly one parameter of the model that transformers builds from that configuration: one left over,
+missing or of another shape is an error. The weights are written in float32, because that is what a block's scale
+times its code is in general (a 4-bit file needs 11 + 4 bits of mantissa); one tensor is in memory at a time.
 
-Llama-family files store the rows of q and k with the two halves of each head interleaved; the inverse permutation puts them
-back (ecosystem: rows `(head, pair, half)` -> `(head, half, pair)`). Architectures are listed below, not guessed: what is not
-known exactly is refused with what to try instead.
+Llama-family files store the rows of q and k with the two halves of each head interleaved; the inverse permutation
+puts them back: rows `(head, pair, half)` become `(head, half, pair)`. Architectures are listed below, not guessed:
+what is not known exactly is refused with what to try instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +26,15 @@ from ..base.events import Event, Listener, silent
 from ..base.files import write_atomic
 from ..models.tensors import require_finite
 from .gguf_file import GGUFFile, package
-from .gguf_tokenizer import build, eos_token_ids
+from .gguf_tokenizer import INSTEAD, build, eos_token_ids
 from .shards import Entry, write_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 STAGE = "convert"
-# Tensors that hold what the configuration says anyway.
+SPECIAL_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}
+# The frequencies' factors of Llama 3, which transformers computes from the configuration.
 ROPE_FACTORS = "rope_freqs.weight"
 
 
@@ -77,7 +77,7 @@ def _architecture(file: GGUFFile) -> Architecture:
     if name not in ARCHITECTURES:
         raise BadInput(
             f"{file.path} has the architecture {name!r}; GGUF files of {', '.join(ARCHITECTURES)} can be read: "
-            "give the original model folder or its hub id instead"
+            f"{INSTEAD}"
         )
     return ARCHITECTURES[name]
 
@@ -87,6 +87,8 @@ def _config(file: GGUFFile, architecture: Architecture) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     value = _Values(file)
+    if value.integer("block_count") > len(file.entries):
+        raise value.refused("block_count", f"there are only {len(file.entries)} tensors")
     heads = value.integer("attention.head_count")
     hidden = value.integer("embedding_length")
     head_dim = value.integer("attention.key_length", hidden // heads)
@@ -123,10 +125,10 @@ def _config(file: GGUFFile, architecture: Architecture) -> PreTrainedConfig:
     elif architecture.model_type == "qwen3":
         settings["attention_bias"] = "blk.0.attn_q.bias" in file.entries
     ids = {f"{name}_token_id": file.values.get(f"tokenizer.ggml.{key}_token_id") for name, key in SPECIAL_IDS.items()}
-    return AutoConfig.for_model(architecture.model_type, **settings, **ids)
-
-
-SPECIAL_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}
+    try:
+        return AutoConfig.for_model(architecture.model_type, **settings, **ids)
+    except Exception as error:  # transformers' own kinds, and they change
+        raise BadInput(f"{file.path}: the metadata do not describe a model that can be built ({error})") from error
 
 
 def _causal(model_type: str) -> str:
@@ -148,15 +150,15 @@ def _rope(file: GGUFFile, value: _Values, head_dim: int) -> dict[str, Any]:
 
 
 def _llama3_rope(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
-    """The parameters of Llama 3's frequency scaling, recovered from the factors the file stores and checked on them."""
+    """The parameters of Llama 3's frequency scaling, recovered from the stored factors and checked on all of them."""
     stored = file.read(ROPE_FACTORS)
-    factor = float(stored.max())
+    factor = max(float(stored.max()), 1.0)
     low, high, old = 1.0, 4.0, 8192
     wavelength = 2 * math.pi * theta ** (np.arange(0, head_dim, 2) / head_dim)
     smooth = np.clip((old / wavelength - low) / (high - low), 0, 1)
     expected = 1 / ((1 - smooth) / factor + smooth)
     if stored.shape != expected.shape or not np.allclose(stored, expected, rtol=1e-3):
-        raise BadInput(f"{file.path}: {ROPE_FACTORS} is not Llama 3's scaling; give the original model folder instead")
+        raise BadInput(f"{file.path}: {ROPE_FACTORS} is not Llama 3's scaling; {INSTEAD}")
     return {
         "rope_type": "llama3",
         "rope_theta": theta,
@@ -171,8 +173,11 @@ def _entries(file: GGUFFile, architecture: Architecture, config: PreTrainedConfi
     """Every parameter of the model with the tensor that fills it; every tensor of the file is used exactly once."""
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as error:
+        raise BadInput(f"{file.path}: the metadata do not describe a model that can be built ({error})") from error
     gguf = package()
     kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == file.values["general.architecture"])
     names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
@@ -193,8 +198,8 @@ def _entries(file: GGUFFile, architecture: Architecture, config: PreTrainedConfi
         entries.append(Entry(name, shape, torch.float32, _reader(file, stored, heads)))
     if left:
         raise BadInput(
-            f"{file.path} holds tensors that {architecture.model_type} models do not have: {', '.join(sorted(left)[:3])}; "
-            "give the original model folder instead"
+            f"{file.path} holds tensors that {architecture.model_type} models do not have: "
+            f"{', '.join(sorted(left)[:3])}; {INSTEAD}"
         )
     return entries
 
@@ -255,7 +260,7 @@ class _Values:
 
     def refused(self, key: str, why: str) -> BadInput:
         value = self.file.values.get(self.full(key))
-        return BadInput(f"{self.file.path}: {self.full(key)} is {value!r}: {why}; give the original model folder instead")
+        return BadInput(f"{self.file.path}: {self.full(key)} is {value!r}: {why}; {INSTEAD}")
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self.file.values.get(self.full(key), default)
@@ -288,8 +293,3 @@ class _Progress:
             return tensor
 
         return Entry(entry.name, entry.shape, entry.dtype, read)
-
-
-def special_ids(values: Mapping[str, Any]) -> dict[str, int | None]:
-    """Ids of the special tokens by role."""
-    return {role: values.get(f"tokenizer.ggml.{key}_token_id") for role, key in SPECIAL_IDS.items()}

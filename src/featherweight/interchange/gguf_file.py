@@ -1,10 +1,10 @@
 """The GGUF container, read with bounds: metadata as plain Python values, tensors as slices of the mapped file.
 
-Layout (versions 2 and 3, little-endian): magic, version, number of tensors, number of key/value pairs; the pairs; for each
-tensor its name, shape (fastest dimension first), type and offset; padding; the data. Everything a length field says is
-checked against what is left of the file before it is believed, so a truncated or hostile file costs no time or memory and
-ends as BadInput. Blocks are decoded by `gguf.quants`, the format's own package, which supports every type that llama.cpp
-writes.
+Layout (versions 2 and 3, little-endian): magic, version, number of tensors, number of key/value pairs; the pairs; for
+each tensor its name, shape (fastest dimension first), type and offset; padding; the data. Everything a length field
+says is checked against what is left of the file before it is believed, so a truncated or hostile file costs no time
+or memory and ends as BadInput. Blocks are decoded by `gguf.quants`, the format's own package, which supports every
+type that llama.cpp writes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class GGUFFile:
         if len(self.entries) < num_tensors:
             raise cursor.broken("a tensor name twice")
 
-    def read(self, name: str) -> Float32[np.ndarray, "..."]:
+    def read(self, name: str) -> Float32[np.ndarray, ...]:
         """The tensor in float32, exactly the values that its codes and scales stand for."""
         entry = self.entries[name]
         kind = self._package.GGMLQuantizationType(entry.type)
@@ -74,7 +74,8 @@ class GGUFFile:
         else:
             rows = math.prod(entry.shape[:-1])
             try:
-                decoded = self._package.quants.dequantize(raw.reshape(rows, -1), kind)
+                with np.errstate(all="ignore"):  # whoever uses the values checks that they are finite
+                    decoded = self._package.quants.dequantize(raw.reshape(rows, -1), kind)
             except NotImplementedError as error:
                 raise BadInput(
                     f"{self.path}: tensor {name} is stored as {kind.name}, which cannot be decoded here; "
@@ -90,9 +91,11 @@ class GGUFFile:
         try:
             block, block_bytes = self._package.GGML_QUANT_SIZES[self._package.GGMLQuantizationType(type_)]
         except (ValueError, KeyError) as error:
-            raise BadInput(f"{self.path}: tensor {name} has the unknown type {type_}; update the gguf package") from error
+            raise BadInput(f"{self.path}: tensor {name} has the unknown type {type_}; update gguf") from error
         if not shape or shape[-1] % block:
-            raise BadInput(f"{self.path}: tensor {name} of shape {shape} does not fit blocks of {block}; fetch the file again")
+            raise BadInput(
+                f"{self.path}: tensor {name} of shape {shape} does not fit blocks of {block}; fetch it again"
+            )
         num_bytes = math.prod(shape) // block * block_bytes
         if start + num_bytes > len(self._data):
             raise BadInput(

@@ -1,9 +1,10 @@
 """The tokenizer that a GGUF file describes, rebuilt so that text is cut exactly as in training.
 
-A GGUF holds vocabulary and merges, and only the *name* of the rule that cuts text before merging (`tokenizer.ggml.pre`).
-The rules are therefore listed here; an unknown one is refused, because a wrong rule gives tokens that the model never saw
-and no error anywhere (transformers falls back to GPT-2's rule: for `smollm` that cuts "x  12" and "\n 2015" differently).
-Sentencepiece vocabularies go through transformers' own reader and must survive a round trip.
+A GGUF holds vocabulary and merges, and only the *name* of the rule that cuts text before merging
+(`tokenizer.ggml.pre`). The rules are therefore listed here; an unknown one is refused, because a wrong rule gives
+tokens that the model never saw and no error anywhere (transformers falls back to GPT-2's rule: for `smollm` that cuts
+"x  12" and "\n 2015" differently). Sentencepiece vocabularies go through transformers' own reader and must survive a
+round trip.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CONTROL, USER_DEFINED = 3, 4
+INSTEAD = "give the original model folder or its hub id instead"
 PROBE = "Hello world, it's 2024:  12 x 34\n\n\tdéjà vu — 你好 🙂"
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -42,9 +44,7 @@ def build(file: GGUFFile) -> PreTrainedTokenizerBase:
         return _byte_level(file)
     if kind == "llama":
         return _sentencepiece(file)
-    raise BadInput(
-        f"{file.path} has a tokenizer of kind {kind!r}; gpt2 and llama can be read: give the original model folder instead"
-    )
+    raise BadInput(f"{file.path} has a tokenizer of kind {kind!r}; gpt2 and llama can be read: {INSTEAD}")
 
 
 def eos_token_ids(file: GGUFFile) -> list[int]:
@@ -58,16 +58,12 @@ def _byte_level(file: GGUFFile) -> PreTrainedTokenizerBase:
     from transformers import PreTrainedTokenizerFast
 
     tokens, types = _vocabulary(file)
-    merges = [tuple(pair.split(" ")) for pair in _strings(file, "merges")]
+    merges = [(left, right) for left, _, right in (pair.partition(" ") for pair in _strings(file, "merges"))]
     rule = file.values.get("tokenizer.ggml.pre", "default")
     if rule not in RULES:
-        raise BadInput(
-            f"{file.path} cuts text by the rule {rule!r}; {', '.join(RULES)} are known: give the original model folder instead"
-        )
+        raise BadInput(f"{file.path} cuts text by the rule {rule!r}; {', '.join(RULES)} are known: {INSTEAD}")
     try:
-        model = models.BPE(
-            {token: i for i, token in enumerate(tokens)}, merges, ignore_merges=rule == "llama-bpe"
-        )
+        model = models.BPE({token: i for i, token in enumerate(tokens)}, merges, ignore_merges=rule == "llama-bpe")
     except Exception as error:  # the Rust library raises nothing narrower
         raise BadInput(f"{file.path}: the vocabulary does not fit the merges ({error}); fetch it again") from error
     backend = Tokenizer(model)
@@ -103,7 +99,7 @@ def _sentencepiece(file: GGUFFile) -> PreTrainedTokenizerBase:
             str(file.path.parent), gguf_file=file.path.name, local_files_only=True
         )
     except Exception as error:  # many kinds of error for what is, to the user, one
-        raise BadInput(f"{file.path}: the tokenizer cannot be read ({error}); give the original folder instead") from error
+        raise BadInput(f"{file.path}: the tokenizer cannot be read ({error}); {INSTEAD}") from error
     return _checked(tokenizer, file, len(tokens))
 
 
@@ -135,7 +131,7 @@ def _vocabulary(file: GGUFFile) -> tuple[list[str], list[int]]:
     tokens = _strings(file, "tokens")
     types = file.values.get("tokenizer.ggml.token_type", [1] * len(tokens))
     if not tokens or len(set(tokens)) != len(tokens) or len(types) != len(tokens):
-        raise BadInput(f"{file.path}: the vocabulary is damaged (empty, a token twice, or types missing); fetch it again")
+        raise BadInput(f"{file.path}: the vocabulary is damaged (empty, or a token twice); fetch it again")
     if "token_embd.weight" in file.entries and len(tokens) > file.entries["token_embd.weight"].shape[0]:
         raise BadInput(f"{file.path} has {len(tokens)} tokens but fewer embeddings; fetch it again")
     return tokens, types
@@ -144,7 +140,7 @@ def _vocabulary(file: GGUFFile) -> tuple[list[str], list[int]]:
 def _strings(file: GGUFFile, key: str) -> list[str]:
     values = file.values.get(f"tokenizer.ggml.{key}")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise BadInput(f"{file.path} has no tokenizer.ggml.{key}; give the original model folder instead")
+        raise BadInput(f"{file.path} has no tokenizer.ggml.{key}; {INSTEAD}")
     return values
 
 
@@ -156,7 +152,7 @@ def _special_tokens(file: GGUFFile, tokens: list[str]) -> dict[str, str]:
         if id_ is None:
             continue
         if not isinstance(id_, int) or not 0 <= id_ < len(tokens):
-            raise BadInput(f"{file.path}: tokenizer.ggml.{key}_token_id is {id_!r} with {len(tokens)} tokens; fetch it again")
+            raise BadInput(f"{file.path}: {key}_token_id is {id_!r} with {len(tokens)} tokens; fetch it again")
         found[role] = tokens[id_]
     return found
 
@@ -172,5 +168,5 @@ def _checked(tokenizer: PreTrainedTokenizerBase, file: GGUFFile, num_tokens: int
         tokenizer.chat_template = template
     ids = tokenizer(PROBE, add_special_tokens=False).input_ids
     if len(tokenizer) != num_tokens or tokenizer.decode(ids) != PROBE:
-        raise BadInput(f"{file.path}: text does not survive its tokenizer; give the original model folder instead")
+        raise BadInput(f"{file.path}: text does not survive its tokenizer; {INSTEAD}")
     return tokenizer

@@ -31,7 +31,7 @@ class FeatherweightConfig(QuantizationConfigMixin):
     """The `quantization_config` of a packed model; `description.py` says what it holds."""
 
     def __init__(self, **entries: Any) -> None:
-        self.quant_method = descriptions.METHOD
+        self.quant_method: Any = descriptions.METHOD
         self.description = descriptions.read({**entries, "quant_method": descriptions.METHOD})
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +53,7 @@ class FeatherweightQuantizer(HfQuantizer):
     """Puts compressed modules into a model that transformers is about to load."""
 
     requires_calibration = True
+    quantization_config: FeatherweightConfig
 
     def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **kwargs: Any) -> None:
         description = self.quantization_config.description

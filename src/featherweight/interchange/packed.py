@@ -19,12 +19,12 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import BadInput, UsageError
+from ..base.errors import BadInput, FeatherweightError, UsageError
 from ..base.files import sync_folder, write_atomic
 from ..models.tensors import TensorFolder
 from ..quantization.layers import compressed
@@ -76,18 +76,19 @@ def load(path: Path | str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     path = Path(path)
     description = descriptions.read(_config(path).get("quantization_config"), str(path / CONFIG))
     check_stored(TensorFolder(path), description)
+    read: Any = AutoModelForCausalLM.from_pretrained
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype or "auto", output_loading_info=True, local_files_only=True
+        model, info = read(
+            path, dtype=dtype or "auto", output_loading_info=True, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, BadInput):
-            raise
+    except FeatherweightError:
+        raise
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
         raise BadInput(f"{path} cannot be loaded: {error}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
         if problems := sorted(map(str, info.get(kind) or ())):
             raise BadInput(f"{path}: {kind.replace('_', ' ')}: {', '.join(problems[:3])}")
-    return model
+    return cast("PreTrainedModel", model)
 
 
 def save(
@@ -206,7 +207,7 @@ def _constant(tensor: Tensor) -> Callable[[], Tensor]:
     return lambda: tensor
 
 
-def _config_of_model(model: nn.Module) -> dict[str, Any]:
+def _config_of_model(model: Any) -> dict[str, Any]:
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]

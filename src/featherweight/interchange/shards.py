@@ -87,7 +87,7 @@ def write_file(path: Path, entries: Sequence[Entry]) -> str:
 def _bytes(entry: Entry) -> memoryview:
     tensor = entry.read()
     assert tuple(tensor.shape) == tuple(entry.shape) and tensor.dtype == entry.dtype, entry.name
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _split(entries: Sequence[Entry], limit: int) -> list[list[Entry]]:

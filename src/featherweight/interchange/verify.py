@@ -17,7 +17,7 @@ from torch import nn
 from ..base.errors import BadInput
 from ..base.files import sha256
 from ..models.tensors import TensorFolder, require_finite
-from ..quantization.layers import CompressedEmbedding, CompressedLinear, TiedHead, compressed
+from ..quantization.layers import TiedHead, compressed
 from .description import Description
 
 
@@ -81,20 +81,12 @@ def check_filled(model: nn.Module, description: Description) -> None:
             raise BadInput(f"{name} was described as compressed, but the loaded model holds a {kind}")
     if description.tied_head is not None and not isinstance(model.get_submodule(description.tied_head), TiedHead):
         raise BadInput(f"{description.tied_head} was described as tied, but the loaded model holds its own matrix")
-    for name, layer in layers.items():
-        _check_layer(name, layer)
-    offloaded = bool({"disk", "cpu"} & set(map(str, (getattr(model, "hf_device_map", None) or {}).values())))
-    if not offloaded:
-        for name, tensor in model.state_dict().items():
-            if tensor.is_meta:
-                raise BadInput(f"tensor {name} was not loaded")
-
-
-def _check_layer(name: str, layer: CompressedLinear | CompressedEmbedding) -> None:
-    for stored in layer.stored_names():
-        tensor = layer.get_buffer(stored)
-        if tensor.is_floating_point() and not tensor.is_meta:
-            require_finite(tensor, f"{name}.{stored}")
+    placed = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_meta:
+            require_finite(tensor, name)
+        elif not placed & {"cpu", "disk"}:  # tensors that were asked to stay there look like meta ones
+            raise BadInput(f"tensor {name} was not loaded")
 
 
 def _check(tensors: TensorFolder, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -1,11 +1,12 @@
 """A model's anatomy found by its structure, so that a new architecture needs no entry anywhere.
 
-Blocks: the longest list of modules that hold linear layers. Linears: every `nn.Linear` by its full name, the head included.
-Embedding and head: what the model itself answers, found by identity. Which linears read the very same tensor (q/k/v, gate/up)
-is not guessed from names: two tokens are run through the model and every linear says which tensor it was given.
+Blocks: the longest list of modules that hold linear layers. Linears: every `nn.Linear` by its full name, the head
+included. Embedding and head: what the model itself answers, found by identity. Which linears read the very same
+tensor (q/k/v, gate/up) is not guessed from names: two tokens are run through the model and every linear says which
+tensor it was given.
 
-What could be missed silently is refused loudly: no linears at all, or expert weights fused into 3-D parameters, which no
-`nn.Linear` covers.
+What could be missed silently is refused loudly: no linears at all, or expert weights fused into 3-D parameters, which
+no `nn.Linear` covers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """
     found = _longest_list(model)
     if found is None:
-        raise UsageError(f"{type(model).__name__} has no repeated blocks with linear layers: nothing here can be quantized")
+        raise UsageError(f"{type(model).__name__} has no repeated blocks with linear layers: nothing to quantize")
     name, items = found
     return [(f"{name}.{i}" if name else str(i), block) for i, block in enumerate(items)]
 
@@ -35,12 +36,12 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear]:
     """Every `nn.Linear` by its full name, in order, the head included.
 
-    Raises UsageError when there is none, or when expert weights are fused into 3-D parameters (which a plan over linears
-    would leave out without a word) unless `accept_fused` says that leaving them out is wanted.
+    Raises UsageError when there is none, or when expert weights are fused into 3-D parameters (which a plan over
+    linears would leave out without a word) unless `accept_fused` says that leaving them out is wanted.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not found:
-        raise UsageError(f"{type(model).__name__} has no linear layers (torch.nn.Linear): nothing here can be quantized")
+        raise UsageError(f"{type(model).__name__} has no linear layers (torch.nn.Linear): nothing to quantize")
     if not accept_fused and (fused := fused_experts(model)):
         names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(fused.items())[:3])
         more = f" and {len(fused) - 3} more" if len(fused) > 3 else ""
@@ -94,9 +95,9 @@ def is_tied(model: nn.Module) -> bool:
 def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
     """Groups of linears of one block that read the very same input tensor, in order of first use.
 
-    Every linear inside the blocks is in exactly one group; most groups of o and down projections have one member. Found by
-    running two tokens (on the meta device too): linears that the run never reaches, or reaches with different inputs, stay
-    alone. Raises UsageError when the model cannot run on token ids alone.
+    Every linear inside the blocks is in exactly one group; most groups of o and down projections have one member.
+    Found by running two tokens (on the meta device too): linears that the run never reaches, or reaches with
+    different inputs, stay alone. Raises UsageError when the model cannot run on token ids alone.
     """
     inside = {
         f"{block_name}.{name}": block_name
@@ -111,7 +112,8 @@ def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
 
 
 def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | None]:
-    """For each linear, in the order of first use, what identifies the one tensor it was given; None when not just one."""
+    """For each linear, in the order of first use, what identifies the one tensor it was given; None when not just
+    one."""
     seen: dict[str, tuple[Any, ...] | None] = {}
     alive: list[Tensor] = []  # a freed input's address would be used again by another tensor
 
@@ -125,9 +127,7 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
 
         return before
 
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True) for name in names
-    ]
+    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True) for name in names]
     try:
         device = next(model.parameters()).device
         with _evaluating(model), torch.no_grad():

@@ -1,13 +1,13 @@
 """Named tensors on disk, read one at a time: safetensors only, mapped rather than loaded.
 
-A `TensorFolder` opens a file or a folder (one file, or shards with an index) and checks all of it before it gives out a
-tensor: the header of every file, that the file is as long as its header says, that the index and the shards name the same
-tensors, that no name leads outside the folder. Then `read` returns a view of the mapped file: untouched pages cost nothing,
-touched ones are clean page cache that the system takes back under pressure. Views start at the file's own offsets, which
-safetensors aligns to 8 bytes only: kernels must not assume more.
+A `TensorFolder` opens a file or a folder (one file, or shards with an index) and checks all of it before it gives out
+a tensor: the header of every file, that the file is as long as its header says, that the index and the shards name
+the same tensors, that no name leads outside the folder. Then `read` returns a view of the mapped file: untouched
+pages cost nothing, touched ones are clean page cache that the system takes back under pressure. Views start at the
+file's own offsets, which safetensors aligns to 8 bytes only: kernels must not assume more.
 
-Contents are not checked here (a flipped bit in a weight is still a weight): packed folders add checksums, and whoever reads
-weights for arithmetic calls `require_finite`.
+Contents are not checked here (a flipped bit in a weight is still a weight): packed folders add checksums, and whoever
+reads weights for arithmetic calls `require_finite`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ DTYPES = {
 class TensorFolder:
     """The tensors of a `.safetensors` file or of a model folder, by name.
 
-    Raises BadInput, naming the file and the tensor, for anything missing, truncated, contradictory or of an unknown dtype.
+    Raises BadInput, naming the file and the tensor, for anything missing, truncated, contradictory or of an unknown
+    dtype.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -62,9 +63,11 @@ class TensorFolder:
         self._handles = {file: _open(file) for file in self.files}
         self._where: dict[str, Path] = {}
         for file, handle in self._handles.items():
-            for name in handle.keys():
+            for name in handle.keys():  # noqa: SIM118 - not a dict
                 if not PLAIN_NAME.fullmatch(name):
-                    raise BadInput(f"{file} holds a tensor named {name[:80]!r}, which no model would; fetch the file again")
+                    raise BadInput(
+                        f"{file} holds a tensor named {name[:80]!r}, which looks like a path; fetch it again"
+                    )
                 if name in self._where:
                     raise BadInput(f"tensor {name} is in two files: {self._where[name]} and {file}")
                 self._where[name] = file
@@ -124,7 +127,7 @@ class TensorFolder:
         promised = _weight_map(index)
         for name, file in promised.items():
             if self._where.get(name) != self.path / file:
-                raise BadInput(f"{self.path / file} lacks tensor {name}, which {index.name} promises; fetch the shard again")
+                raise BadInput(f"{self.path / file} lacks tensor {name}, which {index.name} promises; fetch it again")
         if extra := sorted(set(self._where) - set(promised)):
             raise BadInput(f"{self._where[extra[0]]} holds tensor {extra[0]}, which {index.name} does not name")
 
@@ -139,7 +142,7 @@ def _files(path: Path) -> list[Path]:
     if (path / INDEX).is_file():
         return [path / file for file in sorted(set(_weight_map(path / INDEX).values()))]
     if any(path.glob("*.bin")) or any(path.glob("*.pt*")):
-        raise BadInput(f"{path} holds pickled weights only; featherweight reads safetensors: save the model again with them")
+        raise BadInput(f"{path} holds pickled weights only; save the model as safetensors, nothing else is read")
     raise BadInput(f"{path} holds no weights: neither {SINGLE} nor {INDEX} is there")
 
 
@@ -174,7 +177,7 @@ def require_finite(tensor: Tensor, name: str) -> None:
     if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
         return
     if num := int((~torch.isfinite(tensor)).sum()):
-        raise BadInput(f"{name} holds {num} non-finite values (NaN or infinity) of {tensor.numel()}; the checkpoint is damaged")
+        raise BadInput(f"{name} holds {num} non-finite values (NaN or infinity); the checkpoint is damaged")
 
 
 def write_shard(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -32,6 +32,12 @@ _POINTER, _INT, _LONG, _FLOAT, _TEXT = (
 _SIGNATURES = {
     "fw_viterbi_encode": (_POINTER, _LONG, _LONG, _POINTER, _INT, _INT, _FLOAT, _TEXT, _INT, _POINTER),
     "fw_trellis_decode": (_POINTER, _LONG, _LONG, _POINTER, _INT, _INT, _TEXT, _INT, _POINTER),
+    "fw_trellis_dense": (_POINTER, _LONG, _LONG, _POINTER, _INT, _INT, _POINTER, _TEXT, _INT, _POINTER),
+    "fw_int_dense": (
+        *(_POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG),
+        *(_POINTER, _LONG, _TEXT, _INT, _POINTER),
+    ),
+    "fw_hadamard": (_POINTER, _LONG, _LONG, _INT, _LONG, _POINTER, _TEXT, _INT),
 }
 
 

@@ -22,7 +22,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -61,8 +62,12 @@ def rotate(
     return _Rotate.apply(x, signs, rotation, inverse)
 
 
+@dataclass(slots=True, weakref_slot=True)
 class _Entry:
-    __slots__ = ("__weakref__", "key", "result", "source", "version")
+    key: tuple[bytes, bool]
+    version: int
+    source: weakref.ref[Tensor] | None = None
+    result: Tensor | None = None
 
 
 class InputRotation:
@@ -90,13 +95,12 @@ class InputRotation:
         entry = getattr(self._local, "entry", None)
         if entry is not None and entry.result is not None:
             if entry.source() is x and entry.version == x._version and entry.key == full_key:
-                return entry.result
-        entry = _Entry()
-        entry.key, entry.version = full_key, x._version
+                return cast(Tensor, entry.result)
+        entry = _Entry(full_key, x._version)
         entry.source = weakref.ref(x, _forget(weakref.ref(entry)))
-        entry.result = rotate(x, signs)
+        entry.result = result = rotate(x, signs)
         self._local.entry = entry
-        return entry.result
+        return result
 
 
 def _forget(entry: weakref.ref[_Entry]) -> Callable[[object], None]:
@@ -110,6 +114,8 @@ def _forget(entry: weakref.ref[_Entry]) -> Callable[[object], None]:
 
 class _Compressed(nn.Module):
     """What the two layers share: stored buffers that never change dtype, and decoding."""
+
+    weight: Tensor
 
     def __init__(self, shape: tuple[int, int], format: Format, dtype: torch.dtype | None) -> None:
         super().__init__()
@@ -126,7 +132,9 @@ class _Compressed(nn.Module):
 
     def qweight(self) -> QWeight:
         """The compressed matrix itself, without its signs."""
-        return QWeight(self.format, self.shape, {name: self._buffers[name] for name in self.format.stored(self.shape)})
+        return QWeight(
+            self.format, self.shape, {name: self.get_buffer(name) for name in self.format.stored(self.shape)}
+        )
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy the stored tensors in; UsageError when a name, shape or dtype is not what the format stores."""
@@ -134,7 +142,7 @@ class _Compressed(nn.Module):
         if set(tensors) != set(names):
             raise UsageError(f"{self.format!r} stores {', '.join(names)} here, not {', '.join(tensors)}")
         for name in names:
-            own, new = self._buffers[name], tensors[name]
+            own, new = self.get_buffer(name), tensors[name]
             if own.shape != new.shape or own.dtype != new.dtype:
                 raise UsageError(
                     f"{name} of {self.format!r} is {tuple(own.shape)} {own.dtype}, not {tuple(new.shape)} {new.dtype}"
@@ -155,7 +163,7 @@ class _Compressed(nn.Module):
             return self.qweight().dense().to(dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Compressed:
-        stored = {name: self._buffers[name] for name in self.stored_names()}
+        stored = {name: self.get_buffer(name) for name in self.stored_names()}
         for name in stored:
             self._buffers[name] = None
         try:
@@ -202,7 +210,7 @@ class CompressedLinear(_Compressed):
             self.register_buffer("input_signs", torch.empty(-(-in_features // 8), dtype=torch.uint8))
         if output_rotation != "none":
             self.register_buffer("output_signs", torch.empty(-(-out_features // 8), dtype=torch.uint8))
-        self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype)) if bias else None
+        self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype), requires_grad=False) if bias else None
         self.memo = InputRotation()
         self._sign_cache: dict[str, tuple[Tensor, int, bytes, Tensor]] = {}
 
@@ -251,7 +259,7 @@ class CompressedLinear(_Compressed):
             return w
 
     def _signs(self, name: str, num: int) -> tuple[bytes, Tensor]:
-        packed = self._buffers[name]
+        packed = self.get_buffer(name)
         version = -1 if packed.is_inference() else packed._version
         cached = self._sign_cache.get(name)
         if cached is None or cached[0] is not packed or cached[1] != version:
@@ -309,6 +317,8 @@ class CompressedEmbedding(_Compressed):
 class TiedHead(nn.Module):
     """logits = table @ x with the table of `embedding`; it owns no tensors (but a bias, when the head had one)."""
 
+    embedding: CompressedEmbedding
+
     def __init__(self, embedding: CompressedEmbedding, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         # Not a submodule: the table belongs to the embedding and is saved once.
@@ -331,34 +341,6 @@ class TiedHead(nn.Module):
 def compressed(model: nn.Module) -> dict[str, CompressedLinear | CompressedEmbedding]:
     """Full name -> layer, of every compressed layer of `model`, in module order."""
     return {name: m for name, m in model.named_modules() if isinstance(m, (CompressedLinear, CompressedEmbedding))}
-
-
-def replace(
-    model: nn.Module,
-    name: str,
-    weight: QWeight,
-    signs: Mapping[str, Tensor] | None = None,
-    output_rotation: str = "none",
-) -> CompressedLinear | CompressedEmbedding:
-    """Put `weight` in the place of the linear or embedding `name`; returns the new layer.
-
-    `signs`: packed bits as `input_signs` and, with an `output_rotation`, `output_signs`. Call `share_inputs` once all
-    layers are in place. Raises UsageError when the shapes differ or the module cannot be compressed.
-    """
-    module = model.get_submodule(name)
-    signs = dict(signs or {})
-    new: CompressedLinear | CompressedEmbedding
-    if isinstance(module, nn.Embedding):
-        new = CompressedEmbedding.of(module, weight.format)
-    elif isinstance(module, nn.Linear):
-        new = CompressedLinear.of(module, weight.format, "input_signs" in signs, output_rotation)
-    else:
-        raise UsageError(f"{name} is a {type(module).__name__}, not a linear or an embedding")
-    if new.shape != tuple(weight.shape):
-        raise UsageError(f"{name} is {new.shape}, but what should replace it is {tuple(weight.shape)}")
-    new.fill({**weight.tensors, **signs})
-    model.set_submodule(name, new)
-    return new
 
 
 def tie_head(model: nn.Module, name: str, embedding: CompressedEmbedding) -> None:

@@ -69,7 +69,7 @@ def tasks(model: nn.Module, plan: Plan) -> list[Task]:
     table = structure.embedding(model)
     weight = model.get_submodule(table).weight
     shapes[table] = (weight.shape[0], weight.shape[1])
-    formats = plan.assign(shapes)
+    formats = plan.assign(shapes, {} if tied_head is None else {tied_head: table})
     keys = {name: group[0] for group in structure.shared_inputs(model) for name in group}
     inside = [name for block, _ in structure.blocks(model) for name in formats if name.startswith(f"{block}.")]
     order = inside + [name for name in formats if name not in set(inside)]

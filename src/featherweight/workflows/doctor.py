@@ -53,7 +53,9 @@ def doctor() -> list[Check]:
 
 
 def private(text: str) -> str:
-    """`text` without the home folder's path."""
+    """`text` without the paths of the environment and of the home folder."""
+    for path, name in ((sys.prefix, "<environment>"), (str(Path(__file__).parents[2]), "<source>")):
+        text = text.replace(path, name)
     home = str(Path.home())
     return text.replace(home, "~") if len(home) > 1 else text
 

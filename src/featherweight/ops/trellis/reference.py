@@ -31,7 +31,8 @@ from ...base.errors import BadInput
 
 SCALE = {1: 1500.0, 2: 2300.0, 3: 3500.0, 4: 5000.0}
 INFINITY = 65535
-_CHUNK_BYTES = 1 << 26
+# Tensors of at most this many states at a time: small enough for the cache and for torch not to start its threads.
+_STATES_AT_ONCE = 1 << 14
 
 
 def encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
@@ -42,7 +43,7 @@ def encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
     samples = torch.round(x.detach().clamp(-4, 4) * SCALE[k]).to(torch.int32).flip(1)
     table = torch.round(values.detach() * SCALE[k]).clamp(-32767, 32767).to(torch.int32)
     out = x.new_empty((x.shape[0], k * length // 8), dtype=torch.uint8)
-    size = max(1, _CHUNK_BYTES // (4 * (length << (L - k))))
+    size = max(1, _STATES_AT_ONCE >> L)
     for begin in range(0, x.shape[0], size):
         out[begin : begin + size] = pack(_states(samples[begin : begin + size], table, L, k).flip(1), k)
     return out
@@ -71,14 +72,19 @@ def pack(states: Tensor, k: int) -> Tensor:
 
 def error(sample: Tensor, table: Tensor) -> Tensor:
     """The 16-bit squared distance of saturated int32 arguments."""
-    d = (sample - table).clamp(-32768, 32767)
-    return (d * d + 0x4000) >> 15
+    d = (sample - table).clamp_(-32768, 32767)
+    return (d * d).add_(0x4000).bitwise_right_shift_(15)
+
+
+def _costs(row: Tensor, sample: Tensor, table: Tensor, k: int) -> Tensor:
+    """row_i (tiles, groups), X_i (tiles,) -> cost_i (tiles, states)."""
+    errors = error(sample[:, None], table).unflatten(1, (-1, 1 << k))
+    return errors.add_(row[:, :, None]).clamp_(max=INFINITY).flatten(1)
 
 
 def _step(row: Tensor, sample: Tensor, table: Tensor, k: int) -> Tensor:
     """row_i (tiles, groups), X_i (tiles,) -> row_i+1."""
-    cost = (row.repeat_interleave(1 << k, 1) + error(sample[:, None], table)).clamp(max=INFINITY)
-    best = cost.reshape(row.shape[0], 1 << k, -1).amin(1)
+    best = _costs(row, sample, table, k).unflatten(1, (1 << k, -1)).amin(1)
     return best - row.amin(1, keepdim=True)
 
 
@@ -103,7 +109,7 @@ def _overlap(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
     half = samples.shape[1] // 2
     turned = samples.roll(half, 1)
     rows = _walk(turned.new_zeros(turned.shape[0], 1 << (L - k)), turned, table, k)
-    cost = (rows[-1].repeat_interleave(1 << k, 1) + error(turned[:, -1:], table)).clamp(max=INFINITY)
+    cost = _costs(rows[-1], turned[:, -1], table, k)
     state = (cost.long() << L | torch.arange(1 << L)).amin(1) & ((1 << L) - 1)
     for i in range(samples.shape[1] - 1, half, -1):
         state = _best_of_group(rows[i - 1], turned[:, i - 1], table, state >> k, k)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -47,6 +48,11 @@ class Curvature(ABC):
 
     `tokens`: (sequences, seq), all of one length. Names are those of the linears inside the model's blocks.
     """
+
+    # Whether an output side is collected; sequences a pass; whether blocks' graphs are kept: memory is planned by them.
+    two_sided: ClassVar[bool]
+    batch: int
+    keep_graphs: bool
 
     @abstractmethod
     def accumulate(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,6 +32,7 @@ from .gram import InputObserver, mean_gram
 class FisherB(Curvature):
     """`seed` draws labels and probes, one generator a sequence (so sharding changes nothing); `batch` sequences a pass."""
 
+    two_sided: ClassVar[bool] = True
     seed: int = 0
     probes: int | None = 32
     batch: int = 4

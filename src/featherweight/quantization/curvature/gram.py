@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,8 @@ from .base import Curvature, Factors, Sums
 class Gram(Curvature):
     """`batch`: sequences a forward pass."""
 
+    two_sided: ClassVar[bool] = False
+    keep_graphs: ClassVar[bool] = False
     batch: int = 8
 
     def accumulate(

@@ -36,8 +36,22 @@ class Solved:
     output_damping: float | None = None
 
 
+@dataclass(frozen=True)
+class Split:
+    """L - I of both factors (None: that side is the identity), with the damping each needed."""
+
+    lower_in: Float[Tensor, "columns columns"]
+    lower_out: Float[Tensor, "rows rows"] | None = None
+    damping: float | None = None
+    output_damping: float | None = None
+
+
 class Rounding(ABC):
     """Abstract; implementations are final frozen dataclasses that see tensors only."""
+
+    def split(self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str) -> Split | None:
+        """The feedback that this rounding would use; None when it uses none."""
+        return None
 
     @abstractmethod
     def solve(
@@ -69,6 +83,24 @@ def prepared(h: Float[Tensor, "n n"], size: int, block: int, sigma: float, name:
     padded[: h.shape[0], : h.shape[0]] = normalise(h, name)
     damped, used = damp(padded, sigma, name)
     return block_ldl(damped, block), used
+
+
+def solve_with_feedback(
+    rounding: Rounding, w: Tensor, factors: Factors | None, format: Format, name: str
+) -> Solved:
+    """Pad, split the factors, fit the format's scales, and run the feedback loop."""
+    if factors is None:
+        raise BadInput(f"{name}: {rounding!r} needs curvature; collect it with Gram or FisherB, or use Nearest")
+    require_finite(w, name)
+    shape = (w.shape[0], w.shape[1])
+    padded = pad(w, format.padded(shape))
+    split = rounding.split(factors, (padded.shape[0], padded.shape[1]), format.tile, name)
+    assert split is not None
+    params = format.fit(padded)
+    _, codes = feedback(
+        padded, split.lower_out, split.lower_in, lambda x, r, c: format.snap(x, params, r, c), format.tile
+    )
+    return Solved(format.pack(codes, params, shape), split.damping, split.output_damping)
 
 
 def feedback(

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...base.errors import BadInput
 from ..curvature.base import Factors
 from ..formats.base import Format
-from .base import Rounding, Solved, feedback, pad, prepared, require_finite
+from .base import Rounding, Solved, Split, prepared, solve_with_feedback
 
 
 @dataclass(frozen=True)
@@ -22,13 +21,9 @@ class LDLQ(Rounding):
 
     damp: float = 0.01
 
+    def split(self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str) -> Split:
+        lower_in, used = prepared(factors.gram, padded[1], tile[1], self.damp, f"{name} (input side)")
+        return Split(lower_in, None, used)
+
     def solve(self, w: Tensor, factors: Factors | None, format: Format, name: str = "the matrix") -> Solved:
-        if factors is None:
-            raise BadInput(f"{name}: LDLQ needs curvature; collect it with Gram or FisherB, or use Nearest")
-        require_finite(w, name)
-        shape = (w.shape[0], w.shape[1])
-        padded = pad(w, format.padded(shape))
-        lower_in, used = prepared(factors.gram, padded.shape[1], format.tile[1], self.damp, f"{name} (input side)")
-        params = format.fit(padded)
-        _, codes = feedback(padded, None, lower_in, lambda x, r, c: format.snap(x, params, r, c), format.tile)
-        return Solved(format.pack(codes, params, shape), used)
+        return solve_with_feedback(self, w, factors, format, name)

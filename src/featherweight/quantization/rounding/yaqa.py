@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...base.errors import BadInput
 from ..curvature.base import Factors
 from ..formats.base import Format
-from .base import Rounding, Solved, feedback, pad, prepared, require_finite
+from .base import Rounding, Solved, Split, prepared, solve_with_feedback
 
 
 @dataclass(frozen=True)
@@ -24,18 +23,12 @@ class YAQA(Rounding):
     damp: float = 0.01
     damp_output: float = 0.5
 
+    def split(self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str) -> Split:
+        lower_in, used = prepared(factors.input, padded[1], tile[1], self.damp, f"{name} (input side)")
+        if factors.output is None:
+            return Split(lower_in, None, used)
+        lower_out, used_out = prepared(factors.output, padded[0], tile[0], self.damp_output, f"{name} (output side)")
+        return Split(lower_in, lower_out, used, used_out)
+
     def solve(self, w: Tensor, factors: Factors | None, format: Format, name: str = "the matrix") -> Solved:
-        if factors is None:
-            raise BadInput(f"{name}: YAQA needs curvature; collect it with FisherB")
-        require_finite(w, name)
-        shape = (w.shape[0], w.shape[1])
-        padded = pad(w, format.padded(shape))
-        lower_in, used = prepared(factors.input, padded.shape[1], format.tile[1], self.damp, f"{name} (input side)")
-        lower_out, used_out = None, None
-        if factors.output is not None:
-            lower_out, used_out = prepared(
-                factors.output, padded.shape[0], format.tile[0], self.damp_output, f"{name} (output side)"
-            )
-        params = format.fit(padded)
-        _, codes = feedback(padded, lower_out, lower_in, lambda x, r, c: format.snap(x, params, r, c), format.tile)
-        return Solved(format.pack(codes, params, shape), used, used_out)
+        return solve_with_feedback(self, w, factors, format, name)

@@ -1,0 +1,192 @@
+"""Which calibration text, how diverse and how much: KL at low bits on held-out text of several kinds.
+
+    python benchmarks/calibration.py [--quick] [--preset fast|balanced] [--bits 2] [--json FILE]
+
+Every arm calibrates on one mix and amount, quantizes SmolLM2-135M-Instruct in memory (everything but the text is the
+same: signs, rounding, damping) and measures KL from the original on five kinds of held-out text: encyclopedia
+(WikiText-2 test), novels, school mathematics, programs, and chat (MT-Bench questions with the original's own answers).
+`in_domain` calibrates on WikiText-2 validation: what knowing the test's text in advance is worth, not a rival.
+`generated` is text that the model wrote itself; `shipped+generated` is half of each.
+
+The preset decides the method: `fast` is LDLQ on Gram matrices, `balanced` YAQA on both Fisher sides. The geometric mean
+over the kinds decides between mixes, so that no kind with large numbers does; differences from the shipped mix are
+paired window by window. An arm costs a few minutes on two cores; `--quick` runs three mixes on two kinds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gzip
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import Report, main, parser, progress, timed
+from torch import Tensor, nn
+
+import featherweight as fw
+from featherweight.base.statistics import paired_difference
+from featherweight.data import sequences
+from featherweight.data.sources import Dialogue
+from featherweight.data.tokens import encode_documents
+from featherweight.models import structure
+
+TEXTS = Path(__file__).parent / "data"
+LENGTH = 256
+AMOUNTS = (64, 160, 256)
+KINDS = ("wikitext2_test", "novels_valid", "gsm8k_test", "humaneval", "chat")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One calibration: a mix of `data.MIXES`, or one of in_domain, generated, shipped+generated."""
+
+    mix: str
+    count: int
+
+
+def arms(quick: bool) -> list[Arm]:
+    """Every mix at the middle amount; the shipped one and its narrowest and best-informed rivals at all amounts."""
+    if quick:
+        return [Arm(mix, AMOUNTS[0]) for mix in ("shipped", "novels", "in_domain")]
+    middle = [Arm(mix, AMOUNTS[1]) for mix in (*fw.data.MIXES, "generated", "shipped+generated", "in_domain")]
+    others = [Arm(mix, count) for count in AMOUNTS if count != AMOUNTS[1] for mix in ("shipped", "novels", "in_domain")]
+    return middle + others
+
+
+def in_domain_text() -> str:
+    """WikiText-2 validation: lies beside the benchmarks because nothing that is shipped may calibrate on it."""
+    return gzip.decompress((TEXTS / "wikitext2_valid.txt.gz").read_bytes()).decode("utf-8")
+
+
+def chat_windows(tokenizer: Any, length: int, count: int) -> Tensor:
+    """Whole conversations, rendered, from the start of each window: (count, length + 1)."""
+    lines = gzip.decompress((TEXTS / "mt_bench_replies.jsonl.gz").read_bytes()).decode("utf-8").split("\n")
+    dialogues = [Dialogue(**json.loads(line)) for line in lines if line]
+    packed = sequences.pack(encode_documents(tokenizer, dialogues), length + 1)
+    return torch.tensor(packed[:count])
+
+
+def held_out(tokenizer: Any, quick: bool) -> dict[str, Tensor]:
+    """Kind -> windows (count, length + 1)."""
+    length, count = (256, 4) if quick else (512, 12)
+    kinds = ("wikitext2_test", "chat") if quick else KINDS
+    return {
+        kind: chat_windows(tokenizer, length, count)
+        if kind == "chat"
+        else fw.data.windows(tokenizer, fw.data.text(kind), length, count)
+        for kind in kinds
+    }
+
+
+class Texts:
+    """Calibration tokens of an arm; what the model writes itself is sampled once and cut to each amount."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, seed: int) -> None:
+        self.model, self.tokenizer, self.seed = model, tokenizer, seed
+        self.written: fw.data.Calibration | None = None
+
+    def generated(self) -> fw.data.Calibration:
+        if self.written is None:
+            self.written = fw.data.calibration_from_model(
+                self.model, self.tokenizer, AMOUNTS[1], LENGTH, self.seed, batch=40, listener=progress("generated")
+            )
+        return self.written
+
+    def __call__(self, arm: Arm) -> fw.data.Calibration:
+        if arm.mix == "in_domain":
+            return fw.data.calibration_from_text(self.tokenizer, in_domain_text(), arm.count, LENGTH, self.seed)
+        if arm.mix == "generated":
+            return fw.data.blend([(self.generated(), 1.0)], arm.count)
+        if arm.mix == "shipped+generated":
+            shipped = fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed)
+            return fw.data.blend([(shipped, 0.5), (self.generated(), 0.5)], arm.count)
+        return fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed, fw.data.MIXES[arm.mix])
+
+
+def light(model: nn.Module, tokens: Tensor, preset: str, bits: int, seed: int, name: str) -> nn.Module:
+    """A quantized copy; the tables stay as they are, so that the KL is the layers' alone."""
+    curvature, rounding = (fw.Gram(), fw.LDLQ()) if preset == "fast" else (fw.FisherB(seed=seed), fw.YAQA())
+    factors = curvature.collect(model, tokens, progress(name))
+    copied = copy.deepcopy(model)
+    plan = fw.Plan({structure.embedding(model): None, "*": fw.Trellis(bits=bits)})
+    fw.quantize(copied, rounding, plan, factors, fw.Hadamard(seed=seed), progress(name))
+    return copied
+
+
+def measure(model: nn.Module, small: nn.Module, windows: Mapping[str, Tensor], name: str) -> dict[str, list[float]]:
+    """Kind -> KL of each window, in nats a token."""
+    metrics = [fw.KL(model, tokens, kind) for kind, tokens in windows.items()]
+    results = fw.evaluate(small, metrics, progress(name))
+    return {kind: text.scores.kl.mean(1).tolist() for kind, text in zip(windows, results.texts, strict=True)}
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    torch.set_grad_enabled(True)
+    model, tokenizer = fw.load(arguments.model)
+    model = model.float().eval()
+    report = Report(f"calibration text: KL at {arguments.bits} bits, {arguments.preset}", arguments.seeds)
+    windows = held_out(tokenizer, arguments.quick)
+    report.facts |= {
+        "model": arguments.model,
+        "bits": arguments.bits,
+        "preset": arguments.preset,
+        "calibration_length": LENGTH,
+        "windows": {kind: list(tokens.shape) for kind, tokens in windows.items()},
+        "mixes": {name: dict(mix) for name, mix in fw.data.MIXES.items()},
+    }
+    for seed in arguments.seeds:
+        texts = Texts(model, tokenizer, seed)
+        for arm, seconds in timed(chosen(arguments)):
+            text = texts(arm)
+            small = light(model, text.tokens, arguments.preset, arguments.bits, seed, arm.mix)
+            per_window = measure(model, small, windows, arm.mix)
+            means = {kind: sum(values) / len(values) for kind, values in per_window.items()}
+            geometric = math.exp(sum(map(math.log, means.values())) / len(means))
+            report.add(
+                mix=arm.mix, sequences=arm.count, tokens=text.tokens.numel(), seed=seed, **means,
+                geometric_mean=geometric, seconds=round(seconds(), 1), kl_windows=per_window,
+                tokens_sha256=text.fingerprint["tokens_sha256"],
+            )  # fmt: skip
+    compare(report)
+    return report
+
+
+def chosen(arguments: argparse.Namespace) -> Iterator[Arm]:
+    for arm in arms(arguments.quick):
+        if arguments.mixes is None or arm.mix in arguments.mixes:
+            yield arm
+
+
+def compare(report: Report) -> None:
+    """Paired differences from the shipped mix at the same amount and seed, and the claims that the default rests on."""
+    shipped = {(row["sequences"], row["seed"]): row for row in report.rows if row["mix"] == "shipped"}
+    for row in report.rows:
+        base = shipped.get((row["sequences"], row["seed"]))
+        if base is None or base is row:
+            continue
+        row["paired"] = {
+            kind: paired_difference(row["kl_windows"][kind], base["kl_windows"][kind]).as_dict()
+            for kind in row["kl_windows"]
+        }
+        if row["mix"] == "novels":
+            wiki = base["wikitext2_test"] / row["wikitext2_test"]
+            report.check(f"shipped / novels on WikiText-2, {row['sequences']} sequences", wiki, at_most=0.9)
+        if row["mix"] in fw.data.MIXES:
+            ratio = base["geometric_mean"] / row["geometric_mean"]
+            claim = f"shipped / {row['mix']}, mean over kinds, {row['sequences']} sequences"
+            report.check(claim, ratio, at_most=1.03)
+
+
+if __name__ == "__main__":
+    flags = parser(__doc__, presets=True)
+    flags.set_defaults(preset="fast")
+    flags.add_argument("--model", default="SmolLM2-135M-Instruct", help="alias, folder, GGUF file or hub id")
+    flags.add_argument("--bits", type=int, default=2)
+    flags.add_argument("--mixes", nargs="+", metavar="MIX", help="only these arms")
+    main(run, flags)

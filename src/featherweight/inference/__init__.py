@@ -1,0 +1,5 @@
+"""Generation with the PyTorch path: chat templates, sampling, streaming."""
+
+from .conversation import Conversation, answer
+
+__all__ = ["Conversation", "answer"]

@@ -1,0 +1,81 @@
+"""`card`: the README.md that travels with the weights, as the hub reads it: YAML for machines, then a page for people.
+
+It opens with the line without which the weights cannot be used: transformers does not find the format by itself,
+warns, and builds the layers with random numbers. Then the verdict with its intervals, the three figures of bits per
+weight, the calibration fingerprint, the recipe and the limits. Every number is one of results.json, rounded or in
+another unit (bytes as MB, shares as percent); nothing is computed here, so that the card can be checked against the
+file beside it.
+
+The licence is the original's, and `base_model_relation: quantized` says what this is. Names from outside go into tables
+and headings with Markdown's own characters escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from . import figures, reading
+from .engine import as_yaml, environment, fenced, plain
+from .page import load_results
+
+
+def card(results: Mapping[str, Any] | Path | str) -> str:
+    """The text of README.md for `results` (the content of results.json, or its path).
+
+    Raises BadInput as `report` does. What was not measured is left out.
+    """
+    known: dict[str, Any] = reading.tidy(load_results(results))
+    body = (
+        environment()
+        .get_template("card.md.j2")
+        .render(
+            results=known,
+            verdict=plain(reading.verdict(known)),
+            level=reading.level(known),
+            recipe=fenced(as_yaml(known.get("recipe"))),
+        )
+    )
+    text = f"---\n{_data(known).to_yaml()}\n---\n\n{body.strip()}\n"
+    return str(ModelCard(text.encode("utf-8", "replace").decode("utf-8")))
+
+
+def _data(results: Mapping[str, Any]) -> ModelCardData:
+    model = reading.section(results, "model")
+    evaluations = _evaluations(results)
+    return ModelCardData(
+        model_name=str(model.get("name") or "model") if evaluations else None,
+        base_model=model.get("base_model") or None,
+        base_model_relation="quantized",
+        license=str(model["licence"]).lower() if model.get("licence") else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["featherweight", "quantized"],
+        eval_results=evaluations or None,
+    )
+
+
+def _evaluations(results: Mapping[str, Any]) -> list[EvalResult]:
+    quality = reading.section(results, "quality")
+    text = str(reading.section(quality, "text").get("name") or "text")
+    found = {
+        "perplexity": ("Perplexity", figures.mean(reading.section(quality, "light").get("perplexity"))),
+        "kl_divergence": ("KL from the original, nats a token", figures.mean(quality.get("kl"))),
+        "top_1_agreement": ("Share of tokens with the same most likely successor", figures.mean(quality.get("top1"))),
+    }
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "text",
+            dataset_name=text,
+            metric_type=kind,
+            metric_name=name,
+            metric_value=float(f"{value:.6g}"),
+        )
+        for kind, (name, value) in found.items()
+        if value is not None
+    ]

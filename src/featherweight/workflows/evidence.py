@@ -1,0 +1,124 @@
+"""The proof of a run: results.json, report.html and the model card, written beside the weights.
+
+The original is loaded next to the light model, both in float32, and read over the same windows. Every figure in the page
+and the card comes from results.json.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..base import machine
+from ..base.bits import Bits, bpw_file
+from ..base.events import Listener
+from ..base.files import write_atomic
+from ..base.run_folder import RunFolder
+from ..data import text, windows
+from ..evaluation import KL, Perplexity, block_kl, evaluate, predicted_by_block, with_block_kl
+from ..inference import answer
+from ..interchange import packed, sources
+from ..models.tensors import TensorFolder
+from ..quantization.layers import decoded
+from ..reporting import report
+from .job import Job
+
+
+def gather(
+    job: Job,
+    run: RunFolder,
+    records: Sequence[Mapping[str, Any]],
+    calibration: Mapping[str, Any],
+    seconds: dict[str, float],
+    wanted: bool,
+    ask: str | None,
+    listener: Listener,
+) -> None:
+    """Measure (when `wanted`) and write results.json, report.html and README.md into the run's folder."""
+    results: dict[str, Any] = {
+        "model": model_facts(job),
+        "recipe": dict(job.settings),
+        "size": size(job, run.folder),
+        "layers": [dict(record) for record in records],
+        "calibration": dict(calibration),
+        "warnings": warnings(records),
+        "samples": [],
+    }
+    if wanted:
+        start = time.monotonic()
+        results.update(measure(job, run.folder, records, ask, listener))
+        seconds["evaluate"] = time.monotonic() - start
+    results["seconds"] = {stage: round(value, 2) for stage, value in seconds.items()}
+    results["peak_memory_bytes"] = machine.peak_memory_bytes()
+    results["machine"] = machine.describe()
+    results["versions"] = machine.versions()
+    write_atomic(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
+    report(results, run.folder)
+
+
+def model_facts(job: Job) -> dict[str, Any]:
+    """What the original is."""
+    source_bytes = job.weights.file_bytes
+    name = Path(job.name).name if Path(job.name).exists() else job.name
+    return {
+        "name": name,
+        "num_parameters": job.num_parameters,
+        "source_file_bytes": source_bytes,
+        "source_bits": bpw_file(source_bytes, job.num_parameters),
+    }
+
+
+def size(job: Job, folder: Path) -> dict[str, Any]:
+    """The ledger: three figures of bits per weight over the same model, and what the bytes are spent on."""
+    bits = job.bits()
+    in_blocks = Bits(0)
+    layers = job.layers()
+    for task in job.todo:
+        if task.in_block:
+            in_blocks += layers[task.name].format.bits(task.shape)
+    file_bytes = TensorFolder(folder).file_bytes
+    parts = {key: getattr(bits, key) // 8 for key in ("codes", "scales", "zeros", "signs", "tables", "padding")}
+    return {
+        "file_bytes": file_bytes,
+        "bpw_codes": bits.bpw_codes,
+        "bpw_layers": bits.bpw_layers,
+        "bpw_file": bpw_file(file_bytes, job.num_parameters),
+        "bpw_codes_blocks": in_blocks.bpw_codes,
+        "bpw_layers_blocks": in_blocks.bpw_layers,
+        "bytes": {**parts, "other": file_bytes - sum(parts.values())},
+    }
+
+
+def warnings(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every fallback, in words."""
+    return [f"{record['name']}: {fallback}" for record in records for fallback in record.get("fallbacks", ())]
+
+
+def measure(
+    job: Job, folder: Path, records: Sequence[Mapping[str, Any]], ask: str | None, listener: Listener
+) -> dict[str, Any]:
+    """Quality over the recipe's windows, KL of the original with itself, blame by block, and the two answers."""
+    wanted = job.settings["evaluation"]
+    original, tokenizer = sources.load(job.source, dtype=torch.float32)
+    light = packed.load(folder, dtype=torch.float32)
+    name = wanted["text"]
+    content = Path(name).read_text(encoding="utf-8") if Path(name).is_file() else text(name)
+    tokens = windows(tokenizer, content, wanted["length"], wanted["windows"])
+    with decoded(light):
+        found = evaluate(light, [Perplexity(tokens, name), KL(original, tokens, name)], listener)
+        itself = evaluate(original, [KL(original, tokens[:1, :257], name)])
+        quality = {**found.quality, "kl_self": itself.quality["kl"]["mean"]}
+        short = tokens[: min(2, len(tokens)), :513]
+        guess = predicted_by_block(records, job.block_names)
+        blame = block_kl(original, light, short, wanted["blocks_seconds"], guess, listener)
+        samples = []
+        if ask is not None:
+            samples.append(
+                {"question": ask, "original": answer(original, tokenizer, ask), "light": answer(light, tokenizer, ask)}
+            )
+    return {"quality": quality, "layers": with_block_kl(records, blame), "samples": samples}

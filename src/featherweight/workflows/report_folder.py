@@ -1,0 +1,17 @@
+"""The shell's `report`: the page and the model card again, from a folder's results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..base.errors import BadInput
+from ..reporting import report
+
+
+def report_folder(out: Path) -> list[Path]:
+    """Rewrite report.html and README.md in `out`; returns them. Raises BadInput when there is no results.json."""
+    results = Path(out) / "results.json"
+    if not results.is_file():
+        raise BadInput(f"{results} does not exist; `featherweight quantize` writes it")
+    page = report(results, Path(out))
+    return [page, Path(out) / "README.md"]

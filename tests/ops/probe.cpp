@@ -1,0 +1,47 @@
+// One operation of simd_avx512.h at a time, on 64-byte operands: compiled against the emulation and against the
+// instructions, so that a test can compare both.
+#include <string.h>
+
+#if defined(FEATHERWEIGHT_EMULATE)
+#include "avx512_emulated.h"
+#define PROBE probe_emulated
+using namespace fw;
+#define LOAD128 fw_emulated_load128
+#define LOAD256 fw_emulated_load256
+#else
+#include <immintrin.h>
+#define FW512(name) _mm512_##name
+#define PROBE probe_real
+typedef __m512i fw_m512i;
+#define LOAD128(p) _mm_loadu_si128(reinterpret_cast<const __m128i *>(p))
+#define LOAD256(p) _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))
+#endif
+
+extern "C" __attribute__((visibility("default"))) int PROBE(const char *name, const unsigned char *a,
+                                                            const unsigned char *b, unsigned char *out) {
+    const fw_m512i x = FW512(loadu_si512)(a);
+    const fw_m512i y = FW512(loadu_si512)(b);
+    short word;
+    int dword;
+    long long quad;
+    memcpy(&word, a, 2);
+    memcpy(&dword, a, 4);
+    memcpy(&quad, a, 8);
+#define BINARY(op) \
+    if (!strcmp(name, #op)) return FW512(storeu_si512)(out, FW512(op)(x, y)), 0
+#define UNARY(op, value) \
+    if (!strcmp(name, #op)) return FW512(storeu_si512)(out, FW512(op)(value)), 0
+    BINARY(permutexvar_epi16);
+    BINARY(shuffle_epi8);
+    BINARY(subs_epi16);
+    BINARY(mulhrs_epi16);
+    BINARY(adds_epu16);
+    BINARY(sub_epi16);
+    BINARY(min_epu16);
+    UNARY(set1_epi16, word);
+    UNARY(set1_epi32, dword);
+    UNARY(set1_epi64, quad);
+    UNARY(broadcast_i32x4, LOAD128(a));
+    UNARY(broadcast_i64x4, LOAD256(a));
+    return 1;
+}

@@ -1,0 +1,52 @@
+"""Two processes give the factors of one, to float32 rounding."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import featherweight
+import torch
+from featherweight.quantization.curvature import FisherB
+from safetensors.torch import load_file
+from toy import Toy
+
+SCRIPT = '''
+import sys
+import torch, torch.distributed as dist
+sys.path[:0] = sys.argv[2:]
+from toy import Toy
+from featherweight.quantization.curvature import FisherB
+from safetensors.torch import save_file
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+tokens = torch.randint(0, 7, (7, 5), generator=torch.Generator().manual_seed(3))
+found = FisherB(batch=2).collect(Toy(vocab=7, width=6), tokens)
+if dist.get_rank() == 0:
+    flat = {f"{n}/{k}": getattr(f, k).contiguous() for n, f in found.items() for k in ("gram", "fisher_input", "output")}
+    save_file({**flat, "scale": torch.tensor([f.scale for f in found.values()])}, sys.argv[1])
+dist.destroy_process_group()
+'''
+
+
+def test_two_gloo_processes_give_ones_factors(tmp_path: Path) -> None:
+    script = tmp_path / "collect.py"
+    script.write_text(SCRIPT)
+    source = str(Path(featherweight.__file__).parents[1])
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29671"]
+    subprocess.run(
+        [*command, str(script), str(tmp_path / "two.safetensors"), str(Path(__file__).parents[2]), source],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source},
+        timeout=120,
+        capture_output=True,
+    )
+    tokens = torch.randint(0, 7, (7, 5), generator=torch.Generator().manual_seed(3))
+    one = FisherB(batch=2).collect(Toy(vocab=7, width=6), tokens)
+    two = load_file(tmp_path / "two.safetensors")
+    for name, factors in one.items():
+        for key in ("gram", "fisher_input", "output"):
+            assert torch.allclose(getattr(factors, key), two[f"{name}/{key}"], rtol=1e-5, atol=1e-7), (name, key)
+    assert torch.allclose(torch.tensor([f.scale for f in one.values()]), two["scale"], rtol=1e-5)

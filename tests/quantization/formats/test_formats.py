@@ -1,0 +1,117 @@
+"""The contract of every format, the codes' golden values, and their error on N(0,1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from featherweight.base.errors import UsageError
+from featherweight.quantization import formats
+from featherweight.quantization.formats import Int, Trellis, codes
+from featherweight.quantization.formats.base import Format
+from featherweight.quantization.rounding import Nearest
+
+EVERY = [
+    *(Int(bits=b) for b in range(2, 9)),
+    Int(bits=4, group=32),
+    Int(bits=3, group=16, symmetric=False),
+    Int(bits=2, group=10, symmetric=False),
+    *(Trellis(bits=b) for b in (1, 2, 3, 4)),
+    Trellis(bits=2, L=14),
+    Trellis(bits=2, code="1mad"),
+    Trellis(bits=3, code="3inst"),
+]
+
+
+def test_all_are_covered() -> None:
+    assert {type(f).__name__ for f in EVERY} == set(formats.__all__)
+
+
+@pytest.mark.parametrize("format", EVERY, ids=repr)
+@pytest.mark.parametrize("shape", [(64, 320), (30, 50), (17, 80)])
+def test_contract(format: Format, shape: tuple[int, int]) -> None:
+    if isinstance(format, Int) and format.group is not None and shape[1] % format.group:
+        with pytest.raises(UsageError, match=f"layer has {shape[1]} inputs"):
+            format.check(shape, "layer")
+        return
+    w = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    w[0] = 0
+    packed = Nearest().solve(w, None, format).weight
+    stored = format.stored(shape)
+    assert {k: (tuple(t.shape), t.dtype) for k, t in packed.tensors.items()} == stored
+    assert format.bits(shape).total == 8 * sum(t.numel() * t.element_size() for t in packed.tensors.values())
+    assert format.bits(shape).weights == shape[0] * shape[1]
+    dense = packed.dense()
+    assert dense.shape == shape and dense.dtype == torch.float32
+    assert torch.isfinite(dense).all()
+    padded = torch.nn.functional.pad(w, (0, format.padded(shape)[1] - shape[1], 0, format.padded(shape)[0] - shape[0]))
+    params = format.fit(padded)
+    b_o, b_i = format.tile
+    tiles = padded.view(padded.shape[0] // b_o, b_o, -1, b_i).transpose(1, 2).reshape(-1, b_o, b_i)
+    index = torch.arange(len(tiles))
+    columns = padded.shape[1] // b_i
+    values, code = format.snap(tiles, params, index // columns, index % columns)
+    whole = values.view(-1, columns, b_o, b_i).transpose(1, 2).reshape(padded.shape)
+    assert torch.equal(dense, whole[: shape[0], : shape[1]])
+    again, code_again = format.snap(values, params, index // columns, index % columns)
+    error = float((again - values).abs().max())
+    assert error <= 1e-6 or isinstance(format, Trellis)
+    if isinstance(format, Int):
+        assert torch.equal(code, code_again)
+
+
+@pytest.mark.parametrize("format", EVERY, ids=repr)
+def test_repr_is_the_constructor(format: Format) -> None:
+    assert eval(repr(format), {"Int": Int, "Trellis": Trellis}) == format
+
+
+def test_impossible_formats_say_so() -> None:
+    for make, word in (
+        (lambda: Int(bits=9), "2 to 8"),
+        (lambda: Int(bits=4, group=0), "positive"),
+        (lambda: Trellis(bits=5), "1, 2, 3 or 4"),
+        (lambda: Trellis(code="hyb"), "1mad"),
+        (lambda: Trellis(bits=2, L=11), "12"),
+        (lambda: Trellis(bits=2, L=20, code="1mad"), "8 to 16"),
+    ):
+        with pytest.raises(UsageError, match=word):
+            make()
+
+
+def test_code_golden_values() -> None:
+    mad, inst = codes._mad1(16), codes._inst3(16)
+    assert mad[[0, 1, 2, 65535]] == pytest.approx([-1.251687, -0.838969, -0.426250, 0.412718], abs=1e-6)
+    assert inst[[0, 1, 2, 65535]] == pytest.approx([0.768066, -0.919434, 0.931641, -0.158203], abs=1e-6)
+    assert np.sqrt((inst**2).mean()) == pytest.approx(1.24371, abs=1e-4)
+    for size, one, last in ((12, 178, 57), (14, 41, 166), (16, 103, 39)):
+        golden = codes.GOLDEN[size]
+        assert codes.h(np.array([256, 2**size - 1]), golden).tolist() == [one, last]
+    assert codes.quantile(0) == pytest.approx(-2.892901, abs=1e-3)
+
+
+def test_nibble_table_is_small_and_unit() -> None:
+    for bits in (1, 2, 3, 4):
+        table = codes.table_int8(bits)
+        assert abs(table.astype(int)).max() <= 59
+        values = codes.values("g", bits, 12)
+        assert float(values.square().mean()) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("format", "bound"),
+    [
+        (Trellis(bits=1), 0.275),
+        (Trellis(bits=2), 0.0712),
+        (Trellis(bits=3), 0.0186),
+        (Trellis(bits=4), 0.0049),
+        (Trellis(bits=2, code="1mad"), 0.077),
+        (Int(bits=2), 0.150),
+        (Int(bits=3), 0.042),
+        (Int(bits=4), 0.0125),
+    ],
+    ids=repr,
+)
+def test_mean_squared_error_on_gaussian(format: Format, bound: float) -> None:
+    w = torch.randn(128, 256, generator=torch.Generator().manual_seed(5))
+    dense = Nearest().solve(w, None, format).weight.dense()
+    assert float((w - dense).square().mean() / w.square().mean()) < bound

@@ -1,0 +1,11 @@
+"""A whole results.json, fresh for each test."""
+
+from __future__ import annotations
+
+import pytest
+from tests.reporting.sample import results
+
+
+@pytest.fixture
+def sample():
+    return results()

@@ -1,0 +1,93 @@
+"""The tiny models as GGUF files, written with the format's own package: what `interchange/gguf.py` must undo."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Change = Callable[[gguf.GGUFWriter, dict[str, np.ndarray]], None]
+
+
+def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
+    """Rows of q or k as llama.cpp wants them for Llama models: the two halves of each head take turns."""
+    return rows.reshape(heads, 2, len(rows) // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
+
+
+def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
+    """Float32 tensors by their GGUF names."""
+    config = model.config
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == config.model_type)
+    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+    found = {}
+    for name, tensor in model.state_dict().items():
+        if config.tie_word_embeddings and name == "lm_head.weight":
+            continue
+        rows = tensor.float().numpy()
+        if config.model_type == "llama" and (".q_proj." in name or ".k_proj." in name):
+            rows = interleaved(rows, config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads)
+        found[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(rows)
+    return found
+
+
+def write(
+    path: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.F32,
+    pre: str = "gpt-2",
+    change: Change | None = None,
+) -> Path:
+    """Write `path`; matrices whose width allows it are stored as `kind`. `change(writer, tensors)` may spoil it
+    first."""
+    config = model.config
+    writer = gguf.GGUFWriter(path, config.model_type)
+    writer.add_name(f"tiny {config.model_type}")
+    writer.add_string("general.license", "apache-2.0")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    _add_tokenizer(writer, tokenizer, pre)
+    found = tensors(model)
+    if change is not None:
+        change(writer, found)
+    for name, rows in found.items():
+        block = gguf.GGML_QUANT_SIZES[kind][0]
+        if kind is gguf.GGMLQuantizationType.F32 or rows.ndim < 2 or rows.shape[-1] % block:
+            writer.add_tensor(name, rows)
+        else:
+            writer.add_tensor(name, gguf.quants.quantize(rows, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, pre: str) -> None:
+    described: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    special = {entry["content"] for entry in described["added_tokens"]}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(merge) for merge in described["model"]["merges"]])
+    writer.add_bos_token_id(tokenizer.bos_token_id)
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    writer.add_unk_token_id(tokenizer.unk_token_id)
+    writer.add_pad_token_id(tokenizer.pad_token_id)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(tokenizer.chat_template)
