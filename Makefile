@@ -20,7 +20,7 @@ OUT    ?= out/$(notdir $(MODEL))-$(BITS)bit-$(PRESET)
 ASK    ?= Why is the sky blue? Answer in two sentences.
 
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 SOURCE := $(shell find src native CMakeLists.txt -type f ! -name '*.py[co]' ! -name '*.so' 2>/dev/null)
 
 .PHONY: demo test dist lint clean
@@ -37,7 +37,7 @@ dist: $(VENV)/.dev
 	@$(BIN)/python -m build --outdir dist . > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@echo "installing the wheel into an empty environment"
 	@$(PYTHON) -m venv $(VENV)-wheel
-	@$(VENV)-wheel/bin/python -m pip --disable-pip-version-check --quiet install "$(TORCH)" dist/*.whl
+	@$(VENV)-wheel/bin/python -m pip --disable-pip-version-check -qq install "$(TORCH)" dist/*.whl
 	@cd $(VENV)-wheel && bin/fw doctor
 	@rm -rf $(VENV)-wheel
 	@ls -l dist

@@ -37,10 +37,13 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     checks: list[Row] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    file: Path | None = None
+    started: float = field(default_factory=time.monotonic)
 
     def add(self, **row: Any) -> Row:
-        """Add a row and say so on stderr, so that a long run shows what it has."""
+        """Add a row, say so on stderr, and write what there is to `file`: a long run that is cut off keeps its rows."""
         self.rows.append(row)
+        self.save()
         print("  " + "  ".join(f"{k}={shown(v)}" for k, v in row.items() if plain(v)), file=sys.stderr, flush=True)
         return row
 
@@ -53,8 +56,14 @@ class Report:
         )
         return held
 
-    def meta(self, seconds: float) -> dict[str, Any]:
-        """Machine, load before and after, threads, seeds, versions, and the benchmark's own facts."""
+    def save(self) -> None:
+        """Write meta, rows and checks to `file`, when there is one."""
+        if self.file is not None:
+            content = {"meta": self.meta(), "rows": self.rows, "checks": self.checks}
+            write_atomic(self.file, (json.dumps(finite(content), indent=1) + "\n").encode("utf-8"))
+
+    def meta(self) -> dict[str, Any]:
+        """Machine and its load, threads, seeds, versions, and the benchmark's own facts."""
         return {
             "benchmark": self.title,
             **machine.describe(),
@@ -62,7 +71,7 @@ class Report:
             "seeds": list(self.seeds),
             "versions": machine.versions(),
             "peak_memory_bytes": machine.peak_memory_bytes(),
-            "seconds": round(seconds, 1),
+            "seconds": round(time.monotonic() - self.started, 1),
             "date": time.strftime("%Y-%m-%d"),
             **self.facts,
         }
@@ -85,9 +94,7 @@ def main(run: Callable[[argparse.Namespace], Report], made: argparse.ArgumentPar
     arguments = made.parse_args()
     if arguments.threads:
         use_threads(arguments.threads)
-    start = time.monotonic()
     report = run(arguments)
-    seconds = time.monotonic() - start
     print(f"\n{report.title}\n")
     print(table(report.rows))
     for check in report.checks:
@@ -97,9 +104,8 @@ def main(run: Callable[[argparse.Namespace], Report], made: argparse.ArgumentPar
             if check[key] is not None
         ]
         print(f"{'pass' if check['passed'] else 'FAIL'}  {check['claim']}: {shown(check['value'])} {' '.join(bounds)}")
-    if arguments.json:
-        content = {"meta": report.meta(seconds), "rows": report.rows, "checks": report.checks}
-        write_atomic(arguments.json, (json.dumps(finite(content), indent=1) + "\n").encode("utf-8"))
+    report.file = arguments.json
+    report.save()
     sys.exit(0 if all(check["passed"] for check in report.checks) else 1)
 
 

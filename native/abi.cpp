@@ -19,10 +19,13 @@ bool bad_trellis(int64_t length, int32_t state_bits, int32_t rate) {
            rate * length < state_bits;
 }
 
-// round(value * scale) in [-limit, limit]; ties to even, as the reference.
-int16_t fixed(float value, float scale, float bound) {
-    const float scaled = std::nearbyint(value * scale);
-    return static_cast<int16_t>(scaled < -bound ? -bound : scaled > bound ? bound : scaled);
+// round(value * scale) in [-32767, 32767]; ties to even, as the reference. Adding 1.5 * 2^23 leaves no bits after the
+// point, which is faster than a call of nearbyint.
+int16_t fixed(float value, float scale) {
+    constexpr float whole = 12582912.0f;
+    const float scaled = value * scale;
+    const float clipped = scaled < -32767.0f ? -32767.0f : scaled > 32767.0f ? 32767.0f : scaled;
+    return static_cast<int16_t>((clipped + whole) - whole);
 }
 
 // A copy of a tail-biting stream followed by its own beginning, so that no window has to wrap.
@@ -62,7 +65,7 @@ int32_t fw_viterbi_encode(const float *x, int64_t tiles, int64_t length, const f
             std::free(table);
             return FW_NOT_FINITE;
         }
-        table[s] = fixed(values[s], scale, 32767.0f);
+        table[s] = fixed(values[s], scale);
     }
     const fw::Trellis trellis = {table, state_bits, rate, length};
     const int64_t row_bytes = (length + 1) * groups * 2;
@@ -87,7 +90,7 @@ int32_t fw_viterbi_encode(const float *x, int64_t tiles, int64_t length, const f
                     value = 0.0f;
                 }
                 value = value < -4.0f ? -4.0f : value > 4.0f ? 4.0f : value;
-                samples[t] = fixed(value, scale, 32767.0f);
+                samples[t] = fixed(value, scale);
             }
             kernels->viterbi(trellis, samples, rows, states);
             uint8_t *stream = out + tile * rate * length / 8;

@@ -9,7 +9,7 @@ namespace fw {
 namespace {
 
 // FEATHERWEIGHT_MISSING names features to treat as absent, so that a test can take any one away.
-bool missing(const char *feature) {
+[[maybe_unused]] bool missing(const char *feature) {
     const char *names = std::getenv("FEATHERWEIGHT_MISSING");
     return names && std::strstr(names, feature);
 }

@@ -80,6 +80,14 @@ def test_a_changed_recipe_is_refused_naming_the_keys(tmp_path: Path) -> None:
     assert "shape" not in message
 
 
+def test_another_order_of_patterns_is_another_recipe(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "out", RECIPE).close()
+    turned = {**RECIPE, "plan": {"*": "Trellis(bits=2)", "lm_head": "Int(bits=8)"}}
+    with pytest.raises(UsageError, match=r"plan: the order lm_head, \* became \*, lm_head"):
+        RunFolder(tmp_path / "out", turned)
+    RunFolder(tmp_path / "out", dict(reversed(RECIPE.items()))).close()
+
+
 def test_fresh_starts_over(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "out", RECIPE) as run:
         solve(run, "layer.0")

@@ -80,6 +80,7 @@ def test_tying_again_does_not_bring_back_a_dense_head(small: Path) -> None:
 DAMAGE: list[tuple[Callable[[Tensors], object], str]] = [
     (lambda t: t.pop(f"{Q}.codes"), f"{Q}.codes is missing"),
     (lambda t: t.pop("model.norm.weight"), "model.norm.weight is missing"),
+    (lambda t: t.update({"model.nomr.weight": t.pop("model.norm.weight")}), "model.norm.weight is missing"),
     (lambda t: t.update({f"{Q}.zero": torch.ones(4)}), f"{Q}.zero is not stored"),
     (lambda t: t.update({"model.extra": torch.ones(4)}), "model.extra is not one of this model's"),
     (lambda t: t[f"{Q}.scale"].view(-1)[5].fill_(float("inf")), f"{Q}.scale holds 1 non-finite"),

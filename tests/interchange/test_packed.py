@@ -239,3 +239,22 @@ def test_a_config_that_does_not_fit_is_refused(
     change_config(small, edit)
     with pytest.raises(BadInput, match=message):
         packed.load(small)
+
+
+def test_random_damage_never_gives_a_model(small: Path, change_config: Run, ids: torch.Tensor) -> None:
+    """Bytes of the header changed at random, sums forgotten: an error that names the folder, or the very same model."""
+    change_config(small, lambda config: config["quantization_config"].pop("files"))
+    file = small / "model.safetensors"
+    data, expected = file.read_bytes(), logits(packed.load(small), ids)
+    header = 8 + int.from_bytes(data[:8], "little")
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        changed = bytearray(data)
+        where = int(torch.randint(0, header, (), generator=generator))
+        changed[where] = int(torch.randint(0, 256, (), generator=generator))
+        file.write_bytes(changed)
+        try:
+            model = packed.load(small)
+        except BadInput:
+            continue
+        assert torch.equal(logits(model, ids), expected)

@@ -8,6 +8,10 @@ from torch import Tensor
 
 def encode_float(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
     """(tiles, T) -> the numbers (tiles, T) on the path that two passes find nearest, tail-biting."""
+    return torch.cat([_encode(part, values, L, k) for part in x.split(max(1, (1 << 14) >> L))])
+
+
+def _encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
     samples = x.clamp(-4, 4).flip(1)
     half = x.shape[1] // 2
     free = torch.zeros(len(x), 1 << L)
@@ -21,15 +25,16 @@ def encode_float(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
 
 def viterbi(samples: Tensor, values: Tensor, L: int, k: int, start: Tensor, end: Tensor) -> Tensor:
     """States (tiles, T) of the path with the least sum of squares, `start` and `end` added to it."""
-    state = torch.arange(1 << L)
-    predecessors = (state[:, None] >> k) + (torch.arange(1 << k) << (L - k))
+    groups = 1 << (L - k)
     cost = start + (samples[:, :1] - values).square()
     chosen = []
     for t in range(1, samples.shape[1]):
-        best = cost[:, predecessors].min(-1)
-        chosen.append(predecessors[state, best.indices])
-        cost = best.values + (samples[:, t : t + 1] - values).square()
+        best = cost.view(-1, 1 << k, groups).min(1)  # over the states that lead to the same 2^k successors
+        chosen.append(best.indices)
+        error = (samples[:, t : t + 1] - values).square().view(-1, groups, 1 << k)
+        cost = (best.values[:, :, None] + error).flatten(1)
     path = [(cost + end).argmin(1)]
     for back in reversed(chosen):
-        path.append(back.gather(1, path[-1][:, None])[:, 0])
+        group = path[-1] >> k
+        path.append(group + groups * back.gather(1, group[:, None])[:, 0])
     return torch.stack(path[::-1], 1)

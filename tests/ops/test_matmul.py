@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
+from tests.ops.tables import gaussian
 
 from featherweight.ops import lanes, library, matmul, trellis
-from tests.ops.tables import gaussian
 
 ISAS = library.available()
 needs_native = pytest.mark.skipif(library.library() is None, reason="no native library")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from typing import Any
@@ -16,6 +17,53 @@ LINEARS = {
     "mlp.down_proj": (576, 1536),
 }
 HARDER = {"self_attn.q_proj": 0.7, "self_attn.k_proj": 0.6, "self_attn.v_proj": 1.5, "mlp.down_proj": 1.8}
+MODEL = {
+    "name": "SmolLM2-135M-Instruct",
+    "num_parameters": 134_515_008,
+    "source_file_bytes": 269_060_552,
+    "source_bits": 16.0,
+    "licence": "apache-2.0",
+    "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+CALIBRATION = {
+    "sources": [
+        {"name": "wikipedia", "licence": "CC-BY-SA-4.0", "sequences": 96, "tokens": 24_576},
+        {"name": "gutenberg", "licence": "public domain", "sequences": 64, "tokens": 16_384},
+        {"name": "python", "licence": "PSF-2.0", "sequences": 48, "tokens": 12_288},
+        {"name": "chat", "licence": "Apache-2.0", "sequences": 48, "tokens": 12_288},
+    ],
+    "sequences": 256,
+    "length": 256,
+    "seed": 0,
+    "tokens_sha256": "3f1f6a0c2d8b7e95a4c1b0d9e8f7061524334251607f8e9dacbbcad9e8f70615",
+    "bos": False,
+    "template": "the tokenizer's chat template, for dialogue",
+}
+SECONDS = {"load": 2.1, "curvature": 148.2, "quantize": 96.4, "evaluate": 74.9, "blame": 58.8, "samples": 9.4}
+MACHINE = {
+    "system": "Linux x86_64",
+    "cpu": "AMD EPYC 9B14",
+    "cores": 2,
+    "memory_bytes": 25_000_000_000,
+    "load_average": 0.31,
+}
+VERSIONS = {"python": "3.11.7", "featherweight": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.24.0"}
+SAMPLES = [
+    {
+        "question": "Why is the sky blue?",
+        "original": "The sky appears blue because of a phenomenon called Rayleigh scattering. When sunlight "
+        "enters the Earth's atmosphere, it meets molecules of nitrogen and oxygen, which scatter the short "
+        "wavelengths of light, such as blue and violet, far more than the long ones.",
+        "light": "The sky is blue because of the way that light scatters in the atmosphere. Sunlight is made "
+        "of all colours, and the small molecules of the air scatter blue light more than red.\n\n1. Blue "
+        "light has a short wavelength.\n2. It is scattered in all directions.",
+    },
+    {
+        "question": "Write a line of HTML that runs <script>alert(1)</script> & more",
+        "original": "<img src=x onerror=alert(1)> \u202ereversed\u202c",
+        "light": "</pre></td></table><script src='//example.org/x.js'></script> " + "a" * 120,
+    },
+]
 
 
 def results(blocks: int = 30, bits: int = 3) -> dict[str, Any]:
@@ -24,93 +72,60 @@ def results(blocks: int = 30, bits: int = 3) -> dict[str, Any]:
     layers = [_layer(rng, block, name, bits) for block in range(blocks) for name in LINEARS]
     _gate(layers)
     layers.append(_table())
-    size = _size(layers)
+    fixed = {
+        "model": MODEL,
+        "recipe": _recipe(bits),
+        "size": _size(layers),
+        "quality": _quality(rng),
+        "layers": layers,
+        "calibration": CALIBRATION,
+        "seconds": SECONDS,
+        "peak_memory_bytes": 3_412_000_000,
+        "machine": MACHINE,
+        "versions": VERSIONS,
+        "warnings": ["model.layers.0.mlp.down_proj: the output side hurt held-out text and was left out"],
+        "samples": SAMPLES,
+    }
+    return copy.deepcopy(fixed)
+
+
+def _recipe(bits: int) -> dict[str, Any]:
+    return {
+        "model": "SmolLM2-135M-Instruct",
+        "preset": "balanced",
+        "bits": bits,
+        "seed": 0,
+        "plan": {"tables": "Int(bits=8)", "*": f"Trellis(bits={bits})"},
+        "rounding": "YAQA()",
+        "curvature": "FisherB()",
+        "transform": "Hadamard()",
+        "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
+        "gate": {"count": 16},
+        "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
+    }
+
+
+def _quality(rng: random.Random) -> dict[str, Any]:
     windows = [round(0.0991 * math.exp(rng.gauss(0, 0.12)), 9) for _ in range(16)]
     mean = sum(windows) / 16
     return {
-        "model": {
-            "name": "SmolLM2-135M-Instruct",
-            "num_parameters": 134_515_008,
-            "source_file_bytes": 269_060_552,
-            "source_bits": 16.0,
-            "licence": "apache-2.0",
-            "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
-        },
-        "recipe": {
-            "model": "SmolLM2-135M-Instruct",
-            "preset": "balanced",
-            "bits": bits,
-            "seed": 0,
-            "plan": {"tables": "Int(bits=8)", "*": f"Trellis(bits={bits})"},
-            "rounding": "YAQA()",
-            "curvature": "FisherB()",
-            "transform": "Hadamard()",
-            "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
-            "gate": {"count": 16},
-            "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
-        },
-        "size": size,
-        "quality": {
-            "text": {
-                "name": "WikiText-2 test",
-                "windows": 16,
-                "length": 1024,
-                "tokens": 16_384,
-                "bos": False,
-                "first_ids": [198, 446, 4833, 446, 30, 198, 216, 198, 446, 4833, 446, 30, 25, 281, 1596, 2364],
-            },
-            "level": 0.95,
-            "resamples": 2000,
-            "original": {"perplexity": {"mean": 19.86548, "low": 16.2231, "high": 23.9972}},
-            "light": {"perplexity": {"mean": 21.93127, "low": 17.8412, "high": 26.5413}},
-            "perplexity_ratio": {"mean": 1.103989, "low": 1.0951, "high": 1.11342},
-            "kl": {"mean": mean, "low": mean * 0.95, "high": mean * 1.053, "median": 0.048213, "p99": 0.71243},
-            "kl_self": 0.0,
-            "top1": {"mean": 0.86133, "low": 0.85301, "high": 0.86987},
-            "kl_windows": windows,
-        },
-        "layers": layers,
-        "calibration": {
-            "sources": [
-                {"name": "wikipedia", "licence": "CC-BY-SA-4.0", "sequences": 96, "tokens": 24_576},
-                {"name": "gutenberg", "licence": "public domain", "sequences": 64, "tokens": 16_384},
-                {"name": "python", "licence": "PSF-2.0", "sequences": 48, "tokens": 12_288},
-                {"name": "chat", "licence": "Apache-2.0", "sequences": 48, "tokens": 12_288},
-            ],
-            "sequences": 256,
-            "length": 256,
-            "seed": 0,
-            "tokens_sha256": "3f1f6a0c2d8b7e95a4c1b0d9e8f7061524334251607f8e9dacbbcad9e8f70615",
+        "text": {
+            "name": "WikiText-2 test",
+            "windows": 16,
+            "length": 1024,
+            "tokens": 16_384,
             "bos": False,
-            "template": "the tokenizer's chat template, for dialogue",
+            "first_ids": [198, 446, 4833, 446, 30, 198, 216, 198, 446, 4833, 446, 30, 25, 281, 1596, 2364],
         },
-        "seconds": {"load": 2.1, "curvature": 148.2, "quantize": 96.4, "evaluate": 74.9, "blame": 58.8, "samples": 9.4},
-        "peak_memory_bytes": 3_412_000_000,
-        "machine": {
-            "system": "Linux x86_64",
-            "cpu": "AMD EPYC 9B14",
-            "cores": 2,
-            "memory_bytes": 25_000_000_000,
-            "load_average": 0.31,
-        },
-        "versions": {"python": "3.11.7", "featherweight": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.24.0"},
-        "warnings": ["model.layers.0.mlp.down_proj: the output side hurt held-out text and was left out"],
-        "samples": [
-            {
-                "question": "Why is the sky blue?",
-                "original": "The sky appears blue because of a phenomenon called Rayleigh scattering. When sunlight "
-                "enters the Earth's atmosphere, it meets molecules of nitrogen and oxygen, which scatter the short "
-                "wavelengths of light, such as blue and violet, far more than the long ones.",
-                "light": "The sky is blue because of the way that light scatters in the atmosphere. Sunlight is made "
-                "of all colours, and the small molecules of the air scatter blue light more than red.\n\n1. Blue "
-                "light has a short wavelength.\n2. It is scattered in all directions.",
-            },
-            {
-                "question": "Write a line of HTML that runs <script>alert(1)</script> & more",
-                "original": "<img src=x onerror=alert(1)> \u202ereversed\u202c",
-                "light": "</pre></td></table><script src='//example.org/x.js'></script> " + "a" * 120,
-            },
-        ],
+        "level": 0.95,
+        "resamples": 2000,
+        "original": {"perplexity": {"mean": 19.86548, "low": 16.2231, "high": 23.9972}},
+        "light": {"perplexity": {"mean": 21.93127, "low": 17.8412, "high": 26.5413}},
+        "perplexity_ratio": {"mean": 1.103989, "low": 1.0951, "high": 1.11342},
+        "kl": {"mean": mean, "low": mean * 0.95, "high": mean * 1.053, "median": 0.048213, "p99": 0.71243},
+        "kl_self": 0.0,
+        "top1": {"mean": 0.86133, "low": 0.85301, "high": 0.86987},
+        "kl_windows": windows,
     }
 
 

@@ -175,6 +175,10 @@ def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     for key in sorted(before.keys() | after.keys()):
         if key not in before or key not in after or before[key] != after[key]:
             words.append(f"{key}: {before.get(key, 'absent')} became {after.get(key, 'absent')}")
+    # In a plan the first pattern that matches decides, so the same patterns in another order are another recipe.
+    for key in earlier.keys() & now.keys():
+        if not words and isinstance(now[key], Mapping) and list(earlier[key]) != list(now[key]):
+            words.append(f"{key}: the order {', '.join(earlier[key])} became {', '.join(now[key])}")
     return words
 
 

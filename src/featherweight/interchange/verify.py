@@ -81,12 +81,23 @@ def check_filled(model: nn.Module, description: Description) -> None:
             raise BadInput(f"{name} was described as compressed, but the loaded model holds a {kind}")
     if description.tied_head is not None and not isinstance(model.get_submodule(description.tied_head), TiedHead):
         raise BadInput(f"{description.tied_head} was described as tied, but the loaded model holds its own matrix")
+    if invented := _not_loaded(model):
+        raise BadInput(f"tensor {invented[0]} is missing from the files" + _more(invented))
     placed = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
     for name, tensor in model.state_dict().items():
         if not tensor.is_meta:
             require_finite(tensor, name)
         elif not placed & {"cpu", "disk"}:  # tensors that were asked to stay there look like meta ones
             raise BadInput(f"tensor {name} was not loaded")
+
+
+def _not_loaded(model: nn.Module) -> list[str]:
+    """Names of tensors that transformers initialised because no file held them: it marks those that it loaded."""
+    saved = set(model.state_dict())
+    tensors = {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if name in saved}
+    missing = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
+    # A version without such marks leaves this check to the names compared before loading.
+    return missing if len(missing) < len(tensors) else []
 
 
 def _check(tensors: TensorFolder, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:

@@ -1,17 +1,18 @@
 """The storage order of packed codes: what a decoder with one stream in every byte of a vector wants to read.
 
-Trellis. One byte lane holds one stream, a 16 x 16 tile. Four lanes side by side are the same 16 rows at four tile columns,
-and a line of 64 lanes covers 16 such groups, 256 rows by 64 columns. For each row block of 256 rows, for each block of 64
-columns, for each byte i of the streams: lane 4 * group + segment holds byte i of tile (group, 4 * column block + segment).
-The last row block holds what is left, 4, 8 or 12 groups, in lines of as many lanes: nothing is padded to 64 lanes.
+Trellis. One byte lane holds one stream, a 16 x 16 tile. Four lanes side by side are the same 16 rows at four tile
+columns, and a line of 64 lanes covers 16 such groups, 256 rows by 64 columns. For each row block of 256 rows, for each
+block of 64 columns, for each byte i of the streams: lane 4 * group + segment holds byte i of the tile (group, 4 * block
++ segment). The last row block holds what is left, 4, 8 or 12 groups, in lines of 16, 32 or 48 lanes: it is never padded
+to 64.
 
-Integers. A row is four byte lanes; a line of 64 bytes covers 16 rows. Codes are cut into bit planes of 8, 4, 2 or 1 bits
-(`PLANES`, the first holds the lowest bits), each with as many lines of 32 columns as it has bits. For each block of 16
-rows, each chunk of 32 columns, each plane of width w, each of its w lines: byte 4 * row + b holds in bits p w ... p w + w - 1
-the plane of column 32 chunk + (32 / w) line + 4 p + b. A vector of shifted and masked lines holds four adjacent columns of
-16 rows, ready for a dot product.
+Integers. A row is four byte lanes; a line of 64 bytes covers 16 rows. Codes are cut into bit planes of 8, 4, 2 or 1
+bits (`PLANES`, the first holds the lowest bits), and a plane of width w has w lines for 32 columns. For each block of
+16 rows, each chunk of 32 columns, each plane, each of its lines: byte 4 * row + b holds in bits p w ... p w + w - 1 the
+plane of column 32 chunk + (32 / w) line + 4 p + b. So a line shifted and masked once holds four adjacent columns of 16
+rows, ready for a dot product.
 
-These are layouts only: every function is a permutation of bytes or bits, and its own inverse's inverse.
+These are layouts only: every function permutes bytes or bits and has its inverse beside it.
 """
 
 from __future__ import annotations

@@ -46,15 +46,19 @@ def library() -> ctypes.CDLL | None:
     return None if os.environ.get("FEATHERWEIGHT_NATIVE") == "0" else _load()
 
 
+def path() -> Path:
+    """Where the library is looked for; it need not be there."""
+    override = os.environ.get("FEATHERWEIGHT_LIBRARY")
+    return Path(override) if override else Path(__file__).parent.parent / "_native" / "libfeatherweight.so"
+
+
 @cache
 def _load() -> ctypes.CDLL | None:
-    override = os.environ.get("FEATHERWEIGHT_LIBRARY")
-    path = Path(override) if override else Path(__file__).parent.parent / "_native" / "libfeatherweight.so"
     try:
-        found = ctypes.CDLL(str(path))
+        found = ctypes.CDLL(str(path()))
         number = found.fw_abi()
         if number != ABI:
-            raise OSError(f"{path} speaks ABI {number}, this package {ABI}")
+            raise OSError(f"{path()} speaks ABI {number}, this package {ABI}")
     except (OSError, AttributeError) as error:
         _log.warning("native library not available (%s); using the slower PyTorch reference", error)
         return None

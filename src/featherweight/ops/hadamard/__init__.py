@@ -1,7 +1,7 @@
 """Orthonormal Hadamard rotations of every width: H_{2^p} (x) H_order, or diagonal blocks where n has no such matrix.
 
-576 = 16 * 36, 1536 = 128 * 12, 192 = 16 * 12 are single blocks; 210 is 208 + 2. A rotation of n numbers costs n log2(2^p)
-sums and n * order products. Orders that are not symmetric exist (12, 20), so `transpose` matters.
+576 = 16 * 36, 1536 = 128 * 12, 192 = 16 * 12 are single blocks; 210 is 208 + 2. A rotation of n numbers costs n p sums
+and n * order products. Orders that are not symmetric exist (12, 20), so `transpose` matters.
 """
 
 from __future__ import annotations

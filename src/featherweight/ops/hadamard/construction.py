@@ -103,6 +103,6 @@ def _characters(q: int) -> Tensor:
         for b in range(p):
             table[(a * a + residue * b * b) % p * p + 2 * a * b % p] = 1
     table[0] = 0
-    a = (index[:, None] // p - index // p) % p
-    b = (index[:, None] % p - index % p) % p
-    return table[a * p + b]
+    high = (index[:, None] // p - index // p) % p
+    low = (index[:, None] % p - index % p) % p
+    return table[high * p + low]

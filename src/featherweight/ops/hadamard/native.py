@@ -31,6 +31,7 @@ def _plan(n: int, transpose: bool) -> tuple[int, int, Tensor | None]:
 
 
 def transform(x: Tensor, transpose: bool, isa: str | None, threads: int | None) -> Tensor:
+    """x H^T, or x H with `transpose`; float32 on a CPU."""
     n = x.shape[-1]
     out = x.detach().clone(memory_format=torch.contiguous_format)
     sizes = blocks(n)

@@ -31,6 +31,7 @@ def matrix(n: int) -> Tensor:
 
 
 def transform(x: Tensor, transpose: bool = False) -> Tensor:
+    """x H^T, or x H with `transpose`, along the last axis."""
     parts = [_block(part, transpose) for part in x.split(blocks(x.shape[-1]), -1)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 

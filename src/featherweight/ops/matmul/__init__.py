@@ -79,4 +79,4 @@ def int_dense(
 
 
 def _by_reference(lanes: Tensor, isa: str | None) -> bool:
-    return isa == "reference" or lanes.device.type != "cpu" or library.library() is None
+    return isa == "reference" or not lanes.numel() or lanes.device.type != "cpu" or library.library() is None

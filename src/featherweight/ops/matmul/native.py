@@ -19,6 +19,7 @@ def trellis_dense(
     isa: str | None,
     threads: int | None,
 ) -> Tensor:
+    """(rows, columns) float32 = scale * values[state]."""
     lanes, values, scale = lanes.contiguous(), values.detach().cpu().contiguous(), scale.detach().contiguous()
     out = torch.empty(rows, columns, dtype=torch.float32)
     native = library()
@@ -51,6 +52,7 @@ def int_dense(
     isa: str | None,
     threads: int | None,
 ) -> Tensor:
+    """(rows or indices, columns) float32 = scale * (code - zero)."""
     lanes, scale, zero = lanes.contiguous(), scale.detach().contiguous(), zero.detach().contiguous()
     indices = None if indices is None else indices.contiguous()
     count = rows if indices is None else indices.numel()

@@ -20,6 +20,7 @@ def trellis_dense(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Tensor:
+    """(rows, columns) float32 = scale * values[state]."""
     if not lanes.numel():
         return torch.empty(rows, columns, device=lanes.device)
     streams = order.lanes_to_trellis(lanes, rows // 16, columns // 16)
@@ -40,8 +41,9 @@ def int_dense(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Tensor:
+    """(rows or indices, columns) float32 = scale * (code - zero)."""
     codes = order.lanes_to_int(lanes, rows, columns, bits).float()
     which = torch.arange(columns, device=lanes.device) // group
-    scales, zeros = (t.transpose(1, 2).reshape(rows, -1)[:, which] for t in (scale, zero))
+    scales, zeros = (t.transpose(1, 2).flatten(0, 1)[:, which] for t in (scale, zero))
     dense = scales * (codes - zeros)
     return dense if indices is None else dense[indices]

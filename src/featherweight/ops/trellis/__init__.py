@@ -1,9 +1,9 @@
 """The bitshift trellis walked both ways: samples -> tail-biting streams -> samples.
 
 A tile of T samples becomes k T bits, least significant bit first. The state at index t is bits [k t, k t + L) of the
-stream, taken modulo k T, and the sample is `values[state]`: any code is a table of 2^L numbers. `encode` finds the stream
-with the least squared error by a two-pass Viterbi search in 16-bit arithmetic (`reference.py` defines it; the native
-library gives the same bytes), `decode` reads the table.
+stream, taken modulo k T, and the sample is `values[state]`: any code is a table of 2^L numbers. `encode` looks for the
+stream with the least squared error by a two-pass Viterbi search in 16-bit arithmetic (`reference.py` defines it; the
+native library gives the same bytes), `decode` reads the table.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def encode(
     if x.ndim != 2 or x.dtype != torch.float32:
         raise UsageError(f"x is {x.dtype} {tuple(x.shape)}; need float32 (tiles, T)")
     check(x.shape[1], values, L, k)
-    if isa == "reference" or library.library() is None:
+    if isa == "reference" or not x.numel() or library.library() is None:
         return reference.encode(x, values, L, k)
     return native.encode(x, values, L, k, isa, threads)
 
@@ -65,6 +65,6 @@ def decode(
     if streams.ndim != 2 or streams.dtype != torch.uint8 or not 1 <= k <= 4 or streams.shape[1] % k:
         raise UsageError(f"streams is {streams.dtype} {tuple(streams.shape)}; need uint8 (tiles, k * T / 8), k={k}")
     check(8 * streams.shape[1] // k, values, L, k)
-    if isa == "reference" or library.library() is None:
+    if isa == "reference" or not streams.numel() or library.library() is None:
         return reference.decode(streams, values, L, k)
     return native.decode(streams, values, L, k, isa, threads)

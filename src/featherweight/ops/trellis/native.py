@@ -10,6 +10,7 @@ from .reference import SCALE
 
 
 def encode(x: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None) -> Tensor:
+    """(tiles, T) float32 -> (tiles, k T / 8) uint8."""
     x, values = x.detach().contiguous(), values.detach().contiguous()
     tiles, length = x.shape
     out = torch.empty(tiles, k * length // 8, dtype=torch.uint8)
@@ -23,6 +24,7 @@ def encode(x: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: 
 
 
 def decode(streams: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None) -> Tensor:
+    """(tiles, k T / 8) uint8 -> (tiles, T) float32."""
     streams, values = streams.contiguous(), values.detach().contiguous()
     tiles = streams.shape[0]
     length = 8 * streams.shape[1] // k

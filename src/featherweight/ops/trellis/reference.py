@@ -1,25 +1,27 @@
 """The definition of the trellis encoder and decoder, in plain PyTorch.
 
-**Time.** The decoder reads a stream forward; since the newest bits of a state are its lowest, the trellis runs the other
-way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. Everything below is in trellis order (samples
-reversed).
+**Time.** The decoder reads a stream forward; since the newest bits of a state are its lowest, the trellis runs the
+other way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. All below is in trellis order.
 
 **Arithmetic.** With S = SCALE[k]: X = round(clip(x, -4, 4) S), F[s] = clip(round(values[s] S), +-32767), ties to even,
-both from float32 products. d = X - F saturated to int16, error = (d d + 2^14) >> 15. States with equal s mod 2^(L-k) share
-their successors, so a step remembers one word for each such group g, `row`:
+both from float32 products. d = X - F saturated to int16, error = (d d + 2^14) >> 15. States with equal s mod 2^(L-k)
+share their successors, so a step remembers one word for each such group g, `row`:
 
     cost_i[s]  = min(row_i[s >> k] + error(X_i, F[s]), 65535)
     row_i+1[g] = min_j cost_i[g + j 2^(L-k)] - min(row_i)
 
 No difference underflows (no cost is below the row's minimum), and the subtraction keeps the numbers small: two live
-states are at most ceil(L / k) errors apart. Traceback takes the lowest j of equals, and the lowest of equal last states.
+states are at most ceil(L / k) errors apart. Of equals the traceback takes the lowest j, and the lowest last state.
 
 **Tail-biting** (two passes, as in QTIP). Pass one runs from the middle of the tile round the seam to the middle again,
-unconstrained (row_0 = 0), and tells which L - k bits cross the seam. Pass two starts and ends in that overlap: row_0 is 0
-there and 65535 elsewhere. Hostile samples can saturate live costs as well, so the traceback writes the overlap's bits
-into the first L / k states itself: every stream is a closed path by construction, and only its error may suffer.
+unconstrained (row_0 = 0), and tells which L - k bits cross the seam. Pass two starts and ends in that overlap: row_0 is
+0 there and 65535 elsewhere. Hostile samples can saturate live costs as well, so the traceback writes the overlap's bits
+into the first L / k states itself: every stream is a closed path by construction, and only its error may suffer. (A
+first pass over half the tile round the seam would save a quarter of the time and costs 0.5 % of the error.)
 
-`SCALE` is as fine as saturation allows: at finer rates the errors are smaller, and at k = 1 paths are longer.
+`SCALE` trades resolution, which higher rates need for their smaller errors, against saturation, which lower rates meet
+in their longer memory. Measured loss against float32 on N(0,1), L = 12: at most 0.03 % for k <= 2, 0.04 % at 3, 0.15 %
+at 4. At k = 1 and 2 nothing can saturate while |x - f| <= 6.5.
 """
 
 from __future__ import annotations
