@@ -128,7 +128,8 @@ print("equal")
 def test_emulated_kernels_equal_the_reference(emulated: Path) -> None:
     paths = os.pathsep.join([str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "FEATHERWEIGHT_LIBRARY": str(emulated), "PYTHONPATH": paths}
-    environment.pop("FEATHERWEIGHT_ISA", None)
+    for choice in ("FEATHERWEIGHT_ISA", "FEATHERWEIGHT_NATIVE"):
+        environment.pop(choice, None)
     done = subprocess.run(
         [sys.executable, "-c", EQUAL], env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT
     )

@@ -64,7 +64,7 @@ def test_transform_is_the_matrix(isa: str, n: int) -> None:
 def test_input_is_left_alone_and_strides_do_not_matter() -> None:
     x = torch.randn(36, 5)
     kept = x.clone()
-    assert torch.equal(hadamard.transform(x.T), hadamard.transform(x.T.contiguous()))
+    assert torch.allclose(hadamard.transform(x.T), hadamard.transform(x.T.contiguous()), atol=1e-6)
     assert torch.equal(x, kept)
 
 
