@@ -177,7 +177,7 @@ def run_seed(
             geometric_mean=math.exp(sum(map(math.log, means.values())) / len(means)),
             seconds=round(seconds(), 1),
             kl_windows=per_window,
-            tokens_sha256=text.fingerprint["tokens_sha256"],
+            fingerprint=text.fingerprint,
         )
 
 

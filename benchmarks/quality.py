@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import Report, main, parser, progress
+
 from featherweight import data
 from featherweight.base.statistics import bootstrap_mean, paired_difference
 from featherweight.evaluation import KL, Perplexity, TeacherCache, evaluate
@@ -196,7 +197,11 @@ def judge(report: Report, arguments: argparse.Namespace) -> None:
     for (method, bits), bound in PROTOTYPE.items():
         found = [float(np.mean(r["windows"][:8])) for r in _rows(report, method, bits, "in-domain")]
         if found:
-            report.check(f"in-domain {method}, {bits} bits: KL, first 8 windows, mean of seeds", float(np.mean(found)), at_most=bound)
+            report.check(
+                f"in-domain {method}, {bits} bits: KL, first 8 windows, mean of seeds",
+                float(np.mean(found)),
+                at_most=bound,
+            )
     for bits in (2, 3):
         for calibration in ("in-domain", "shipped"):
             a = np.array([r["windows"] for r in _rows(report, "YAQA", bits, calibration)])
@@ -204,7 +209,9 @@ def judge(report: Report, arguments: argparse.Namespace) -> None:
             if a.size and a.shape == b.shape:
                 gap = paired_difference(a.mean(0), b.mean(0))
                 report.facts[f"yaqa_minus_ldlq_{bits}_{calibration}"] = [gap.mean, gap.low, gap.high]
-                report.check(f"{calibration} YAQA - LDLQ, {bits} bits: upper end of the paired interval", gap.high, at_most=0.0)
+                report.check(
+                    f"{calibration} YAQA - LDLQ, {bits} bits: upper end of the paired interval", gap.high, at_most=0.0
+                )
     for method in ("LDLQ", "YAQA"):
         for bits in (2, 3, 4):
             for calibration in ("in-domain", "shipped"):

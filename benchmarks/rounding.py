@@ -13,6 +13,7 @@ import argparse
 import numpy as np
 import torch
 from common import Report, in_turns, main, parser
+
 from featherweight.base.statistics import bootstrap_mean
 from featherweight.ops import library, trellis
 from featherweight.quantization.formats import Trellis, codes
@@ -64,7 +65,9 @@ def error_rows(report: Report, tiles: int, seed: int, quick: bool) -> None:
                     report.check(f"G code, {bits} bits, L=12: mean squared error", found.mean, at_most=TARGETS[bits])
                 if L == 12 and code == "1mad" and bits in EXPECTED_1MAD:
                     off = abs(found.mean / EXPECTED_1MAD[bits] - 1)
-                    report.check(f"1MAD, {bits} bits, L=12: relative distance from {EXPECTED_1MAD[bits]}", off, at_most=0.05)
+                    report.check(
+                        f"1MAD, {bits} bits, L=12: relative distance from {EXPECTED_1MAD[bits]}", off, at_most=0.05
+                    )
     report.check("held-out samples", float(x.numel()), at_least=100_000)
 
 

@@ -190,12 +190,17 @@ def _size(layers: list[dict[str, Any]]) -> dict[str, Any]:
     spent["tables"] += 1024
     spent["other"] = 61 * 576 * 2 + 48_312
     inside = [layer for layer in layers if "layers" in layer["name"]]
-    weights = sum(layer["weights"] for layer in inside)
     file_bytes = sum(spent.values())
     return {
         "file_bytes": file_bytes,
-        "bpw_codes": sum(layer["bits"]["codes"] for layer in inside) / weights,
-        "bpw_layers": sum(sum(layer["bits"].values()) for layer in inside) / weights,
+        "bpw_codes": _bpw(layers, "codes"),
+        "bpw_layers": _bpw(layers, *kinds),
         "bpw_file": 8 * file_bytes / 134_515_008,
+        "bpw_codes_blocks": _bpw(inside, "codes"),
+        "bpw_layers_blocks": _bpw(inside, *kinds),
         "bytes": spent,
     }
+
+
+def _bpw(layers: list[dict[str, Any]], *kinds: str) -> float:
+    return sum(layer["bits"][kind] for layer in layers for kind in kinds) / sum(layer["weights"] for layer in layers)

@@ -6,8 +6,8 @@ and token ids, holding the raw little-endian numbers (length x vocabulary); writ
 run leaves no half file and the next one goes on.
 
 float16 halves the disk (100 MB a window of 1,024 at a vocabulary of 49,152) and costs a rounding of the logits of up to
-2^-11 relative: a KL of 3e-6 for SmolLM2 (measured), so the KL of a model with itself then no longer reads exactly 0. That is
-why `evaluate` runs the teacher live unless it is given a cache, and why float32 is the default here.
+2^-11 relative: a KL of 3e-6 for SmolLM2 (measured), so the KL of a model with itself then no longer reads exactly 0.
+That is why `evaluate` runs the teacher live unless it is given a cache, and why float32 is the default here.
 """
 
 from __future__ import annotations

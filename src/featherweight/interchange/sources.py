@@ -63,11 +63,11 @@ def locate(model: str | Path, listener: Listener = silent) -> Path:
 
 def load(
     model: str | Path,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: str | torch.device | None = None,
     listener: Listener = silent,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model (evaluation mode, computing in `dtype`) and its tokenizer, from anything that `locate` knows.
+    """The model (evaluation mode, in `dtype`; None: as stored) and its tokenizer, from anything that `locate` knows.
 
     Folders that featherweight packed come back with their compressed layers. Raises BadInput unless every tensor is
     there, has its shape and is finite.
@@ -151,7 +151,7 @@ def _looks_like_a_path(model: str | Path) -> bool:
     return isinstance(model, Path) or text.startswith((".", "~", "/")) or text.endswith((".gguf", ".safetensors", "/"))
 
 
-def _packed(folder: Path, dtype: torch.dtype) -> Any:
+def _packed(folder: Path, dtype: torch.dtype | None) -> Any:
     from .packed import load as load_packed
 
     return load_packed(folder, dtype)
@@ -166,13 +166,13 @@ def _tokenizer(folder: Path) -> Any:
         raise BadInput(f"{folder}: the tokenizer cannot be loaded ({_first_line(error)})") from error
 
 
-def _plain(folder: Path, dtype: torch.dtype) -> Any:
+def _plain(folder: Path, dtype: torch.dtype | None) -> Any:
     from transformers import AutoModelForCausalLM
 
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
         model, info = read(
-            folder, dtype=dtype, output_loading_info=True, local_files_only=True, trust_remote_code=False
+            folder, dtype=dtype or "auto", output_loading_info=True, local_files_only=True, trust_remote_code=False
         )
     except FeatherweightError:
         raise

@@ -99,41 +99,11 @@ def forward_backward(
     (and it needs float32 weights).
     """
     inner = blocks(model)
-    calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-    leaves: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
-    last_name = inner[-1][0]
-    leaf_after: list[Tensor] = []
-
-    def before(name: str) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            args, kwargs, leaf = _with_leaf(args, kwargs)
-            leaves[name] = leaf
-            calls[name] = (args, kwargs)
-            return args, kwargs
-
-        return hook
-
-    def after(name: str) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: Any, output: Any) -> Any:
-            outputs[name] = output[0] if isinstance(output, tuple) else output
-            if name != last_name:
-                return None
-            leaf = outputs[name].detach().requires_grad_()
-            leaf_after.append(leaf)
-            return (leaf, *output[1:]) if isinstance(output, tuple) else leaf
-
-        return hook
-
+    cuts = _Cuts(inner[-1][0])
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
         for name, block in inner:
-            handles = [
-                block.register_forward_pre_hook(before(name), with_kwargs=True),
-                block.register_forward_hook(after(name)),
-            ]
-            for handle in handles:
-                stack.callback(handle.remove)
+            stack.enter_context(cuts.at(name, block))
             if keep_graphs:
                 stack.enter_context(watching(name, block, visit, backward=True))
             else:
@@ -143,14 +113,50 @@ def forward_backward(
             logits = model(input_ids=tokens, use_cache=False).logits
         logits.backward(logit_gradient(logits.detach()))
         del logits
-    gradient = leaf_after[0].grad
+    gradient = cuts.tail.grad
     with frozen(model):
         for name, block in reversed(inner):
+            output = cuts.outputs.pop(name)
             if not keep_graphs:
-                outputs[name] = _rerun(name, block, calls[name], visit)
-            outputs.pop(name).backward(gradient)
-            gradient = leaves.pop(name).grad
-            calls.pop(name)
+                output = _rerun(name, block, cuts.calls[name], visit)
+            output.backward(gradient)
+            gradient = cuts.leaves.pop(name).grad
+            cuts.calls.pop(name)
+
+
+class _Cuts:
+    """The graph cut before every block and after the last one: each piece starts at a leaf that collects a gradient."""
+
+    def __init__(self, last: str) -> None:
+        self.last = last
+        self.calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self.leaves: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self.tail: Tensor
+
+    @contextmanager
+    def at(self, name: str, block: nn.Module) -> Iterator[None]:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            args, kwargs, self.leaves[name] = _with_leaf(args, kwargs)
+            self.calls[name] = (args, kwargs)
+            return args, kwargs
+
+        def after(module: nn.Module, args: Any, output: Any) -> Any:
+            self.outputs[name] = output[0] if isinstance(output, tuple) else output
+            if name != self.last:
+                return None
+            self.tail = self.outputs[name].detach().requires_grad_()
+            return (self.tail, *output[1:]) if isinstance(output, tuple) else self.tail
+
+        handles = [
+            block.register_forward_pre_hook(before, with_kwargs=True),
+            block.register_forward_hook(after),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def _rerun(name: str, block: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], visit: Visitor) -> Tensor:

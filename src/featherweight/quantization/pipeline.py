@@ -24,7 +24,7 @@ from ..base.events import Listener, silent, track
 from ..models import structure
 from .curvature.base import Factors
 from .formats.base import Format, QWeight
-from .layers import CompressedEmbedding, CompressedLinear, TiedHead, share_inputs
+from .layers import CompressedEmbedding, CompressedLinear, share_inputs, tie_head
 from .plans import Plan
 from .rounding import Nearest
 from .rounding.base import Rounding
@@ -67,7 +67,7 @@ def tasks(model: nn.Module, plan: Plan) -> list[Task]:
     tied_head = structure.head(model) if structure.is_tied(model) else None
     shapes = {name: (m.out_features, m.in_features) for name, m in linears.items() if name != tied_head}
     table = structure.embedding(model)
-    weight = model.get_submodule(table).weight
+    weight = model.get_parameter(f"{table}.weight")
     shapes[table] = (weight.shape[0], weight.shape[1])
     formats = plan.assign(shapes, {} if tied_head is None else {tied_head: table})
     keys = {name: group[0] for group in structure.shared_inputs(model) for name in group}
@@ -180,10 +180,9 @@ def install(model: nn.Module, solution: Solution, output_rotation: str | None) -
         table = CompressedEmbedding.of(old, task.format)
         table.fill(solution.tensors())
         tied = structure.head(model) if structure.is_tied(model) else None
-        if tied is not None:
-            bias = getattr(model.get_submodule(tied), "bias", None)
-            model.set_submodule(tied, TiedHead(table, bias))
         model.set_submodule(task.name, table)
+        if tied is not None:
+            tie_head(model, tied, table)
         return
     if not isinstance(old, nn.Linear):
         raise UsageError(f"{task.name} is a {type(old).__name__}, not a linear layer; was the model quantized before?")

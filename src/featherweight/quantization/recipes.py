@@ -82,7 +82,7 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("rounding", "curvature", "transform"):
         recipe[key] = _text(settings[key] if key in settings else _seeded(base[key], seed))
     for section, defaults in SECTIONS.items():
-        given = settings[section] if section in settings else {}
+        given = settings.get(section, {})
         if given is None or (section in base and base[section] is None and not given):
             recipe[section] = None
             continue

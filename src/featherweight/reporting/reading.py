@@ -164,7 +164,8 @@ def _move_tables(spent: dict[str, float], layers: list[Mapping[str, Any]]) -> No
 
 def solved_by(layer: Mapping[str, Any]) -> str:
     """How a layer was solved, in a line: "YAQA, two-sided, damping 0.01/0.5, output side left out"."""
-    parts = [str(layer[key]).removesuffix("()") for key in ("rounding", "gate") if layer.get(key) is not None]
+    # The rounding's own arguments are in the recipe; what damping was really used follows.
+    parts = [str(layer[key]).partition("(")[0] for key in ("rounding", "gate") if layer.get(key) is not None]
     damping = [f"{layer[k]:g}" for k in ("damping", "output_damping") if figures.is_number(layer.get(k))]
     if damping:
         parts.append(f"damping {'/'.join(damping)}")

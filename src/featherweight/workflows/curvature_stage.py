@@ -49,9 +49,7 @@ def calibration_of(job: Job, tokenizer: Any) -> tuple[Tensor, Tensor, dict[str, 
     count = wanted["count"] + held_out
     if wanted["files"]:
         files = [Path(f) for f in wanted["files"]]
-        found = calibration_from_files(
-            tokenizer, *files, count=count, length=wanted["length"], seed=wanted["seed"]
-        )
+        found = calibration_from_files(tokenizer, *files, count=count, length=wanted["length"], seed=wanted["seed"])
     else:
         shares = mix(wanted["mix"]) if isinstance(wanted["mix"], str) else wanted["mix"]
         found = calibration(tokenizer, count, wanted["length"], wanted["seed"], shares)
@@ -116,6 +114,7 @@ def _newest(run: RunFolder, fingerprint: str, total: int) -> tuple[Sums, float, 
 
 def _whole(listener: Listener, begin: int, total: int, start: float) -> Listener:
     """Events of one shard as progress of the whole collection."""
+
     def show(event: Event) -> None:
         done = begin + round((event.done / event.total) * min(SHARD, total - begin)) if event.total else begin
         seconds = time.monotonic() - start

@@ -25,7 +25,7 @@ from ..inference import answer
 from ..interchange import packed, sources
 from ..models.tensors import TensorFolder
 from ..quantization.layers import decoded
-from ..reporting import report
+from ..reporting import card, report
 from .job import Job
 
 
@@ -58,7 +58,14 @@ def gather(
     results["machine"] = machine.describe()
     results["versions"] = machine.versions()
     write_atomic(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
-    report(results, run.folder)
+    publish_pages(results, run.folder)
+
+
+def publish_pages(results: Mapping[str, Any] | Path, folder: Path) -> list[Path]:
+    """report.html and the model card, README.md."""
+    page = report(results, folder)
+    write_atomic(folder / "README.md", card(results))
+    return [page, folder / "README.md"]
 
 
 def model_facts(job: Job) -> dict[str, Any]:
@@ -70,7 +77,17 @@ def model_facts(job: Job) -> dict[str, Any]:
         "num_parameters": job.num_parameters,
         "source_file_bytes": source_bytes,
         "source_bits": bpw_file(source_bytes, job.num_parameters),
+        "licence": licence(job.source),
     }
+
+
+def licence(source: Path) -> str | None:
+    """What the source's own card says."""
+    from huggingface_hub import metadata_load
+
+    path = source / "README.md"
+    found = metadata_load(path) if path.is_file() else None
+    return str(found["license"]) if found and found.get("license") else None
 
 
 def size(job: Job, folder: Path) -> dict[str, Any]:

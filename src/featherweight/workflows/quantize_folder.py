@@ -53,7 +53,7 @@ def quantize_folder(
         both = _both(listener, run.listener)
         snapshot, learnt = curvature_stage.collect(job, run, both)
         start = time.monotonic()
-        records = [record for record in solve(job, run, snapshot, learnt["gate"], both)]
+        records = list(solve(job, run, snapshot, learnt["gate"], both))
         seconds = {**learnt["seconds"], "layers": sum(r["seconds"] for r in records)}
         packed.assemble(run.folder, job.source, job.layers(), _parts(job, run), job.tied_head)
         seconds["assemble"] = max(0.0, time.monotonic() - start - seconds["layers"])

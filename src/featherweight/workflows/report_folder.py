@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..base.errors import BadInput
-from ..reporting import report
+from .evidence import publish_pages
 
 
 def report_folder(out: Path) -> list[Path]:
@@ -13,5 +13,4 @@ def report_folder(out: Path) -> list[Path]:
     results = Path(out) / "results.json"
     if not results.is_file():
         raise BadInput(f"{results} does not exist; `featherweight quantize` writes it")
-    page = report(results, Path(out))
-    return [page, Path(out) / "README.md"]
+    return publish_pages(results, Path(out))

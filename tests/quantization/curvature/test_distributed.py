@@ -7,13 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import featherweight
 import torch
-from featherweight.quantization.curvature import FisherB
 from safetensors.torch import load_file
 from toy import Toy
 
-SCRIPT = '''
+import featherweight
+from featherweight.quantization.curvature import FisherB
+
+SCRIPT = """
 import sys
 import torch, torch.distributed as dist
 sys.path[:0] = sys.argv[2:]
@@ -28,7 +29,7 @@ if dist.get_rank() == 0:
     flat = {f"{n}/{k}": getattr(f, k).contiguous() for n, f in found.items() for k in ("gram", "fisher_input", "output")}
     save_file({**flat, "scale": torch.tensor([f.scale for f in found.values()])}, sys.argv[1])
 dist.destroy_process_group()
-'''
+"""
 
 
 def test_two_gloo_processes_give_ones_factors(tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+
 import pytest
 import torch
+from torch import nn
+from toy import Toy
+
 from featherweight.base.events import silent
 from featherweight.models import passes
 from featherweight.quantization.curvature import FisherB, Gram
@@ -13,8 +17,6 @@ from featherweight.quantization.curvature.fisher_b import LabelSampler, Probe, p
 from featherweight.quantization.curvature.gates import expected_loss
 from featherweight.quantization.curvature.storage import Snapshot, save
 from featherweight.quantization.rounding.base import block_ldl
-from torch import nn
-from toy import Toy
 
 
 def gradient(model: Toy, name: str, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from featherweight.base.errors import UsageError
 from featherweight.quantization import formats
 from featherweight.quantization.formats import Int, Trellis, codes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from featherweight.base.errors import BadInput
 from featherweight.quantization.curvature.base import Factors
 from featherweight.quantization.curvature.damping import damp, normalise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from featherweight.base.errors import UsageError
 from featherweight.quantization.curvature.base import Factors
 from featherweight.quantization.transforms.hadamard import Hadamard, pack_signs, signs, unpack_signs

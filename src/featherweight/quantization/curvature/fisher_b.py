@@ -132,7 +132,7 @@ def sequence_products(
     x: Float[Tensor, "batch seq n"], g: Float[Tensor, "batch seq m"], form: str = "auto"
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], float]:
     """Pairs (A, B) with A^T B = sum_b G_b^T G_b and sum_b G_b G_b^T, and sum_b ||G_b||^2, for G_b = g_b^T x_b."""
-    (batch, t, n), m = x.shape, g.shape[-1]
+    (_, t, n), m = x.shape, g.shape[-1]
     dual = 4 * t * t * (m + n) + 2 * t * (m * m + n * n) <= 2 * t * m * n + 2 * m * n * (m + n)
     if form == "dual" or (form == "auto" and dual):
         kernel_x, kernel_g = x @ x.transpose(1, 2), g @ g.transpose(1, 2)

@@ -7,7 +7,7 @@ tensor (q/k/v, gate/up) share one matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -25,8 +25,8 @@ class Gram(Curvature):
     """`batch`: sequences a forward pass."""
 
     two_sided: ClassVar[bool] = False
-    keep_graphs: ClassVar[bool] = False
     batch: int = 8
+    keep_graphs: bool = field(default=False, init=False, repr=False)
 
     def accumulate(
         self, model: nn.Module, tokens: Tensor, indices: Sequence[int], sums: Sums, listener: Listener
@@ -58,7 +58,9 @@ class InputObserver:
         self.sums.owners[name] = name
         flat = x.reshape(-1, x.shape[-1]).float()
         if not bool(torch.isfinite(flat).all()):
-            raise BadInput(f"{name}: its inputs are not finite on the calibration text; the model or its dtype overflows")
+            raise BadInput(
+                f"{name}: its inputs are not finite on the calibration text; the model or its dtype overflows"
+            )
         self.sums.add(f"gram/{name}", flat, flat)
 
 

@@ -85,9 +85,7 @@ def prepared(h: Float[Tensor, "n n"], size: int, block: int, sigma: float, name:
     return block_ldl(damped, block), used
 
 
-def solve_with_feedback(
-    rounding: Rounding, w: Tensor, factors: Factors | None, format: Format, name: str
-) -> Solved:
+def solve_with_feedback(rounding: Rounding, w: Tensor, factors: Factors | None, format: Format, name: str) -> Solved:
     """Pad, split the factors, fit the format's scales, and run the feedback loop."""
     if factors is None:
         raise BadInput(f"{name}: {rounding!r} needs curvature; collect it with Gram or FisherB, or use Nearest")
