@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import featherweight
 import pytest
 import tiny
 import torch
+
+import featherweight
 from featherweight.base.errors import BadInput, FeatherweightError, PreflightRefused, UsageError
 from featherweight.interchange import sources
 from featherweight.quantization.layers import compressed
@@ -97,7 +98,7 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(folder: Path, tmp_pat
     env = {**os.environ, "PYTHONPATH": str(Path(featherweight.__file__).parents[1])}
     command = [sys.executable, str(script), str(folder), str(tmp_path / "killed"), json.dumps(SMALL)]
     kills = 0
-    for lines in (3, 9, 17):
+    for lines in (3, 9, 5):  # in curvature, in the layers, in the layers again
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
         for _ in range(lines):
@@ -132,12 +133,12 @@ def test_a_changed_recipe_is_refused_and_fresh_starts_over(folder: Path, tmp_pat
     [
         ({"bits": 9}, UsageError, "1, 2, 3 or 4"),
         ({"preset": "quick"}, UsageError, "quick"),
-        ({"preset": "portable", "plan": {"*": "Int(bits=4, group=48)"}}, UsageError, "group=48"),
+        ({"plan": {"*layers*": "Int(bits=4, group=48)"}}, UsageError, "group=48"),
         ({"plan": {"*.atention.*": "Int(bits=4)"}}, UsageError, "matches no layer"),
         ({"plan": {"lm_head": "Int(bitz=4)"}}, UsageError, "bits"),
         ({"rounding": "YAKA()"}, UsageError, "YAQA"),
         ({"colour": "red"}, UsageError, "colour"),
-        ({"calibration": {"count": 10_000_000, "length": 32}}, BadInput, "calibration"),
+        ({"calibration": {"count": 60_000, "length": 32}}, BadInput, "calibration"),
     ],
 )
 def test_bad_recipes_leave_nothing(

@@ -25,9 +25,13 @@ SHOWN_ERRORS = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """Patterns in order of precedence, each with the format of what it matches (None: left as it is)."""
+    """Patterns in order of precedence, each with the format of what it matches (None: left as it is).
+
+    `defaults` names patterns that nobody typed (a preset's): they may be overridden whole without an error.
+    """
 
     patterns: Mapping[str, Format | None]
+    defaults: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.patterns:
@@ -75,7 +79,7 @@ class Plan:
         matches = {p: [n for n, known in names.items() if _matches(p, known)] for p in self.patterns}
         everything = [name for known in names.values() for name in known]
         for pattern, matched in matches.items():
-            if not matched:
+            if not matched and pattern not in self.defaults:
                 near = get_close_matches(pattern, everything, n=3, cutoff=0.0)
                 raise UsageError(f"pattern {pattern!r} matches no layer; nearest names: {', '.join(near)}")
         chosen: dict[str, str] = {}
@@ -84,7 +88,7 @@ class Plan:
             chosen.update(dict.fromkeys(fresh, pattern))
             # A pattern that only repeats what was decided alike is harmless: {"lm_head": F, "model.embed_tokens": F}.
             winners = {chosen[name] for name in matched if self.patterns[chosen[name]] != self.patterns[pattern]}
-            if not fresh and winners:
+            if not fresh and winners and pattern not in self.defaults:
                 raise UsageError(
                     f"pattern {pattern!r} never applies: {sorted(winners)[0]!r} stands before it; put it first"
                 )

@@ -52,17 +52,22 @@ class Recipe:
     def of(settings: Mapping[str, Any], tables: list[str]) -> Recipe:
         """Build the objects; `tables` are this model's names for embedding and head."""
         patterns: dict[str, Format | None] = {}
+        defaults: set[str] = set()
+        preset = preset_plan(settings["preset"], settings["bits"])
         for pattern, text in settings["plan"].items():
             format = _object(f"plan.{pattern}", text, Format)
             for name in tables if pattern == "tables" else [pattern]:
                 patterns[name] = format
+                if preset.get(pattern, "") == text:
+                    defaults.add(name)
         method = _object("rounding", settings["rounding"], Rounding)
         source = _object("curvature", settings["curvature"], Curvature)
         if method is None:
             raise UsageError("rounding: choose one of " + ", ".join(rounding.__all__))
         if source is None and not isinstance(method, rounding.Nearest):
             raise UsageError(f"rounding {method!r} needs curvature: Gram() or FisherB()")
-        return Recipe(settings, Plan(patterns), method, source, _object("transform", settings["transform"], Hadamard))
+        plan = Plan(patterns, frozenset(defaults))
+        return Recipe(settings, plan, method, source, _object("transform", settings["transform"], Hadamard))
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +104,12 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     if recipe["calibration"] is None and recipe["curvature"] is not None:
         raise UsageError("calibration: null leaves no text to collect curvature on; use rounding Nearest() without it")
     return recipe
+
+
+def preset_plan(preset: str, bits: int) -> dict[str, str | None]:
+    """The patterns of a preset, as text."""
+    base = yaml.safe_load(preset_text(preset).replace("{bits}", str(bits)))
+    return {pattern: _text(value) for pattern, value in base["plan"].items()}
 
 
 def preset_text(preset: str) -> str:

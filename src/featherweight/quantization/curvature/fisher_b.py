@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...base.events import Listener, track
+from ...base.seeds import seed_of
 from ...models import passes
 from .base import Curvature, Factors, Sums
 from .gram import InputObserver, mean_gram
@@ -71,7 +72,7 @@ class LabelSampler:
     def __call__(self, logits: Float[Tensor, "batch seq vocab"]) -> Float[Tensor, "batch seq vocab"]:
         gradient = torch.empty_like(logits)
         for row, sequence in enumerate(self.sequences):
-            generator = torch.Generator().manual_seed((self.seed << 32) + sequence)
+            generator = torch.Generator().manual_seed(seed_of("labels", self.seed, sequence))
             p = torch.softmax(logits[row].float(), -1)
             labels = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
             p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
@@ -90,7 +91,7 @@ class Probe:
         if width not in self.drawn:
             rows = []
             for sequence in self.sequences:
-                generator = torch.Generator().manual_seed((self.seed << 32) + (width << 20) + sequence + 1)
+                generator = torch.Generator().manual_seed(seed_of("probes", self.seed, width, sequence))
                 rows.append(torch.randint(0, 2, (width, self.probes), generator=generator).float() * 2 - 1)
             self.drawn[width] = torch.stack(rows)
         return self.drawn[width]

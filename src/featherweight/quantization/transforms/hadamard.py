@@ -11,7 +11,6 @@ Cost: n log2 n additions a row, plus n q for the odd factor q of n.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from ...base.errors import UsageError
+from ...base.seeds import seed_of
 from ...ops import hadamard
 from ..curvature.base import Factors
 
@@ -88,8 +88,7 @@ def _congruence(h: Float[Tensor, "n n"], s: Float[Tensor, " n"], kind: str) -> F
 
 def signs(seed: int, key: str, n: int) -> Float[Tensor, " n"]:
     """n signs of +-1 from (seed, key), the same on every machine."""
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    generator = torch.Generator().manual_seed(seed_of("signs", seed, key))
     return torch.randint(0, 2, (n,), generator=generator).float() * 2 - 1
 
 
