@@ -208,7 +208,7 @@ def compare(report: Report) -> None:
 
 
 if __name__ == "__main__":
-    flags = parser(__doc__, presets=True)
+    flags = parser(__doc__)
     flags.set_defaults(preset="fast")
     flags.add_argument("--model", default="SmolLM2-135M-Instruct", help="alias, folder, GGUF file or hub id")
     flags.add_argument("--bits", type=int, default=2)

@@ -51,9 +51,8 @@ class Report:
         """Record whether `value` keeps its bounds; NaN keeps none."""
         held = not math.isnan(value)
         held = held and (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
-        self.checks.append(
-            {"claim": claim, "value": value, "at_most": at_most, "at_least": at_least, "passed": bool(held)}
-        )
+        bounds = [f"{word} {bound:g}" for word, bound in (("<=", at_most), (">=", at_least)) if bound is not None]
+        self.checks.append({"name": claim, "value": value, "target": " and ".join(bounds), "ok": bool(held)})
         return held
 
     def save(self) -> None:
@@ -68,6 +67,7 @@ class Report:
             "benchmark": self.title,
             **machine.describe(),
             "threads": num_threads(),
+            "load": machine.load_average(),
             "seeds": list(self.seeds),
             "versions": machine.versions(),
             "peak_memory_bytes": machine.peak_memory_bytes(),
@@ -77,15 +77,14 @@ class Report:
         }
 
 
-def parser(description: str | None, *, presets: bool = False) -> argparse.ArgumentParser:
-    """The common flags: --quick, --json, --seeds, --threads and, where presets matter, --preset."""
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The common flags: --quick, --preset, --json, --seeds, --threads."""
     made = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     made.add_argument("--quick", action="store_true", help="a few minutes: fewer arms, less text")
     made.add_argument("--json", type=Path, metavar="FILE", help="write meta, rows and checks there")
     made.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
     made.add_argument("--threads", type=int, metavar="N", help="threads of torch and of the native library")
-    if presets:
-        made.add_argument("--preset", choices=PRESETS, default="balanced")
+    made.add_argument("--preset", choices=PRESETS, default="balanced", help="what is measured, where presets differ")
     return made
 
 
@@ -98,15 +97,10 @@ def main(run: Callable[[argparse.Namespace], Report], made: argparse.ArgumentPar
     print(f"\n{report.title}\n")
     print(table(report.rows))
     for check in report.checks:
-        bounds = [
-            f"{word} {shown(check[key])}"
-            for key, word in (("at_most", "<="), ("at_least", ">="))
-            if check[key] is not None
-        ]
-        print(f"{'pass' if check['passed'] else 'FAIL'}  {check['claim']}: {shown(check['value'])} {' '.join(bounds)}")
+        print(f"{'pass' if check['ok'] else 'FAIL'}  {check['name']}: {shown(check['value'])} {check['target']}")
     report.file = arguments.json
     report.save()
-    sys.exit(0 if all(check["passed"] for check in report.checks) else 1)
+    sys.exit(0 if all(check["ok"] for check in report.checks) else 1)
 
 
 def use_threads(count: int) -> None:

@@ -1,0 +1,37 @@
+"""How long do `import featherweight` and `fw --help` take, and do they stay without torch?
+
+Whole processes, in turns with an interpreter that imports nothing; medians with the spread of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import numpy as np
+from common import Report, in_turns, main, parser
+
+BOUND_SECONDS = 0.3
+COMMANDS = {
+    "python": "pass",
+    "import featherweight": "import featherweight",
+    "fw --help": "import sys; sys.argv = ['fw', '--help']; from featherweight.cli import main; main()",
+}
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    report = Report("start-up", seeds=arguments.seeds, file=arguments.json)
+    rivals = {
+        name: (lambda code=code: subprocess.run([sys.executable, "-c", code], capture_output=True, check=False))
+        for name, code in COMMANDS.items()
+    }
+    for name, seconds in in_turns(rivals, 5 if arguments.quick else 15).items():
+        report.add(what=name, seconds=float(np.median(seconds)), low=min(seconds), high=max(seconds))
+        if name != "python":
+            report.check(f"{name}: median seconds", float(np.median(seconds)), at_most=BOUND_SECONDS)
+    return report
+
+
+if __name__ == "__main__":
+    main(run, parser(__doc__))
