@@ -112,7 +112,7 @@ class Texts:
 
 def light(model: nn.Module, tokens: Tensor, preset: str, bits: int, seed: int, name: str) -> nn.Module:
     """A quantized copy; the tables stay as they are, so that the KL is the layers' alone."""
-    curvature, rounding = (fw.Gram(), fw.LDLQ()) if preset == "fast" else (fw.FisherB(seed=seed), fw.YAQA())
+    curvature, rounding = (fw.Gram(), fw.LDLQ()) if preset == "fast" else (fw.FisherA(seed=seed), fw.YAQA())
     factors = curvature.collect(model, tokens, progress(name))
     copied = copy.deepcopy(model)
     plan = fw.Plan({structure.embedding(model): None, "*": fw.Trellis(bits=bits)})

@@ -16,7 +16,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from featherweight.evaluation import KL, Perplexity, TeacherCache, evaluate
 from featherweight.interchange import sources
 from featherweight.models import structure
 from featherweight.quantization import gating
-from featherweight.quantization.curvature import FisherB, Sums, storage
+from featherweight.quantization.curvature import FisherA, FisherB, Sums, storage
+from featherweight.quantization.curvature.base import Curvature
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.layers import decoded, share_inputs
@@ -44,6 +45,8 @@ MODEL = "SmolLM2-135M-Instruct"
 # A scratch prototype with a full-height output rotation, L = 12 and fp32 tables, over the first 8 windows, in-domain.
 PROTOTYPE = {("LDLQ", 2): 0.584, ("LDLQ", 3): 0.126, ("YAQA", 2): 0.467, ("YAQA", 3): 0.099}
 HELD_OUT = 16
+# The output damping at which factors from the noisier FisherB measured best.
+FISHER_B_ROUNDING = YAQA(damp_output=2.0)
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,12 @@ class Arm:
     output: str | None = "none"
     format: Format | None = None
     tables: Format | None = None
+    curvature: Curvature = field(default_factory=FisherA)
 
     def key(self) -> str:
         format = self.format or Trellis(bits=self.bits)
-        return f"{self.method} {format!r} {self.calibration} out={self.output} tables={self.tables!r} seed={self.seed}"
+        text = f"{self.method} {format!r} {self.calibration} out={self.output} tables={self.tables!r} seed={self.seed}"
+        return text if self.calibration == "none" else f"{text} {self.rounding!r} {self.curvature!r}"
 
 
 class Bench:
@@ -72,8 +77,8 @@ class Bench:
         self.windows = data.windows(self.tokenizer, data.text("wikitext2_test"), 1024, windows)
         self.teacher = TeacherCache(copy.deepcopy(self.model), folder, MODEL, "float16")
         self.folder, self.count = folder, count
-        self.snapshots: dict[str, storage.Snapshot] = {}
-        self.verdicts: dict[str, dict[str, Any]] = {}
+        self.snapshots: dict[tuple[str, Curvature], storage.Snapshot] = {}
+        self.verdicts: dict[tuple[str, Curvature], dict[str, Any]] = {}
 
     def tokens(self, calibration: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(collected, held out for the gate)."""
@@ -87,27 +92,32 @@ class Bench:
             collected = ids[:256]
         return collected[: self.count], ids[-HELD_OUT:]
 
-    def snapshot(self, calibration: str) -> storage.Snapshot:
-        if calibration not in self.snapshots:
-            path = self.folder / f"{calibration}-{self.count}.safetensors"
+    def snapshot(self, calibration: str, curvature: Curvature) -> storage.Snapshot:
+        """The collection, and the gate's verdicts beside it; both are kept in the folder."""
+        found = (calibration, curvature)
+        if found not in self.snapshots:
+            path = self.folder / f"{calibration}-{self.count}-{type(curvature).__name__}.safetensors"
             tokens, held_out = self.tokens(calibration)
             if not path.exists():
                 sums = Sums()
-                FisherB().accumulate(self.model, tokens, range(len(tokens)), sums, progress(calibration))
+                curvature.accumulate(self.model, tokens, range(len(tokens)), sums, progress(calibration))
                 storage.save(sums, path)
-            self.snapshots[calibration] = storage.Snapshot(path)
+            snapshot = self.snapshots[found] = storage.Snapshot(path)
             judged = path.with_suffix(".gate.json")
             if not judged.exists():
                 todo = tasks(self.model, Plan({"*layers*": Trellis(bits=2), "*": None}))
-                found = gating.judge(
-                    self.model, held_out, self.factors_of(calibration), todo, YAQA(), Hadamard(), progress("gate")
+                verdicts = gating.judge(
+                    self.model,
+                    held_out,
+                    lambda name: snapshot.factors(curvature, name),
+                    todo,
+                    FISHER_B_ROUNDING if isinstance(curvature, FisherB) else YAQA(),
+                    Hadamard(),
+                    progress("gate"),
                 )
-                judged.write_text(json.dumps(found))
-            self.verdicts[calibration] = json.loads(judged.read_text())
-        return self.snapshots[calibration]
-
-    def factors_of(self, calibration: str) -> Any:
-        return lambda name: self.snapshots[calibration].factors(FisherB(), name)
+                judged.write_text(json.dumps(verdicts))
+            self.verdicts[found] = json.loads(judged.read_text())
+        return self.snapshots[found]
 
     def measure(self, arm: Arm, windows: int) -> dict[str, Any]:
         """KL and perplexity of the arm; the model is as before afterwards."""
@@ -115,7 +125,6 @@ class Bench:
         plan = Plan({"*layers*": format, "*": arm.tables})
         transform = None if arm.output is None else Hadamard(seed=arm.seed, output=arm.output)
         start = time.monotonic()
-        light = copy.copy(self.model)
         light = copy.deepcopy(self.model)
         for task in tasks(self.model, plan):
             weight = self.model.get_submodule(task.name).weight.detach()
@@ -140,8 +149,8 @@ class Bench:
     def factors(self, arm: Arm, task: Task) -> Any:
         if arm.calibration == "none" or not task.in_block:
             return None
-        factors = self.snapshot(arm.calibration).factors(FisherB(), task.name)
-        verdict = self.verdicts[arm.calibration].get(task.name)
+        factors = self.snapshot(arm.calibration, arm.curvature).factors(arm.curvature, task.name)
+        verdict = self.verdicts[arm.calibration, arm.curvature].get(task.name)
         return factors.one_sided() if verdict is not None and not verdict["two_sided"] else factors
 
 
@@ -162,6 +171,10 @@ def arms(quick: bool, seeds: list[int]) -> list[Arm]:
             found.append(replace(base, method="LDLQ", rounding=LDLQ(), output=output))
         scalar = Int(bits=3, group=64, symmetric=False)
         found.append(Arm("LDLQ", LDLQ(), 3, seeds[0], "shipped", None, scalar))
+        for bits in (2, 3):
+            found.append(replace(base, bits=bits, calibration="in-domain", output="full"))
+        for seed in seeds:
+            found.append(Arm("YAQA, FisherB", FISHER_B_ROUNDING, 2, seed, "in-domain", curvature=FisherB()))
     return found
 
 

@@ -12,7 +12,7 @@ def main(model_name: str = "SmolLM2-135M-Instruct", out: str = "out/example", co
     model, tokenizer = fw.load(model_name)
     original = copy.deepcopy(model)
     text = fw.data.calibration(tokenizer, count=count, length=64)
-    factors = fw.FisherB().collect(model, text.tokens)
+    factors = fw.FisherA().collect(model, text.tokens)
     plan = fw.Plan({"lm_head": fw.Int(bits=8), "*": fw.Trellis(bits=3)})
     fw.quantize(model, fw.YAQA(), plan, factors, transform=fw.Hadamard())
     fw.save(model, out, tokenizer)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .evaluation import KL, Perplexity, evaluate
     from .inference import Conversation, answer
     from .interchange import load, save
-    from .quantization.curvature import FisherB, Gram
+    from .quantization.curvature import FisherA, FisherB, Gram
     from .quantization.formats import Int, Trellis
     from .quantization.pipeline import quantize
     from .quantization.plans import Plan
@@ -38,6 +38,7 @@ _HOMES = {
     "Conversation": "inference",
     "Event": "base.events",
     "FeatherweightError": "base.errors",
+    "FisherA": "quantization.curvature",
     "FisherB": "quantization.curvature",
     "GateFailed": "base.errors",
     "Gram": "quantization.curvature",

@@ -123,7 +123,9 @@ def carried_tiny(tmp_path: Path, name: str = "Tiny-Carried") -> tuple[Carried, P
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.write(path, "tiny_carried/model.gguf")
     checksum = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    return Carried(name, "tiny-carried==1.0", wheel.name, checksum, "tiny_carried/model.gguf", ("tc",)), wheel
+    return Carried(
+        name, "tiny-carried==1.0", wheel.name, checksum, "tiny_carried/model.gguf", "tiny/carried", ("tc",)
+    ), wheel
 
 
 def pip(wheel: Path | None, calls: list[list[str]]) -> Callable[..., subprocess.CompletedProcess[str]]:

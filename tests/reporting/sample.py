@@ -97,7 +97,7 @@ def _recipe(bits: int) -> dict[str, Any]:
         "seed": 0,
         "plan": {"tables": "Int(bits=8)", "*": f"Trellis(bits={bits})"},
         "rounding": "YAQA()",
-        "curvature": "FisherB()",
+        "curvature": "FisherA()",
         "transform": "Hadamard()",
         "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
         "gate": {"count": 16},

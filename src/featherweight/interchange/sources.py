@@ -61,6 +61,15 @@ def locate(model: str | Path, listener: Listener = silent) -> Path:
     )
 
 
+def repository(model: str) -> str | None:
+    """The name on the hub of what a user called `model`; None for a folder or a file."""
+    if Path(model).expanduser().exists():
+        return None
+    if found := carried.find(model):
+        return found.repository
+    return model if HUB_ID.fullmatch(model) else None
+
+
 def load(
     model: str | Path,
     dtype: torch.dtype | None = torch.float32,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..base.events import Event, Listener, silent
 from ..models import passes
 from .curvature.base import Factors
-from .curvature.fisher_b import LabelSampler
+from .curvature.fisher import LabelSampler
 from .curvature.gates import expected_loss
 from .pipeline import Task
 from .rounding.base import Rounding

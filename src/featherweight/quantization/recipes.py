@@ -65,7 +65,7 @@ class Recipe:
         if method is None:
             raise UsageError("rounding: choose one of " + ", ".join(rounding.__all__))
         if source is None and not isinstance(method, rounding.Nearest):
-            raise UsageError(f"rounding {method!r} needs curvature: Gram() or FisherB()")
+            raise UsageError(f"rounding {method!r} needs curvature: Gram(), FisherA() or FisherB()")
         plan = Plan(patterns, frozenset(defaults))
         return Recipe(settings, plan, method, source, _object("transform", settings["transform"], Hadamard))
 
@@ -119,7 +119,7 @@ def preset_text(preset: str) -> str:
 
 def _seeded(text: str | None, seed: int) -> str | None:
     """The one seed of a run reaches the signs and the sampled labels."""
-    if text in ("Hadamard()", "FisherB()") and seed:
+    if text in ("Hadamard()", "FisherA()") and seed:
         return f"{text[:-1]}seed={seed})"
     return text
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..base import machine
-from ..base.bits import Bits, bpw_file
+from ..base.bits import bpw_file
 from ..base.events import Listener
 from ..base.files import write_atomic
 from ..base.run_folder import RunFolder
@@ -74,6 +74,7 @@ def model_facts(job: Job) -> dict[str, Any]:
     name = Path(job.name).name if Path(job.name).exists() else job.name
     return {
         "name": name,
+        "base_model": sources.repository(job.name),
         "num_parameters": job.num_parameters,
         "source_file_bytes": source_bytes,
         "source_bits": bpw_file(source_bytes, job.num_parameters),
@@ -92,12 +93,7 @@ def licence(source: Path) -> str | None:
 
 def size(job: Job, folder: Path) -> dict[str, Any]:
     """The ledger: three figures of bits per weight over the same model, and what the bytes are spent on."""
-    bits = job.bits()
-    in_blocks = Bits(0)
-    layers = job.layers()
-    for task in job.todo:
-        if task.in_block:
-            in_blocks += layers[task.name].format.bits(task.shape)
+    bits, in_blocks = job.bits(), job.bits(blocks_only=True)
     file_bytes = TensorFolder(folder).file_bytes
     parts = {key: getattr(bits, key) // 8 for key in ("codes", "scales", "zeros", "signs", "tables", "padding")}
     return {

@@ -90,15 +90,16 @@ class Job:
             for task in self.todo
         }
 
-    def bits(self) -> Bits:
-        """The ledger over all compressed matrices (`bpw_codes`, `bpw_layers`)."""
+    def bits(self, *, blocks_only: bool = False) -> Bits:
+        """The ledger over all compressed matrices (`bpw_codes`, `bpw_layers`), or over those inside the blocks."""
+        layers = self.layers()
         total = Bits(0)
-        for name, layer in self.layers().items():
-            signs = sum(
-                8 * shape[0] for key, (shape, _) in layer.stored().items() if key in ("input_signs", "output_signs")
-            )
+        for task in self.todo:
+            if blocks_only and not task.in_block:
+                continue
+            layer = layers[task.name]
+            signs = sum(8 * shape[0] for key, (shape, _) in layer.stored().items() if key.endswith("_signs"))
             total += layer.format.bits(layer.shape) + Bits(0, signs=signs)
-            del name
         return total
 
 

@@ -58,7 +58,7 @@ def check_fits(job: Job, out: Path, max_ram_gb: float | None, max_disk_gb: float
         stage = max(need.stages, key=lambda item: item[1])[0]
         raise PreflightRefused(
             f"the plan needs about {need.memory_bytes / 1e9:.1f} GB of memory (stage {stage}), and {ram / 1e9:.1f} GB "
-            "may be used; try --preset fast, a smaller calibration.count or curvature=FisherB(batch=1, keep_graphs=False)"
+            "may be used; try --preset fast, a smaller calibration.count or curvature=FisherA(batch=1, keep_graphs=False)"
         )
     if need.disk_bytes > disk:
         raise PreflightRefused(

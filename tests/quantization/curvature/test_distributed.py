@@ -12,22 +12,26 @@ from safetensors.torch import load_file
 from toy import Toy
 
 import featherweight
-from featherweight.quantization.curvature import FisherB
+from featherweight.quantization.curvature import FisherA, FisherB
 
 SCRIPT = """
 import sys
 import torch, torch.distributed as dist
 sys.path[:0] = sys.argv[2:]
 from toy import Toy
-from featherweight.quantization.curvature import FisherB
+from featherweight.quantization.curvature import FisherA, FisherB
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 tokens = torch.randint(0, 7, (7, 5), generator=torch.Generator().manual_seed(3))
-found = FisherB(batch=2).collect(Toy(vocab=7, width=6), tokens)
+flat = {}
+for method in (FisherA(batch=2), FisherB(batch=2)):
+    for n, f in method.collect(Toy(vocab=7, width=6), tokens).items():
+        key = f"{type(method).__name__}/{n}"
+        flat |= {f"{key}/{k}": getattr(f, k).contiguous() for k in ("gram", "fisher_input", "output")}
+        flat[f"{key}/scale"] = torch.tensor(f.scale)
 if dist.get_rank() == 0:
-    flat = {f"{n}/{k}": getattr(f, k).contiguous() for n, f in found.items() for k in ("gram", "fisher_input", "output")}
-    save_file({**flat, "scale": torch.tensor([f.scale for f in found.values()])}, sys.argv[1])
+    save_file(flat, sys.argv[1])
 dist.destroy_process_group()
 """
 
@@ -45,9 +49,10 @@ def test_two_gloo_processes_give_ones_factors(tmp_path: Path) -> None:
         capture_output=True,
     )
     tokens = torch.randint(0, 7, (7, 5), generator=torch.Generator().manual_seed(3))
-    one = FisherB(batch=2).collect(Toy(vocab=7, width=6), tokens)
     two = load_file(tmp_path / "two.safetensors")
-    for name, factors in one.items():
-        for key in ("gram", "fisher_input", "output"):
-            assert torch.allclose(getattr(factors, key), two[f"{name}/{key}"], rtol=1e-5, atol=1e-7), (name, key)
-    assert torch.allclose(torch.tensor([f.scale for f in one.values()]), two["scale"], rtol=1e-5)
+    for method in (FisherA(batch=2), FisherB(batch=2)):
+        for name, factors in method.collect(Toy(vocab=7, width=6), tokens).items():
+            name = f"{type(method).__name__}/{name}"
+            for key in ("gram", "fisher_input", "output"):
+                assert torch.allclose(getattr(factors, key), two[f"{name}/{key}"], rtol=1e-5, atol=1e-7), (name, key)
+            assert torch.allclose(torch.tensor(factors.scale), two[f"{name}/scale"], rtol=1e-5)

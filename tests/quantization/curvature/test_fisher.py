@@ -12,9 +12,10 @@ from toy import Toy
 
 from featherweight.base.events import silent
 from featherweight.models import passes
-from featherweight.quantization.curvature import FisherB, Gram
+from featherweight.quantization.curvature import FisherA, FisherB, Gram
 from featherweight.quantization.curvature.base import Sums
-from featherweight.quantization.curvature.fisher_b import LabelSampler, Probe, probed_products, sequence_products
+from featherweight.quantization.curvature.fisher import LabelSampler
+from featherweight.quantization.curvature.fisher_b import Probe, probed_products, sequence_products
 from featherweight.quantization.curvature.gates import expected_loss
 from featherweight.quantization.curvature.storage import Snapshot, save
 from featherweight.quantization.rounding.base import block_ldl
@@ -49,12 +50,37 @@ def test_fisher_exact_on_toy() -> None:
     assert (found.tokens, found.sequences) == (3 * draws, draws)
 
 
-def test_predicted_kl_matches_measured() -> None:
+def test_token_fisher_exact_on_toy() -> None:
+    """FisherA against the enumeration of every label of every position."""
+    model, tokens = Toy(), torch.tensor([0, 2, 1])
+    name = "layers.0.down"
+    seen: list[torch.Tensor] = []
+    passes.forward(model, tokens[None], lambda layer, _, x, g: seen.append(x[0]) if layer == name else None)
+    x, p = seen[0], torch.softmax(model(tokens[None]).logits[0].detach(), -1)
+    h_in, h_out, squares = torch.zeros(8, 8), torch.zeros(4, 4), 0.0
+    for labels in itertools.product(range(3), repeat=3):
+        chance = float(torch.stack([p[t, label] for t, label in enumerate(labels)]).prod())
+        whole = gradient(model, name, tokens, torch.tensor(labels))
+        g = torch.linalg.lstsq(x.T, whole.T).solution
+        for t in range(3):
+            h_in += chance * g[t].square().sum() * torch.outer(x[t], x[t]) / 4 / 3
+            h_out += chance * x[t].square().sum() * torch.outer(g[t], g[t]) / 8 / 3
+        squares += chance * float(whole.square().sum())
+    draws = 6000
+    found = FisherA(batch=1000).collect(model, tokens.repeat(draws, 1))[name]
+    assert torch.allclose(found.input, h_in, rtol=0.1, atol=0.03 * float(h_in.abs().max()))
+    assert torch.allclose(found.output, h_out, rtol=0.1, atol=0.03 * float(h_out.abs().max()))
+    assert found.scale == pytest.approx(squares / float(h_in.trace() * h_out.trace()), rel=0.05)
+    assert (found.tokens, found.sequences) == (3 * draws, draws)
+
+
+@pytest.mark.parametrize("method", [FisherA(batch=16), FisherB(probes=None, batch=16)])
+def test_predicted_kl_matches_measured(method: FisherA | FisherB) -> None:
     """Over isotropic perturbations of one layer, 1/2 c tr(H_O D H_I D^T) is the KL a sequence."""
     model = Toy(vocab=7, width=6, seed=1)
     tokens = torch.randint(0, 7, (64, 10), generator=torch.Generator().manual_seed(2))
     name = "layers.1.up"
-    f = FisherB(probes=None, batch=16).collect(model, tokens.repeat(8, 1))[name]
+    f = method.collect(model, tokens.repeat(8, 1))[name]
     weight = model.get_submodule(name).weight
     before = torch.log_softmax(model(tokens).logits.detach(), -1)
     measured, predicted = 0.0, 0.0
@@ -92,11 +118,12 @@ def test_probes_are_unbiased() -> None:
     assert total == pytest.approx(squares, rel=0.05)
 
 
-def test_keeps_sequences_apart_and_batches_change_nothing() -> None:
+@pytest.mark.parametrize("method", [FisherA, FisherB])
+def test_keeps_sequences_apart_and_batches_change_nothing(method: type[FisherA] | type[FisherB]) -> None:
     model = Toy(vocab=7, width=6)
     tokens = torch.randint(0, 7, (6, 5))
-    one = FisherB(batch=1).collect(model, tokens)
-    many = FisherB(batch=6).collect(model, tokens)
+    one = method(batch=1).collect(model, tokens)
+    many = method(batch=6).collect(model, tokens)
     for name in one:
         assert torch.allclose(one[name].input, many[name].input, rtol=1e-4, atol=1e-6)
         assert torch.allclose(one[name].output, many[name].output, rtol=1e-4, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from featherweight.base.errors import BadInput
+from featherweight.base.errors import BadInput, UsageError
 from featherweight.quantization.curvature.base import Factors
 from featherweight.quantization.curvature.damping import damp, normalise
 from featherweight.quantization.formats import Int, Trellis
@@ -97,7 +97,7 @@ def test_yaqa_identity_output_is_ldlq_bitwise(format: Int | Trellis) -> None:
     wave, _ = feedback(w, None, lower, snap, format.tile, schedule="wavefront")
     both, codes = feedback(w, zero, lower, snap, format.tile)
     assert torch.equal(wave, both)
-    two = YAQA().solve(w, Factors(h, h, torch.eye(64)), format).weight
+    two = YAQA(damp=0.01, input="gram").solve(w, Factors(h, None, torch.eye(64)), format).weight
     assert torch.equal(two.tensors["codes"], format.pack(codes, params, (64, 128)).tensors["codes"])
     agree = (one.dense() == both).float().mean()
     assert agree > 0.9  # another summation order: a code may flip, and what follows it
@@ -132,6 +132,17 @@ def test_diagonal_output_changes_no_codes() -> None:
     a = YAQA().solve(w, Factors(h, h, torch.eye(64)), format).weight
     b = YAQA().solve(w, Factors(h, h, diagonal), format).weight
     assert torch.equal(a.tensors["codes"], b.tensors["codes"])
+
+
+def test_input_side_is_gram_fisher_or_their_mean() -> None:
+    gram, fisher = spd(32, 16).float(), 1000 * spd(32, 17).float()
+    both, one = Factors(gram, fisher, torch.eye(32)), Factors(gram)
+    sides = {kind: normalise(YAQA(input=kind).input_side(both, "h"), "h") for kind in ("gram", "fisher", "mean")}
+    assert torch.equal(sides["gram"], normalise(gram, "h")) and torch.equal(sides["fisher"], normalise(fisher, "h"))
+    assert torch.allclose(sides["mean"], (sides["gram"] + sides["fisher"]) / 2)
+    assert YAQA().input_side(one, "h") is gram
+    with pytest.raises(UsageError, match="choose one of gram, fisher, mean"):
+        YAQA(input="grams")
 
 
 def test_two_sided_falls_one_sided_rises() -> None:

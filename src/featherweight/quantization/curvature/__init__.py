@@ -1,8 +1,9 @@
 """What an error in a weight costs."""
 
 from .base import Curvature, Factors, Sums
+from .fisher_a import FisherA
 from .fisher_b import FisherB
 from .gram import Gram
 
-__all__ = ["FisherB", "Gram"]
+__all__ = ["FisherA", "FisherB", "Gram"]
 PUBLIC_BASE = (Curvature, Factors, Sums)

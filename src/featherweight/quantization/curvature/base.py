@@ -77,6 +77,10 @@ class Curvature(ABC):
         return {name: self.factors(sums, name) for name in sums.owners}
 
 
+# Rows of a running sum that are added at once: narrow enough to skip most of the upper triangle.
+STRIP = 192
+
+
 class Sums:
     """Running sums over sequences: named square matrices in float32, counts, and what shares an input.
 
@@ -92,10 +96,13 @@ class Sums:
         self.sequences = 0
 
     def add(self, key: str, left: Float[Tensor, "rows n"], right: Float[Tensor, "rows n"]) -> None:
-        """matrices[key] += left^T right."""
+        """matrices[key] += left^T right, a symmetric product: only blocks that touch the lower triangle are computed."""
+        n = left.shape[1]
         if key not in self.matrices:
-            self.matrices[key] = torch.zeros(left.shape[1], right.shape[1])
-        self.matrices[key].addmm_(left.T, right)
+            self.matrices[key] = torch.zeros(n, n)
+        for start in range(0, n, STRIP):
+            rows = slice(start, start + STRIP)
+            self.matrices[key][rows, : start + STRIP].addmm_(left[:, rows].T, right[:, : start + STRIP])
 
     def count(self, key: str, value: float) -> None:
         self.numbers[key] = self.numbers.get(key, 0.0) + value

@@ -1,8 +1,7 @@
 """FisherB: both Kronecker sides of the Fisher information from one pass (YAQA's sketch B, arXiv:2505.22988).
 
-Labels are sampled from the model's own softmax at every position (temperature 1), never taken from the text. For each
-*sequence*, G = sum_t g_t x_t^T; then H_I = E[G^T G] / m and H_O = E[G G^T] / n, one step of the rank-1 power iteration
-on the rearranged Fisher from the identity: unbiased. c = E||G||^2 / (tr H_O tr H_I) restores the absolute scale.
+For each *sequence*, G = sum_t g_t x_t^T; then H_I = E[G^T G] / m and H_O = E[G G^T] / n, one step of the rank-1 power
+iteration on the rearranged Fisher from the identity: unbiased. c = E||G||^2 / (tr H_O tr H_I) restores the absolute scale.
 
 The Gram of the inputs is collected in the same pass. Cost: forward, backward without weight gradients (and the blocks'
 forward again unless their graphs are kept), and the outer products, in one of two ways:
@@ -22,11 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...base.events import Listener, track
+from ...base.events import Listener
 from ...base.seeds import seed_of
-from ...models import passes
 from .base import Curvature, Factors, Sums
-from .gram import InputObserver, mean_gram
+from .fisher import backpropagate, two_sided_factors
+from .gram import InputObserver
 
 
 @dataclass(frozen=True)
@@ -42,42 +41,26 @@ class FisherB(Curvature):
     def accumulate(
         self, model: nn.Module, tokens: Tensor, indices: Sequence[int], sums: Sums, listener: Listener
     ) -> None:
-        observe = GradientObserver(sums)
-        keep_graphs = self.keep_graphs and all(p.dtype == torch.float32 for p in model.parameters())
-        steps = range(0, len(indices), self.batch)
-        for start in track(steps, "curvature", len(steps), listener):
-            chosen = list(indices[start : start + self.batch])
-            part = tokens[chosen]
-            observe.probe = None if self.probes is None else Probe(self.seed, chosen, self.probes)
-            passes.forward_backward(model, part, LabelSampler(self.seed, chosen), observe, keep_graphs)
-            sums.tokens += part.numel()
-            sums.sequences += len(part)
+        observer = GradientObserver(sums)
+
+        def observe(chosen: list[int]) -> GradientObserver:
+            observer.probe = None if self.probes is None else Probe(self.seed, chosen, self.probes)
+            return observer
+
+        backpropagate(
+            model,
+            tokens,
+            indices,
+            sums,
+            listener,
+            seed=self.seed,
+            batch=self.batch,
+            keep_graphs=self.keep_graphs,
+            observe=observe,
+        )
 
     def factors(self, sums: Sums, name: str) -> Factors:
-        h_in = sums.symmetric(f"input/{name}") / sums.sequences
-        h_out = sums.symmetric(f"output/{name}") / sums.sequences
-        h_in, h_out = h_in / h_out.shape[0], h_out / h_in.shape[0]
-        traces = float(h_in.diagonal().double().sum() * h_out.diagonal().double().sum())
-        scale = sums.numbers[f"squares/{name}"] / sums.sequences / traces if traces > 0 else 0.0
-        return Factors(mean_gram(sums, name), h_in, h_out, scale, sums.tokens, sums.sequences)
-
-
-@dataclass(frozen=True)
-class LabelSampler:
-    """Gradient of the summed cross-entropy against labels drawn from the softmax itself: p - onehot(label)."""
-
-    seed: int
-    sequences: list[int]
-
-    def __call__(self, logits: Float[Tensor, "batch seq vocab"]) -> Float[Tensor, "batch seq vocab"]:
-        gradient = torch.empty_like(logits)
-        for row, sequence in enumerate(self.sequences):
-            generator = torch.Generator().manual_seed(seed_of("labels", self.seed, sequence))
-            p = torch.softmax(logits[row].float(), -1)
-            labels = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
-            p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
-            gradient[row] = p
-        return gradient
+        return two_sided_factors(sums, name, sums.sequences)
 
 
 class Probe:

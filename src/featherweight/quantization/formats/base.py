@@ -81,6 +81,10 @@ class Format(ABC):
     def stored(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Name -> (shape, dtype) of every stored tensor of a matrix of `shape`; what a loader must find."""
 
+    def constants(self) -> dict[str, list[int]]:
+        """The numbers that this format's text stands for and a decoder elsewhere would need; checkpoints hold them."""
+        return {}
+
     @abstractmethod
     def bits(self, shape: tuple[int, int]) -> Bits:
         """What a matrix of `shape` costs; equals the bytes of `stored` tensors exactly (8 x)."""

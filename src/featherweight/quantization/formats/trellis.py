@@ -63,6 +63,12 @@ class Trellis(Format):
         """The number that each state emits, of unit variance."""
         return code_functions.values(self.code, self.bits_per_code, self.L)
 
+    def constants(self) -> dict[str, list[int]]:
+        if self.code != "g":
+            return {}
+        matrix = code_functions.MATRICES[self.bits_per_code, self.L]
+        return {"matrix": list(matrix), "table": code_functions.table_int8(self.bits_per_code).tolist()}
+
     def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         return (-(-shape[0] // 64) * 64, -(-shape[1] // 64) * 64)
 

@@ -88,7 +88,9 @@ def prepared(h: Float[Tensor, "n n"], size: int, block: int, sigma: float, name:
 def solve_with_feedback(rounding: Rounding, w: Tensor, factors: Factors | None, format: Format, name: str) -> Solved:
     """Pad, split the factors, fit the format's scales, and run the feedback loop."""
     if factors is None:
-        raise BadInput(f"{name}: {rounding!r} needs curvature; collect it with Gram or FisherB, or use Nearest")
+        raise BadInput(
+            f"{name}: {rounding!r} needs curvature; collect it with Gram, FisherA or FisherB, or use Nearest"
+        )
     require_finite(w, name)
     shape = (w.shape[0], w.shape[1])
     padded = pad(w, format.padded(shape))

@@ -9,37 +9,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from ...base.errors import UsageError
 from ..curvature.base import Factors
+from ..curvature.damping import normalise
 from ..formats.base import Format
 from .base import Rounding, Solved, Split, prepared, solve_with_feedback
+
+INPUTS = ("gram", "fisher", "mean")
 
 
 @dataclass(frozen=True)
 class YAQA(Rounding):
     """Dampings in units of each factor's mean diagonal. Factors without an output side fall back to one side.
 
-    `input`: "gram" feeds the activations' second moment to the input side, "fisher" the Fisher's own. The Gram is known
-    from every token, the Fisher side from every sequence: with few sequences the Gram gave 7 % less KL (docs/log.md).
+    `input` is the input side: "gram", the activations' second moment; "fisher", the Fisher's own; or "mean", the mean of
+    both at unit mean diagonal. The Gram is the steadier estimate, the Fisher the right one; the mean beat either
+    (docs/log.md).
     """
 
-    damp: float = 0.01
-    damp_output: float = 0.5
-    input: str = "gram"
+    damp: float = 0.03
+    damp_output: float = 0.3
+    input: str = "mean"
 
     def __post_init__(self) -> None:
-        if self.input not in ("gram", "fisher"):
-            raise UsageError(f"YAQA(input={self.input!r}): choose gram or fisher")
+        if self.input not in INPUTS:
+            raise UsageError(f"YAQA(input={self.input!r}): choose one of {', '.join(INPUTS)}")
 
     def split(self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str) -> Split:
-        h_in = factors.gram if self.input == "gram" else factors.input
-        lower_in, used = prepared(h_in, padded[1], tile[1], self.damp, f"{name} (input side)")
+        lower_in, used = prepared(self.input_side(factors, name), padded[1], tile[1], self.damp, f"{name} (input side)")
         if factors.output is None:
             return Split(lower_in, None, used)
         lower_out, used_out = prepared(factors.output, padded[0], tile[0], self.damp_output, f"{name} (output side)")
         return Split(lower_in, lower_out, used, used_out)
+
+    def input_side(self, factors: Factors, name: str) -> Float[Tensor, "n n"]:
+        """The input side by `input`; the Gram where the factors hold nothing else."""
+        if self.input == "gram" or factors.fisher_input is None:
+            return factors.gram
+        if self.input == "fisher":
+            return factors.fisher_input
+        return (normalise(factors.gram, name) + normalise(factors.fisher_input, name)) / 2
 
     def solve(self, w: Tensor, factors: Factors | None, format: Format, name: str = "the matrix") -> Solved:
         return solve_with_feedback(self, w, factors, format, name)

@@ -1,0 +1,71 @@
+"""What both Fisher collections share: labels sampled from the model itself, the passes, and the absolute scale.
+
+Labels are drawn from the model's own softmax at every position (temperature 1), never taken from the text, so what is
+estimated is the true Fisher information: the Hessian of KL(original || light) at the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...base.events import Listener, track
+from ...base.seeds import seed_of
+from ...models import passes
+from .base import Factors, Sums
+from .gram import mean_gram
+
+
+@dataclass(frozen=True)
+class LabelSampler:
+    """Gradient of the summed cross-entropy against labels drawn from the softmax itself: p - onehot(label)."""
+
+    seed: int
+    sequences: list[int]
+
+    def __call__(self, logits: Float[Tensor, "batch seq vocab"]) -> Float[Tensor, "batch seq vocab"]:
+        gradient = torch.empty_like(logits)
+        for row, sequence in enumerate(self.sequences):
+            generator = torch.Generator().manual_seed(seed_of("labels", self.seed, sequence))
+            p = torch.softmax(logits[row].float(), -1)
+            labels = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
+            p.scatter_add_(1, labels, torch.full_like(labels, -1, dtype=p.dtype))
+            gradient[row] = p
+        return gradient
+
+
+def backpropagate(
+    model: nn.Module,
+    tokens: Tensor,
+    indices: Sequence[int],
+    sums: Sums,
+    listener: Listener,
+    *,
+    seed: int,
+    batch: int,
+    keep_graphs: bool,
+    observe: Callable[[list[int]], passes.Visitor],
+) -> None:
+    """Show the gradients of the sequences `indices` to `observe(indices of one batch)`, and count what was seen."""
+    keep_graphs = keep_graphs and all(p.dtype == torch.float32 for p in model.parameters())
+    steps = range(0, len(indices), batch)
+    for start in track(steps, "curvature", len(steps), listener):
+        chosen = list(indices[start : start + batch])
+        part = tokens[chosen]
+        passes.forward_backward(model, part, LabelSampler(seed, chosen), observe(chosen), keep_graphs)
+        sums.tokens += part.numel()
+        sums.sequences += len(part)
+
+
+def two_sided_factors(sums: Sums, name: str, count: int) -> Factors:
+    """Factors from sums over `count` samples, with c from matching traces: E||G||^2 a sequence / (tr H_O tr H_I)."""
+    h_in = sums.symmetric(f"input/{name}") / count
+    h_out = sums.symmetric(f"output/{name}") / count
+    h_in, h_out = h_in / h_out.shape[0], h_out / h_in.shape[0]
+    traces = float(h_in.diagonal().double().sum() * h_out.diagonal().double().sum())
+    scale = sums.numbers[f"squares/{name}"] / sums.sequences / traces if traces > 0 else 0.0
+    return Factors(mean_gram(sums, name), h_in, h_out, scale, sums.tokens, sums.sequences)
