@@ -47,6 +47,7 @@ FLOORS = {
     "serving": 9,
     "workflows": 10,
     "cli": 11,
+    "__main__": 12,
 }
 ROOF = "featherweight"
 ROOT = Path(__file__).parents[1]

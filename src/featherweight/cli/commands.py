@@ -65,7 +65,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
         try:
             typer.echo(installed("featherweight"))
         except PackageNotFoundError:
-            typer.echo("not installed")
+            typer.echo("from source, not installed")
         raise typer.Exit
 
 

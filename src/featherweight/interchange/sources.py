@@ -180,8 +180,14 @@ def _plain(folder: Path, dtype: torch.dtype | None) -> Any:
 
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
+        # Mismatches are listed in `info`, where they are refused by name; otherwise the error names no tensor.
         model, info = read(
-            folder, dtype=dtype or "auto", output_loading_info=True, local_files_only=True, trust_remote_code=False
+            folder,
+            dtype=dtype or "auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            trust_remote_code=False,
         )
     except FeatherweightError:
         raise

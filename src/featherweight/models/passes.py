@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..base.errors import BadInput
 from .structure import blocks
 
 # Called with (name, module, input (batch, seq, n), gradient of the output (batch, seq, m) or None in forward passes).
@@ -57,6 +58,7 @@ def watching(name: str, block: nn.Module, visit: Visitor, backward: bool) -> Ite
     def hook(layer_name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             x = args[0].detach()
+            _require_finite(x, layer_name)
             if not backward:
                 visit(layer_name, module, x, None)  # type: ignore[arg-type]
             else:
@@ -74,6 +76,12 @@ def watching(name: str, block: nn.Module, visit: Visitor, backward: bool) -> Ite
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _require_finite(x: Tensor, name: str) -> None:
+    # The largest magnitude is not finite when any number is not, and takes no copy.
+    if not bool(torch.isfinite(torch.linalg.vector_norm(x, float("inf")))):
+        raise BadInput(f"{name}: its inputs are not finite on the calibration text; the model or its dtype overflows")
 
 
 def forward(model: nn.Module, tokens: Int[Tensor, "batch seq"], visit: Visitor) -> None:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ...base.errors import BadInput
 from ...base.events import Listener, track
 from ...base.seeds import seed_of
 from ...models import passes
@@ -28,6 +29,10 @@ class LabelSampler:
     sequences: list[int]
 
     def __call__(self, logits: Float[Tensor, "batch seq vocab"]) -> Float[Tensor, "batch seq vocab"]:
+        if not bool(torch.isfinite(logits).all()):
+            raise BadInput(
+                "the model's logits are not finite on the calibration text; the model or its dtype overflows"
+            )
         gradient = torch.empty_like(logits)
         for row, sequence in enumerate(self.sequences):
             generator = torch.Generator().manual_seed(seed_of("labels", self.seed, sequence))

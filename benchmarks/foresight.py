@@ -1,0 +1,77 @@
+"""Does `fw plan` foresee memory, disk and time? Each is predicted, then measured on a whole run of the same recipe.
+
+Memory is the peak resident size of the process, disk the largest size of OUT.partial/ (sampled), time the wall clock from
+start to exit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from common import Report, main, parser
+
+MODEL = "SmolLM2-135M-Instruct"
+BOUND = 0.25
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    report = Report(f"plan against measurement, preset {arguments.preset}", seeds=arguments.seeds, file=arguments.json)
+    presets = [arguments.preset] if arguments.quick else ["fast", "balanced"]
+    for preset in presets:
+        with tempfile.TemporaryDirectory(prefix="featherweight-foresight-") as work:
+            recipe = [MODEL, "--preset", preset, "--bits", "3" if preset == "fast" else "2"]
+            plan = planned(recipe)
+            found = measured([*recipe, "--out", str(Path(work) / "out")], Path(work) / "out.partial")
+        for what, unit in (("memory", 1e9), ("disk", 1e9), ("seconds", 1)):
+            value, truth = plan[what] / unit, found[what] / unit
+            report.add(preset=preset, what=what, planned=value, measured=truth, ratio=value / truth)
+            report.check(f"{preset}: planned / measured {what}", value / truth, at_least=1 - BOUND, at_most=1 + BOUND)
+    return report
+
+
+def planned(recipe: list[str]) -> dict[str, float]:
+    """What `fw plan --json` says."""
+    text = subprocess.run([*FW, "plan", *recipe, "--json"], check=True, capture_output=True, text=True).stdout
+    found = json.loads(text[text.index("{\n") :])
+    return {"memory": found["peak_memory_bytes"], "disk": found["disk_bytes"], "seconds": found["seconds"]}
+
+
+def measured(recipe: list[str], partial: Path) -> dict[str, float]:
+    """One run of `fw quantize`, watched."""
+    start = time.monotonic()
+    process = subprocess.Popen([*FW, "quantize", *recipe], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    disk = memory = 0.0
+    while True:
+        finished, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if finished:
+            break
+        disk = max(disk, size_of(partial))
+        time.sleep(0.1)
+    if os.waitstatus_to_exitcode(status) != 0:
+        sys.exit(f"fw quantize {' '.join(recipe)} failed")
+    memory = usage.ru_maxrss * 1024
+    return {"memory": memory, "disk": disk, "seconds": time.monotonic() - start}
+
+
+def size_of(folder: Path) -> float:
+    """Bytes of all files, of those that do not vanish while they are counted."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total
+
+
+FW = [sys.executable, "-m", "featherweight"]
+
+if __name__ == "__main__":
+    main(run, parser(__doc__))
