@@ -154,7 +154,7 @@ class Bench:
         return factors.one_sided() if verdict is not None and not verdict["two_sided"] else factors
 
 
-def arms(quick: bool, seeds: list[int]) -> list[Arm]:
+def arms(quick: bool, seeds: list[int], fisher_b: bool = False) -> list[Arm]:
     found: list[Arm] = []
     calibrations = ("in-domain", "shipped")
     for seed in seeds:
@@ -173,7 +173,7 @@ def arms(quick: bool, seeds: list[int]) -> list[Arm]:
         found.append(Arm("LDLQ", LDLQ(), 3, seeds[0], "shipped", None, scalar))
         for bits in (2, 3):
             found.append(replace(base, bits=bits, calibration="in-domain", output="full"))
-        for seed in seeds:
+        for seed in seeds if fisher_b else []:
             found.append(Arm("YAQA, FisherB", FISHER_B_ROUNDING, 2, seed, "in-domain", curvature=FisherB()))
     return found
 
@@ -186,7 +186,7 @@ def run(arguments: argparse.Namespace) -> Report:
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, windows, 16 if arguments.quick else None)
     report.facts = {"model": MODEL, "windows": windows, "length": 1024, "blocks": len(structure.blocks(bench.model))}
-    for arm in arms(arguments.quick, arguments.seeds):
+    for arm in arms(arguments.quick, arguments.seeds, arguments.fisher_b):
         if arm.key() in earlier:
             report.rows.append(earlier[arm.key()])
             continue
@@ -253,5 +253,6 @@ def _earlier(file: Path | None) -> Mapping[str, dict[str, Any]]:
 if __name__ == "__main__":
     made = parser(__doc__)
     made.set_defaults(seeds=[0, 1, 2])
+    made.add_argument("--fisher-b", action="store_true", help="also curvature from FisherB, in-domain at 2 bits")
     made.add_argument("--folder", type=Path, help="where teacher logits and curvature are kept between runs")
     main(run, made)
