@@ -304,7 +304,11 @@ class CompressedEmbedding(_Compressed):
         return new.train(embedding.training)
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
-        rows = nn.functional.embedding(ids, self.dense(self.weight.dtype))
+        if self._kept is None:
+            found = self.format.unpack_rows(self.qweight(), ids.flatten().long()).to(self.weight.dtype)
+            rows = found.view(*ids.shape, self.embedding_dim)
+        else:
+            rows = nn.functional.embedding(ids, self.dense(self.weight.dtype))
         if self.scale_of_rows is None:
             return rows
         # Rounded to the rows' dtype first, as the models do.

@@ -45,6 +45,10 @@ def test_contract(format: Format, shape: tuple[int, int]) -> None:
     dense = packed.dense()
     assert dense.shape == shape and dense.dtype == torch.float32
     assert torch.isfinite(dense).all()
+    rows = torch.tensor([shape[0] - 1, 0, 3, 3])
+    assert torch.equal(format.unpack_rows(packed, rows), dense[rows])
+    with pytest.raises(IndexError):
+        format.unpack_rows(packed, torch.tensor([shape[0]]))
     padded = torch.nn.functional.pad(w, (0, format.padded(shape)[1] - shape[1], 0, format.padded(shape)[0] - shape[0]))
     params = format.fit(padded)
     b_o, b_i = format.tile

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ...base.bits import Bits
@@ -76,6 +76,10 @@ class Format(ABC):
     @abstractmethod
     def unpack(self, weight: QWeight) -> Float[Tensor, "rows columns"]:
         """The represented numbers, float32, unpadded; `unpack(pack(codes))` equals `snap`'s values exactly."""
+
+    def unpack_rows(self, weight: QWeight, rows: Int64[Tensor, " count"]) -> Float[Tensor, "count columns"]:
+        """`unpack(weight)[rows]`, for a look-up in a table; formats that can decode a row alone do only that."""
+        return self.unpack(weight)[rows]
 
     @abstractmethod
     def stored(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

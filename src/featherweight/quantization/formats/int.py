@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ...base.bits import Bits
@@ -126,8 +126,16 @@ class Int(Format):
         return QWeight(self, shape, tensors)
 
     def unpack(self, weight: QWeight) -> Float[Tensor, "rows columns"]:
+        return self._decode(weight, None)[: weight.shape[0], : weight.shape[1]]
+
+    def unpack_rows(self, weight: QWeight, rows: Int64[Tensor, " count"]) -> Float[Tensor, "count columns"]:
+        if rows.numel() and int(rows.max()) >= weight.shape[0]:
+            raise IndexError(f"row {int(rows.max())} of a matrix of {weight.shape[0]} rows")
+        return self._decode(weight, rows)[:, : weight.shape[1]]
+
+    def _decode(self, weight: QWeight, indices: Tensor | None) -> Tensor:
         rows, columns = self.padded(weight.shape)
-        dense = matmul.int_dense(
+        return matmul.int_dense(
             weight.tensors["codes"],
             rows,
             columns,
@@ -135,8 +143,8 @@ class Int(Format):
             self.group or columns,
             weight.tensors["scale"],
             weight.tensors.get("zero"),
+            indices=indices,
         )
-        return dense[: weight.shape[0], : weight.shape[1]]
 
     def stored(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         rows, columns = self.padded(shape)
