@@ -18,6 +18,7 @@ import torch
 import featherweight
 from featherweight.base.errors import BadInput, FeatherweightError, PreflightRefused, UsageError
 from featherweight.interchange import sources
+from featherweight.quantization.curvature import FisherA
 from featherweight.quantization.layers import compressed
 from featherweight.workflows.plan_folder import plan_folder
 from featherweight.workflows.quantize_folder import quantize_folder
@@ -113,6 +114,28 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(folder: Path, tmp_pat
     assert kills == 3
     resumed = quantize_folder(str(folder), tmp_path / "killed", SMALL, evaluate=False)
     assert weights_of(resumed) == weights_of(straight)
+
+
+def test_kept_curvature_serves_other_bits_and_changes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = {**SMALL, "bits": 3}
+    straight = quantize_folder(str(folder), tmp_path / "straight", three, evaluate=False)
+    quantize_folder(str(folder), tmp_path / "two", SMALL, evaluate=False, keep_curvature=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+
+    def never(*given: Any, **named: Any) -> None:
+        raise AssertionError("collected again")
+
+    monkeypatch.setattr(FisherA, "accumulate", never)
+    reused = quantize_folder(str(folder), tmp_path / "three", three, evaluate=False, keep_curvature=tmp_path / "kept")
+    assert weights_of(reused) == weights_of(straight)
+    other = {**three, "calibration": {"count": 9, "length": 32}}
+    with pytest.raises(AssertionError, match="collected again"):
+        quantize_folder(str(folder), tmp_path / "other", other, evaluate=False, keep_curvature=tmp_path / "kept")
+    kept.write_bytes(kept.read_bytes()[:1000])
+    with pytest.raises(BadInput, match="not a readable curvature collection"):
+        quantize_folder(str(folder), tmp_path / "broken", three, evaluate=False, keep_curvature=tmp_path / "kept")
 
 
 def test_a_changed_recipe_is_refused_and_fresh_starts_over(folder: Path, tmp_path: Path) -> None:

@@ -82,6 +82,10 @@ def quantize(
     max_disk: MaxDisk = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an unfinished run instead of resuming it.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")] = False,
+    keep_curvature: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps collected curvature for other runs on this model.", show_default=False),
+    ] = None,
     evaluate: Annotated[
         bool | None,
         typer.Option("--evaluate/--no-evaluate", help="Measure what it cost (the default).", show_default=False),
@@ -111,6 +115,7 @@ def quantize(
             overwrite=overwrite,
             max_ram_gb=max_ram,
             max_disk_gb=max_disk,
+            keep_curvature=keep_curvature,
             evaluate=bool(measure),
             ask=question,
             listener=listener,

@@ -6,6 +6,7 @@ same bytes at the end. The held-out sequences come from the same calibration dra
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..base.errors import BadInput
 from ..base.events import Event, Listener
+from ..base.files import write_atomic
 from ..base.machine import total_memory_bytes
 from ..base.run_folder import RunFolder
 from ..data import calibration, calibration_from_files
@@ -56,8 +59,13 @@ def calibration_of(job: Job, tokenizer: Any) -> tuple[Tensor, Tensor, dict[str, 
     return found.tokens[: wanted["count"]], found.tokens[wanted["count"] :], found.fingerprint
 
 
-def collect(job: Job, run: RunFolder, listener: Listener) -> tuple[storage.Snapshot | None, dict[str, Any]]:
-    """The finished collection (None when the recipe needs none) and what was learnt: calibration, gate, seconds."""
+def collect(
+    job: Job, run: RunFolder, listener: Listener, keep: Path | None = None
+) -> tuple[storage.Snapshot | None, dict[str, Any]]:
+    """The finished collection (None when the recipe needs none) and what was learnt: calibration, gate, seconds.
+
+    In the folder `keep` a collection from the same weights, method and text is looked for, and otherwise left.
+    """
     method = job.recipe.curvature
     if method is None:
         return None, {"calibration": {}, "gate": {}, "seconds": {}}
@@ -67,6 +75,9 @@ def collect(job: Job, run: RunFolder, listener: Listener) -> tuple[storage.Snaps
         return storage.Snapshot(run.folder / done["path"]), done
     model, tokenizer = load_for_passes(job.source, job.num_parameters)
     tokens, held_out, about = calibration_of(job, tokenizer)
+    kept = None if keep is None else keep / f"curvature-{job.collection_fingerprint()[:16]}.safetensors"
+    if kept is not None and kept.exists():
+        _adopt(job, run, kept, fingerprint, len(tokens))
     sums, seconds, path = _newest(run, fingerprint, len(tokens))
     start = time.monotonic()
     while sums.sequences < len(tokens):
@@ -75,12 +86,15 @@ def collect(job: Job, run: RunFolder, listener: Listener) -> tuple[storage.Snaps
         method.accumulate(model, tokens, indices, sums, _whole(listener, begin, len(tokens), start))
         spent = seconds + time.monotonic() - start
         older, path = path, run.work / f"curvature-{sums.sequences:06d}.safetensors"
-        storage.save(sums, path)
+        storage.save(sums, path, job.collection_fingerprint())
         run.finish_unit(f"curvature/{sums.sequences:06d}", fingerprint, path, {"seconds": spent})
         if older is not None:
             older.unlink(missing_ok=True)
     seconds += time.monotonic() - start
     assert path is not None
+    if kept is not None and not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept, lambda temporary: shutil.copyfile(path, temporary))
     snapshot = storage.Snapshot(path)
     start = time.monotonic()
     verdicts: dict[str, Any] = {}
@@ -102,6 +116,16 @@ def collect(job: Job, run: RunFolder, listener: Listener) -> tuple[storage.Snaps
     }
     run.finish_unit("curvature", fingerprint, None, record)
     return snapshot, record
+
+
+def _adopt(job: Job, run: RunFolder, kept: Path, fingerprint: str, total: int) -> None:
+    """Put a kept collection where a finished one of this run would lie."""
+    found = storage.Snapshot(kept)
+    if found.fingerprint != job.collection_fingerprint() or found.sequences != total:
+        raise BadInput(f"{kept} holds another collection than its name says; delete it to collect again")
+    path = run.work / f"curvature-{total:06d}.safetensors"
+    write_atomic(path, lambda temporary: shutil.copyfile(kept, temporary))
+    run.finish_unit(f"curvature/{total:06d}", fingerprint, path, {"seconds": 0.0})
 
 
 def _newest(run: RunFolder, fingerprint: str, total: int) -> tuple[Sums, float, Path | None]:

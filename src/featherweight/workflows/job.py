@@ -20,6 +20,7 @@ from torch import nn
 from ..base.bits import Bits
 from ..base.errors import BadInput, UsageError
 from ..base.events import Listener, silent
+from ..base.files import sha256
 from ..interchange import sources
 from ..interchange.description import Layer
 from ..models import structure
@@ -70,10 +71,17 @@ class Job:
 
     def fingerprint(self) -> str:
         """Of recipe (without what only the evaluation uses) and source weights: what a finished layer depends on."""
-        kept = {k: v for k, v in self.settings.items() if k not in ("evaluation", "model")}
+        return self._hash({k: v for k, v in self.settings.items() if k not in ("evaluation", "model")})
+
+    def collection_fingerprint(self) -> str:
+        """Of what curvature depends on: source weights, method, and text (the gate's text is drawn with it)."""
+        calibration = self.settings["calibration"]
+        texts = [sha256(Path(f)) for f in (calibration or {}).get("files", ())]
+        return self._hash([self.settings["curvature"], calibration, self.settings["gate"], texts])
+
+    def _hash(self, what: Any) -> str:
         files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in self.source.glob("*.safetensors"))
-        text = json.dumps([kept, files], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(json.dumps([what, files], sort_keys=True).encode()).hexdigest()
 
     def layers(self) -> dict[str, Layer]:
         """What config.json will say of each matrix."""

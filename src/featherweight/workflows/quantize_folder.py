@@ -34,6 +34,7 @@ def quantize_folder(
     overwrite: bool = False,
     max_ram_gb: float | None = None,
     max_disk_gb: float | None = None,
+    keep_curvature: Path | None = None,
     evaluate: bool = True,
     ask: str | None = None,
     listener: Listener = silent,
@@ -41,7 +42,8 @@ def quantize_folder(
     """Returns `out`. A finished `out` of the very same recipe is returned as it is.
 
     Raises UsageError and BadInput before the work for what can be known, PreflightRefused when memory or disk do not
-    suffice; whatever was finished stays in OUT.partial/.
+    suffice; whatever was finished stays in OUT.partial/. `keep_curvature`: a folder where collections are left for, and
+    taken from, other runs on the same weights and text (other bits, formats, rounding).
     """
     out = Path(out)
     job = Job.of(model, settings, listener)
@@ -51,7 +53,7 @@ def quantize_folder(
     check_fits(job, out, max_ram_gb, max_disk_gb)
     with RunFolder(out, recipe, fresh=fresh, overwrite=overwrite) as run:
         both = _both(listener, run.listener)
-        snapshot, learnt = curvature_stage.collect(job, run, both)
+        snapshot, learnt = curvature_stage.collect(job, run, both, keep_curvature)
         start = time.monotonic()
         records = list(solve(job, run, snapshot, learnt["gate"], both))
         seconds = {**learnt["seconds"], "layers": sum(r["seconds"] for r in records)}
