@@ -50,7 +50,7 @@ def test_places(name, expected):
 def test_the_verdict_says_what_is_known(sample):
     sentence = reading.verdict(sample).replace("\u00a0", " ")
     assert sentence.startswith(
-        "SmolLM2-135M-Instruct now takes 68.7 MB instead of 269.1 MB: its most likely next token"
+        "SmolLM2-135M-Instruct now takes 68.7 MB instead of 269.1 MB (16 bits a weight): its most likely next "
     )
     assert sentence.endswith("goes from 19.87 to 21.93.") and "95 % interval 0.0896 to 0.0993" in sentence
     del sample["quality"]["kl"], sample["quality"]["top1"]

@@ -42,18 +42,22 @@ def results_table(results: Mapping[str, Any]) -> Table:
     for header in ("", "original", "light"):
         table.add_column(header, justify="left" if not header else "right")
     text = quality.get("text") or {}
-    where = f" on {text['name']}" if text.get("name") else ""
     rows = [
         ("weight files", megabytes(model.get("source_file_bytes")), megabytes(size.get("file_bytes"))),
-        ("bits per weight, whole file", number(model.get("source_bits"), 2), number(size.get("bpw_file"), 3)),
-        ("  quantized layers, with scales", "", number(size.get("bpw_layers"), 3)),
-        ("  quantized layers, codes only", "", number(size.get("bpw_codes"), 3)),
-        (f"perplexity{where}", interval(_perplexity(quality, "original")), interval(_perplexity(quality, "light"))),
+        ("bpw_file, everything", number(model.get("source_bits"), 2), number(size.get("bpw_file"), 3)),
+        ("bpw_layers, with scales", "", number(size.get("bpw_layers"), 3)),
+        ("bpw_codes, codes only", "", number(size.get("bpw_codes"), 3)),
+        ("bpw_codes, without tables", "", number(size.get("bpw_codes_blocks"), 3)),
+        (
+            f"perplexity, {text['name']}" if text.get("name") else "perplexity",
+            interval(_perplexity(quality, "original")),
+            interval(_perplexity(quality, "light")),
+        ),
         ("KL from the original, nats", number(quality.get("kl_self"), 4), interval(quality.get("kl"), 4)),
         ("same most likely next token", "100 %", interval(quality.get("top1"), 1, scale=100, unit=" %")),
     ]
     if not quality:
-        rows = rows[:4]
+        rows = rows[:5]
     for row in rows:
         table.add_row(*row)
     return table

@@ -189,6 +189,8 @@ def verdict(results: Mapping[str, Any]) -> str:
     gained = f"{name} now takes {figures.size(after)}" if figures.is_number(after) else f"{name} was compressed"
     if figures.is_number(after) and figures.is_number(before):
         gained += f" instead of {figures.size(before)}"
+        if figures.is_number(bits := model.get("source_bits")):
+            gained += f" ({figures.number(bits, 2)} bits a weight)"
     costs = []
     if (agreement := figures.mean(quality.get("top1"))) is not None:
         costs.append(f"its most likely next token is the original's {figures.percent(agreement)} of the time")
