@@ -155,7 +155,9 @@ class RunFolder:
                     "Use the earlier values to resume, or --fresh to start over"
                 )
         else:
-            made_with = {"machine": describe(), "versions": versions()}
+            # Without how busy the machine was: two runs of one recipe leave equal files.
+            machine = {key: value for key, value in describe().items() if key != "load_average"}
+            made_with = {"machine": machine, "versions": versions()}
             write_atomic(path, _yaml({**self.recipe, MADE_WITH: made_with}))
 
 
