@@ -39,7 +39,7 @@ def compare(report: Report, arguments: argparse.Namespace, seed: int, work: Path
     report.add(seed=seed, run="straight", seconds=seconds, killed=0, done="")
     chance = random.Random(seed)
     # A resumed run starts up again; what is left of the run shrinks by what each one finished.
-    share = seconds / (KILLS + 1)
+    share = seconds / (KILLS + 2)
     kills = 0
     for index in range(KILLS):
         wait = share * (0.5 + chance.random()) + (0 if index == 0 else START_UP_SECONDS)
@@ -60,7 +60,7 @@ def compare(report: Report, arguments: argparse.Namespace, seed: int, work: Path
         shutil.rmtree(folder)
 
 
-START_UP_SECONDS = 6.0
+START_UP_SECONDS = 3.0
 
 
 def start(arguments: argparse.Namespace, out: Path, kill_after: float | None = None) -> tuple[float, str | None]:
