@@ -17,6 +17,8 @@ MODEL  ?= SmolLM2-135M-Instruct
 BITS   ?= 3
 PRESET ?= fast
 OUT    ?= out/$(notdir $(MODEL))-$(BITS)bit-$(PRESET)
+# More flags of 'fw quantize', e.g. FLAGS="--keep-curvature out/curvature".
+FLAGS  ?=
 ASK    ?= Why is the sky blue? Answer in two sentences.
 
 BIN    := $(VENV)/bin
@@ -27,7 +29,7 @@ SOURCE := $(shell find src native CMakeLists.txt -type f ! -name '*.py[co]' ! -n
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.package
-	@$(BIN)/featherweight quantize $(MODEL) --bits $(BITS) --preset $(PRESET) --out $(OUT) --ask "$(ASK)"
+	@$(BIN)/featherweight quantize $(MODEL) --bits $(BITS) --preset $(PRESET) --out $(OUT) --ask "$(ASK)" $(FLAGS)
 
 test: $(VENV)/.package
 	@$(BIN)/python -m pytest $(TESTS)
