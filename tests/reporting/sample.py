@@ -153,7 +153,7 @@ def _layer(rng: random.Random, block: int, name: str, bits: int) -> dict[str, An
         "error_weighted": weighted,
         "predicted_kl": weighted * 0.02 * rng.uniform(0.5, 1.5),
         "kl_block": None if block in (17, 21) else 0.0031 * (7.0 if block == 0 else 1.0) * (1 + 0.4 * math.sin(block)),
-        "gate": "two-sided",
+        "gate": 0.8412,
         "seconds": round(rows * columns / 2.1e6, 4),
         "fallbacks": [],
     }
@@ -161,7 +161,7 @@ def _layer(rng: random.Random, block: int, name: str, bits: int) -> dict[str, An
 
 def _gate(layers: list[dict[str, Any]]) -> None:
     first = next(layer for layer in layers if layer["name"].endswith("0.mlp.down_proj"))
-    first |= {"gate": "one-sided", "output_damping": None, "fallbacks": ["output side left out"]}
+    first |= {"gate": 1.07, "output_damping": None, "fallbacks": ["output side left out"]}
 
 
 def _table() -> dict[str, Any]:

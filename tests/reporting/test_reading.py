@@ -67,6 +67,6 @@ def test_formats_and_bits(sample):
 
 
 def test_how_a_layer_was_solved(sample):
-    assert reading.solved_by(sample["layers"][0]) == "YAQA, two-sided, damping 0.01/0.5"
-    assert reading.solved_by(sample["layers"][6]) == "YAQA, one-sided, damping 0.01, output side left out"
+    assert reading.solved_by(sample["layers"][0]) == "YAQA, gate 0.841, damping 0.01/0.5"
+    assert reading.solved_by(sample["layers"][6]) == "YAQA, gate 1.07, damping 0.01, output side left out"
     assert reading.solved_by({}) == "–"

@@ -163,9 +163,14 @@ def _move_tables(spent: dict[str, float], layers: list[Mapping[str, Any]]) -> No
 
 
 def solved_by(layer: Mapping[str, Any]) -> str:
-    """How a layer was solved, in a line: "YAQA, two-sided, damping 0.01/0.5, output side left out"."""
+    """How a layer was solved, in a line: "YAQA, gate 0.841, damping 0.03/0.3".
+
+    Two dampings are two sides; the gate is the expected loss of both over that of one.
+    """
     # The rounding's own arguments are in the recipe; what damping was really used follows.
-    parts = [str(layer[key]).partition("(")[0] for key in ("rounding", "gate") if layer.get(key) is not None]
+    parts = [str(layer["rounding"]).partition("(")[0]] if layer.get("rounding") is not None else []
+    if figures.is_number(layer.get("gate")):
+        parts.append(f"gate {figures.number(layer['gate'])}")
     damping = [f"{layer[k]:g}" for k in ("damping", "output_damping") if figures.is_number(layer.get(k))]
     if damping:
         parts.append(f"damping {'/'.join(damping)}")
