@@ -1,0 +1,40 @@
+"""Every family quantized in memory, saved and loaded: the logits are those from before saving, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+import featherweight as fw
+
+
+@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3, tiny.gemma3, tiny.odd])
+@pytest.mark.parametrize("transform", [None, fw.Hadamard(), fw.Hadamard(output="full")])
+def test_the_same_logits_after_loading(
+    make: Callable[[], tuple[Any, Any]], transform: fw.Hadamard | None, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    import featherweight.interchange.hf  # noqa: F401 (registers the format)
+
+    model, tokenizer = make()
+    tokens = torch.randint(3, 300, (8, 24), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        original = model(tokens).logits
+    factors = fw.FisherA().collect(model, tokens)
+    plan = fw.Plan({"*embed*": fw.Int(bits=8), "lm_head": fw.Int(bits=8), "*": fw.Trellis(bits=2)})
+    fw.quantize(model, fw.YAQA(), plan, factors, transform=transform)
+    with torch.no_grad():
+        before = model(tokens).logits
+    assert not torch.equal(before, original)
+    fw.save(model, tmp_path / "light", tokenizer)
+    loaded, _ = fw.load(tmp_path / "light")
+    through = AutoModelForCausalLM.from_pretrained(tmp_path / "light", dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, before)
+        assert torch.equal(through(tokens).logits, before)
