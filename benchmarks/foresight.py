@@ -19,6 +19,7 @@ from common import Report, main, parser
 
 MODEL = "SmolLM2-135M-Instruct"
 BOUND = 0.25
+FW = [sys.executable, "-m", "featherweight"]
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> Report:
 def planned(recipe: list[str]) -> dict[str, float]:
     """What `fw plan --json` says."""
     text = subprocess.run([*FW, "plan", *recipe, "--json"], check=True, capture_output=True, text=True).stdout
-    found = json.loads(text[text.index("{\n") :])
+    found = json.loads(text)
     return {"memory": found["peak_memory_bytes"], "disk": found["disk_bytes"], "seconds": found["seconds"]}
 
 
@@ -47,7 +48,7 @@ def measured(recipe: list[str], partial: Path) -> dict[str, float]:
     """One run of `fw quantize`, watched."""
     start = time.monotonic()
     process = subprocess.Popen([*FW, "quantize", *recipe], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    disk = memory = 0.0
+    disk = 0.0
     while True:
         finished, status, usage = os.wait4(process.pid, os.WNOHANG)
         if finished:
@@ -56,8 +57,7 @@ def measured(recipe: list[str], partial: Path) -> dict[str, float]:
         time.sleep(0.1)
     if os.waitstatus_to_exitcode(status) != 0:
         sys.exit(f"fw quantize {' '.join(recipe)} failed")
-    memory = usage.ru_maxrss * 1024
-    return {"memory": memory, "disk": disk, "seconds": time.monotonic() - start}
+    return {"memory": usage.ru_maxrss * 1024, "disk": disk, "seconds": time.monotonic() - start}
 
 
 def size_of(folder: Path) -> float:
@@ -70,8 +70,6 @@ def size_of(folder: Path) -> float:
             continue
     return total
 
-
-FW = [sys.executable, "-m", "featherweight"]
 
 if __name__ == "__main__":
     main(run, parser(__doc__))

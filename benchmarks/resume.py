@@ -8,7 +8,7 @@ hold times and are left out.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import json
 import random
 import shutil
 import signal
@@ -20,8 +20,11 @@ from pathlib import Path
 
 from common import Report, main, parser
 
+from featherweight.base.files import sha256
+
 MODEL = "SmolLM2-135M-Instruct"
 KILLS = 5
+START_UP_SECONDS = 3.0
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -60,9 +63,6 @@ def compare(report: Report, arguments: argparse.Namespace, seed: int, work: Path
         shutil.rmtree(folder)
 
 
-START_UP_SECONDS = 3.0
-
-
 def start(arguments: argparse.Namespace, out: Path, kill_after: float | None = None) -> tuple[float, str | None]:
     """Run to the end, or to the kill; seconds, and the newest event before a kill (None when it ended before)."""
     bits = "3" if arguments.preset == "fast" else "2"
@@ -88,8 +88,6 @@ def start(arguments: argparse.Namespace, out: Path, kill_after: float | None = N
 
 def last_event(log: Path) -> str:
     """Stage and step of the newest progress line."""
-    import json
-
     for line in reversed(log.read_text().splitlines()):
         if line.startswith("{"):
             event = json.loads(line)
@@ -101,7 +99,7 @@ def last_event(log: Path) -> str:
 def fingerprints(folder: Path) -> dict[str, str]:
     """SHA-256 of weights, config and recipe."""
     files = [folder / "config.json", folder / "run.yaml", *sorted(folder.glob("*.safetensors"))]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.name: sha256(file) for file in files}
 
 
 if __name__ == "__main__":

@@ -75,9 +75,10 @@ def collect(
         return storage.Snapshot(run.folder / done["path"]), done
     model, tokenizer = load_for_passes(job.source, job.num_parameters)
     tokens, held_out, about = calibration_of(job, tokenizer)
-    kept = None if keep is None else keep / f"curvature-{job.collection_fingerprint()[:16]}.safetensors"
+    own = job.collection_fingerprint()
+    kept = None if keep is None else keep / f"curvature-{own[:16]}.safetensors"
     if kept is not None and kept.exists():
-        _adopt(job, run, kept, fingerprint, len(tokens))
+        _adopt(own, run, kept, fingerprint, len(tokens))
     sums, seconds, path = _newest(run, fingerprint, len(tokens))
     start = time.monotonic()
     while sums.sequences < len(tokens):
@@ -86,7 +87,7 @@ def collect(
         method.accumulate(model, tokens, indices, sums, _whole(listener, begin, len(tokens), start))
         spent = seconds + time.monotonic() - start
         older, path = path, run.work / f"curvature-{sums.sequences:06d}.safetensors"
-        storage.save(sums, path, job.collection_fingerprint())
+        storage.save(sums, path, own)
         run.finish_unit(f"curvature/{sums.sequences:06d}", fingerprint, path, {"seconds": spent})
         if older is not None:
             older.unlink(missing_ok=True)
@@ -118,10 +119,10 @@ def collect(
     return snapshot, record
 
 
-def _adopt(job: Job, run: RunFolder, kept: Path, fingerprint: str, total: int) -> None:
+def _adopt(own: str, run: RunFolder, kept: Path, fingerprint: str, total: int) -> None:
     """Put a kept collection where a finished one of this run would lie."""
     found = storage.Snapshot(kept)
-    if found.fingerprint != job.collection_fingerprint() or found.sequences != total:
+    if found.fingerprint != own or found.sequences != total:
         raise BadInput(f"{kept} holds another collection than its name says; delete it to collect again")
     path = run.work / f"curvature-{total:06d}.safetensors"
     write_atomic(path, lambda temporary: shutil.copyfile(kept, temporary))

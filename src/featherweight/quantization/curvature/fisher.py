@@ -6,8 +6,10 @@ estimated is the true Fisher information: the Hessian of KL(original || light) a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -17,7 +19,7 @@ from ...base.errors import BadInput
 from ...base.events import Listener, track
 from ...base.seeds import seed_of
 from ...models import passes
-from .base import Factors, Sums
+from .base import Curvature, Factors, Sums
 from .gram import mean_gram
 
 
@@ -43,27 +45,31 @@ class LabelSampler:
         return gradient
 
 
-def backpropagate(
-    model: nn.Module,
-    tokens: Tensor,
-    indices: Sequence[int],
-    sums: Sums,
-    listener: Listener,
-    *,
-    seed: int,
-    batch: int,
-    keep_graphs: bool,
-    observe: Callable[[list[int]], passes.Visitor],
-) -> None:
-    """Show the gradients of the sequences `indices` to `observe(indices of one batch)`, and count what was seen."""
-    keep_graphs = keep_graphs and all(p.dtype == torch.float32 for p in model.parameters())
-    steps = range(0, len(indices), batch)
-    for start in track(steps, "curvature", len(steps), listener):
-        chosen = list(indices[start : start + batch])
-        part = tokens[chosen]
-        passes.forward_backward(model, part, LabelSampler(seed, chosen), observe(chosen), keep_graphs)
-        sums.tokens += part.numel()
-        sums.sequences += len(part)
+@dataclass(frozen=True)
+class Fisher(Curvature):
+    """Abstract: `seed` draws the labels, one generator a sequence (so sharding changes nothing); `batch` sequences a pass."""
+
+    two_sided: ClassVar[bool] = True
+    seed: int = 0
+    batch: int = 4
+    keep_graphs: bool = True
+
+    @abstractmethod
+    def observer(self, sums: Sums) -> Callable[[list[int]], passes.Visitor]:
+        """What adds the gradients of one batch to `sums`, given the indices of its sequences."""
+
+    def accumulate(
+        self, model: nn.Module, tokens: Tensor, indices: Sequence[int], sums: Sums, listener: Listener
+    ) -> None:
+        observe = self.observer(sums)
+        keep_graphs = self.keep_graphs and all(p.dtype == torch.float32 for p in model.parameters())
+        steps = range(0, len(indices), self.batch)
+        for start in track(steps, "curvature", len(steps), listener):
+            chosen = list(indices[start : start + self.batch])
+            part = tokens[chosen]
+            passes.forward_backward(model, part, LabelSampler(self.seed, chosen), observe(chosen), keep_graphs)
+            sums.tokens += part.numel()
+            sums.sequences += len(part)
 
 
 def two_sided_factors(sums: Sums, name: str, count: int) -> Factors:

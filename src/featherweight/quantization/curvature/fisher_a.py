@@ -13,43 +13,24 @@ T (m^2 + n^2) + T^2 (m + n) multiplications a sequence and layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ...base.events import Listener
-from .base import Curvature, Factors, Sums
-from .fisher import backpropagate, two_sided_factors
+from .base import Factors, Sums
+from .fisher import Fisher, two_sided_factors
 from .gram import InputObserver
 
 
 @dataclass(frozen=True)
-class FisherA(Curvature):
-    """`seed` draws the labels, one generator a sequence (so sharding changes nothing); `batch` sequences a pass."""
+class FisherA(Fisher):
+    """Every token is a sample; arguments as in `Fisher`."""
 
-    two_sided: ClassVar[bool] = True
-    seed: int = 0
-    batch: int = 4
-    keep_graphs: bool = True
-
-    def accumulate(
-        self, model: nn.Module, tokens: Tensor, indices: Sequence[int], sums: Sums, listener: Listener
-    ) -> None:
-        observer = TokenObserver(sums)
-        backpropagate(
-            model,
-            tokens,
-            indices,
-            sums,
-            listener,
-            seed=self.seed,
-            batch=self.batch,
-            keep_graphs=self.keep_graphs,
-            observe=lambda chosen: observer,
-        )
+    def observer(self, sums: Sums) -> Callable[[list[int]], TokenObserver]:
+        observe = TokenObserver(sums)
+        return lambda chosen: observe
 
     def factors(self, sums: Sums, name: str) -> Factors:
         return two_sided_factors(sums, name, sums.tokens)

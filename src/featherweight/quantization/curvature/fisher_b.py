@@ -13,51 +13,33 @@ forward again unless their graphs are kept), and the outer products, in one of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ...base.events import Listener
 from ...base.seeds import seed_of
-from .base import Curvature, Factors, Sums
-from .fisher import backpropagate, two_sided_factors
+from .base import Factors, Sums
+from .fisher import Fisher, two_sided_factors
 from .gram import InputObserver
 
 
 @dataclass(frozen=True)
-class FisherB(Curvature):
-    """`seed` draws labels and probes, one generator a sequence (so sharding changes nothing); `batch` sequences a pass."""
+class FisherB(Fisher):
+    """Every sequence is a sample; `seed` draws the probes too. Other arguments as in `Fisher`."""
 
-    two_sided: ClassVar[bool] = True
-    seed: int = 0
     probes: int | None = 32
-    batch: int = 4
-    keep_graphs: bool = True
 
-    def accumulate(
-        self, model: nn.Module, tokens: Tensor, indices: Sequence[int], sums: Sums, listener: Listener
-    ) -> None:
+    def observer(self, sums: Sums) -> Callable[[list[int]], GradientObserver]:
         observer = GradientObserver(sums)
 
         def observe(chosen: list[int]) -> GradientObserver:
             observer.probe = None if self.probes is None else Probe(self.seed, chosen, self.probes)
             return observer
 
-        backpropagate(
-            model,
-            tokens,
-            indices,
-            sums,
-            listener,
-            seed=self.seed,
-            batch=self.batch,
-            keep_graphs=self.keep_graphs,
-            observe=observe,
-        )
+        return observe
 
     def factors(self, sums: Sums, name: str) -> Factors:
         return two_sided_factors(sums, name, sums.sequences)
