@@ -4,8 +4,8 @@ W_r = V W U^T with U = H_n diag(S_I) and V = H_m diag(S_O) (or I); curvature fol
 loss is unchanged, and the layer computes y = V^T W_r U x. Signs come before the Hadamard (QuIP#, arXiv:2402.04396).
 
 Input side: full width, signs shared by the layers that read one tensor, so that it is rotated once. Output side: none by
-default. With a scale a row it measured better than a full-height rotation with one scale under LDLQ, equal under YAQA,
-and a decoder has nothing to undo; `output="block64"` and `"full"` are there to check that.
+default: with a scale a row it measured better than a full-height rotation under LDLQ, and a decoder has nothing to undo.
+Under YAQA the full height measured up to 7 % less KL (docs/log.md): `output="full"`, or `"block64"`, where that is worth it.
 Cost: n log2 n additions a row, plus n q for the odd factor q of n.
 """
 
