@@ -11,14 +11,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .conversation import Conversation, answer
     from .engine import Engine, Sequence
+    from .generation import Generation, Piece, Usage, generate
+    from .sampling import Choice, Sampler, Sampling
+    from .streaming import TextStream
+    from .text import Text
 
 _HOMES = {
+    "Choice": "sampling",
     "Conversation": "conversation",
     "Engine": "engine",
+    "Generation": "generation",
+    "Piece": "generation",
+    "Sampler": "sampling",
+    "Sampling": "sampling",
     "Sequence": "engine",
+    "Text": "text",
+    "TextStream": "streaming",
+    "Usage": "generation",
     "answer": "conversation",
+    "generate": "generation",
 }
-__all__ = ["Conversation", "Engine", "Sequence", "answer"]
+__all__ = [
+    "Choice",
+    "Conversation",
+    "Engine",
+    "Generation",
+    "Piece",
+    "Sampler",
+    "Sampling",
+    "Sequence",
+    "Text",
+    "TextStream",
+    "Usage",
+    "answer",
+    "generate",
+]
 
 
 def __getattr__(name: str) -> Any:
