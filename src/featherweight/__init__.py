@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .inference import Conversation, answer
     from .interchange import load, save
     from .quantization.curvature import FisherA, FisherB, Gram
-    from .quantization.formats import Int, Trellis
+    from .quantization.formats import Int, Ternary, Trellis
     from .quantization.pipeline import quantize
     from .quantization.plans import Plan
     from .quantization.rounding import LDLQ, YAQA, Nearest
@@ -50,6 +50,7 @@ _HOMES = {
     "Perplexity": "evaluation",
     "Plan": "quantization.plans",
     "PreflightRefused": "base.errors",
+    "Ternary": "quantization.formats",
     "Trellis": "quantization.formats",
     "UsageError": "base.errors",
     "YAQA": "quantization.rounding",

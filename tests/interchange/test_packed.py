@@ -17,7 +17,7 @@ from featherweight.base.errors import BadInput, UsageError
 from featherweight.interchange import packed
 from featherweight.interchange.description import Layer
 from featherweight.models.tensors import write_shard
-from featherweight.quantization.formats import Int, Trellis
+from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.layers import CompressedEmbedding, TiedHead, compressed, decoded
 
@@ -34,7 +34,7 @@ def logits(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("make", tiny.ALL, ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
     ("format", "output"),
-    [(Int(bits=4), "none"), (Int(bits=3, symmetric=False), "block64"), (Trellis(bits=2), "none")],
+    [(Int(bits=4), "none"), (Int(bits=3, symmetric=False), "block64"), (Trellis(bits=2), "none"), (Ternary(), "none")],
     ids=repr,
 )
 def test_every_family_comes_back_bit_for_bit(
@@ -188,6 +188,14 @@ def test_a_damaged_checkpoint_is_refused_by_name(
     tamper(small, edit)
     with pytest.raises(BadInput, match=message):
         packed.load(small)
+
+
+def test_codes_that_mean_nothing_are_refused(tmp_path: Path, compress: Run, tamper: Run) -> None:
+    packed.save(compress(tiny.llama()[0], Ternary(group=16)), tmp_path / "out")
+    packed.load(tmp_path / "out")
+    tamper(tmp_path / "out", lambda t: t[f"{Q}.codes"].fill_(255))
+    with pytest.raises(BadInput, match=f"{Q} holds code 3"):
+        packed.load(tmp_path / "out")
 
 
 def test_one_flipped_bit_is_found(small: Path) -> None:

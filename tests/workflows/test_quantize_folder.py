@@ -68,6 +68,17 @@ def test_every_family_comes_out_whole(family: str, tmp_path: Path) -> None:
     assert [p.name for p in report_folder(out)] == ["report.html", "README.md"]
 
 
+@pytest.mark.parametrize("format", ["Ternary()", "Ternary(group=16)"])
+def test_ternary_bodies_under_feedback(format: str, folder: Path, tmp_path: Path) -> None:
+    errors = {}
+    for method in ("LDLQ()", "Nearest()"):
+        settings = {**SMALL, "preset": "fast", "plan": {"*_proj": format}, "rounding": method}
+        out = quantize_folder(str(folder), tmp_path / method, settings, evaluate=False)
+        layers = json.loads((out / "results.json").read_text())["layers"]
+        errors[method] = sum(layer["error_weighted"] for layer in layers if layer["format"] == format)
+    assert errors["LDLQ()"] < errors["Nearest()"]
+
+
 def test_the_same_command_again_is_done(folder: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "preset": "fast"}
     out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)

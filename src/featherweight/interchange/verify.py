@@ -73,7 +73,7 @@ def check_against(tensors: TensorFolder, model: nn.Module) -> None:
 
 
 def check_filled(model: nn.Module, description: Description) -> None:
-    """Raise BadInput unless every described module is compressed, loaded (nothing left on meta) and finite."""
+    """Raise BadInput unless every described module is compressed, loaded (nothing left on meta), finite and of known codes."""
     layers = compressed(model)
     for name in description.layers:
         if name not in layers:
@@ -83,6 +83,9 @@ def check_filled(model: nn.Module, description: Description) -> None:
         raise BadInput(f"{description.tied_head} was described as tied, but the loaded model holds its own matrix")
     if invented := _not_loaded(model):
         raise BadInput(f"tensor {invented[0]} is missing from the files" + _more(invented))
+    for name, layer in layers.items():
+        if not layer.weight.is_meta and not any(t.is_meta for t in layer.qweight().tensors.values()):
+            layer.format.check_codes(layer.qweight(), name)
     placed = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
     for name, tensor in model.state_dict().items():
         if not tensor.is_meta:

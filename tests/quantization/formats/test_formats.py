@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from featherweight.base.errors import UsageError
+from featherweight.base.errors import BadInput, UsageError
+from featherweight.ops import lanes
 from featherweight.quantization import formats
-from featherweight.quantization.formats import Int, Trellis, codes
+from featherweight.quantization.formats import Int, Ternary, Trellis, codes
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.rounding import Nearest
 
@@ -17,6 +18,8 @@ EVERY = [
     Int(bits=4, group=32),
     Int(bits=3, group=16, symmetric=False),
     Int(bits=2, group=10, symmetric=False),
+    Ternary(),
+    Ternary(group=16),
     *(Trellis(bits=b) for b in (1, 2, 3, 4)),
     Trellis(bits=2, L=14),
     Trellis(bits=2, code="1mad"),
@@ -31,7 +34,7 @@ def test_all_are_covered() -> None:
 @pytest.mark.parametrize("format", EVERY, ids=repr)
 @pytest.mark.parametrize("shape", [(64, 320), (30, 50), (17, 80)])
 def test_contract(format: Format, shape: tuple[int, int]) -> None:
-    if isinstance(format, Int) and format.group is not None and shape[1] % format.group:
+    if isinstance(format, (Int, Ternary)) and format.group is not None and shape[1] % format.group:
         with pytest.raises(UsageError, match=f"layer has {shape[1]} inputs"):
             format.check(shape, "layer")
         return
@@ -61,19 +64,20 @@ def test_contract(format: Format, shape: tuple[int, int]) -> None:
     again, code_again = format.snap(values, params, index // columns, index % columns)
     error = float((again - values).abs().max())
     assert error <= 1e-6 or isinstance(format, Trellis)
-    if isinstance(format, Int):
+    if not isinstance(format, Trellis):
         assert torch.equal(code, code_again)
 
 
 @pytest.mark.parametrize("format", EVERY, ids=repr)
 def test_repr_is_the_constructor(format: Format) -> None:
-    assert eval(repr(format), {"Int": Int, "Trellis": Trellis}) == format
+    assert eval(repr(format), {"Int": Int, "Ternary": Ternary, "Trellis": Trellis}) == format
 
 
 def test_impossible_formats_say_so() -> None:
     for make, word in (
         (lambda: Int(bits=9), "2 to 8"),
         (lambda: Int(bits=4, group=0), "positive"),
+        (lambda: Ternary(group=0), "positive"),
         (lambda: Trellis(bits=5), "1, 2, 3 or 4"),
         (lambda: Trellis(code="hyb"), "1mad"),
         (lambda: Trellis(bits=2, L=11), "12"),
@@ -113,6 +117,7 @@ def test_nibble_table_is_small_and_unit() -> None:
         (Int(bits=2), 0.150),
         (Int(bits=3), 0.042),
         (Int(bits=4), 0.0125),
+        (Ternary(), 0.192),
     ],
     ids=repr,
 )
@@ -120,3 +125,32 @@ def test_mean_squared_error_on_gaussian(format: Format, bound: float) -> None:
     w = torch.randn(128, 256, generator=torch.Generator().manual_seed(5))
     dense = Nearest().solve(w, None, format).weight.dense()
     assert float((w - dense).square().mean() / w.square().mean()) < bound
+
+
+@pytest.mark.parametrize("group", [None, 16])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ternary_scales_are_the_best(group: int | None, weighted: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    w = torch.randn(16, 32, generator=generator) ** 3
+    importance = torch.rand(32, generator=generator) if weighted else None
+    found = Ternary(group).fit(w, importance).tensors["scale"].float()
+    grid = torch.linspace(0.001, 1, 4000).view(-1, 1, 1, 1) * w.abs().max()
+    parts = w.view(16, -1, group or 32)
+    shares = (torch.ones(32) if importance is None else importance).view(1, -1, group or 32)
+
+    def loss(scale: torch.Tensor) -> torch.Tensor:
+        return ((parts - (parts / scale).round().clamp(-1, 1) * scale).square() * shares).sum(-1)
+
+    assert bool((loss(found[..., None]) <= loss(grid).amin(0) * (1 + 1e-3) + 1e-6).all())
+
+
+def test_ternary_codes_are_those_of_two_bit_integers() -> None:
+    w = torch.tensor([[-1.0, 0.0, 1.0, 1.0] * 8] * 16)
+    packed = Nearest().solve(w, None, Ternary()).weight
+    assert torch.equal(packed.dense(), w)
+    codes = lanes.lanes_to_int(packed.tensors["codes"], 16, 32, 2)
+    assert torch.equal(codes.float(), w + 1)
+    Ternary().check_codes(packed, "layer")
+    packed.tensors["codes"][5] |= 0b00110000
+    with pytest.raises(BadInput, match="layer holds code 3"):
+        Ternary().check_codes(packed, "layer")

@@ -55,6 +55,10 @@ class Format(ABC):
     def check(self, shape: tuple[int, int], name: str) -> None:
         """Raise UsageError, naming layer `name` and what to try, if a matrix of `shape` cannot be held."""
 
+    def check_codes(self, weight: QWeight, name: str) -> None:
+        """Raise BadInput, naming layer `name`, if stored codes stand for no number; in most formats every code does."""
+        return
+
     @abstractmethod
     def fit(self, w: Float[Tensor, "rows columns"], weight: Float[Tensor, " columns"] | None = None) -> Params:
         """Scales for `w` (padded already), minimising squared error, weighted per column when `weight` is given."""

@@ -59,10 +59,7 @@ class Int(Format):
         return (-(-shape[0] // 16) * 16, -(-shape[1] // 32) * 32)
 
     def check(self, shape: tuple[int, int], name: str) -> None:
-        if self.group is not None and shape[1] % self.group:
-            fits = [g for g in (128, 64, 32, 16, 8, 4, 2) if shape[1] % g == 0]
-            hint = " or ".join(str(g) for g in fits[:3]) if fits else "group=None"
-            raise UsageError(f"{name} has {shape[1]} inputs, not a multiple of group={self.group}; try {hint}")
+        check_group(self.group, shape, name)
 
     def _groups(self, columns: int) -> int:
         # Padding columns of a grouped row share the last group: they are zero, so they cost no accuracy.
@@ -119,10 +116,10 @@ class Int(Format):
         rows, columns = self.padded(shape)
         tensors = {
             "codes": lanes.int_to_lanes(codes.view(rows, columns), self.bits_per_code),
-            "scale": _blocked(params.tensors["scale"]),
+            "scale": blocked(params.tensors["scale"]),
         }
         if not self.symmetric:
-            tensors["zero"] = _blocked(params.tensors["zero"])
+            tensors["zero"] = blocked(params.tensors["zero"])
         return QWeight(self, shape, tensors)
 
     def unpack(self, weight: QWeight) -> Float[Tensor, "rows columns"]:
@@ -167,7 +164,15 @@ class Int(Format):
         return Bits(weights, weights * self.bits_per_code, scales, zeros, padding=padding)
 
 
-def _blocked(values: Tensor) -> Tensor:
+def check_group(group: int | None, shape: tuple[int, int], name: str) -> None:
+    """Raise UsageError, naming what would fit, unless the columns are a multiple of `group`."""
+    if group is not None and shape[1] % group:
+        fits = [g for g in (128, 64, 32, 16, 8, 4, 2) if shape[1] % g == 0]
+        hint = " or ".join(str(g) for g in fits[:3]) if fits else "group=None"
+        raise UsageError(f"{name} has {shape[1]} inputs, not a multiple of group={group}; try {hint}")
+
+
+def blocked(values: Tensor) -> Tensor:
     """(rows, groups) -> (rows / 16, groups, 16): the 16 rows that a vector of lanes holds lie together."""
     rows, groups = values.shape
     return values.view(rows // 16, 16, groups).transpose(1, 2).contiguous()
