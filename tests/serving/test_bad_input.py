@@ -1,0 +1,365 @@
+"""Whatever a client sends: a 4xx in OpenAI's shape, and the server goes on serving the others."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+for extra in ("fastapi", "uvicorn", "prometheus_client"):
+    pytest.importorskip(extra, reason="the extra `serve` is not installed")
+
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from live_server import LiveServer, wait_until  # noqa: E402
+
+from featherweight.base.errors import UsageError  # noqa: E402
+from featherweight.serving.bodies import parse  # noqa: E402
+from featherweight.serving.errors import ApiError  # noqa: E402
+from featherweight.serving.guard import host_name  # noqa: E402
+from featherweight.serving.limits import Limits, check_binding  # noqa: E402
+from featherweight.serving.requests import ChatRequest, CompletionRequest, read  # noqa: E402
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+JSON = {"Content-Type": "application/json"}
+MESSAGES = [{"role": "user", "content": "Hello"}]
+
+
+def send(
+    server: LiveServer, path: str, body: bytes | None = None, headers: dict[str, str] = JSON, method: str | None = None
+) -> tuple[int, Any, dict[str, str]]:
+    """Status, JSON (or text) and headers."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    try:
+        connection.request(method or ("GET" if body is None else "POST"), path, body, headers)
+        response = connection.getresponse()
+        data = response.read()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        is_json = found.get("content-type", "").startswith("application/json")
+        return response.status, json.loads(data) if is_json else data.decode(), found
+    finally:
+        connection.close()
+
+
+def refused(server: LiveServer, path: str, body: bytes, **options: Any) -> tuple[int, dict[str, Any]]:
+    """Status and error of a request that must fail, after which another one must work."""
+    status, found, _ = send(server, path, body, **options)
+    assert 400 <= status < 500
+    assert set(found) == {"error"}
+    assert set(found["error"]) == {"message", "type", "param", "code"}
+    assert found["error"]["message"]
+    fine = json.dumps({"model": "light", "prompt": "a", "max_tokens": 1}).encode()
+    assert send(server, COMPLETIONS, fine)[0] == 200
+    return status, found["error"]
+
+
+def chat(**changes: Any) -> bytes:
+    return json.dumps({"model": "light", "messages": MESSAGES, "max_tokens": 2} | changes).encode()
+
+
+def completion(**changes: Any) -> bytes:
+    return json.dumps({"model": "light", "prompt": "Hello", "max_tokens": 2} | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"nonsense", "not valid JSON"),
+        (b'{"model": "light", "prompt": "\xff\xfe"}', "not valid UTF-8: invalid start byte at byte 30"),
+        (b'{"model": "light", "prompt": "\\ud800"}', "lone surrogate"),
+        (b'{"model": "\\udfff"}', "lone surrogate"),
+        (b'{"temperature": NaN}', "NaN is not JSON"),
+        (b'{"temperature": -Infinity}', "-Infinity is not JSON"),
+        (b'{"seed": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a":' * 100_000, "nested too deeply"),
+        (b"[]", "should be a JSON object"),
+        (b'"text"', "should be a JSON object"),
+        (b"null", "should be a JSON object"),
+        (b"\xef\xbb\xbf{}", "not valid JSON"),
+    ],
+    ids=range(15),
+)
+def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str) -> None:
+    status, error = refused(server, COMPLETIONS, body)
+    assert (status, error["type"]) == (400, "invalid_request_error")
+    assert words in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "code"),
+    [
+        ({"prompt": ""}, None, "invalid_value"),
+        ({"prompt": []}, None, "invalid_value"),
+        ({"prompt": "a b " * 1000}, None, "context_length_exceeded"),
+        ({"prompt": [5] * 512}, None, "context_length_exceeded"),
+        ({"prompt": [5] * 511, "max_tokens": 2}, None, "context_length_exceeded"),
+        ({"prompt": [300]}, None, "invalid_value"),
+        ({"prompt": [-1]}, None, "invalid_value"),
+        ({"prompt": [2**70]}, None, "invalid_value"),
+        ({"prompt": [1.0]}, "prompt", "invalid_value"),
+        ({"prompt": [True]}, "prompt", "invalid_value"),
+        ({"prompt": ["a", "b"]}, "prompt", "invalid_value"),
+        ({"prompt": [[1], [2]]}, "prompt", "invalid_value"),
+        ({"prompt": {"text": "a"}}, "prompt", "invalid_value"),
+        ({"prompt": None}, "prompt", "missing_required_parameter"),
+        ({"model": None}, "model", "missing_required_parameter"),
+        ({"model": 3}, "model", "invalid_type"),
+        ({"model": ""}, "model", "invalid_value"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"max_tokens": -5}, "max_tokens", "invalid_value"),
+        ({"max_tokens": 1.5}, "max_tokens", "invalid_type"),
+        ({"max_tokens": "7"}, "max_tokens", "invalid_type"),
+        ({"max_tokens": True}, "max_tokens", "invalid_type"),
+        ({"max_tokens": 10**40}, "max_tokens", "invalid_value"),
+        ({"temperature": -1}, "temperature", "invalid_value"),
+        ({"temperature": 1e308}, "temperature", "invalid_value"),
+        ({"temperature": "hot"}, "temperature", "invalid_type"),
+        ({"temperature": [1]}, "temperature", "invalid_type"),
+        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"top_p": 1.5}, "top_p", "invalid_value"),
+        ({"top_k": -3}, "top_k", "invalid_value"),
+        ({"min_p": 2}, "min_p", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"seed": 2**64}, "seed", "invalid_value"),
+        ({"seed": "a"}, "seed", "invalid_type"),
+        ({"stop": ["x"] * 10_000}, "stop", "invalid_value"),
+        ({"stop": [""]}, "stop", "invalid_value"),
+        ({"stop": "x" * 501}, "stop", "invalid_value"),
+        ({"stop": [1]}, "stop", "invalid_value"),
+        ({"stop": {"a": 1}}, "stop", "invalid_value"),
+        ({"logprobs": 6}, "logprobs", "invalid_value"),
+        ({"logprobs": True}, "logprobs", "invalid_type"),
+        ({"stream": "yes"}, "stream", "invalid_type"),
+        ({"stream": 1}, "stream", "invalid_type"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"stream": True, "stream_options": {"other": 1}}, "stream_options.other", "unknown_parameter"),
+        ({"n": 2}, "n", "unsupported_parameter"),
+        ({"n": True}, "n", "unsupported_parameter"),
+        ({"best_of": 3}, "best_of", "unsupported_parameter"),
+        ({"echo": True}, "echo", "unsupported_parameter"),
+        ({"suffix": "end"}, "suffix", "unsupported_parameter"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_parameter"),
+        ({"frequency_penalty": -1}, "frequency_penalty", "unsupported_parameter"),
+        ({"presence_penalty": 1}, "presence_penalty", "unsupported_parameter"),
+        ({"messages": MESSAGES}, "messages", "unknown_parameter"),
+        ({"template": "{{ 1 }}"}, "template", "unknown_parameter"),
+        ({"__class__": 1}, "__class__", "unknown_parameter"),
+    ],
+    ids=range(56),
+)
+def test_completions_that_cannot_work(server: LiveServer, changes: dict[str, Any], param: str, code: str) -> None:
+    status, error = refused(server, COMPLETIONS, completion(**changes))
+    assert (status, error["param"], error["code"]) == (400, param, code)
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": ["Hello"]}, "messages.0"),
+        ({"messages": [{}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": 5, "content": "a"}]}, "messages.0.role"),
+        ({"messages": [*MESSAGES, {"role": "user", "content": "a", "name": "b"}]}, "messages.1.name"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "file:///etc"}]}]},
+         "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "a b " * 1000}]}, None),
+        ({"max_tokens": 4, "max_completion_tokens": 4}, "max_tokens"),
+        ({"max_tokens": 600}, None),
+        ({"logprobs": 2}, "logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"user": "me"}, "user"),
+        ({"prompt": "Hello"}, "prompt"),
+    ],
+    ids=range(22),
+)  # fmt: skip
+def test_chats_that_cannot_work(server: LiveServer, changes: dict[str, Any], param: str) -> None:
+    status, error = refused(server, CHAT, chat(**changes))
+    assert (status, error["param"]) == (400, param)
+
+
+def test_values_that_ask_for_what_happens_anyway(server: LiveServer) -> None:
+    harmless = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [], "stop": None,
+                "response_format": {"type": "text"}, "seed": None, "top_logprobs": None, "user": None}  # fmt: skip
+    assert send(server, CHAT, chat(**harmless))[0] == 200
+    parts = [{"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind."}]}]
+    assert send(server, CHAT, chat(messages=[*parts, *MESSAGES]))[0] == 200
+
+
+def test_unknown_models_and_places(server: LiveServer) -> None:
+    status, error = refused(server, CHAT, chat(model="../../etc/passwd"))
+    assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert refused(server, "/v1/embeddings", b"{}")[0] == 404
+    assert refused(server, "/v1/models", b"{}")[0] == 405
+    for path in ("/page.js/../app.py", "/%2e%2e/app.py", "/docs", "/openapi.json", "/page/index.html", "//etc/passwd"):
+        assert send(server, path)[0] == 404
+
+
+def test_types_of_bodies(server: LiveServer) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        assert refused(server, CHAT, chat(), headers={"Content-Type": kind})[0] == 415
+    assert send(server, CHAT, chat(), headers={"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
+
+
+def test_bodies_that_are_too_large(start: Callable[..., LiveServer]) -> None:
+    server = start(limits=Limits(body_bytes=1000))
+    assert refused(server, COMPLETIONS, completion(prompt="a" * 1000))[0] == 413
+    chunked = JSON | {"Transfer-Encoding": "chunked"}
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (5000, b"a" * 5000)
+    assert refused(server, COMPLETIONS, body, headers=chunked)[0] == 413
+    announced = raw(server, b"POST /v1/completions HTTP/1.1\r\nContent-Length: 99999999999\r\n")
+    assert b" 413 " in announced.split(b"\r\n")[0]
+
+
+def test_a_body_that_never_comes(start: Callable[..., LiveServer]) -> None:
+    server = start(limits=Limits(body_seconds=0.1))
+    late = raw(server, b"POST /v1/completions HTTP/1.1\r\nContent-Length: 50\r\n")
+    assert b" 408 " in late.split(b"\r\n")[0]
+    assert send(server, COMPLETIONS, completion())[0] == 200
+
+
+def raw(server: LiveServer, head: bytes) -> bytes:
+    """What the server answers to a request of which only the head arrives."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(head + b"Host: localhost\r\nContent-Type: application/json\r\n\r\n")
+        return connection.recv(65536)
+
+
+def test_limits_on_queue_time_and_tokens(start: Callable[..., LiveServer]) -> None:
+    server = start(limits=Limits(answer_seconds=0.3, max_tokens=400), slots=1, queue_limit=0, delay=0.005)
+    status, error = refused_after_idle(server, completion(max_tokens=401))
+    assert (status, error["param"]) == (400, "max_tokens")
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as first:
+        body = completion(max_tokens=400)
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        first.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        wait_until(lambda: server.batcher.running == 1)
+        status, found, headers = send(server, COMPLETIONS, completion())
+        assert (status, found["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert headers["retry-after"] == "1"
+        answer = first.recv(65536)
+    assert b" 504 " in answer.split(b"\r\n")[0]
+    wait_until(server.idle)
+    stream = send(server, COMPLETIONS, completion(max_tokens=400, stream=True))
+    assert stream[0] == 200
+    events = [line.removeprefix("data: ") for line in stream[1].splitlines() if line]
+    assert json.loads(events[-2])["error"]["code"] == "timeout"
+    assert events[-1] == "[DONE]"
+
+
+def refused_after_idle(server: LiveServer, body: bytes) -> tuple[int, dict[str, Any]]:
+    wait_until(server.idle)
+    status, found, _ = send(server, COMPLETIONS, body)
+    return status, found["error"]
+
+
+def test_clients_that_vanish(server: LiveServer) -> None:
+    """Before the answer begins, in the middle of a stream, in the middle of a body: the slot is free again."""
+    server.engine.delay = 0.002
+    host, port = server.url.removeprefix("http://").split(":")
+    for stream in (False, True):
+        for read_first in (False, True):
+            body = completion(max_tokens=400, stream=stream)
+            with socket.create_connection((host, int(port))) as gone:
+                gone.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+                gone.sendall(b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                wait_until(lambda: server.batcher.running == 1)
+                if read_first and stream:
+                    assert gone.recv(100)
+            wait_until(server.idle)
+    with socket.create_connection((host, int(port))) as gone:
+        gone.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+    assert send(server, COMPLETIONS, completion())[0] == 200
+    figures = send(server, "/metrics")[1]
+    assert 'featherweight_requests_total{route="/v1/completions",status="499"}' in figures
+    assert 'featherweight_requests_running{model="light"} 0.0' in figures
+
+
+def test_who_may_come_in(start: Callable[..., LiveServer]) -> None:
+    server = start(api_key="feather-123")
+    for header in ({}, {"Authorization": "feather-123"}, {"Authorization": "Basic feather-123"},
+                   {"Authorization": "Bearer"}, {"Authorization": "Bearer \xfc"}):  # fmt: skip
+        for path in ("/v1/models", "/metrics"):
+            status, found, headers = send(server, path, headers=header)
+            assert (status, found["error"]["code"], headers["www-authenticate"]) == (401, "invalid_api_key", "Bearer")
+    assert send(server, CHAT, chat())[0] == 401
+    right = JSON | {"Authorization": "Bearer feather-123", "Host": "models.example"}
+    assert send(server, CHAT, chat(), headers=right)[0] == 200
+    assert send(server, "/metrics", headers=right)[0] == 200
+    assert send(server, "/health")[0] == send(server, "/")[0] == 200
+
+
+def test_other_sites_are_kept_out(server: LiveServer) -> None:
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "[::1"):
+        assert send(server, CHAT, chat(), headers=JSON | {"Host": host})[0] == (200 if host == "[::1" else 403)
+    for host in ("localhost", "LOCALHOST:1", "127.0.0.1:8000", "[::1]:8000"):
+        assert send(server, CHAT, chat(), headers=JSON | {"Host": host})[0] == 200
+    status, _, headers = send(server, CHAT, chat(), headers=JSON | {"Origin": "https://evil.example"})
+    assert not any(name.startswith("access-control") for name in headers)
+    preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    status, _, headers = send(server, CHAT, headers=preflight, method="OPTIONS")
+    assert status == 405
+    assert not any(name.startswith("access-control") for name in headers)
+
+
+def test_only_loopback_needs_no_key() -> None:
+    check_binding("127.0.0.1", None)
+    check_binding("0.0.0.0", "key")
+    for host in ("0.0.0.0", "::", "192.168.0.5", "example.org", ""):
+        with pytest.raises(UsageError, match="--api-key"):
+            check_binding(host, None)
+    for key in ("", "two words", "ü", "a\n"):
+        with pytest.raises(UsageError, match="printable"):
+            check_binding("127.0.0.1", key)
+    assert host_name("[::1]:80") == "::1"
+    with pytest.raises(UsageError, match="body_bytes"):
+        Limits(body_bytes=0)
+    with pytest.raises(UsageError, match="max_tokens"):
+        Limits(max_tokens=0)
+
+
+def outcome(work: Callable[[], object]) -> int:
+    try:
+        work()
+    except ApiError as error:
+        return error.status
+    return 200
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from([*CompletionRequest.model_fields, *ChatRequest.model_fields, "n", "tools"]) | st.text(
+    max_size=5
+)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=6))
+def test_any_object_is_read_or_refused(asked: dict[str, Any]) -> None:
+    assert outcome(lambda: read(ChatRequest, {"model": "light", "messages": MESSAGES, **asked})) in (200, 400)
+    assert outcome(lambda: read(CompletionRequest, {"model": "light", "prompt": "a", **asked})) in (200, 400)
+
+
+@given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode()) | VALUES.map(
+    lambda value: json.dumps(value).encode()))  # fmt: skip
+def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
+    assert outcome(lambda: parse(data)) in (200, 400)

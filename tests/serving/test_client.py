@@ -1,0 +1,212 @@
+"""The official `openai` client against our server: what works with OpenAI works here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+for extra in ("fastapi", "uvicorn", "prometheus_client", "openai"):
+    pytest.importorskip(extra, reason="the extras `serve` and `test` are not installed")
+
+import openai  # noqa: E402
+from live_server import LiveServer, wait_until  # noqa: E402
+
+from featherweight.inference.text import Text  # noqa: E402
+
+HELLO: Any = [{"role": "user", "content": "Hello, who counts the windows?"}]
+
+
+@pytest.fixture
+def client(server: LiveServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["light"]
+    found = client.models.retrieve("light")
+    assert found.model_extra is not None
+    assert found.model_extra["featherweight"]["bits"] == 2.5
+    with pytest.raises(openai.NotFoundError, match="this server offers light"):
+        client.models.retrieve("owner/dark")
+
+
+def test_chat(client: openai.OpenAI, text: Text) -> None:
+    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 20, "seed": 3}
+    whole = client.chat.completions.create(**asked)
+    assert whole.object == "chat.completion"
+    choice = whole.choices[0]
+    assert choice.finish_reason == "length"
+    assert choice.message.role == "assistant"
+    assert choice.message.content
+    assert whole.usage is not None
+    assert whole.usage.prompt_tokens == len(text.chat(HELLO))
+    assert whole.usage.completion_tokens == 20
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + 20
+    again = client.chat.completions.create(**asked)
+    assert again.choices[0].message.content == choice.message.content
+    other = client.chat.completions.create(**asked | {"seed": 4})
+    assert other.choices[0].message.content != choice.message.content
+
+
+def test_chat_in_a_stream_is_the_same_text(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_completion_tokens": 20, "seed": 3}
+    whole = client.chat.completions.create(**asked)
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
+    assert [c.choices[0].finish_reason for c in chunks[:-1] if c.choices[0].finish_reason] == ["length"]
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert whole.usage is not None
+    assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert len({chunk.id for chunk in chunks}) == 1
+    without = list(client.chat.completions.create(**asked, stream=True))
+    assert all(chunk.usage is None for chunk in without)
+
+
+def test_stop_strings_and_the_end_of_text(client: openai.OpenAI, server: LiveServer, text: Text) -> None:
+    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 60, "temperature": 0}
+    content = client.chat.completions.create(**asked).choices[0].message.content or ""
+    cut = content[len(content) // 2 : len(content) // 2 + 3]
+    stopped = client.chat.completions.create(**asked, stop=[cut, "never there"]).choices[0]
+    assert (stopped.finish_reason, stopped.message.content) == ("stop", content[: content.index(cut)])
+    server.engine.never = tuple(set(range(300)) - text.end_ids)
+    ended = client.chat.completions.create(**asked, logprobs=True)
+    assert (ended.choices[0].finish_reason, ended.choices[0].message.content) == ("stop", "")
+    assert ended.choices[0].logprobs is not None
+    assert ended.choices[0].logprobs.content == []
+    assert ended.usage is not None
+    assert ended.usage.completion_tokens == 1
+
+
+def test_chat_logprobs(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 12, "temperature": 0}
+    whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3)
+    assert whole.choices[0].logprobs is not None
+    content = whole.choices[0].logprobs.content or []
+    assert len(content) == 12
+    for entry in content:
+        assert entry.logprob == max(top.logprob for top in entry.top_logprobs) <= 0
+        assert len(entry.top_logprobs) == 3
+        assert sum(math.exp(top.logprob) for top in entry.top_logprobs) <= 1 + 1e-6
+        assert bytes(entry.bytes or []).decode() == entry.token
+    chunks = list(client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, stream=True))
+    streamed = [e for c in chunks for e in ((c.choices[0].logprobs and c.choices[0].logprobs.content) or [])]
+    assert streamed == content
+
+
+def test_completions(client: openai.OpenAI, text: Text) -> None:
+    asked: dict[str, Any] = {"model": "light", "max_tokens": 16, "temperature": 0.8, "top_p": 0.9, "seed": 5}
+    whole = client.completions.create(prompt="The quick brown", **asked)
+    assert whole.object == "text_completion"
+    assert whole.usage is not None
+    assert whole.usage.prompt_tokens == len(text.encode("The quick brown"))
+    by_ids = client.completions.create(prompt=text.encode("The quick brown"), **asked)
+    assert by_ids.choices[0].text == whole.choices[0].text
+    chunks = client.completions.create(prompt="The quick brown", **asked, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
+    with_extras = client.completions.create(
+        prompt="The quick", **asked, extra_body={"top_k": 1, "min_p": 0.1, "repetition_penalty": 1.0}
+    )
+    greedy = client.completions.create(prompt="The quick", **asked | {"temperature": 0})
+    assert with_extras.choices[0].text == greedy.choices[0].text
+
+
+def test_completion_logprobs(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "light", "max_tokens": 8, "temperature": 0, "prompt": "The dog"}
+    found = client.completions.create(**asked, logprobs=2).choices[0].logprobs
+    assert found is not None
+    assert len(found.tokens or []) == len(found.token_logprobs or []) == len(found.text_offset or []) == 8
+    for token, logprob, top in zip(
+        found.tokens or [], found.token_logprobs or [], found.top_logprobs or [], strict=True
+    ):
+        assert top[token] == logprob == max(top.values())
+    chunks = list(client.completions.create(**asked, logprobs=2, stream=True))
+    streamed = [c.choices[0].logprobs for c in chunks]
+    assert [t for s in streamed if s for t in s.tokens or []] == found.tokens
+    assert [o for s in streamed if s for o in s.text_offset or []] == found.text_offset
+
+
+def test_a_conversation_reuses_its_beginning(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {"model": "light", "max_tokens": 4}
+    client.chat.completions.create(messages=HELLO, **asked)
+    second = [*HELLO, {"role": "assistant", "content": "Nobody."}, {"role": "user", "content": "Why?"}]
+    usage = client.chat.completions.create(messages=second, **asked).usage
+    assert usage is not None
+    assert usage.prompt_tokens_details is not None
+    assert (usage.prompt_tokens_details.cached_tokens or 0) > 10
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "param", "words"),
+    [
+        ({"model": "dark"}, openai.NotFoundError, "model", "offers light"),
+        ({"temperature": 3}, openai.BadRequestError, "temperature", "less than or equal"),
+        ({"n": 2}, openai.BadRequestError, "n", "not implemented"),
+        ({"presence_penalty": 0.5}, openai.BadRequestError, "presence_penalty", "not implemented"),
+        ({"stop": ["a"] * 5}, openai.BadRequestError, "stop", "at most 4"),
+        ({"max_tokens": 100_000}, openai.BadRequestError, None, "the context holds 512"),
+    ],
+)
+def test_errors_arrive_as_the_clients_own(
+    client: openai.OpenAI, asked: dict[str, Any], error: type[openai.APIStatusError], param: str | None, words: str
+) -> None:
+    everything: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 4, "n": 1, "presence_penalty": 0}
+    with pytest.raises(error, match=words) as caught:
+        client.chat.completions.create(**everything | asked)
+    assert caught.value.param == param  # type: ignore[attr-defined]
+
+
+def test_a_model_damaged_in_mid_answer(client: openai.OpenAI, server: LiveServer) -> None:
+    """A checkpoint truncated after it was loaded: an error for each request in its own form, and the server stays."""
+    server.engine.delay = 0.002
+    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 400}
+    stream = client.chat.completions.create(**asked, stream=True)
+    next(iter(stream))
+    server.engine.broken = True
+    with pytest.raises(openai.APIError, match="the model cannot be read any more"):
+        list(stream)
+    with pytest.raises(openai.InternalServerError, match="the model cannot be read any more"):
+        client.chat.completions.create(**asked)
+    server.engine.broken = False
+    asked["max_tokens"] = 4
+    assert client.chat.completions.create(**asked).choices[0].message.content
+
+
+def test_one_that_fails_leaves_the_others_alone(client: openai.OpenAI, server: LiveServer) -> None:
+    server.engine.poison = 299
+    server.engine.delay = 0.002
+    asked: dict[str, Any] = {"model": "light", "max_tokens": 100, "seed": 1}
+    stream = client.completions.create(prompt=[5, 6, 7], stream=True, **asked)
+    first = next(iter(stream)).choices[0].text
+    with pytest.raises(openai.InternalServerError):
+        client.completions.create(prompt=[5, 299, 7], **asked)
+    text = first + "".join(chunk.choices[0].text for chunk in stream)
+    assert text == client.completions.create(prompt=[5, 6, 7], **asked).choices[0].text
+
+
+def test_leaving_a_stream_frees_the_slot(client: openai.OpenAI, server: LiveServer) -> None:
+    server.engine.delay = 0.002
+    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 450}
+    stream = client.chat.completions.create(**asked, stream=True)
+    next(iter(stream))
+    assert server.batcher.running == 1
+    stream.close()
+    wait_until(server.idle)
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.1).chat.completions.create(**asked)
+    wait_until(server.idle)
+
+
+def test_api_key(start: Callable[..., LiveServer]) -> None:
+    server = start(api_key="feather-123")
+    for key in ("feather-12", "Feather-123", "feather-1234"):
+        with pytest.raises(openai.AuthenticationError) as caught:
+            openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0).models.list()
+        assert caught.value.code == "invalid_api_key"
+    right = openai.OpenAI(base_url=f"{server.url}/v1", api_key="feather-123", max_retries=0)
+    assert right.chat.completions.create(model="light", messages=HELLO, max_tokens=3).choices[0].message.content
