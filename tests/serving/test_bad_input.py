@@ -182,11 +182,15 @@ def test_completions_that_cannot_work(server: LiveServer, changes: dict[str, Any
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"response_format": {"type": "text", "json_schema": {"name": "a", "schema": {}}}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "purple"}}}},
+         "response_format"),
         ({"user": "me"}, "user"),
         ({"prompt": "Hello"}, "prompt"),
     ],
-    ids=range(22),
+    ids=range(25),
 )  # fmt: skip
 def test_chats_that_cannot_work(server: LiveServer, changes: dict[str, Any], param: str) -> None:
     status, error = refused(server, CHAT, chat(**changes))

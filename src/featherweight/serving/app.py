@@ -18,7 +18,8 @@ from starlette.middleware import Middleware
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ..inference.generation import Piece
+from ..base.errors import UsageError
+from ..inference.generation import Mask, Piece
 from ..inference.jobs import Cancelled
 from .answers import Answer, unless_gone
 from .bodies import read_object
@@ -74,8 +75,11 @@ class Service:
         turns = [{"role": turn.role, "content": turn.content} for turn in asked.messages]
         # In a thread: a long conversation takes a while, and the others' pieces should not wait for it.
         prompt = await asyncio.to_thread(model.batcher.text.chat, turns)
+        mask = None
+        if asked.response_format is not None and (schema := asked.response_format.schema_wanted()) is not None:
+            mask = await asyncio.to_thread(_follow, schema, model)
         shape = ChatShape(model.name, model.batcher.text, asked.logprobs)
-        return await self._answer(request, asked, model, prompt, shape)
+        return await self._answer(request, asked, model, prompt, shape, mask)
 
     async def _complete(self, request: Request) -> Response:
         asked = read(CompletionRequest, await read_object(request, self.limits))
@@ -89,11 +93,17 @@ class Service:
         return await self._answer(request, asked, model, prompt, shape)
 
     async def _answer(
-        self, request: Request, asked: Generation, model: Hosted, prompt: Iterable[int], shape: Shape
+        self,
+        request: Request,
+        asked: Generation,
+        model: Hosted,
+        prompt: Iterable[int],
+        shape: Shape,
+        mask: Mask | None = None,
     ) -> Response:
         ids = list(prompt)
         wanted = sampling(asked, len(ids), model.batcher.capacity, self.limits)
-        answer = Answer(model, ids, wanted, self.metrics, self.limits.answer_seconds)
+        answer = Answer(model, ids, wanted, self.metrics, self.limits.answer_seconds, mask)
         if asked.stream:
             first = await unless_gone(request, answer, answer.__anext__())
             usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -130,6 +140,16 @@ async def _told(response: Awaitable[Response]) -> Response:
         found = from_exception(error)
         # Nobody reads this one; the guard counts it.
         return Response(status_code=CLIENT_LEFT) if found.status == CLIENT_LEFT else found.response()
+
+
+def _follow(schema: dict[str, Any], model: Hosted) -> Mask:
+    """What keeps an answer on the schema. Raises ApiError when it cannot be used, or the extra is not installed."""
+    from ..inference.json_schema import JsonSchema
+
+    try:
+        return JsonSchema(model.batcher.text, schema, model.batcher.engine.vocab_size)
+    except UsageError as error:
+        raise ApiError(400, str(error), param="response_format", code="invalid_value") from error
 
 
 async def _all(answer: Answer) -> list[Piece]:

@@ -6,9 +6,9 @@ anyway (`n: 1`, `presence_penalty: 0`, null). Beyond OpenAI's: `top_k`, `min_p`,
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ApiError
 
@@ -31,7 +31,6 @@ UNIMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "presence_penalty": (0,),
     "prompt_cache_key": (),
     "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
     "safety_identifier": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
@@ -62,6 +61,34 @@ class StreamOptions(Strict):
     """What a stream brings beside the text."""
 
     include_usage: bool = False
+
+
+class Schema(Strict):
+    """OpenAI's wrapping of a JSON schema; only the schema itself changes anything, and it is always followed."""
+
+    name: Annotated[str, Field(max_length=64)]
+    wanted: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """Free text, any JSON object, or JSON after a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | None = None
+
+    @model_validator(mode="after")
+    def _together(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema goes with type json_schema, and only with it")
+        return self
+
+    def schema_wanted(self) -> dict[str, Any] | None:
+        """The schema that the answer follows; None for free text."""
+        if self.json_schema is not None:
+            return self.json_schema.wanted
+        return {"type": "object"} if self.type == "json_object" else None
 
 
 def _role(value: Any) -> Any:
@@ -126,6 +153,7 @@ class ChatRequest(Generation):
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
 
 
 class CompletionRequest(Generation):

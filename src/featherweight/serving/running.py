@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import uvicorn
 
@@ -47,7 +48,9 @@ def run(
             )
         )
         ready(url)
-        server.run(sockets=[listener])
+        # uvicorn shuts down in order and then raises the signal again.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -54,7 +54,6 @@ function showModels() {
     for (const part of described(model)) line.append(" · ", make("span", "number", part));
     const facts = model.featherweight || {};
     if (facts.description) line.title = facts.description;
-    if (facts.runtime) line.append(" · ", make("span", "", facts.runtime));
     place.append(line);
   }
   const sizes = state.models.map((model) => (model.featherweight || {}).file_bytes);
@@ -62,7 +61,8 @@ function showModels() {
   if (sizes.length > 1 && sizes[0] && sizes[1]) {
     told += ` The original, ${state.models[1].id}, is ${(sizes[1] / sizes[0]).toFixed(1)} times as large.`;
   }
-  byId("facts").textContent = told;
+  const first = state.models.length && state.models[0].featherweight;
+  byId("facts").textContent = first && first.description ? `${told} (${first.description})` : told;
 }
 
 async function load() {
