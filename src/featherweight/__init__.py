@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .base.errors import BadInput, FeatherweightError, GateFailed, PreflightRefused, UsageError
     from .base.events import Event
     from .evaluation import KL, Perplexity, evaluate
-    from .inference import Conversation, answer
+    from .inference import Conversation, Sampling, answer, generate
     from .interchange import load, save
     from .quantization.curvature import FisherA, FisherB, Gram
     from .quantization.formats import Int, Ternary, Trellis
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .quantization.transforms import Hadamard
     from .reporting import report
     from .workflows.doctor import doctor
+    from .workflows.engine import open_engine
     from .workflows.plan_folder import plan_folder as plan
 
 __version__ = "0.1.0"
@@ -50,6 +51,7 @@ _HOMES = {
     "Perplexity": "evaluation",
     "Plan": "quantization.plans",
     "PreflightRefused": "base.errors",
+    "Sampling": "inference",
     "Ternary": "quantization.formats",
     "Trellis": "quantization.formats",
     "UsageError": "base.errors",
@@ -57,7 +59,9 @@ _HOMES = {
     "answer": "inference",
     "doctor": "workflows.doctor",
     "evaluate": "evaluation",
+    "generate": "inference",
     "load": "interchange",
+    "open_engine": "workflows.engine",
     "plan": "workflows.plan_folder:plan_folder",
     "quantize": "quantization.pipeline",
     "report": "reporting",

@@ -188,8 +188,9 @@ def test_report(plant: Plant, tmp_path: Path, capsys: Any) -> None:
 
 
 def test_chat_answers_lines_from_a_pipe(plant: Plant, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def chat_folder(model: str, **options: Any) -> Callable[[str], Iterator[str]]:
-        assert options["temperature"] == 0
+    def chat_folder(model: str, sampling: Any, **options: Any) -> Callable[[str], Iterator[str]]:
+        assert (sampling.temperature, sampling.max_tokens) == (0, 512)
+        assert (options["runtime"], options["lookup"]) == ("auto", 0)
         return lambda question: iter(["You said ", question, "."])
 
     plant("chat_folder", chat_folder)
@@ -201,7 +202,9 @@ def test_chat_answers_lines_from_a_pipe(plant: Plant, capsys: Any, monkeypatch: 
     assert capsys.readouterr().out == "You said one.\nYou said two.\n"
 
 
-@pytest.mark.parametrize("command", [[], ["quantize"], ["evaluate"], ["report"], ["plan"], ["chat"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command", [[], ["quantize"], ["evaluate"], ["report"], ["plan"], ["chat"], ["generate"], ["doctor"]]
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys\nfrom featherweight.cli import main\n"

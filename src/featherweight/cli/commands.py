@@ -10,6 +10,8 @@ import typer
 
 from ..base.errors import UsageError
 from . import gates
+from .generation import chat, generate
+from .options import Json, Model, OptionalModel
 from .progress import progress
 from .settings import gather
 
@@ -21,9 +23,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-MODEL_HELP = "A known name (SmolLM2-135M-Instruct), a model folder, a .gguf file, or a name on the hub."
-Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
-OptionalModel = Annotated[str | None, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 Bits = Annotated[
     int | None,
     typer.Option("--bits", "-b", help="Bits of a weight: 1-4 with the trellis, 2-8 with integers.", show_default=False),
@@ -53,7 +52,6 @@ FailIf = Annotated[
     list[str] | None,
     typer.Option(help='Exit with code 4 when this holds of the result, e.g. "kl>0.05".', show_default=False),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -143,6 +141,14 @@ def evaluate(
     ] = None,
     windows: Annotated[int, typer.Option(help="How many windows of the text.", min=1)] = 16,
     length: Annotated[int, typer.Option(help="Tokens in a window.", min=2)] = 1024,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="native|reference|reference-int8",
+            help="Measure what this engine computes instead of the plain forward of PyTorch.",
+            show_default=False,
+        ),
+    ] = None,
     fail_if: FailIf = None,
     json_: Json = False,
 ) -> None:
@@ -151,7 +157,9 @@ def evaluate(
     from ..workflows.evaluate_folder import evaluate_folder
 
     with progress() as listener:
-        results = evaluate_folder(model, against=against, text=text, windows=windows, length=length, listener=listener)
+        results = evaluate_folder(
+            model, against=against, text=text, windows=windows, length=length, runtime=runtime, listener=listener
+        )
     if json_:
         typer.echo(json.dumps(results, indent=1))
     else:
@@ -203,36 +211,8 @@ def plan(
         show(plan_table(found, layers), *plan_lines(found))
 
 
-@app.command()
-def chat(
-    model: Model,
-    once: Annotated[
-        str | None,
-        typer.Option(help="Ask this one question and stop.", show_default=False),
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="What the model is told first.", show_default=False)] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 512,
-    temperature: Annotated[float, typer.Option(help="0 always takes the most likely token.", min=0)] = 0.7,
-    top_p: Annotated[
-        float, typer.Option(help="Sample among the likeliest tokens with this much mass.", min=0, max=1)
-    ] = 0.95,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-) -> None:
-    """Talk to a model in the terminal; Ctrl-C stops an answer, Ctrl-D or /quit ends."""
-    from ..workflows.chat_folder import chat_folder
-    from .conversation import converse
-
-    with progress() as listener:
-        conversation = chat_folder(
-            model,
-            system=system,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            listener=listener,
-        )
-    converse(conversation, once)
+app.command()(generate)
+app.command()(chat)
 
 
 @app.command()

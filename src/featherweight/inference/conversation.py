@@ -1,91 +1,108 @@
 """Talk to a model: a conversation that remembers its turns and streams its answers.
 
-Generation itself is transformers' (`model.generate` with its cache and samplers); this file adds the chat template, the
-stream of finished words, and the guard that a compressed model decodes its weights once for all turns, not once a token.
+Every turn is written through the chat template from the start, and the sequence is rewound to where the new prompt parts
+from what it holds; so only new tokens are computed, and a template that rewrites earlier turns (dropping old reasoning)
+costs time, not truth.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
-from typing import Any
-
-import torch
-from torch import nn
+from dataclasses import replace
 
 from ..base.errors import UsageError
-from ..quantization.layers import decoded
+from .engine import Engine
+from .generation import Cache, Usage, generate
+from .sampling import Sampling
+from .text import Text
 
-SECONDS_WITHOUT_TOKEN = 600.0
+FIRST_CAPACITY = 1024  # tokens; doubled when a conversation grows
 
 
 class Conversation:
     """Turns of user and assistant; calling it adds a turn and yields the answer piece by piece.
 
-    temperature 0 is greedy. Raises UsageError for impossible sampling values. Use as a context manager, or `close`.
+    `sampling.max_tokens` is the longest answer; less when the context has less left. With `lookup` tokens are guessed by
+    copying (`lookup.py`), with `cache` prompts are remembered on disk. Use as a context manager, or `close`; the engine
+    stays open.
     """
+
+    usage: Usage | None = None  # of the latest answer
 
     def __init__(
         self,
-        model: nn.Module,
-        tokenizer: Any,
+        engine: Engine,
+        text: Text,
+        sampling: Sampling,
         system: str | None = None,
-        max_new_tokens: int = 512,
-        temperature: float = 0.7,
-        top_p: float = 0.95,
-        seed: int = 0,
+        *,
+        lookup: int = 0,
+        cache: Cache | None = None,
     ) -> None:
-        if max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens={max_new_tokens}: at least 1")
-        if not 0 <= temperature <= 10 or not 0 < top_p <= 1:
-            raise UsageError(f"temperature={temperature} must be 0 to 10 and top_p={top_p} above 0, at most 1")
-        self.model, self.tokenizer, self.seed = model, tokenizer, seed
-        self.sampling: dict[str, Any] = {"max_new_tokens": max_new_tokens, "do_sample": temperature > 0}
-        if temperature > 0:
-            self.sampling |= {"temperature": temperature, "top_p": top_p, "top_k": 0}
+        self.engine, self.text, self.sampling = engine, text, sampling
         self.messages = [] if system is None else [{"role": "system", "content": system}]
-        self._stack = ExitStack()
-        self._stack.enter_context(decoded(model))
+        self._lookup, self._cache = lookup, cache
+        self._sequence = engine.sequence(min(engine.context, FIRST_CAPACITY))
+        self._held: list[int] = []  # the tokens in the sequence
 
     def __call__(self, question: str) -> Iterator[str]:
+        """The answer to `question`. Raises UsageError when the context is full; the turn is forgotten then.
+
+        An answer that is not listened to till the end is remembered as far as it went.
+        """
         self.messages.append({"role": "user", "content": question})
-        pieces: list[str] = []
-        for piece in self._stream(prompt_ids(self.tokenizer, self.messages)):
-            pieces.append(piece)
-            yield piece
-        self.messages.append({"role": "assistant", "content": "".join(pieces)})
+        said = ""
+        try:
+            for piece in self._answer():
+                said += piece
+                if piece:
+                    yield piece
+        finally:
+            if said:
+                self.messages.append({"role": "assistant", "content": said})
+            else:
+                self.messages.pop()
 
-    def _stream(self, ids: torch.Tensor) -> Iterator[str]:
-        from transformers import TextIteratorStreamer
-
-        streamer = TextIteratorStreamer(
-            self.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=SECONDS_WITHOUT_TOKEN
+    def _answer(self) -> Iterator[str]:
+        prompt = self.text.chat(self.messages)
+        room = self.engine.context - len(prompt)
+        if room < 1:
+            raise UsageError(
+                f"the conversation has {len(prompt)} tokens, and the model's context is {self.engine.context}; "
+                "start a new one, or ask something shorter"
+            )
+        sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, room))
+        self._reserve(len(prompt) + sampling.max_tokens)
+        shared = next((i for i, (a, b) in enumerate(zip(self._held, prompt, strict=False)) if a != b), None)
+        self._sequence.rewind(min(len(self._held), len(prompt)) if shared is None else shared)
+        run = generate(
+            self.engine,
+            self.text,
+            prompt,
+            sampling,
+            sequence=self._sequence,
+            cache=self._cache,
+            lookup=self._lookup,
         )
-        failure: list[BaseException] = []
-        ids = ids.to(next(self.model.parameters()).device)
+        try:
+            for piece in run:
+                yield piece.text
+        finally:
+            run.close()
+            self._held, self.usage = run.ids[: self._sequence.length], run.usage
 
-        def work() -> None:
-            try:
-                torch.manual_seed(self.seed)
-                with torch.no_grad():
-                    self.model.generate(  # type: ignore[operator]
-                        input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **self.sampling
-                    )
-            except BaseException as error:
-                failure.append(error)
-                streamer.end()
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        yield from streamer
-        thread.join()
-        if failure:
-            raise failure[0]
+    def _reserve(self, capacity: int) -> None:
+        """A sequence of at least `capacity` tokens that holds the same."""
+        old = self._sequence
+        if capacity <= old.capacity:
+            return
+        self._sequence = self.engine.sequence(min(self.engine.context, max(capacity, 2 * old.capacity)))
+        self._sequence.restore(old.state(), old.length)
+        old.close()
 
     def close(self) -> None:
-        """Drop the decoded weights."""
-        self._stack.close()
+        """Give the memory of the sequence back."""
+        self._sequence.close()
 
     def __enter__(self) -> Conversation:
         return self
@@ -94,16 +111,7 @@ class Conversation:
         self.close()
 
 
-def prompt_ids(tokenizer: Any, messages: list[dict[str, str]]) -> torch.Tensor:
-    """(1, seq) token ids that ask for the next answer; without a chat template, the plain text of the turns."""
-    if getattr(tokenizer, "chat_template", None):
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
-    text = "\n".join(message["content"] for message in messages)
-    return tokenizer(text, return_tensors="pt").input_ids
-
-
-def answer(model: nn.Module, tokenizer: Any, question: str, max_new_tokens: int = 96) -> str:
+def answer(engine: Engine, text: Text, question: str, max_tokens: int = 96) -> str:
     """One greedy answer."""
-    with Conversation(model, tokenizer, max_new_tokens=max_new_tokens, temperature=0.0) as talk:
+    with Conversation(engine, text, Sampling(max_tokens, temperature=0)) as talk:
         return "".join(talk(question)).strip()

@@ -69,6 +69,16 @@ class Text:
         except BadInput as error:
             raise BadInput(f"{folder}: {error}") from error
 
+    @classmethod
+    def of(cls, tokenizer: Any) -> Text:
+        """The same from a fast transformers tokenizer in memory; end tokens are its eos_token and known turn ends."""
+        names = {name: str(getattr(tokenizer, name)) for name in NAMED if getattr(tokenizer, name, None)}
+        template = getattr(tokenizer, "chat_template", None)
+        if isinstance(template, dict):
+            template = template.get("default")
+        compiled = None if template is None else _compile(template, "the tokenizer")
+        return cls(tokenizer.backend_tokenizer.to_str(), names, (), compiled)
+
     @property
     def has_template(self) -> bool:
         """Whether conversations are written through the model's own chat template."""
@@ -155,7 +165,7 @@ def _template_source(folder: Path, settings: dict[str, Any]) -> str | None:
     return found
 
 
-def _compile(source: str, folder: Path) -> Template:
+def _compile(source: str, folder: Path | str) -> Template:
     from jinja2 import TemplateError, nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.parser import Parser

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
-from ..base.events import Event, Listener, silent
-from ..inference import Conversation
-from ..interchange import sources
+from ..base.events import Listener, silent
+from ..inference import Conversation, Sampling
+from ..inference.prefix_cache import PrefixCache
+from .engine import open_engine
 
 
 def chat_folder(
     model: str,
+    sampling: Sampling,
     *,
     system: str | None = None,
-    max_new_tokens: int = 512,
-    temperature: float = 0.7,
-    top_p: float = 0.95,
-    seed: int = 0,
+    runtime: str = "auto",
+    lookup: int = 0,
+    cache_dir: Path | None = None,
     listener: Listener = silent,
 ) -> Conversation:
-    """Each call of the answer adds a turn and yields pieces of the reply. Raises UsageError for bad sampling values."""
-    listener(Event("loading", 0, 1))
-    loaded, tokenizer = sources.load(model, dtype=torch.float32)
-    listener(Event("loading", 1, 1))
-    return Conversation(loaded, tokenizer, system, max_new_tokens, temperature, top_p, seed)
+    """Each call of the answer adds a turn and yields pieces of the reply. `cache_dir`: where prompts are remembered."""
+    cache = None if cache_dir is None else PrefixCache(cache_dir)
+    engine, text = open_engine(model, runtime, listener=listener)
+    return Conversation(engine, text, sampling, system, lookup=lookup, cache=cache)

@@ -21,8 +21,9 @@ from ..base.files import write_atomic
 from ..base.run_folder import RunFolder
 from ..data import text, windows
 from ..evaluation import KL, Perplexity, block_kl, evaluate, predicted_by_block, with_block_kl
-from ..inference import answer
-from ..interchange import packed, sources
+from ..inference import Text, answer
+from ..inference.reference import Reference
+from ..interchange import locating, packed, sources
 from ..models.tensors import TensorFolder
 from ..quantization.layers import decoded
 from ..reporting import card, report
@@ -74,7 +75,7 @@ def model_facts(job: Job) -> dict[str, Any]:
     name = Path(job.name).name if Path(job.name).exists() else job.name
     return {
         "name": name,
-        "base_model": sources.repository(job.name),
+        "base_model": locating.repository(job.name),
         "num_parameters": job.num_parameters,
         "source_file_bytes": source_bytes,
         "source_bits": bpw_file(source_bytes, job.num_parameters),
@@ -132,6 +133,19 @@ def measure(
         samples = []
         if ask is not None:
             samples.append(
-                {"question": ask, "original": answer(original, tokenizer, ask), "light": answer(light, tokenizer, ask)}
+                {
+                    "question": ask,
+                    "original": _answer(original, tokenizer, ask),
+                    "light": _answer(light, tokenizer, ask),
+                }
             )
     return {"quality": quality, "layers": with_block_kl(records, blame), "samples": samples}
+
+
+def _answer(model: Any, tokenizer: Any, question: str) -> str:
+    """One greedy answer of a model in memory."""
+    engine = Reference(model, fingerprint="in memory", description="in memory")
+    try:
+        return answer(engine, Text.of(tokenizer), question)
+    finally:
+        engine.close()

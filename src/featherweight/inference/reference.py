@@ -1,0 +1,206 @@
+"""The PyTorch engine: any model that `fw.load` gives, computed as its definition says; the one module here with torch.
+
+Compressed weights are decoded once and kept until `close`. Keys and values are transformers' `DynamicCache`, the whole
+past in every layer (windows are a matter of the attention mask), so that a sequence can be rewound anywhere.
+
+`int8=True` rounds the input of every compressed matrix, after its rotation, as the native engine does: per token, scale
+= max|x| / 127, q = round-half-even(x / scale), and the product sees scale * q. What differs from the native engine then
+is the order of sums only.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence as Many
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..base.errors import BadInput, UsageError
+from ..quantization.layers import CompressedLinear, TiedHead, decoded
+from .engine import Engine, Logits, Sequence
+
+MAX_BATCH = 8  # one after the other; only a limit for the caller's sake
+
+
+class Reference(Engine):
+    """An engine around a loaded transformers model (packed or not); see the top of this file.
+
+    The model may be used elsewhere meanwhile, except with `int8`, which changes its layers until `close`.
+    """
+
+    def __init__(self, model: nn.Module, fingerprint: str, description: str, *, int8: bool = False) -> None:
+        config: Any = model.config
+        text_config = config.get_text_config(decoder=True)
+        self.vocab_size = int(text_config.vocab_size)
+        self.context = int(text_config.max_position_embeddings)
+        self.max_batch = MAX_BATCH
+        self.fingerprint = f"{fingerprint}-reference" + ("-int8" if int8 else "")
+        self.description = description + (", PyTorch, activations in 8 bits" if int8 else ", PyTorch")
+        self._model: Any = model
+        # transformers renames it, and warns about the old name.
+        arguments = inspect.signature(self._model.forward).parameters
+        self._cache_name = "cache" if "cache" in arguments else "past_key_values"
+        self._shapes: dict[str, tuple[int, ...]] | None = None
+        self._stack = ExitStack()
+        self._stack.enter_context(decoded(model))
+        if int8:
+            self._stack.callback(_round_inputs(model))
+
+    def sequence(self, capacity: int | None = None) -> ReferenceSequence:
+        capacity = self.context if capacity is None else capacity
+        if not 1 <= capacity <= self.context:
+            raise UsageError(f"a sequence of {capacity} tokens: the model's context is {self.context}")
+        return ReferenceSequence(self, capacity)
+
+    def forward(self, sequence: Sequence, tokens: Many[int] | NDArray, logits: Logits = "last") -> NDArray[np.float32]:
+        ids = check_tokens(sequence, tokens, self.vocab_size)
+        assert isinstance(sequence, ReferenceSequence)
+        before = sequence.length
+        try:
+            with torch.no_grad():
+                found = self._model(
+                    input_ids=torch.from_numpy(ids)[None].to(next(self._model.parameters()).device),
+                    use_cache=True,
+                    logits_to_keep=0 if logits == "all" else 1,
+                    **{self._cache_name: sequence.cache},
+                ).logits[0]
+        except BaseException:
+            # Interrupted between two layers, some have the new keys already.
+            sequence.crop(before)
+            raise
+        sequence.length = before + len(ids)
+        rows = found[:0] if logits == "none" else found
+        return rows.float().cpu().numpy()
+
+    def step(self, sequences: Many[Sequence], tokens: Many[int]) -> NDArray[np.float32]:
+        if len(set(map(id, sequences))) != len(sequences) or len(sequences) > self.max_batch:
+            raise UsageError(f"{len(sequences)} sequences at once: at most {self.max_batch}, each once")
+        for sequence, token in zip(sequences, tokens, strict=True):
+            check_tokens(sequence, [token], self.vocab_size)
+        rows = [self.forward(sequence, [token]) for sequence, token in zip(sequences, tokens, strict=True)]
+        return np.concatenate(rows) if rows else np.zeros((0, self.vocab_size), np.float32)
+
+    def close(self) -> None:
+        self._stack.close()
+        self._model = None
+
+    def state_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names of a state's arrays and their (heads, width), found once by running one token."""
+        if self._shapes is None:
+            probe = self.sequence(1)
+            self.forward(probe, [0], "none")
+            self._shapes = {name: (array.shape[0], array.shape[2]) for name, array in probe.state().items()}
+        return self._shapes
+
+    @property
+    def parameter(self) -> Tensor:
+        """Any parameter, for its dtype and device."""
+        return next(self._model.parameters())
+
+
+class ReferenceSequence(Sequence):
+    """Keys and values in a `DynamicCache`; a state holds them per layer as (heads, length, width) in float32."""
+
+    def __init__(self, engine: Reference, capacity: int) -> None:
+        self.capacity, self.length = capacity, 0
+        self.cache = _new_cache()
+        self._engine = engine
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise UsageError(f"cannot rewind to {length} tokens: there are {self.length}")
+        self.crop(length)
+        self.length = length
+
+    def crop(self, length: int) -> None:
+        """Cut every layer to `length`."""
+        if length == 0:
+            self.cache = _new_cache()
+        for layer in self.cache.layers:
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+
+    def state(self) -> dict[str, NDArray]:
+        found = {}
+        for index, layer in enumerate(self.cache.layers):
+            for name, tensor in (("keys", layer.keys), ("values", layer.values)):
+                found[f"{index}.{name}"] = tensor[0].float().cpu().numpy().copy()
+        return found
+
+    def restore(self, state: dict[str, NDArray], length: int) -> None:
+        shapes = self._engine.state_shapes() if length else {}
+        if length > self.capacity:
+            raise UsageError(f"a state of {length} tokens does not fit into a sequence of {self.capacity}")
+        if set(state) != set(shapes):
+            raise BadInput("the state has other layers than this model")
+        for name, (heads, width) in shapes.items():
+            array = state[name]
+            if array.shape != (heads, length, width) or array.dtype != np.float32:
+                raise BadInput(
+                    f"the state's {name} is {array.shape} {array.dtype}, not {(heads, length, width)} float32"
+                )
+        cache, like = _new_cache(), self._engine.parameter
+        for index in range(len(shapes) // 2):
+            keys, values = (
+                torch.tensor(state[f"{index}.{name}"], dtype=like.dtype, device=like.device)[None]
+                for name in ("keys", "values")
+            )
+            cache.update(keys, values, index)
+        self.cache, self.length = cache, length
+
+    def close(self) -> None:
+        self.cache, self.length, self.capacity = _new_cache(), 0, 0
+
+
+def check_tokens(sequence: Sequence, tokens: Many[int] | NDArray, vocab_size: int) -> NDArray[np.int64]:
+    """`tokens` as an array. Raises UsageError as `Engine.forward` does."""
+    ids = np.asarray(tokens, np.int64)
+    if ids.ndim != 1 or not len(ids):
+        raise UsageError("no tokens; give at least one")
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        raise UsageError(f"token {ids.min() if ids.min() < 0 else ids.max()} is outside the vocabulary of {vocab_size}")
+    if sequence.length + len(ids) > sequence.capacity:
+        raise UsageError(
+            f"{len(ids)} more tokens after {sequence.length}: the sequence holds at most {sequence.capacity}"
+        )
+    return ids
+
+
+def _new_cache() -> Any:
+    from transformers import DynamicCache
+
+    # Without the configuration: with it, layers with a window forget, and could not be rewound.
+    return DynamicCache()
+
+
+def int8_rounded(x: Tensor) -> Tensor:
+    """Each row of `x` as 255 equal steps up to its largest magnitude."""
+    scale = x.abs().amax(-1, keepdim=True) / 127
+    return torch.where(scale > 0, (x / scale).round().clamp(-127, 127) * scale, x)
+
+
+class _RoundedRotation:
+    """A rotation of inputs with rounding after it, in the place of a layer's `memo`."""
+
+    def __init__(self, rotation: Any) -> None:
+        self.rotation = rotation
+
+    def __call__(self, x: Tensor, key: bytes, signs: Tensor) -> Tensor:
+        return int8_rounded(self.rotation(x, key, signs))
+
+
+def _round_inputs(model: nn.Module) -> Any:
+    """Round the inputs of compressed layers from now on; returns what undoes it."""
+    undo = ExitStack()
+    for module in model.modules():
+        if isinstance(module, CompressedLinear) and module.input_rotation:
+            undo.callback(setattr, module, "memo", module.memo)
+            module.memo = _RoundedRotation(module.memo)  # type: ignore[assignment]
+        elif isinstance(module, (CompressedLinear, TiedHead)):
+            hook = module.register_forward_pre_hook(lambda module, args: (int8_rounded(args[0]), *args[1:]))
+            undo.callback(hook.remove)
+    return undo.close

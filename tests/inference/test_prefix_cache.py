@@ -1,0 +1,183 @@
+"""A restored beginning gives the logits of a computed one, of the right engine only, and damage costs time, no more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from fake_engine import FakeEngine
+from safetensors.numpy import load_file, save_file
+
+from featherweight.base import files
+from featherweight.base.errors import UsageError
+from featherweight.inference import Sampling, Text, generate
+from featherweight.inference.prefix_cache import PrefixCache
+from featherweight.inference.reference import Reference
+
+IDS = np.random.default_rng(1).integers(3, 300, 60).tolist()
+
+
+def filled(engine: Any, ids: list[int]) -> Any:
+    sequence = engine.sequence()
+    engine.forward(sequence, ids)
+    return sequence
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*.safetensors"))
+
+
+def restored(cache: PrefixCache, engine: Any, ids: list[int], capacity: int | None = None) -> int:
+    sequence = engine.sequence(capacity)
+    length = cache.restore(engine, sequence, ids)
+    assert length == sequence.length and sequence.tokens == ids[:length]
+    return length
+
+
+def test_prefix_cache_keys(tmp_path: Path) -> None:
+    cache, engine = PrefixCache(tmp_path, min_tokens=4), FakeEngine()
+    other = [*IDS[:10], 5, 5, 5]
+    cache.keep(engine, filled(engine, IDS[:20]), IDS[:20])
+    cache.keep(engine, filled(engine, other), other)
+    assert restored(cache, engine, IDS) == 20
+    before = engine.open_sequences
+    assert restored(cache, engine, IDS, capacity=15) == 15, "an entry may be longer than the sequence"
+    assert engine.open_sequences == 1 + before, "and leaves nothing open"
+    assert restored(cache, engine, [*other, 9]) == 13
+    assert restored(cache, engine, IDS[:15]) == 15, "rewound to where both part"
+    assert restored(cache, engine, [*IDS[:12], 7, 7]) == 12
+    assert restored(cache, engine, [*IDS[:3], 7, 7]) == 0, "too short to be worth it"
+    assert restored(cache, engine, [9, *IDS]) == 0
+    assert restored(cache, FakeEngine(seed=1), IDS) == 0, "other weights"
+    assert restored(PrefixCache(tmp_path, min_tokens=4), engine, IDS) == 20, "another process"
+    sequence = filled(engine, IDS[:30])
+    assert cache.restore(engine, sequence, IDS) == 30, "what is there is longer"
+
+
+def test_longer_texts_replace_their_beginnings(tmp_path: Path) -> None:
+    cache, engine = PrefixCache(tmp_path, min_tokens=4), FakeEngine()
+    for length in (10, 20, 15, 20):
+        cache.keep(engine, filled(engine, IDS[:length]), IDS[:length])
+    cache.keep(engine, filled(engine, IDS[:3]), IDS[:3])
+    assert len(entries(tmp_path)) == 1
+    assert restored(cache, engine, IDS) == 20
+    with pytest.raises(UsageError, match="3 ids"):
+        cache.keep(engine, filled(engine, IDS[:5]), IDS[:3])
+
+
+def test_files_are_for_their_owner_and_leave_no_parts(tmp_path: Path) -> None:
+    cache, engine = PrefixCache(tmp_path / "new", min_tokens=4), FakeEngine()
+    cache.keep(engine, filled(engine, IDS), IDS)
+    folder = entries(tmp_path / "new")[0].parent
+    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert len(list(folder.iterdir())) == 1
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def headless(path: Path) -> None:
+    path.write_bytes(b"\xff" * 300)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def with_one_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def of_another_engine(path: Path) -> None:
+    arrays = load_file(path)
+    arrays["state.more"] = arrays["tokens"]
+    save_file(arrays, path)
+
+
+def without_tokens(path: Path) -> None:
+    arrays = load_file(path)
+    del arrays["tokens"]
+    save_file(arrays, path)
+
+
+@pytest.mark.parametrize("damage", [truncated, headless, empty, with_one_bit, of_another_engine, without_tokens])
+def test_damaged_files_are_removed(damage: Any, tmp_path: Path, caplog: Any) -> None:
+    cache, engine = PrefixCache(tmp_path, min_tokens=4), FakeEngine()
+    short = [*IDS[:10], 5]
+    cache.keep(engine, filled(engine, short), short)
+    kept = entries(tmp_path)
+    cache.keep(engine, filled(engine, IDS), IDS)
+    (path,) = set(entries(tmp_path)) - set(kept)
+    damage(path)
+    with caplog.at_level(logging.WARNING):
+        assert restored(cache, engine, IDS) == 10, "the next best serves"
+    assert path.name in caplog.text and "removed" in caplog.text
+    assert entries(tmp_path) == kept
+
+
+def test_the_least_recently_used_go(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    texts = [[start, *IDS] for start in range(5)]
+    PrefixCache(tmp_path / "one").keep(engine, filled(engine, texts[0]), texts[0])
+    size = entries(tmp_path / "one")[0].stat().st_size
+    cache = PrefixCache(tmp_path / "many", max_bytes=3 * size + size // 2)
+    for count, ids in enumerate(texts[:3]):
+        cache.keep(engine, filled(engine, ids), ids)
+        newest = max(entries(tmp_path / "many"), key=lambda path: path.stat().st_mtime_ns)
+        os.utime(newest, ns=(count, count))
+    assert restored(cache, engine, texts[0]) == 61  # used: now texts[1] is the oldest
+    cache.keep(engine, filled(engine, texts[3]), texts[3])
+    assert [restored(cache, engine, ids) for ids in texts[:4]] == [61, 0, 61, 61]
+    small = PrefixCache(tmp_path / "small", max_bytes=100)
+    small.keep(engine, filled(engine, texts[0]), texts[0])
+    assert entries(tmp_path / "small") == []
+
+
+def test_a_full_disk_is_a_warning(tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, engine = PrefixCache(tmp_path), FakeEngine()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    cache.keep(engine, filled(engine, IDS), IDS)
+    assert "no space left" in caplog.text
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="prefix cache"):
+        PrefixCache(tmp_path / "file" / "below")
+
+
+def test_generation_with_a_cache_is_the_same(tmp_path: Path) -> None:
+    model, tokenizer = tiny.llama()
+    engine, text = Reference(model, "f", "tiny"), Text.of(tokenizer)
+    text.end_ids = frozenset()
+    sampling = Sampling(max_tokens=8, temperature=0, logprobs=0)
+    plain = list(generate(engine, text, IDS, sampling))
+    cache = PrefixCache(tmp_path)
+    for expected in (0, 59):
+        run = generate(engine, text, IDS, sampling, cache=cache)
+        found = list(run)
+        assert [piece.tokens for piece in found] == [piece.tokens for piece in plain]
+        np.testing.assert_allclose(
+            [piece.choices[0].logprob for piece in found],
+            [piece.choices[0].logprob for piece in plain],
+            atol=1e-4,
+        )
+        assert run.usage.cached_tokens == expected
+    a, b = engine.sequence(), engine.sequence()
+    assert cache.restore(engine, a, IDS) == len(IDS)
+    engine.forward(b, IDS)
+    np.testing.assert_allclose(engine.forward(a, [7]), engine.forward(b, [7]), atol=1e-4)

@@ -1,0 +1,162 @@
+"""The PyTorch engine gives the logits of one plain forward, however the tokens came in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from featherweight.base.errors import BadInput, UsageError
+from featherweight.inference.reference import Reference, int8_rounded
+from featherweight.quantization.formats import Int
+from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed
+from featherweight.quantization.pipeline import quantize
+from featherweight.quantization.plans import Plan
+from featherweight.quantization.rounding import Nearest
+from featherweight.quantization.transforms import Hadamard
+
+IDS = np.random.default_rng(0).integers(3, 300, 90).tolist()  # more than Gemma's window of 64
+
+
+def plain(model: Any, ids: Any = IDS) -> Any:
+    with torch.no_grad():
+        return model(torch.tensor(ids)[None], use_cache=False).logits[0].float().numpy()
+
+
+def close(found: Any, wanted: Any) -> None:
+    np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("make", tiny.ALL)
+def test_logits_are_those_of_one_forward(make: Callable[..., Any]) -> None:
+    model, _ = make()
+    engine, wanted = Reference(model, "f", "tiny"), plain(model)
+    sequence = engine.sequence()
+    close(engine.forward(sequence, IDS[:50], "all"), wanted[:50])
+    assert engine.forward(sequence, IDS[50:70], "none").shape == (0, 300)
+    close(engine.forward(sequence, IDS[70:80]), wanted[79:80])
+    close(engine.step([sequence], [IDS[80]]), wanted[80:81])
+    assert sequence.length == 81
+    # Back to where it was, along another way, and back again.
+    sequence.rewind(66)
+    engine.forward(sequence, IDS[::-1][:9])
+    sequence.rewind(66)
+    close(engine.forward(sequence, IDS[66:], "all"), wanted[66:])
+    kept = sequence.state()
+    other = engine.sequence(95)
+    other.restore(kept, 90)
+    np.testing.assert_array_equal(engine.forward(other, [5]), engine.forward(sequence, [5]))
+    sequence.rewind(0)
+    close(engine.forward(sequence, IDS[:3], "all"), wanted[:3])
+
+
+def test_a_step_is_each_sequence_alone() -> None:
+    engine = Reference(tiny.llama()[0], "f", "tiny")
+    sequences = [engine.sequence() for _ in range(3)]
+    for count, sequence in enumerate(sequences, 1):
+        engine.forward(sequence, IDS[:count])
+    rows = engine.step(sequences, [7, 8, 9])
+    for count, row in enumerate(rows, 1):
+        alone = engine.sequence()
+        close(engine.forward(alone, [*IDS[:count], 6 + count])[0], row)
+
+
+def test_what_an_engine_refuses() -> None:
+    engine = Reference(tiny.llama()[0], "f", "tiny")
+    sequence = engine.sequence(5)
+    engine.forward(sequence, [1, 2])
+    kept = sequence.state()
+    for tokens, words in (([], "no tokens"), ([300], "300"), ([-1], "-1"), ([1, 2, 3, 4], "at most 5")):
+        with pytest.raises(UsageError, match=words):
+            engine.forward(sequence, tokens)
+    with pytest.raises(UsageError, match="each once"):
+        engine.step([sequence, sequence], [1, 1])
+    for length in (3, -1):
+        with pytest.raises(UsageError, match="rewind"):
+            sequence.rewind(length)
+    for capacity in (0, 513):
+        with pytest.raises(UsageError, match="context is 512"):
+            engine.sequence(capacity)
+    assert sequence.length == 2
+    for bad in ({}, {**kept, "more": kept["0.keys"]}, {**kept, "0.keys": kept["0.keys"][:, :1]}):
+        with pytest.raises(BadInput, match="state"):
+            sequence.restore(bad, 2)
+    with pytest.raises(BadInput, match="float16"):
+        sequence.restore({name: array.astype(np.float16) for name, array in kept.items()}, 2)
+
+
+def test_an_interrupted_forward_changes_nothing() -> None:
+    model, _ = tiny.llama()
+    engine = Reference(model, "f", "tiny")
+    sequence = engine.sequence()
+    engine.forward(sequence, IDS[:4])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    handle = model.model.layers[1].mlp.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        engine.forward(sequence, IDS[4:8])
+    handle.remove()
+    close(engine.forward(sequence, IDS[4:6], "all"), plain(model)[4:6])
+
+
+@pytest.fixture(scope="module")
+def packed() -> nn.Module:
+    model, _ = tiny.llama()
+    plan = Plan({"model.embed_tokens": Int(bits=8), "*.o_proj": Int(bits=8, group=16), "*": Int(bits=8)})
+    quantize(model, Nearest(), plan, transform=Hadamard())
+    return model
+
+
+def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
+    model = packed
+    model = packed
+    kinds = [type(module) for module in model.modules()]
+    assert CompressedLinear in kinds and TiedHead in kinds
+
+    def logits(**options: Any) -> Any:
+        engine = Reference(model, "f", "tiny", **options)
+        try:
+            return engine.forward(engine.sequence(), IDS[:20], "all")
+        finally:
+            engine.close()
+
+    wanted, multiply = logits(), nn.functional.linear
+    seen: list[torch.Tensor] = []
+
+    def watch(x: Any, *rest: Any) -> Any:
+        seen.append(x)
+        return multiply(x, *rest)
+
+    nn.functional.linear = watch  # type: ignore[assignment]
+    try:
+        found = logits(int8=True)
+    finally:
+        nn.functional.linear = multiply
+    assert len(seen) == len([kind for kind in kinds if kind in (CompressedLinear, TiedHead)])
+    for x in seen:
+        steps = x / (x.abs().amax(-1, keepdim=True) / 127)
+        assert (steps - steps.round()).abs().max() < 1e-3
+    assert 1e-5 < np.abs(found - wanted).max() / np.abs(wanted).max() < 0.1
+    np.testing.assert_array_equal(logits(), wanted)
+
+
+def test_closing_forgets_the_decoded_weights(packed: Any) -> None:
+    engine = Reference(packed, "f", "tiny")
+    engine.forward(engine.sequence(), [1])
+    layers = compressed(packed).values()
+    assert all(layer._kept for layer in layers)
+    engine.close()
+    engine.close()
+    assert not any(layer._kept for layer in layers)
+
+
+def test_int8_arithmetic() -> None:
+    x = torch.tensor([[127.0, 0.5, 1.5, -2.5, -127.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+    assert int8_rounded(x).tolist() == [[127.0, 0.0, 2.0, -2.0, -127.0], [0.0] * 5]
