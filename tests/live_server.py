@@ -39,7 +39,7 @@ class LiveServer:
         ]
         self._listener = listening("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        settings: dict[str, Any] = {"log_level": "critical", "lifespan": "on", "timeout_graceful_shutdown": 2}
+        settings: dict[str, Any] = {"log_level": "critical", "lifespan": "on", "timeout_graceful_shutdown": 1}
         self._server = uvicorn.Server(uvicorn.Config(create_app(hosted, limits, api_key), **settings))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
         self._thread.start()

@@ -148,7 +148,7 @@ def test_errors_and_keys_are_told(page: Page, start: Callable[..., LiveServer]) 
     server.engine.broken = True
     say(page, "Hello")
     page.wait(f"{DONE} && document.querySelector('.problem')")
-    assert "cannot be read any more" in page.run("document.querySelector('.problem').textContent")
+    assert "the model failed at this answer" in page.run("document.querySelector('.problem').textContent")
 
 
 def test_the_page_needs_nothing_from_elsewhere(server: LiveServer) -> None:

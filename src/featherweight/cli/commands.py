@@ -13,6 +13,7 @@ from . import gates
 from .generation import chat, generate
 from .options import Json, Model, OptionalModel
 from .progress import progress
+from .serving import serve
 from .settings import gather
 
 app = typer.Typer(
@@ -213,6 +214,7 @@ def plan(
 
 app.command()(generate)
 app.command()(chat)
+app.command()(serve)
 
 
 @app.command()

@@ -174,7 +174,7 @@ class Batcher:
             if not slot.ready:
                 slot.keep(job.reused)
             start = len(slot.tokens)
-            # Chunks end at multiples of the chunk, so that the same prompt is cut in the same places every time.
+            # At multiples of the chunk, so that prompts are cut in the same places, reused beginning or not.
             end = min(len(job.prompt), (start // self.chunk + 1) * self.chunk)
             tokens = job.prompt[start:end]
             complete = end == len(job.prompt)

@@ -37,7 +37,7 @@ class Answer:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._model, self._metrics = model.name, metrics
-        self._deadline, self._last = loop.time() + seconds, time.monotonic()
+        self.deadline, self._last = loop.time() + seconds, time.monotonic()
         self._ended, self._first = False, True
 
         def deliver(event: Event) -> None:
@@ -53,7 +53,7 @@ class Answer:
         if self._ended:
             raise StopAsyncIteration
         try:
-            async with asyncio.timeout_at(self._deadline):
+            async with asyncio.timeout_at(self.deadline):
                 event = await self._events.get()
         except BaseException:
             self.cancel()

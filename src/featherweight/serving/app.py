@@ -41,6 +41,7 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
+SLOW_SECONDS = 30  # for a client to take the last of its answer
 ROUTES = frozenset({CHAT, COMPLETIONS, MODELS, "/health", "/metrics", *FILES})
 
 
@@ -168,8 +169,10 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await unless_gone(Request(scope, receive), self._answer, self._write(send))
-        except (Cancelled, OSError):
+            # A client that stays and reads nothing gets no more time than the others.
+            async with asyncio.timeout_at(self._answer.deadline + SLOW_SECONDS):
+                await unless_gone(Request(scope, receive), self._answer, self._write(send))
+        except (Cancelled, OSError, TimeoutError):
             pass
         finally:
             self._answer.cancel()

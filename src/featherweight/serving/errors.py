@@ -61,9 +61,8 @@ def from_exception(error: Exception) -> ApiError:
         return ApiError(CLIENT_LEFT, "cancelled", code="cancelled")
     log.error("a request failed", exc_info=error)
     if isinstance(error, BadInput):
-        return ApiError(
-            500, "the model cannot be read any more; its file may have changed", SERVER, code="model_damaged"
-        )
+        message = "the model failed at this answer (its file may have changed); the server's log says why"
+        return ApiError(500, message, SERVER, code="model_failed")
     return ApiError(500, "the server failed at this request; its log says why", SERVER, code="internal_error")
 
 

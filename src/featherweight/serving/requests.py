@@ -123,10 +123,12 @@ def _stop(value: Any) -> Any:
 
 
 def _prompt(value: Any) -> Any:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(type(token) is int for token in value):
-        return tuple(value)
+    # Some clients always send a list of prompts; with one in it, that is no different.
+    only = value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list) else value
+    if isinstance(only, str):
+        return only
+    if isinstance(only, list) and all(type(token) is int for token in only):
+        return tuple(only)
     raise ValueError("should be one string or one list of token ids")
 
 

@@ -1,0 +1,239 @@
+"""What happens to `fw serve` when 32 clients stream at once for two minutes?
+
+A real server process on a packed folder (`--folder`; else SmolLM2-135M-Instruct at 2 bits, made first), and clients in
+this process that ask again as soon as they are answered, with prompts and lengths from a seed. One client alone before
+and after is what batching is compared with. Claims: no error, fair progress, flat memory, twice the tokens of one.
+
+Fair: tokens of the slowest client over those of the fastest, with the 95 % interval of resampled seconds. Flat: mean
+resident memory of the last quarter over that of the second one (the first warms up), and the slope of a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import Report, main, parser
+
+CLIENTS, SECONDS, ALONE_SECONDS, CONTEXT = 32, 120, 20, 512
+FAIR, GROWTH, SPEEDUP = 0.8, 1.02, 2.0
+WORDS = ("the", "a", "house", "river", "light", "feather", "wind", "stone", "city", "train", "doctor", "music", "paper")
+
+
+@dataclass
+class Client:
+    """One client's tokens by arrival, waits in seconds, and what went wrong."""
+
+    tokens: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    between: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    answers: int = 0
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    report = Report("serving: many clients at once", seeds=arguments.seeds[:1], file=arguments.json)
+    seconds = arguments.seconds or (20 if arguments.quick else SECONDS)
+    alone = min(seconds, 10 if arguments.quick else ALONE_SECONDS)
+    with tempfile.TemporaryDirectory() as work, server(arguments, Path(work)) as (process, address, model):
+        report.facts |= {"model": model["id"], "engine": model["featherweight"]["description"], "slots": CLIENTS}
+        phases = [("one client", 1, alone), ("many clients", CLIENTS, seconds), ("one client again", 1, alone)]
+        rates = {}
+        for number, (name, count, length) in enumerate(phases):
+            seed = arguments.seeds[0] * 1000 + number
+            clients, memory = asyncio.run(load(process, address, model["id"], count, length, seed))
+            rates[name] = describe(report, name, clients, memory, length)
+            if count > 1:
+                judge(report, clients, memory, length)
+    one = (rates["one client"] + rates["one client again"]) / 2
+    report.facts["speedup"] = rates["many clients"] / one
+    report.check(f"throughput of {CLIENTS} clients over that of one", rates["many clients"] / one, at_least=SPEEDUP)
+    return report
+
+
+@contextmanager
+def server(arguments: argparse.Namespace, work: Path) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int], Any]]:
+    """The process, host and port, and what /v1/models says."""
+    folder = arguments.folder
+    if folder is None:
+        folder = work / "light"
+        made = ["quantize", "SmolLM2-135M-Instruct", "--bits", "2", "--preset", arguments.preset, "--no-evaluate"]
+        subprocess.run([sys.executable, "-m", "featherweight", *made, "--out", str(folder)], check=True)
+    command = [sys.executable, "-m", "featherweight", "serve", str(folder), "--port", "0", "--slots", str(CLIENTS)]
+    command += ["--context", str(CONTEXT), "--runtime", arguments.runtime]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = next((line.split()[0] for line in process.stdout if line.startswith("http://")), None)
+        if url is None:
+            raise SystemExit("the server did not start")
+        host, port = url.removeprefix("http://").split(":")
+        yield process, (host, int(port)), asyncio.run(get((host, int(port)), "/v1/models"))["data"][0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+async def load(
+    process: subprocess.Popen[str], address: tuple[str, int], model: str, count: int, seconds: float, seed: int
+) -> tuple[list[Client], list[tuple[float, float]]]:
+    """`count` clients for `seconds`; the clients, and the server's resident bytes by time."""
+    clients = [Client() for _ in range(count)]
+    start = time.monotonic()
+    tasks = [
+        asyncio.create_task(keep_asking(client, address, model, start, seconds, random.Random(seed * 1000 + number)))
+        for number, client in enumerate(clients)
+    ]
+    memory = []
+    while (now := time.monotonic() - start) < seconds:
+        memory.append((now, resident(process.pid)))
+        await asyncio.sleep(0.5)
+    await asyncio.gather(*tasks)
+    return clients, memory
+
+
+async def keep_asking(
+    client: Client, address: tuple[str, int], model: str, start: float, seconds: float, dice: random.Random
+) -> None:
+    while time.monotonic() - start < seconds:
+        prompt = " ".join(dice.choices(WORDS, k=dice.randint(4, 100)))
+        body = {"model": model, "prompt": prompt, "max_tokens": dice.randint(32, 128), "stream": True}
+        body |= {"temperature": 0.8, "seed": dice.randint(0, 2**31)}
+        asked = last = time.monotonic()
+        fresh, finished = True, False
+        try:
+            async with asyncio.timeout(seconds + 60):
+                async for event in stream(address, "/v1/completions", body):
+                    if "error" in event:
+                        raise ValueError(event["error"]["message"])
+                    now = time.monotonic()
+                    client.tokens.append(now - start)
+                    (client.first if fresh else client.between).append(now - (asked if fresh else last))
+                    fresh, last = False, now
+                    finished = finished or event["choices"][0]["finish_reason"] is not None
+                    if now - start >= seconds:
+                        return  # the time is over: leave in the middle, as clients do
+            if not finished:
+                raise ValueError("the stream ended early")
+            client.answers += 1
+        except (OSError, ValueError, KeyError, TimeoutError) as error:
+            client.errors.append(f"{type(error).__name__}: {error}")
+            await asyncio.sleep(0.5)
+
+
+async def stream(address: tuple[str, int], path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Events of a streamed answer; plain sockets, because the clients share two cores with the server."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        data = json.dumps(body).encode()
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        status = (await reader.readline()).split()[1:2]
+        if status != [b"200"]:
+            raise ValueError(f"status {status}: {(await reader.read())[-300:]!r}")
+        done = False
+        while line := await reader.readline():
+            if line.startswith(b"data: [DONE]"):
+                done = True
+            elif line.startswith(b"data: "):
+                yield json.loads(line[6:])
+        if not done:
+            raise ValueError("the stream has no end")
+    finally:
+        writer.close()
+
+
+async def get(address: tuple[str, int], path: str) -> Any:
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    answer = await reader.read()
+    writer.close()
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def describe(
+    report: Report, name: str, clients: list[Client], memory: list[tuple[float, float]], length: float
+) -> float:
+    """Add a row; tokens a second of all clients together, within the time."""
+    rate = sum(sum(at <= length for at in client.tokens) for client in clients) / length
+    first = [wait for client in clients for wait in client.first]
+    between = [wait for client in clients for wait in client.between]
+    report.add(
+        phase=name,
+        clients=len(clients),
+        seconds=length,
+        answers=sum(client.answers for client in clients),
+        errors=sum(len(client.errors) for client in clients),
+        tokens_per_second=rate,
+        first_token_p50=percentile(first, 50),
+        first_token_p95=percentile(first, 95),
+        between_p50=percentile(between, 50),
+        between_p95=percentile(between, 95),
+        resident_mb=memory[-1][1] / 1e6,
+        error_texts=[text for client in clients for text in client.errors][:5],
+    )
+    return rate
+
+
+def judge(report: Report, clients: list[Client], memory: list[tuple[float, float]], length: float) -> None:
+    """The claims about many clients at once."""
+    report.check("errors", float(sum(len(client.errors) for client in clients)), at_most=0)
+    per_second = np.array(
+        [np.histogram(client.tokens, bins=int(length), range=(0, length))[0] for client in clients], dtype=float
+    )
+    totals = per_second.sum(1)
+    dice = np.random.default_rng(0)
+    resampled = [per_second[:, dice.integers(0, int(length), int(length))].sum(1) for _ in range(1000)]
+    low, high = np.percentile([tokens.min() / max(tokens.max(), 1) for tokens in resampled], [2.5, 97.5])
+    report.facts["fairness"] = {"low": low, "high": high, "tokens": totals.astype(int).tolist()}
+    report.check(
+        f"tokens of the slowest client over the fastest's [{low:.3f}, {high:.3f}]",
+        float(totals.min() / max(totals.max(), 1)),
+        at_least=FAIR,
+    )
+    times, sizes = np.array(memory).T
+    quarters = [sizes[(times >= length * a / 4) & (times < length * (a + 1) / 4)].mean() for a in range(4)]
+    settled = times >= length / 4
+    slope = np.polyfit(times[settled] / 60, sizes[settled] / 1e6, 1)[0]
+    report.facts["memory"] = {"quarters_mb": [q / 1e6 for q in quarters], "slope_mb_per_minute": float(slope)}
+    report.check(
+        f"resident memory, last quarter over second ({slope:+.2f} MB a minute)",
+        float(quarters[3] / quarters[1]),
+        at_most=GROWTH,
+    )
+
+
+def resident(pid: int) -> float:
+    """Resident bytes of a process, from Linux's /proc; NaN elsewhere."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return float("nan")
+
+
+def percentile(values: list[float], which: float) -> float:
+    return float(np.percentile(values, which)) if values else float("nan")
+
+
+if __name__ == "__main__":
+    made = parser(__doc__)
+    made.add_argument("--folder", type=Path, help="a packed folder; without one, it is made first")
+    made.add_argument("--runtime", default="auto", help="as in `fw serve`")
+    made.add_argument("--seconds", type=int, help="of the many clients")
+    main(run, made)

@@ -1,0 +1,70 @@
+"""`serve`: a command of its own file, because most of it is options."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+from .progress import progress
+
+LOCAL = "127.0.0.1"
+
+
+def serve(
+    model: options.Model,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORIGINAL", help="Serve this as well; the page shows both side by side.", show_default=False
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine need a key.")] = LOCAL,
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FEATHERWEIGHT_API_KEY",
+            help="What clients must send; better through the variable, which other users of the machine do not see.",
+            show_default=False,
+        ),
+    ] = None,
+    slots: Annotated[int, typer.Option(help="Answers that are made at once.", min=1)] = 8,
+    context: Annotated[
+        int | None,
+        typer.Option(help="Tokens of prompt and answer together (2048, or what the model holds).", min=2),
+    ] = None,
+    queue: Annotated[int, typer.Option(help="Requests that may wait for a slot.", min=0)] = 64,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Longest answer that clients may ask for.", min=1, show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Longest time for one answer, waiting included.", min=0.1)] = 600.0,
+    runtime: options.Runtime = "auto",
+) -> None:
+    """Serve MODEL over HTTP as OpenAI does (/v1/chat/completions, /v1/completions), with a chat page; Ctrl-C stops."""
+    from ..workflows.serve_folder import serve_folder
+
+    def ready(url: str, models: list[dict[str, Any]]) -> None:
+        for served in models:
+            facts = served["featherweight"]
+            size = f"{facts['bits']:.2f} bits a weight, {facts['file_bytes'] / 1e6:.1f} MB"
+            typer.echo(f"{served['id']}: {size}; {facts['description']}")
+        typer.echo(f"{url}  (the page; clients use {url}/v1)")
+
+    with progress() as listener:
+        serve_folder(
+            model,
+            compare=compare,
+            host=host,
+            port=port,
+            api_key=api_key,
+            slots=slots,
+            context=context,
+            queue=queue,
+            max_tokens=max_tokens,
+            seconds=seconds,
+            runtime=runtime,
+            ready=ready,
+            listener=listener,
+        )
