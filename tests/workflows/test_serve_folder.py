@@ -114,11 +114,10 @@ def fetch(url: str, body: dict[str, Any] | None = None) -> Any:
 
 def test_batched_answers_equal_single_ones(folders: tuple[Path, Path]) -> None:
     """The batcher on a real engine: company changes nothing."""
-    from featherweight.workflows.engine import open_engine
-
     from featherweight.inference.batching import Batcher
     from featherweight.inference.generation import generate
     from featherweight.inference.sampling import Sampling
+    from featherweight.workflows.engine import open_engine
 
     torch.manual_seed(0)
     engine, text = open_engine(folders[1], "reference")
