@@ -147,9 +147,9 @@ class Bench:
         }
 
     def factors(self, arm: Arm, task: Task) -> Any:
-        if arm.calibration == "none" or not task.in_block:
+        if arm.calibration == "none" or task.curvature is None:
             return None
-        factors = self.snapshot(arm.calibration, arm.curvature).factors(arm.curvature, task.name)
+        factors = self.snapshot(arm.calibration, arm.curvature).factors(arm.curvature, task.curvature)
         verdict = self.verdicts[arm.calibration, arm.curvature].get(task.name)
         return factors.one_sided() if verdict is not None and not verdict["two_sided"] else factors
 

@@ -25,11 +25,14 @@ from featherweight.quantization.transforms import Hadamard
 
 @pytest.fixture(scope="session")
 def compress() -> Callable[..., PreTrainedModel]:
-    """(model, format, output="none") -> the model: linears in `format`, embedding and head in 8 bits, to nearest."""
+    """(model, format, output="none", table=None) -> the model: linears in `format`, embedding and head in
+    `table` (None: 8 bits), to nearest."""
 
-    def run(model: PreTrainedModel, format: Format, output: str = "none") -> PreTrainedModel:
+    def run(
+        model: PreTrainedModel, format: Format, output: str = "none", table: Format | None = None
+    ) -> PreTrainedModel:
         names = ["model.embed_tokens"] + ([] if model.config.tie_word_embeddings else ["lm_head"])
-        plan = Plan({**dict.fromkeys(names, Int(bits=8)), "*": format})
+        plan = Plan({**dict.fromkeys(names, table or Int(bits=8)), "*": format})
         quantize(model, Nearest(), plan, transform=Hadamard(output=output))
         return model
 

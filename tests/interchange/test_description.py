@@ -32,6 +32,7 @@ def test_stored_tensors_include_signs() -> None:
     assert stored["input_signs"] == ((8,), torch.uint8)
     assert stored["output_signs"] == ((16,), torch.uint8)
     assert "input_signs" not in LAYERS["model.embed_tokens"].stored()
+    assert Layer(Int(bits=4), (300, 64), True).stored()["input_signs"] == ((8,), torch.uint8)
 
 
 def test_the_code_is_written_out() -> None:
@@ -92,7 +93,7 @@ def test_install_refuses_what_the_model_does_not_have() -> None:
         ("model.layers.7.mlp.up_proj", Layer(Int(bits=4), (128, 64)), "which this model does not have"),
         ("model.norm", Layer(Int(bits=4), (64, 64)), "which is a LlamaRMSNorm"),
         ("model.layers.0.mlp.up_proj", Layer(Int(bits=4), (64, 128)), "in this model it is"),
-        ("model.embed_tokens", Layer(Int(bits=8), (300, 64), True), "which is an embedding"),
+        ("model.embed_tokens", Layer(Int(bits=4), (300, 64), True, "full"), "which is an embedding"),
     ):
         with pytest.raises(BadInput, match=message):
             descriptions.install(tiny.llama()[0], Description({name: entry}))

@@ -11,7 +11,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.interchange import packed
@@ -19,7 +19,7 @@ from featherweight.interchange.description import Layer
 from featherweight.models.tensors import write_shard
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format
-from featherweight.quantization.layers import CompressedEmbedding, TiedHead, compressed, decoded
+from featherweight.quantization.layers import TiedHead, compressed, decoded
 
 Run = Callable[..., Any]
 Tensors = dict[str, torch.Tensor]
@@ -51,6 +51,36 @@ def test_every_family_comes_back_bit_for_bit(
     assert list(compressed(loaded)) == list(compressed(model))
     assert isinstance(loaded.lm_head, TiedHead) == model.config.tie_word_embeddings
     assert not loaded.training
+
+
+@pytest.mark.parametrize(
+    ("make", "output"), [(tiny.llama, "full"), (tiny.qwen3, "none"), (tiny.gemma3, "none"), (tiny.odd, "none")]
+)
+def test_rotated_tables_come_back_bit_for_bit(
+    make: Run, output: str, compress: Run, tmp_path: Path, ids: torch.Tensor
+) -> None:
+    model = compress(make()[0], Int(bits=4), output, Int(bits=4))
+    before = logits(model, ids)
+    packed.save(model, tmp_path / "out")
+    layers = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]["layers"]
+    for name in {"model.embed_tokens", "lm_head"} & set(layers):
+        assert layers[name]["input_rotation"] and layers[name]["output_rotation"] == "none"
+    loaded = packed.load(tmp_path / "out")
+    through = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(logits(loaded, ids), before)
+    assert torch.equal(logits(through, ids), before)
+    with decoded(loaded):
+        assert torch.equal(logits(loaded, ids), before)
+    through.save_pretrained(tmp_path / "again")
+    assert torch.equal(logits(packed.load(tmp_path / "again"), ids), before)
+
+
+def test_tables_of_older_files_are_not_rotated(small: Path, change_config: Run, ids: torch.Tensor) -> None:
+    before = logits(packed.load(small), ids)
+    change_config(small, lambda c: c["quantization_config"]["layers"]["model.embed_tokens"].pop("input_rotation"))
+    loaded = packed.load(small)
+    assert not loaded.model.embed_tokens.input_rotation
+    assert torch.equal(logits(loaded, ids), before)
 
 
 def test_bfloat16_changes_activations_only(small: Path, ids: torch.Tensor) -> None:
@@ -113,8 +143,7 @@ def parts_of(folder: Path, out: Path) -> tuple[dict[str, Layer], list[Path]]:
     """What a streamed run leaves for a model that is packed in `folder`: a file of stored tensors for each layer."""
     tensors, layers, parts = load_file(folder / "model.safetensors"), {}, []
     for name, layer in compressed(packed.load(folder)).items():
-        rotated = not isinstance(layer, CompressedEmbedding) and layer.input_rotation
-        layers[name] = Layer(layer.format, layer.shape, rotated)
+        layers[name] = Layer(layer.format, layer.shape, layer.input_rotation)
         write_shard(
             out / f"{name}.safetensors", {f"{name}.{key}": tensors[f"{name}.{key}"] for key in layers[name].stored()}
         )

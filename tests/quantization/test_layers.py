@@ -6,6 +6,7 @@ import copy
 import gc
 import threading
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from featherweight.base.errors import UsageError
+from featherweight.ops import hadamard
 from featherweight.quantization import layers
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.formats.base import Format, QWeight
 from featherweight.quantization.layers import CompressedEmbedding, CompressedLinear, TiedHead, decoded, share_inputs
-from featherweight.quantization.transforms.hadamard import Hadamard, pack_signs
+from featherweight.quantization.transforms import activations
+from featherweight.quantization.transforms.hadamard import Hadamard, pack_signs, unpack_signs
 
 ROTATIONS = ("none", "block64", "full")
 INT = Int(bits=8)
@@ -58,13 +61,13 @@ def linear(
 def rotations(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The tensors that were rotated, in order."""
     seen: list[Tensor] = []
-    original = layers.rotate
+    original = activations.rotate
 
     def counting(x: Tensor, *args: object, **kwargs: object) -> Tensor:
         seen.append(x)
         return original(x, *args, **kwargs)
 
-    monkeypatch.setattr(layers, "rotate", counting)
+    monkeypatch.setattr(activations, "rotate", counting)
     return seen
 
 
@@ -213,10 +216,10 @@ def test_gradients_pass_shared_rotations() -> None:
 def test_rotation_is_orthogonal_and_has_the_right_gradient(rotation: str, inverse: bool) -> None:
     signs = torch.randn(84).sign()
     x = torch.randn(2, 84, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda t: layers.rotate(t, signs, rotation, inverse), x, fast_mode=True)
-    assert torch.autograd.gradgradcheck(lambda t: layers.rotate(t, signs, rotation, inverse), x, fast_mode=True)
-    there = layers.rotate(x, signs, rotation, inverse)
-    torch.testing.assert_close(layers.rotate(there, signs, rotation, not inverse), x)
+    assert torch.autograd.gradcheck(lambda t: activations.rotate(t, signs, rotation, inverse), x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda t: activations.rotate(t, signs, rotation, inverse), x, fast_mode=True)
+    there = activations.rotate(x, signs, rotation, inverse)
+    torch.testing.assert_close(activations.rotate(there, signs, rotation, not inverse), x)
 
 
 def test_threads_do_not_mix_their_inputs() -> None:
@@ -352,3 +355,39 @@ def test_a_tied_head_takes_the_place_of_a_linear() -> None:
     assert torch.equal(model["head"](x), nn.functional.linear(x, model["table"].dense(), bias))
     with pytest.raises(UsageError, match="cannot share a table"):
         layers.tie_head(nn.ModuleDict({"head": nn.Linear(64, 299)}), "head", model["table"])
+
+
+def rotated_table(format: Format = INT, dtype: torch.dtype | None = None, scale: float | None = None) -> Any:
+    """300 rows of 84, stored rotated."""
+    made = CompressedEmbedding(300, 84, format, scale, dtype, input_signs=True)
+    made.fill({**random_qweight(format, (300, 84)).tensors, "input_signs": pack_signs(torch.randn(84).sign())})
+    return made
+
+
+@pytest.mark.parametrize("format", [INT, Int(bits=4, group=28), Trellis(bits=4)])
+def test_a_rotated_table_is_the_unrotated_function(format: Format) -> None:
+    light = rotated_table(format, torch.float64)
+    turn = hadamard.matrix(84) * unpack_signs(light.input_signs, 84).double()
+    plain = light.dense(torch.float64) @ turn
+    ids, x = torch.tensor([[0, 299, 5], [5, 5, 1]]), torch.randn(2, 84, dtype=torch.float64)
+    torch.testing.assert_close(light(ids), plain[ids], rtol=0, atol=1e-11)
+    torch.testing.assert_close(TiedHead(light)(x), x @ plain.T, rtol=0, atol=1e-9)
+    torch.testing.assert_close(light.effective().double(), plain, rtol=1e-5, atol=1e-4)
+    expected = light(ids)
+    with decoded(light):
+        assert torch.equal(light(ids), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("scale", [None, 92**0.5])
+def test_a_rotated_look_up_rounds_once(dtype: torch.dtype, scale: float | None) -> None:
+    light = rotated_table(scale=scale).to(dtype)
+    ids = torch.arange(300)
+    rows = light.effective().to(dtype)
+    assert light(ids).dtype == dtype
+    expected = rows if scale is None else rows * torch.tensor(scale, dtype=dtype)
+    assert torch.equal(light(ids), expected)
+    with decoded(light):
+        assert torch.equal(light(ids), expected)
+    assert light.input_signs.dtype == torch.uint8
+    assert TiedHead(light)(torch.randn(84, dtype=dtype)).dtype == dtype

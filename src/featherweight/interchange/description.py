@@ -7,6 +7,7 @@
      "codes": {"Trellis(bits=2)": {"matrix": [...], "table": [...]}},
      "files": {"model.safetensors": sha256}}
 
+An embedding's `input_rotation` says that its rows are stored rotated: look-ups turn them back, a tied head turns its input.
 `codes` repeats the constants behind a format's name, so that a file stays readable when the library's change: today
 they must be equal. `files` is absent after another program has written the weights anew.
 Formats are text in the library's own notation, parsed and never evaluated; everything read here is untrusted.
@@ -147,7 +148,7 @@ def of_model(model: nn.Module) -> Description:
         if isinstance(module, CompressedLinear):
             layers[name] = Layer(module.format, module.shape, module.input_rotation, module.output_rotation)
         else:
-            layers[name] = Layer(module.format, module.shape)
+            layers[name] = Layer(module.format, module.shape, module.input_rotation)
     if not layers:
         raise UsageError("nothing in this model is compressed: quantize it first, or save it with save_pretrained")
     heads = [name for name, module in model.named_modules() if isinstance(module, TiedHead)]
@@ -164,9 +165,9 @@ def install(model: nn.Module, description: Description) -> None:
         module = _module(model, name)
         new: CompressedLinear | CompressedEmbedding
         if isinstance(module, nn.Embedding):
-            if layer.input_rotation or layer.output_rotation != "none":
-                raise BadInput(f"config.json rotates {name}, which is an embedding")
-            new = tables[name] = CompressedEmbedding.of(module, layer.format)
+            if layer.output_rotation != "none":
+                raise BadInput(f"config.json rotates the outputs of {name}, which is an embedding")
+            new = tables[name] = CompressedEmbedding.of(module, layer.format, layer.input_rotation)
         elif isinstance(module, nn.Linear):
             new = CompressedLinear.of(module, layer.format, layer.input_rotation, layer.output_rotation)
         else:

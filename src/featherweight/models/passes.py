@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..base.errors import BadInput
-from .structure import blocks
+from .structure import blocks, head
 
 # Called with (name, module, input (batch, seq, n), gradient of the output (batch, seq, m) or None in forward passes).
 Visitor = Callable[[str, nn.Linear, Tensor, Tensor | None], None]
@@ -85,13 +85,53 @@ def _require_finite(x: Tensor, name: str) -> None:
 
 
 def forward(model: nn.Module, tokens: Int[Tensor, "batch seq"], visit: Visitor) -> None:
-    """One forward pass that shows every block linear's input to `visit`; the head is not computed."""
+    """One forward pass that shows the input of every block linear, and of the head, to `visit`; no logits are computed."""
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(frozen(model))
+        whole = stack.enter_context(_head_shown_instead(model, visit))
         for name, block in blocks(model):
             stack.enter_context(watching(name, block, visit, backward=False))
             stack.enter_context(_widened_when_run(block))
-        model(input_ids=tokens, use_cache=False, logits_to_keep=1)
+        model(input_ids=tokens, use_cache=False, logits_to_keep=0 if whole else 1)
+
+
+@contextmanager
+def _head_shown_instead(model: nn.Module, visit: Visitor) -> Iterator[bool]:
+    """Inside, a linear head shows its input to `visit` and hands on one column of it; False when there is no such head."""
+    name = head(model)
+    module = None if name is None else model.get_submodule(name)
+    if name is None or not isinstance(module, nn.Linear):
+        yield False
+        return
+
+    def show(x: Tensor) -> Tensor:
+        _require_finite(x, name)
+        visit(name, module, x.detach(), None)
+        return x[..., :1]
+
+    own = vars(module).get("forward")
+    module.forward = show  # type: ignore[method-assign, assignment]
+    try:
+        yield True
+    finally:
+        vars(module).pop("forward")
+        if own is not None:
+            vars(module)["forward"] = own
+
+
+@contextmanager
+def _head_shown(model: nn.Module, visit: Visitor | None) -> Iterator[None]:
+    """Inside, a linear head shows its input to `visit` (when there is one) before it computes."""
+    name = head(model)
+    module = None if name is None else model.get_submodule(name)
+    if visit is None or name is None or not isinstance(module, nn.Linear):
+        yield
+        return
+    handle = module.register_forward_pre_hook(lambda _, args: visit(name, module, args[0].detach(), None))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def forward_backward(
@@ -100,9 +140,11 @@ def forward_backward(
     logit_gradient: Callable[[Float[Tensor, "batch seq vocab"]], Float[Tensor, "batch seq vocab"]],
     visit: Visitor,
     keep_graphs: bool = False,
+    visit_head: Visitor | None = None,
 ) -> None:
     """Backpropagate `logit_gradient(logits)` and show every block linear's input and output gradient to `visit`.
 
+    `visit_head` is shown the head's input, without a gradient.
     With `keep_graphs` the blocks are not recomputed: faster by a forward pass, memory for all blocks' activations
     (and it needs float32 weights).
     """
@@ -117,7 +159,7 @@ def forward_backward(
             else:
                 stack.enter_context(_without_gradients(block))
                 stack.enter_context(_widened_when_run(block))
-        with torch.enable_grad():
+        with torch.enable_grad(), _head_shown(model, visit_head):
             logits = model(input_ids=tokens, use_cache=False).logits
         logits.backward(logit_gradient(logits.detach()))
         del logits

@@ -8,7 +8,8 @@ where a head shares that embedding's table. Their buffers are the stored tensors
 With rotation the stored matrix is W_r = V W U^T (U = H diag(S_in), V = H diag(S_out), H an orthonormal Hadamard
 matrix), and the layer computes y = V^T W_r (U x) + b = S_out * H^T(W_r H(S_in * x)) + b. Rotations run in float32 (in
 float64 for float64 inputs); layers that read the very same tensor (q/k/v, gate/up) rotate it once through the model's
-`InputRotation`. Codes are decoded in float32 and cast to the activation's dtype for the product.
+`InputRotation`. Codes are decoded in float32 and cast to the activation's dtype for the product. A rotated table is
+W_r = W U^T: a look-up gives U^T of the row it found, and a head that shares the table computes W_r (U x).
 
 `weight` is an empty tensor: its dtype is the one the layer computes in, it follows `.to()`, and in a checkpoint it
 makes software that does not know the format stop at a size mismatch instead of running on random weights.
@@ -18,12 +19,9 @@ Cost: every forward decodes every matrix it uses; inside `decoded(model)` each i
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,100 +29,27 @@ from torch import Tensor, nn
 
 from ..base.errors import UsageError
 from .formats.base import Format, QWeight
-from .transforms.hadamard import OUTPUTS, rotate_rows, unpack_signs
-
-
-class _Rotate(torch.autograd.Function):
-    """x -> H(s * x), or its inverse (= transpose) s * H^T(x); nothing is saved, so the result may be shared freely."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, signs: Tensor, rotation: str, inverse: bool) -> Tensor:
-        ctx.signs, ctx.rotation, ctx.inverse = signs, rotation, inverse
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-        with torch.autocast(x.device.type, enabled=False):
-            signs = signs.to(wide)
-            if inverse:
-                return (signs * rotate_rows(x.to(wide), rotation, transpose=True)).to(x.dtype)
-            return rotate_rows(signs * x.to(wide), rotation).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        return _Rotate.apply(grad, ctx.signs, ctx.rotation, not ctx.inverse), None, None, None
-
-
-def rotate(
-    x: Float[Tensor, "*batch n"], signs: Float[Tensor, " n"], rotation: str = "full", inverse: bool = False
-) -> Float[Tensor, "*batch n"]:
-    """U x for each vector of `x`, U = H diag(signs), or U^T x when `inverse`; differentiable in `x`.
-
-    `rotation`: "full" (H of the whole width) or "block64" (blocks of 64, the rest a smaller one).
-    """
-    return _Rotate.apply(x, signs, rotation, inverse)
-
-
-@dataclass(slots=True, weakref_slot=True)
-class _Entry:
-    key: tuple[bytes, bool]
-    version: int
-    source: weakref.ref[Tensor] | None = None
-    result: Tensor | None = None
-
-
-class InputRotation:
-    """Remembers the last rotated input (of each thread), so that layers which read one tensor rotate it once.
-
-    The answer is reused only for the same tensor object, unmodified since (`_version`), with equal signs and the same
-    need for gradients; it is dropped as soon as the input dies. Inference-mode tensors do not count their
-    modifications, so they are rotated every time; writing through `.data` or numpy is invisible to any such memo.
-    """
-
-    def __init__(self) -> None:
-        self._local = threading.local()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> InputRotation:
-        return InputRotation()
-
-    def __reduce__(self) -> tuple[type[InputRotation], tuple[()]]:
-        return InputRotation, ()
-
-    def __call__(self, x: Tensor, key: bytes, signs: Tensor) -> Tensor:
-        """rotate(x, signs); `key` identifies the signs."""
-        if torch.compiler.is_compiling() or x.is_inference() or torch.is_inference_mode_enabled():
-            return rotate(x, signs)
-        full_key = (key, x.requires_grad and torch.is_grad_enabled())
-        entry = getattr(self._local, "entry", None)
-        if entry is not None and entry.result is not None:
-            if entry.source() is x and entry.version == x._version and entry.key == full_key:
-                return cast(Tensor, entry.result)
-        entry = _Entry(full_key, x._version)
-        entry.source = weakref.ref(x, _forget(weakref.ref(entry)))
-        entry.result = result = rotate(x, signs)
-        self._local.entry = entry
-        return result
-
-
-def _forget(entry: weakref.ref[_Entry]) -> Callable[[object], None]:
-    def drop(_: object) -> None:
-        alive = entry()
-        if alive is not None:
-            alive.result = None
-
-    return drop
+from .transforms.activations import InputRotation, rotate
+from .transforms.hadamard import OUTPUTS, unpack_signs
 
 
 class _Compressed(nn.Module):
-    """What the two layers share: stored buffers that never change dtype, and decoding."""
+    """What the two layers share: stored buffers that never change dtype, decoding, and the signs of rotations."""
 
     weight: Tensor
 
-    def __init__(self, shape: tuple[int, int], format: Format, dtype: torch.dtype | None) -> None:
+    def __init__(self, shape: tuple[int, int], format: Format, dtype: torch.dtype | None, input_signs: bool) -> None:
         super().__init__()
         self.format = format
         self.shape = shape
+        self.input_rotation = input_signs
         self.register_buffer("weight", torch.empty(0, dtype=dtype))
         for name, (size, kind) in format.stored(shape).items():
             self.register_buffer(name, torch.empty(size, dtype=kind))
+        if input_signs:
+            self.register_buffer("input_signs", torch.empty(-(-shape[1] // 8), dtype=torch.uint8))
         self._kept: dict[torch.dtype, Tensor] | None = None
+        self._sign_cache: dict[str, tuple[Tensor, int, bytes, Tensor]] = {}
 
     def stored_names(self) -> list[str]:
         """Names of the buffers that are the compressed weight (signs included)."""
@@ -161,6 +86,22 @@ class _Compressed(nn.Module):
         # Outside inference mode, because a kept weight may be used under autograd later.
         with torch.inference_mode(False), torch.no_grad():
             return self.qweight().dense().to(dtype)
+
+    def effective(self) -> Float[Tensor, "rows columns"]:
+        """The matrix in float32 with its input rotation undone, W_r U: what a dense layer in its place would hold."""
+        with torch.inference_mode(False), torch.no_grad():
+            w = self.dense()
+            return rotate(w, self._signs("input_signs", self.shape[1])[1], inverse=True) if self.input_rotation else w
+
+    def _signs(self, name: str, num: int) -> tuple[bytes, Tensor]:
+        packed = self.get_buffer(name)
+        version = -1 if packed.is_inference() else packed._version
+        cached = self._sign_cache.get(name)
+        if cached is None or cached[0] is not packed or cached[1] != version:
+            with torch.inference_mode(False):
+                cached = (packed, version, packed.cpu().numpy().tobytes(), unpack_signs(packed, num))
+            self._sign_cache[name] = cached
+        return cached[2], cached[3]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> _Compressed:
         stored = {name: self.get_buffer(name) for name in self.stored_names()}
@@ -202,17 +143,13 @@ class CompressedLinear(_Compressed):
     ) -> None:
         if output_rotation not in OUTPUTS:
             raise UsageError(f"output_rotation={output_rotation!r}: choose {', '.join(OUTPUTS)}")
-        super().__init__((out_features, in_features), format, dtype)
+        super().__init__((out_features, in_features), format, dtype, input_signs)
         self.in_features, self.out_features = in_features, out_features
         self.output_rotation = output_rotation
-        self.input_rotation = input_signs
-        if input_signs:
-            self.register_buffer("input_signs", torch.empty(-(-in_features // 8), dtype=torch.uint8))
         if output_rotation != "none":
             self.register_buffer("output_signs", torch.empty(-(-out_features // 8), dtype=torch.uint8))
         self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype), requires_grad=False) if bias else None
         self.memo = InputRotation()
-        self._sign_cache: dict[str, tuple[Tensor, int, bytes, Tensor]] = {}
 
     @classmethod
     def of(
@@ -250,23 +187,11 @@ class CompressedLinear(_Compressed):
     def effective(self) -> Float[Tensor, "rows columns"]:
         """W-hat = V^T W_r U in float32: what an `nn.Linear` that computes the same function would hold."""
         with torch.inference_mode(False), torch.no_grad():
-            w = self.dense()
-            if self.input_rotation:
-                w = rotate(w, self._signs("input_signs", self.in_features)[1], inverse=True)
+            w = super().effective()
             if self.output_rotation != "none":
                 signs = self._signs("output_signs", self.out_features)[1]
                 w = rotate(w.T.contiguous(), signs, self.output_rotation, inverse=True).T.contiguous()
             return w
-
-    def _signs(self, name: str, num: int) -> tuple[bytes, Tensor]:
-        packed = self.get_buffer(name)
-        version = -1 if packed.is_inference() else packed._version
-        cached = self._sign_cache.get(name)
-        if cached is None or cached[0] is not packed or cached[1] != version:
-            with torch.inference_mode(False):
-                cached = (packed, version, packed.cpu().numpy().tobytes(), unpack_signs(packed, num))
-            self._sign_cache[name] = cached
-        return cached[2], cached[3]
 
     def extra_repr(self) -> str:
         text = f"{self.in_features}, {self.out_features}, {self.format!r}, bias={self.bias is not None}"
@@ -277,7 +202,8 @@ class CompressedLinear(_Compressed):
 class CompressedEmbedding(_Compressed):
     """A table of `num_embeddings` rows of `embedding_dim` numbers; looked-up rows are multiplied by `scale`.
 
-    `scale` is for models whose embedding does so itself (Gemma); it does not touch a tied head.
+    `scale` is for models whose embedding does so itself (Gemma); it does not touch a tied head. With `input_signs` the
+    rows are stored rotated, and a look-up turns back those that it found.
     """
 
     def __init__(
@@ -287,35 +213,49 @@ class CompressedEmbedding(_Compressed):
         format: Format,
         scale: float | None = None,
         dtype: torch.dtype | None = None,
+        input_signs: bool = False,
     ) -> None:
-        super().__init__((num_embeddings, embedding_dim), format, dtype)
+        super().__init__((num_embeddings, embedding_dim), format, dtype, input_signs)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.scale_of_rows = scale
 
     @classmethod
-    def of(cls, embedding: nn.Embedding, format: Format) -> CompressedEmbedding:
+    def of(cls, embedding: nn.Embedding, format: Format, input_signs: bool = False) -> CompressedEmbedding:
         """An unfilled layer (on `embedding`'s device) that can take the place of `embedding`."""
         scale = getattr(embedding, "scalar_embed_scale", None)
         plain = type(embedding).forward is nn.Embedding.forward
         if embedding.max_norm is not None or (not plain and scale is None):
             raise UsageError(f"{type(embedding).__name__} computes more than a look-up; leave it out of the plan")
         with embedding.weight.device:
-            new = cls(embedding.num_embeddings, embedding.embedding_dim, format, scale, embedding.weight.dtype)
+            dtype = embedding.weight.dtype
+            new = cls(embedding.num_embeddings, embedding.embedding_dim, format, scale, dtype, input_signs)
         return new.train(embedding.training)
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
+        dtype = self.weight.dtype
+        # Rotations are undone before the numbers are rounded to a narrow dtype.
+        wide = torch.float32 if self.input_rotation and dtype != torch.float64 else dtype
         if self._kept is None:
-            found = self.format.unpack_rows(self.qweight(), ids.flatten().long()).to(self.weight.dtype)
+            found = self.format.unpack_rows(self.qweight(), ids.flatten().long()).to(wide)
             rows = found.view(*ids.shape, self.embedding_dim)
         else:
-            rows = nn.functional.embedding(ids, self.dense(self.weight.dtype))
+            rows = nn.functional.embedding(ids, self.dense(wide))
+        if self.input_rotation:
+            rows = rotate(rows, self._signs("input_signs", self.embedding_dim)[1], inverse=True).to(dtype)
         if self.scale_of_rows is None:
             return rows
         # Rounded to the rows' dtype first, as the models do.
         return rows * torch.tensor(self.scale_of_rows, dtype=rows.dtype, device=rows.device)
 
+    def logits(self, x: Float[Tensor, "*batch dim"], bias: Tensor | None = None) -> Float[Tensor, "*batch rows"]:
+        """table @ x + bias: what a head that shares this table computes."""
+        if self.input_rotation:
+            x = rotate(x, self._signs("input_signs", self.embedding_dim)[1].to(x.device))
+        return nn.functional.linear(x, self.dense(x.dtype).to(x.device), bias)
+
     def extra_repr(self) -> str:
-        return f"{self.num_embeddings}, {self.embedding_dim}, {self.format!r}"
+        text = f"{self.num_embeddings}, {self.embedding_dim}, {self.format!r}"
+        return text + (", rows rotated" if self.input_rotation else "")
 
 
 class TiedHead(nn.Module):
@@ -336,7 +276,7 @@ class TiedHead(nn.Module):
         return self.embedding.weight
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        return nn.functional.linear(x, self.embedding.dense(x.dtype).to(x.device), self.bias)
+        return self.embedding.logits(x, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

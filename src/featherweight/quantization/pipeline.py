@@ -4,6 +4,10 @@
 workflow behind the shell's `quantize` walks a folder on disk instead, with the same step, one matrix in memory at a
 time, and a journal record for each.
 
+Matrices inside the blocks are rotated and rounded under curvature. So are tables (embedding and head) of fewer than 8 bits
+a weight, with the Gram of the head's input; at 8 bits neither would be seen, and they are rounded to nearest as they are. An
+embedding that no head shares has no input but ids: it is rotated and rounded to nearest.
+
 Every record says what the layer cost: the relative squared error, the same weighted by curvature (for Gram factors the
 relative error of the layer's outputs), the KL a token that the Fisher factors predict, and the damping used.
 """
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,18 +34,34 @@ from .rounding import Nearest
 from .rounding.base import Rounding
 from .transforms.hadamard import Hadamard, pack_signs
 
+TABLE_BITS = 8
 GetFactors = Callable[[str], Factors | None]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One matrix to compress: rotated (inside a block) or not (tables); `input_key` names what it reads."""
+    """One matrix to compress. `input_key` names what it reads; layers with equal keys share their rotation.
+
+    `curvature` names the linear whose factors say what an error in it costs (None: it is rounded to nearest).
+    """
 
     name: str
     format: Format
     shape: tuple[int, int]
     input_key: str
     in_block: bool
+    curvature: str | None = None
+
+    def rotation(self, transform: Hadamard | None) -> Hadamard | None:
+        """How this matrix is rotated under `transform`: tables have their inputs rotated only, at 8 bits nothing."""
+        if self.in_block or transform is None:
+            return transform
+        return replace(transform, output="none") if is_coarse(self.format, self.shape) else None
+
+
+def is_coarse(format: Format, shape: tuple[int, int]) -> bool:
+    """Whether a table in `format` is rounded so coarsely (below 8 bits) that rotation and curvature pay."""
+    return format.bits(shape).bpw_codes < TABLE_BITS
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,11 @@ def tasks(model: nn.Module, plan: Plan) -> list[Task]:
     inside = [name for block, _ in structure.blocks(model) for name in formats if name.startswith(f"{block}.")]
     order = inside + [name for name in formats if name not in set(inside)]
     known = set(inside)
-    return [Task(n, formats[n], shapes[n], keys.get(n, n), n in known) for n in order]
+    head = structure.head(model)
+    # What an error in a table costs is known where a head multiplies with it.
+    read = {table if head == tied_head else head: head} if head is not None else {}
+    curvature = {n: n if n in known else read.get(n) if is_coarse(formats[n], shapes[n]) else None for n in order}
+    return [Task(n, formats[n], shapes[n], keys.get(n, n), n in known, curvature[n]) for n in order]
 
 
 def solve_layer(
@@ -84,17 +108,18 @@ def solve_layer(
     factors: Factors | None,
     transform: Hadamard | None,
 ) -> Solution:
-    """Rotate, round and account for one matrix. Tables outside the blocks are rounded to nearest, unrotated."""
+    """Rotate, round and account for one matrix; `factors` are those of `task.curvature`."""
     start = time.perf_counter()
     signs: dict[str, Tensor] = {}
     w = w.float()
-    if task.in_block and transform is not None:
+    transform = task.rotation(transform)
+    if transform is not None:
         rotated = transform.rotate(w, factors, task.input_key, task.name)
         w, factors = rotated.w, rotated.factors
         for key, values in (("input_signs", rotated.input_signs), ("output_signs", rotated.output_signs)):
             if values is not None:
                 signs[key] = pack_signs(values)
-    method = rounding if task.in_block else Nearest()
+    method = Nearest() if task.curvature is None else rounding
     solved = method.solve(w, factors, task.format, task.name)
     bits = task.format.bits(task.shape)
     record = {
@@ -169,7 +194,8 @@ def solve_all(
     """Solve layer by layer; a layer is read when its turn comes."""
     for task in todo:
         weight = model.get_submodule(task.name).weight
-        yield solve_layer(task, weight.detach(), rounding, get(task.name) if task.in_block else None, transform)
+        factors = None if task.curvature is None else get(task.curvature)
+        yield solve_layer(task, weight.detach(), rounding, factors, transform)
 
 
 def install(model: nn.Module, solution: Solution, output_rotation: str | None) -> None:
@@ -177,7 +203,7 @@ def install(model: nn.Module, solution: Solution, output_rotation: str | None) -
     task = solution.task
     old = model.get_submodule(task.name)
     if isinstance(old, nn.Embedding):
-        table = CompressedEmbedding.of(old, task.format)
+        table = CompressedEmbedding.of(old, task.format, "input_signs" in solution.signs)
         table.fill(solution.tensors())
         tied = structure.head(model) if structure.is_tied(model) else None
         model.set_submodule(task.name, table)
@@ -186,7 +212,7 @@ def install(model: nn.Module, solution: Solution, output_rotation: str | None) -
         return
     if not isinstance(old, nn.Linear):
         raise UsageError(f"{task.name} is a {type(old).__name__}, not a linear layer; was the model quantized before?")
-    rotated = "input_signs" in solution.signs
-    layer = CompressedLinear.of(old, task.format, rotated, output_rotation or "none" if rotated else "none")
+    output = output_rotation if "output_signs" in solution.signs else None
+    layer = CompressedLinear.of(old, task.format, "input_signs" in solution.signs, output or "none")
     layer.fill(solution.tensors())
     model.set_submodule(task.name, layer)

@@ -77,7 +77,7 @@ class Job:
         """Of what curvature depends on: source weights, method, and text (the gate's text is drawn with it)."""
         calibration = self.settings["calibration"]
         texts = [sha256(Path(f)) for f in (calibration or {}).get("files", ())]
-        return self._hash([self.settings["curvature"], calibration, self.settings["gate"], texts])
+        return self._hash([self.settings["curvature"], "and the head's", calibration, self.settings["gate"], texts])
 
     def _hash(self, what: Any) -> str:
         files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in self.source.glob("*.safetensors"))
@@ -85,18 +85,12 @@ class Job:
 
     def layers(self) -> dict[str, Layer]:
         """What config.json will say of each matrix."""
-        transform = self.recipe.transform
-        rotated = transform is not None
-        output = transform.output if transform is not None else "none"
-        return {
-            task.name: Layer(
-                task.format,
-                task.shape,
-                rotated and task.in_block,
-                output if rotated and task.in_block else "none",
-            )
-            for task in self.todo
-        }
+        layers = {}
+        for task in self.todo:
+            rotation = task.rotation(self.recipe.transform)
+            output = "none" if rotation is None else rotation.output
+            layers[task.name] = Layer(task.format, task.shape, rotation is not None, output)
+        return layers
 
     def bits(self, *, blocks_only: bool = False) -> Bits:
         """The ledger over all compressed matrices (`bpw_codes`, `bpw_layers`), or over those inside the blocks."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +138,16 @@ def _layers(job: Job) -> float:
         if not task.in_block:
             rows = min(task.shape[0], 2048)
             w = folder.read(f"{task.name}.weight")[:rows]
-            part = Task(task.name, task.format, (rows, task.shape[1]), task.input_key, False)
+            part = replace(task, shape=(rows, task.shape[1]))
             seconds += _timed(lambda part=part, w=w: _solve(job, part, w)) * task.shape[0] / rows  # type: ignore[misc]
     return seconds
 
 
 def _solve(job: Job, task: Task, w: torch.Tensor) -> None:
     factors = None
-    if task.in_block and job.recipe.curvature is not None:
-        two_sided = job.recipe.curvature.two_sided
-        eye_in, eye_out = torch.eye(task.shape[1]), torch.eye(task.shape[0])
+    if task.curvature is not None and job.recipe.curvature is not None:
+        two_sided = job.recipe.curvature.two_sided and task.in_block
+        eye_in, eye_out = torch.eye(task.shape[1]), torch.eye(task.shape[0] if two_sided else 0)
         factors = Factors(eye_in, eye_in if two_sided else None, eye_out if two_sided else None, 1.0, 1, 1)
     solve_layer(task, w, job.recipe.rounding, factors, job.recipe.transform)
 

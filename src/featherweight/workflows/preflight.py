@@ -74,7 +74,7 @@ def _square_bytes(job: Job) -> list[int]:
         return []
     inside = [task for task in job.todo if task.in_block]
     widths = {task.input_key: task.shape[1] for task in inside}
-    found = [4 * n * n for n in widths.values()]
+    found = [4 * n * n for n in widths.values()] + [4 * _widths(job)[0] ** 2]  # the last is the head's
     if job.recipe.curvature.two_sided:
         found += [4 * (task.shape[0] ** 2 + task.shape[1] ** 2) for task in inside]
     return found
@@ -98,8 +98,9 @@ def _curvature(job: Job, model: int) -> int:
 
 def _layers(job: Job) -> int:
     largest = max((max(task.shape) for task in job.todo if task.in_block), default=0)
-    table = max((task.shape[0] * task.shape[1] for task in job.todo), default=0)
-    return max(8 * largest * largest * 6, table * 4 * 3) + 200_000_000
+    # Rounded to nearest: the matrix, padded, and its codes; under curvature also rotated, what it became, and the errors.
+    table = max((t.shape[0] * t.shape[1] * 4 * (7 if t.curvature else 3) for t in job.todo), default=0)
+    return max(8 * largest * largest * 6, table) + 200_000_000
 
 
 def _evidence(job: Job, model: int) -> int:

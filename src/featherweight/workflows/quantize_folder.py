@@ -98,9 +98,9 @@ def solve(
 
 
 def _factors(job: Job, snapshot: Snapshot | None, task: Task, verdict: Mapping[str, Any] | None) -> Factors | None:
-    if snapshot is None or job.recipe.curvature is None or not task.in_block:
+    if snapshot is None or job.recipe.curvature is None or task.curvature is None:
         return None
-    factors = snapshot.factors(job.recipe.curvature, task.name)
+    factors = snapshot.factors(job.recipe.curvature, task.curvature)
     return factors if verdict is None or verdict["two_sided"] else factors.one_sided()
 
 

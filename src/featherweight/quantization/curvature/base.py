@@ -46,7 +46,8 @@ class Factors:
 class Curvature(ABC):
     """Abstract; implementations are final frozen dataclasses: what is collected, and from which seed.
 
-    `tokens`: (sequences, seq), all of one length. Names are those of the linears inside the model's blocks.
+    `tokens`: (sequences, seq), all of one length. Names are those of the linears inside the model's blocks, and that of
+    the head, of which every method collects the Gram alone.
     """
 
     # Whether an output side is collected; sequences a pass; whether blocks' graphs are kept: memory is planned by them.
@@ -67,7 +68,7 @@ class Curvature(ABC):
     def collect(
         self, model: nn.Module, tokens: Int[Tensor, "sequences seq"], listener: Listener = silent
     ) -> dict[str, Factors]:
-        """Factors of every linear inside the model's blocks, by full name.
+        """Factors of every linear inside the model's blocks and of the head, by full name.
 
         Under torch.distributed each rank takes every world-size-th sequence and the sums are all-reduced.
         """

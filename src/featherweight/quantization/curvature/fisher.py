@@ -20,7 +20,7 @@ from ...base.events import Listener, track
 from ...base.seeds import seed_of
 from ...models import passes
 from .base import Curvature, Factors, Sums
-from .gram import mean_gram
+from .gram import InputObserver, mean_gram
 
 
 @dataclass(frozen=True)
@@ -61,19 +61,25 @@ class Fisher(Curvature):
     def accumulate(
         self, model: nn.Module, tokens: Tensor, indices: Sequence[int], sums: Sums, listener: Listener
     ) -> None:
-        observe = self.observer(sums)
+        observe, observe_head = self.observer(sums), InputObserver(sums)
         keep_graphs = self.keep_graphs and all(p.dtype == torch.float32 for p in model.parameters())
         steps = range(0, len(indices), self.batch)
         for start in track(steps, "curvature", len(steps), listener):
             chosen = list(indices[start : start + self.batch])
             part = tokens[chosen]
-            passes.forward_backward(model, part, LabelSampler(self.seed, chosen), observe(chosen), keep_graphs)
+            labels = LabelSampler(self.seed, chosen)
+            passes.forward_backward(model, part, labels, observe(chosen), keep_graphs, observe_head)
             sums.tokens += part.numel()
             sums.sequences += len(part)
 
 
 def two_sided_factors(sums: Sums, name: str, count: int) -> Factors:
-    """Factors from sums over `count` samples, with c from matching traces: E||G||^2 a sequence / (tr H_O tr H_I)."""
+    """Factors from sums over `count` samples, with c from matching traces: E||G||^2 a sequence / (tr H_O tr H_I).
+
+    Of the head only the Gram is collected: its output side would be vocabulary x vocabulary.
+    """
+    if f"output/{name}" not in sums.matrices:
+        return Factors(mean_gram(sums, name), tokens=sums.tokens, sequences=sums.sequences)
     h_in = sums.symmetric(f"input/{name}") / count
     h_out = sums.symmetric(f"output/{name}") / count
     h_in, h_out = h_in / h_out.shape[0], h_out / h_in.shape[0]

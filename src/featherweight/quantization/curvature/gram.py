@@ -1,7 +1,7 @@
 """Gram: H_I = E[x x^T], the second moment of a layer's inputs; minimising tr(D H_I D^T) keeps the layer's outputs.
 
-Cost: one forward pass without the head, n^2 multiplications a token and distinct input. Layers that read the same
-tensor (q/k/v, gate/up) share one matrix.
+Cost: one forward pass without logits, n^2 multiplications a token and distinct input. Layers that read the same
+tensor (q/k/v, gate/up) share one matrix. The head's input is the output of the last norm.
 """
 
 from __future__ import annotations
