@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from featherweight.base.errors import BadInput, UsageError
+from featherweight.inference import Sampling, Text, generate
 from featherweight.inference.reference import Reference, int8_rounded
 from featherweight.quantization.formats import Int
 from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed
@@ -160,3 +161,16 @@ def test_closing_forgets_the_decoded_weights(packed: Any) -> None:
 def test_int8_arithmetic() -> None:
     x = torch.tensor([[127.0, 0.5, 1.5, -2.5, -127.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
     assert int8_rounded(x).tolist() == [[127.0, 0.0, 2.0, -2.0, -127.0], [0.0] * 5]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_lookup_changes_nothing(temperature: float) -> None:
+    model, tokenizer = tiny.llama()
+    engine, text = Reference(model, "f", "tiny"), Text.of(tokenizer)
+    text.end_ids = frozenset()
+    for seed in range(3):
+        sampling, prompt = Sampling(60, temperature, top_k=3, seed=seed), (IDS[:12] * 3)
+        plain = generate(engine, text, prompt, sampling)
+        guessed = generate(engine, text, prompt, sampling, lookup=5)
+        assert [piece.tokens for piece in plain] == [piece.tokens for piece in guessed]
+        assert guessed.usage.guessed > 0
