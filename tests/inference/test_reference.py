@@ -107,10 +107,11 @@ def test_an_interrupted_forward_changes_nothing() -> None:
     close(engine.forward(sequence, IDS[4:6], "all"), plain(model)[4:6])
 
 
-@pytest.fixture(scope="module")
-def packed() -> nn.Module:
+@pytest.fixture(scope="module", params=[8, 4])
+def packed(request: Any) -> nn.Module:
+    """With the table in 8 bits, as it is, and in 4, rotated."""
     model, _ = tiny.llama()
-    plan = Plan({"model.embed_tokens": Int(bits=8), "*.o_proj": Int(bits=8, group=16), "*": Int(bits=8)})
+    plan = Plan({"model.embed_tokens": Int(bits=request.param), "*.o_proj": Int(bits=8, group=16), "*": Int(bits=8)})
     quantize(model, Nearest(), plan, transform=Hadamard())
     return model
 
@@ -118,6 +119,8 @@ def packed() -> nn.Module:
 def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
     model = packed
     model = packed
+    table = model.model.embed_tokens
+    assert table.input_rotation == (table.format == Int(bits=4))
     kinds = [type(module) for module in model.modules()]
     assert CompressedLinear in kinds and TiedHead in kinds
 
@@ -146,6 +149,7 @@ def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
         assert (steps - steps.round()).abs().max() < 1e-3
     assert 1e-5 < np.abs(found - wanted).max() / np.abs(wanted).max() < 0.1
     np.testing.assert_array_equal(logits(), wanted)
+    assert "as_stored" not in vars(table)
 
 
 def test_closing_forgets_the_decoded_weights(packed: Any) -> None:

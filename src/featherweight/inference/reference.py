@@ -11,6 +11,7 @@ is the order of sums only.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from contextlib import ExitStack
 from typing import Any
@@ -193,14 +194,22 @@ class _RoundedRotation:
         return int8_rounded(self.rotation(x, key, signs))
 
 
-def _round_inputs(model: nn.Module) -> Any:
+def _round_inputs(model: nn.Module) -> Callable[[], None]:
     """Round the inputs of compressed layers from now on; returns what undoes it."""
     undo = ExitStack()
     for module in model.modules():
-        if isinstance(module, CompressedLinear) and module.input_rotation:
+        if isinstance(module, TiedHead):
+            table: Any = module.embedding
+            table.as_stored = _rounded_after(table.as_stored)
+            undo.callback(delattr, table, "as_stored")
+        elif isinstance(module, CompressedLinear) and module.input_rotation:
             undo.callback(setattr, module, "memo", module.memo)
             module.memo = _RoundedRotation(module.memo)  # type: ignore[assignment]
-        elif isinstance(module, (CompressedLinear, TiedHead)):
+        elif isinstance(module, CompressedLinear):
             hook = module.register_forward_pre_hook(lambda module, args: (int8_rounded(args[0]), *args[1:]))
             undo.callback(hook.remove)
     return undo.close
+
+
+def _rounded_after(turn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda x: int8_rounded(turn(x))

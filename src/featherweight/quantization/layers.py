@@ -249,9 +249,14 @@ class CompressedEmbedding(_Compressed):
 
     def logits(self, x: Float[Tensor, "*batch dim"], bias: Tensor | None = None) -> Float[Tensor, "*batch rows"]:
         """table @ x + bias: what a head that shares this table computes."""
-        if self.input_rotation:
-            x = rotate(x, self._signs("input_signs", self.embedding_dim)[1].to(x.device))
+        x = self.as_stored(x)
         return nn.functional.linear(x, self.dense(x.dtype).to(x.device), bias)
+
+    def as_stored(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """`x` in the basis of the stored rows: what their product is taken with."""
+        if not self.input_rotation:
+            return x
+        return rotate(x, self._signs("input_signs", self.embedding_dim)[1].to(x.device))
 
     def extra_repr(self) -> str:
         text = f"{self.num_embeddings}, {self.embedding_dim}, {self.format!r}"
