@@ -71,10 +71,11 @@ def called(plant: Plant, tmp_path: Path) -> dict[str, Any]:
 
 def test_quantize_passes_what_was_given(called: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "light"
-    assert run("quantize", "toy", "--bits", 3, "--preset", "fast", "--out", out, "--ask", "Why?", "--fresh") == 0
+    options = ("--bits", 3, "--head-bits", 4, "--preset", "fast", "--ask", "Why?", "--fresh")
+    assert run("quantize", "toy", *options, "--out", out) == 0
     assert called["model"] == "toy"
     assert called["out"] == out
-    assert called["settings"] == {"model": "toy", "bits": 3, "preset": "fast"}
+    assert called["settings"] == {"model": "toy", "bits": 3, "head_bits": 4, "preset": "fast"}
     assert called["fresh"] is True
     assert called["overwrite"] is False
     assert called["evaluate"] is True

@@ -28,6 +28,12 @@ Bits = Annotated[
     int | None,
     typer.Option("--bits", "-b", help="Bits of a weight: 1-4 with the trellis, 2-8 with integers.", show_default=False),
 ]
+HeadBits = Annotated[
+    int | None,
+    typer.Option(
+        help="Bits of embedding and head, 2-8 (8, or the preset's): 4 is half of the bytes.", show_default=False
+    ),
+]
 Preset = Annotated[
     str | None,
     typer.Option(help="fast: minutes. balanced: better, the default. portable: integers other programs read."),
@@ -73,6 +79,7 @@ def quantize(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
     model: OptionalModel = None,
     bits: Bits = None,
+    head_bits: HeadBits = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,
@@ -101,7 +108,7 @@ def quantize(
     Killed or interrupted, the same command continues where it stopped.
     """
     bounds = gates.parse(fail_if or [])
-    settings = _recipe(model, bits, preset, config, set_, seed, ask=ask, evaluate=evaluate)
+    settings = _recipe(model, bits, head_bits, preset, config, set_, seed, ask=ask, evaluate=evaluate)
     question, measure = settings.pop("ask", None), settings.pop("evaluate", True)
     from ..workflows.quantize_folder import quantize_folder
 
@@ -183,6 +190,7 @@ def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made
 def plan(
     model: OptionalModel = None,
     bits: Bits = None,
+    head_bits: HeadBits = None,
     preset: Preset = None,
     config: Config = None,
     set_: Set = None,
@@ -193,7 +201,7 @@ def plan(
     json_: Json = False,
 ) -> None:
     """Say before the work what quantize would do to each layer, and the memory, disk and time that it takes."""
-    settings = _recipe(model, bits, preset, config, set_, seed)
+    settings = _recipe(model, bits, head_bits, preset, config, set_, seed)
     for key in ("ask", "evaluate"):
         settings.pop(key, None)
     from ..workflows.plan_folder import plan_folder
@@ -238,6 +246,7 @@ def doctor(json_: Json = False) -> None:
 def _recipe(
     model: str | None,
     bits: int | None,
+    head_bits: int | None,
     preset: str | None,
     config: Path | None,
     changes: list[str] | None,
@@ -245,7 +254,7 @@ def _recipe(
     **others: str | bool | None,
 ) -> dict[str, Any]:
     """The settings a user gave in the file and the flags; the model, which a recipe may name too, is among them."""
-    flags = {"model": model, "bits": bits, "preset": preset, "seed": seed, **others}
+    flags = {"model": model, "bits": bits, "head_bits": head_bits, "preset": preset, "seed": seed, **others}
     settings = gather(config, flags, changes or [])
     if not settings.get("model"):
         raise UsageError("name a model to make light, or a --config that names one")

@@ -4,7 +4,8 @@ A preset is a printable YAML file; flags, `--config` files and `--set` change it
 complete dict (stored as run.yaml, refused on resume when it differs), `Recipe.of` turns that into the frozen objects
 that Python users pass themselves. Unknown keys and words are errors that name the nearest known one.
 
-In a plan, `tables` stands for the embedding and the head, whatever the model calls them.
+In a plan, `tables` stands for the embedding and the head, whatever the model calls them; `head_bits` is short for a format
+of them: a scale a row from 6 bits on, one for 64 columns below (docs/log.md), groups of 32 where the preset is portable.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "gate": {"count": 16},
     "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
 }
-KEYS = ("model", "preset", "bits", "seed", "plan", "rounding", "curvature", "transform", *SECTIONS)
+KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", "rounding", "curvature", "transform", *SECTIONS)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     recipe: dict[str, Any] = {"model": str(settings.get("model", "")), "preset": preset, "bits": bits, "seed": seed}
     # The user's patterns stand first: the first match decides.
     mine = {str(k): _text(v) for k, v in (settings.get("plan") or {}).items()}
+    if settings.get("head_bits") is not None:
+        mine = _with_tables(mine, _whole("head_bits", settings["head_bits"]), preset)
     recipe["plan"] = {**mine, **{k: _text(v) for k, v in base["plan"].items() if k not in mine}}
     for key in ("rounding", "curvature", "transform"):
         recipe[key] = _text(settings[key] if key in settings else _seeded(base[key], seed))
@@ -104,6 +107,15 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     if recipe["calibration"] is None and recipe["curvature"] is not None:
         raise UsageError("calibration: null leaves no text to collect curvature on; use rounding Nearest() without it")
     return recipe
+
+
+def _with_tables(mine: dict[str, str | None], bits: int, preset: str) -> dict[str, str | None]:
+    """The user's patterns with one for tables of `bits` bits before them."""
+    group = 32 if preset == "portable" else 64 if bits < 6 else None
+    text = repr(formats.Int(bits, group))
+    if mine.get("tables", text) != text:
+        raise UsageError(f"head_bits={bits} and plan.tables={mine['tables']} decide the same tables; give one of them")
+    return {"tables": text, **mine}
 
 
 def preset_plan(preset: str, bits: int) -> dict[str, str | None]:

@@ -154,3 +154,11 @@ def test_ternary_codes_are_those_of_two_bit_integers() -> None:
     packed.tensors["codes"][5] |= 0b00110000
     with pytest.raises(BadInput, match="layer holds code 3"):
         Ternary().check_codes(packed, "layer")
+
+
+def test_a_trellis_table_looks_rows_up_block_by_block() -> None:
+    format, shape = Trellis(bits=4), (600, 80)
+    packed = Nearest().solve(torch.randn(shape, generator=torch.Generator().manual_seed(2)), None, format).weight
+    rows = torch.tensor([599, 0, 255, 256, 511, 512, 3, 599])
+    assert torch.equal(format.unpack_rows(packed, rows), packed.dense()[rows])
+    assert format.unpack_rows(packed, rows[:0]).shape == (0, 80)

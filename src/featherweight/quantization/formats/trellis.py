@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ...base.bits import Bits
@@ -23,6 +23,7 @@ from . import codes as code_functions
 from .base import Format, Params, QWeight
 
 TILE = 16
+BLOCK_ROWS = 256  # rows of a block in lane order
 # rms of what the encoder is given, in units of the code: measured optimum on N(0,1) (benchmarks/rounding.py).
 GAIN = {1: 1.13, 2: 0.97, 3: 0.93, 4: 0.86}
 
@@ -106,6 +107,23 @@ class Trellis(Format):
             weight.tensors["scale"],
         )
         return dense[: weight.shape[0], : weight.shape[1]]
+
+    def unpack_rows(self, weight: QWeight, rows: Int64[Tensor, " count"]) -> Float[Tensor, "count columns"]:
+        """Decodes the blocks of 256 rows (contiguous in lane order) that hold the wanted ones."""
+        if rows.numel() and int(rows.max()) >= weight.shape[0]:
+            raise IndexError(f"row {int(rows.max())} of a matrix of {weight.shape[0]} rows")
+        height, columns = self.padded(weight.shape)
+        codes, scale, values = weight.tensors["codes"], weight.tensors["scale"], self.values()
+        row_bytes = columns * self.bits_per_code // 8
+        found = torch.empty(rows.numel(), weight.shape[1], device=codes.device)
+        blocks = rows // BLOCK_ROWS
+        for block in blocks.unique().tolist():
+            first, last = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, height)
+            part, scales = codes[first * row_bytes : last * row_bytes], scale[first:last]
+            dense = matmul.trellis_dense(part, last - first, columns, values, self.L, self.bits_per_code, scales)
+            here = blocks == block
+            found[here] = dense[rows[here] - first, : weight.shape[1]]
+        return found
 
     def stored(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         rows, columns = self.padded(shape)
