@@ -79,6 +79,19 @@ def test_ternary_bodies_under_feedback(format: str, folder: Path, tmp_path: Path
     assert errors["LDLQ()"] < errors["Nearest()"]
 
 
+def test_tables_of_4_bits(folder: Path, tmp_path: Path) -> None:
+    settings = {**SMALL, "preset": "fast", "head_bits": 4}
+    out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)
+    records = {layer["name"]: layer for layer in json.loads((out / "results.json").read_text())["layers"]}
+    assert records["model.embed_tokens"]["format"] == "Int(bits=4, group=64)"
+    assert records["model.embed_tokens"]["rounding"] == "LDLQ(damp=0.01)"
+    assert records["model.embed_tokens"]["error_weighted"] < records["model.embed_tokens"]["error_plain"]
+    model, _ = sources.load(out)
+    assert model.model.embed_tokens.input_rotation and not list(model.lm_head.buffers())
+    with torch.no_grad():
+        assert torch.isfinite(model(torch.arange(20).view(1, -1)).logits).all()
+
+
 def test_the_same_command_again_is_done(folder: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "preset": "fast"}
     out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)
