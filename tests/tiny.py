@@ -66,7 +66,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return made
 
 
-def _common() -> dict[str, Any]:
+def common() -> dict[str, Any]:
+    """What all the configurations share."""
     return {
         "vocab_size": 300,
         "num_hidden_layers": 2,
@@ -78,7 +79,7 @@ def _common() -> dict[str, Any]:
     }
 
 
-def _make(model_class: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:
+def make(model_class: type[PreTrainedModel], config: Any, seed: int) -> PreTrainedModel:
     """The model in eval mode; the caller's random state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -102,9 +103,9 @@ def llama(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         num_key_value_heads=2,
         head_dim=16,
         tie_word_embeddings=True,
-        **_common(),
+        **common(),
     )
-    return _make(LlamaForCausalLM, config, seed), tokenizer()
+    return make(LlamaForCausalLM, config, seed), tokenizer()
 
 
 def qwen3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -116,9 +117,9 @@ def qwen3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         num_key_value_heads=2,
         head_dim=32,
         tie_word_embeddings=False,
-        **_common(),
+        **common(),
     )
-    return _make(Qwen3ForCausalLM, config, seed), tokenizer()
+    return make(Qwen3ForCausalLM, config, seed), tokenizer()
 
 
 def gemma3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -133,9 +134,9 @@ def gemma3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         sliding_window=64,
         layer_types=["sliding_attention", "full_attention"],
         tie_word_embeddings=True,
-        **_common(),
+        **common(),
     )
-    return _make(Gemma3ForCausalLM, config, seed), tokenizer()
+    return make(Gemma3ForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -149,9 +150,9 @@ def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         attention_bias=True,
         mlp_bias=True,
         tie_word_embeddings=False,
-        **_common(),
+        **common(),
     )
-    return _make(LlamaForCausalLM, config, seed), tokenizer()
+    return make(LlamaForCausalLM, config, seed), tokenizer()
 
 
 ALL = (llama, qwen3, gemma3, odd)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import data, interchange
-    from .base.errors import BadInput, FeatherweightError, GateFailed, PreflightRefused, UsageError
+    from .base.errors import BadInput, ExportFailed, FeatherweightError, GateFailed, PreflightRefused, UsageError
     from .base.events import Event
     from .evaluation import KL, Perplexity, evaluate
     from .inference import Conversation, Sampling, answer, generate
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .reporting import report
     from .workflows.doctor import doctor
     from .workflows.engine import open_engine
+    from .workflows.export_folder import export_folder as export
     from .workflows.plan_folder import plan_folder as plan
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ _HOMES = {
     "BadInput": "base.errors",
     "Conversation": "inference",
     "Event": "base.events",
+    "ExportFailed": "base.errors",
     "FeatherweightError": "base.errors",
     "FisherA": "quantization.curvature",
     "FisherB": "quantization.curvature",
@@ -59,6 +61,7 @@ _HOMES = {
     "answer": "inference",
     "doctor": "workflows.doctor",
     "evaluate": "evaluation",
+    "export": "workflows.export_folder:export_folder",
     "generate": "inference",
     "load": "interchange",
     "open_engine": "workflows.engine",

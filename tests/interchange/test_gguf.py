@@ -108,10 +108,10 @@ def test_llama3_frequencies_are_recovered(tmp_path: Path) -> None:
 
 
 def test_rules_that_cut_text() -> None:
-    from featherweight.interchange.gguf_tokenizer import RULES, _cutter
+    from featherweight.interchange.gguf_tokenizer import RULES, cutter
 
     def cut(rule: str, text: str) -> list[str]:
-        return [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in _cutter(RULES[rule]).pre_tokenize_str(text)]
+        return [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in cutter(RULES[rule]).pre_tokenize_str(text)]
 
     assert cut("smollm", "x  12\n 3") == ["x", "  ", "1", "2", "\n ", "3"]
     assert cut("gpt-2", "x  12\n 3") == ["x", " ", " 12", "\n", " 3"]

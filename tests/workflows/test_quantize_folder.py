@@ -68,6 +68,16 @@ def test_every_family_comes_out_whole(family: str, tmp_path: Path) -> None:
     assert [p.name for p in report_folder(out)] == ["report.html", "README.md"]
 
 
+def test_portable_leaves_the_tied_table_and_exports(folder: Path, tmp_path: Path) -> None:
+    settings = {key: value for key, value in SMALL.items() if key != "gate"} | {"preset": "portable", "bits": 4}
+    assert plan_folder(str(folder), settings).lines
+    out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)
+    light, _ = sources.load(out)
+    assert {repr(module.format) for module in compressed(light).values()} == {"Int(bits=4, group=32, portable=True)"}
+    assert featherweight.export(out, "gguf", tmp_path / "light.gguf").types == {"Q4_0": 14, "F32": 6}
+    assert featherweight.export(out, "compressed-tensors", tmp_path / "ct").types == {"4 bits": 14, "float32": 6}
+
+
 @pytest.mark.parametrize("format", ["Ternary()", "Ternary(group=16)"])
 def test_ternary_bodies_under_feedback(format: str, folder: Path, tmp_path: Path) -> None:
     errors = {}

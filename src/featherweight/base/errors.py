@@ -31,3 +31,9 @@ class GateFailed(FeatherweightError):
     """A result missed a bound the user asked for."""
 
     exit_code = 4
+
+
+class ExportFailed(FeatherweightError):
+    """An export, read again, is not what it should hold; it was deleted."""
+
+    exit_code = 5

@@ -187,6 +187,50 @@ def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made
 
 
 @app.command()
+def export(
+    packed: Annotated[Path, typer.Argument(metavar="PACKED", help="A folder that quantize made.", show_default=False)],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="gguf: one file for llama.cpp and its relatives. compressed-tensors: a folder for vLLM and "
+            "transformers. hf: an ordinary transformers folder that anything loads, every weight decoded to the "
+            "model's dtype, so as large as the original.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="What to make: a .gguf file, or a folder.", show_default=False)
+    ],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")] = False,
+    odd_bits: Annotated[
+        bool,
+        typer.Option(
+            "--odd-bits", help="Allow 3, 5, 6 and 7 bits in compressed-tensors, which releases before 0.18 misread."
+        ),
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Write a model that quantize made for other programs, code for code, and compare what they will read.
+
+    Nothing is rounded again: a format that cannot hold the codes exactly is refused, naming the nearest that can.
+    """
+    from ..workflows.export_folder import export_folder
+
+    with progress() as listener:
+        made = export_folder(packed, to, out, overwrite=overwrite, odd_bits=odd_bits, listener=listener)
+    if json_:
+        import dataclasses
+
+        typer.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=1))
+    else:
+        types = ", ".join(f"{num} in {name}" for name, num in made.types.items())
+        typer.echo(f"{made.path}: {made.file_bytes / 1e6:.1f} MB, {made.num_tensors} tensors ({types})")
+        for note in made.notes:
+            typer.echo(f"  {note}")
+        typer.echo("  read again and compared: every number is the packed model's")
+
+
+@app.command()
 def plan(
     model: OptionalModel = None,
     bits: Bits = None,

@@ -194,7 +194,7 @@ def _entries(file: GGUFFile, architecture: Architecture, config: PreTrainedConfi
         if file.entries[stored].shape != shape:
             found = file.entries[stored].shape
             raise BadInput(f"{file.path}: tensor {stored} is {found} where the metadata asks for {shape}")
-        heads = _interleaved_heads(name, config) if architecture.interleaved else None
+        heads = interleaved_heads(name, config) if architecture.interleaved else None
         entries.append(Entry(name, shape, torch.float32, _reader(file, stored, heads)))
     if left:
         raise BadInput(
@@ -204,7 +204,7 @@ def _entries(file: GGUFFile, architecture: Architecture, config: PreTrainedConfi
     return entries
 
 
-def _interleaved_heads(name: str, config: PreTrainedConfig) -> int | None:
+def interleaved_heads(name: str, config: PreTrainedConfig) -> int | None:
     """Heads whose rows `name` holds interleaved; None for all but q and k."""
     if ".q_proj." in name:
         return int(config.num_attention_heads)

@@ -71,7 +71,7 @@ def _byte_level(file: GGUFFile) -> PreTrainedTokenizerBase:
         from tokenizers import normalizers
 
         backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = _cutter(RULES[rule])
+    backend.pre_tokenizer = cutter(RULES[rule])
     backend.decoder = decoders.ByteLevel()
     added = [
         AddedToken(token, special=type_ == CONTROL, normalized=False)
@@ -103,7 +103,8 @@ def _sentencepiece(file: GGUFFile) -> PreTrainedTokenizerBase:
     return _checked(tokenizer, file, len(tokens))
 
 
-def _cutter(rule: str | None) -> Any:
+def cutter(rule: str | None) -> Any:
+    """The part of a tokenizer that cuts text before merging, for one of the values of `RULES`."""
     from tokenizers import Regex, pre_tokenizers
 
     if rule is None:

@@ -153,11 +153,16 @@ def assemble(
     files = write_checkpoint(folder, _entries_of_parts(original, where, description), limit)
     check_stored(TensorFolder(folder), description)
     _write_config(folder, _config(source), description, files)
+    copy_companions(source, folder)
+    _write_extras(folder, extra_files or {})
+    return files
+
+
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copy tokenizer, generation settings, licence and the like into `folder`, byte for byte."""
     for file in sorted(source.iterdir()):
         if file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in COPIED):
             write_atomic(folder / file.name, file.read_bytes())
-    _write_extras(folder, extra_files or {})
-    return files
 
 
 def _entries_of_parts(

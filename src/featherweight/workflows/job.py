@@ -57,7 +57,9 @@ class Job:
             raise UsageError("the plan leaves every layer as it is; nothing would be quantized")
         blocks = tuple(name for name, _ in structure.blocks(skeleton))
         params = {id(p): p.numel() for p in skeleton.parameters()}
-        return Job(str(model), source, recipe, todo, head if tied else None, sum(params.values()), blocks)
+        # A head that shares a table left in the model's dtype stays as transformers ties it.
+        shared = head if tied and any(task.name == table for task in todo) else None
+        return Job(str(model), source, recipe, todo, shared, sum(params.values()), blocks)
 
     @cached_property
     def weights(self) -> TensorFolder:

@@ -99,8 +99,9 @@ def rehearse(job: Job, listener: Listener = silent) -> dict[str, float]:
     model, tokenizer = curvature_stage.load_for_passes(job.source, job.num_parameters)
     method, wanted = job.recipe.curvature, job.settings["calibration"]
     listener(Event("rehearsal", 0, 3))
+    words = min(1000, len(tokenizer))
     if method is not None:
-        tokens = torch.arange(2 * method.batch * wanted["length"]).view(2 * method.batch, -1) % 1000
+        tokens = torch.arange(2 * method.batch * wanted["length"]).view(2 * method.batch, -1) % words
         sums = Sums()
         # The first batch pays for memory that later ones reuse.
         method.accumulate(model, tokens, range(method.batch), sums, silent)
@@ -111,7 +112,7 @@ def rehearse(job: Job, listener: Listener = silent) -> dict[str, float]:
         del sums
     listener(Event("rehearsal", 1, 3))
     evaluation = job.settings["evaluation"]
-    window = torch.arange(evaluation["length"]).view(1, -1) % 1000
+    window = torch.arange(evaluation["length"]).view(1, -1) % words
     with torch.no_grad():
         model(input_ids=window[:, :64], use_cache=False)
         forward = _timed(lambda: model(input_ids=window, use_cache=False))

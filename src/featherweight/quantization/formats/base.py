@@ -39,6 +39,22 @@ class QWeight:
         return self.format.unpack(self)
 
 
+@dataclass(frozen=True)
+class Integers:
+    """A matrix as what other programs hold: value = scale * (code - zero), one scale for `group` columns of a row.
+
+    `codes` (rows, columns) uint8; `scale` (rows, groups) float32; `zero` (rows, groups) uint8, or one number for all.
+    Levels code - zero lie in `lowest` ... `highest`.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor | int
+    group: int
+    lowest: int
+    highest: int
+
+
 class Format(ABC):
     """Abstract; implementations are final frozen dataclasses whose repr is their entry in a checkpoint."""
 
@@ -84,6 +100,10 @@ class Format(ABC):
     def unpack_rows(self, weight: QWeight, rows: Int64[Tensor, " count"]) -> Float[Tensor, "count columns"]:
         """`unpack(weight)[rows]`, for a look-up in a table; formats that can decode a row alone do only that."""
         return self.unpack(weight)[rows]
+
+    def integers(self, weight: QWeight) -> Integers | None:
+        """The codes as whole numbers with their scales; None for formats that are not scaled whole numbers."""
+        return None
 
     @abstractmethod
     def stored(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -8,6 +8,10 @@ This maps code for code onto what runtimes read (GGUF Q4_0/Q8_0, compressed-tens
 against 0.149 at 2 bits), weighted by the curvature's diagonal when given. Bytes lie in the canonical lane order of
 `ops.lanes`: 16 rows x 32 columns, planes inside the byte, so rows are padded to 16 and columns to 32.
 Cost of `fit`: one pass over the matrix per candidate scale.
+
+`portable` scales have as few significant bits as the narrowest runtime keeps, before the codes are chosen, so that the
+codes absorb the rounding: 8 when symmetric (bf16 and fp16 both hold such a scale, whatever the model's dtype), 11 - bits
+when asymmetric (fp16 then also holds scale * zero, GGUF's minimum). They are stored as fp16 like any other.
 """
 
 from __future__ import annotations
@@ -22,33 +26,42 @@ from torch import Tensor
 from ...base.bits import Bits
 from ...base.errors import UsageError
 from ...ops import lanes, matmul
-from .base import Format, Params, QWeight
+from .base import Format, Integers, Params, QWeight
 
 # Stored scales stay inside what both fp16 and bf16 hold as normal numbers, so that exports are exact.
 SMALLEST_SCALE = 2.0**-14
+LARGEST_SCALE = 65504.0
 
 
 @dataclass(frozen=True)
 class Int(Format):
-    """2 to 8 bits a weight; `group=None` shares one scale across a whole row."""
+    """2 to 8 bits a weight; `group=None` shares one scale across a whole row.
+
+    `portable` rounds scales so that exports hold them exactly; when asymmetric, up to 4 bits only.
+    """
 
     bits_per_code: int
     group: int | None
     symmetric: bool
+    portable: bool
 
-    def __init__(self, bits: int = 4, group: int | None = None, symmetric: bool = True) -> None:
+    def __init__(self, bits: int = 4, group: int | None = None, symmetric: bool = True, portable: bool = False) -> None:
         if bits not in range(2, 9):
             raise UsageError(f"Int(bits={bits}): bits must be 2 to 8")
         if group is not None and group < 1:
             raise UsageError(f"Int(group={group}): group must be a positive number of columns, or None for whole rows")
         object.__setattr__(self, "bits_per_code", bits)
         object.__setattr__(self, "group", group)
+        if portable and not symmetric and bits > 4:
+            raise UsageError(f"Int(bits={bits}, symmetric=False, portable=True): no other program's file holds that")
         object.__setattr__(self, "symmetric", symmetric)
+        object.__setattr__(self, "portable", portable)
 
     def __repr__(self) -> str:
         parts = [f"bits={self.bits_per_code}"]
         parts += [f"group={self.group}"] if self.group is not None else []
         parts += [] if self.symmetric else ["symmetric=False"]
+        parts += ["portable=True"] if self.portable else []
         return f"Int({', '.join(parts)})"
 
     @property
@@ -95,7 +108,7 @@ class Int(Format):
         best = torch.full_like(full, torch.inf)
         best_scale, best_zero = full.clone(), torch.full_like(full, half)
         for shrink in torch.linspace(1.1 if self.symmetric else 1.0, 0.25 if self.bits_per_code <= 4 else 0.8, steps):
-            scale = (full * shrink).clamp(min=SMALLEST_SCALE, max=65504.0).half().float()
+            scale = self._storable(full * shrink)
             zero = torch.full_like(full, half) if self.symmetric else (-low / scale).round().clamp(0, top)
             codes = (part / scale[..., None]).add_(zero[..., None]).round_().clamp_(0, top)
             error = codes.sub_(zero[..., None]).mul_(scale[..., None]).sub_(part).square_().mul_(importance).sum(-1)
@@ -103,7 +116,17 @@ class Int(Format):
             best = torch.where(better, error, best)
             best_scale = torch.where(better, scale, best_scale)
             best_zero = torch.where(better, zero, best_zero)
-        return best_scale.clamp(min=SMALLEST_SCALE, max=65504.0), best_zero
+        return self._storable(best_scale), best_zero
+
+    def _storable(self, scale: Tensor) -> Tensor:
+        """The nearest scales that are stored, in float32."""
+        if not self.portable:
+            return scale.clamp(min=SMALLEST_SCALE, max=LARGEST_SCALE).half().float()
+        digits = 8 if self.symmetric else 11 - self.bits_per_code
+        # Not fp16's own largest number: in 8 digits it rounds to one that fp16 cannot hold, nor may scale * zero leave it.
+        largest = 2.0 ** (15 if self.symmetric else 15 - self.bits_per_code)
+        mantissa, exponent = torch.frexp(scale.clamp(min=SMALLEST_SCALE, max=largest))
+        return torch.ldexp((mantissa * 2**digits).round(), exponent - digits)
 
     def snap(self, x: Tensor, params: Params, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         group = self._group_of(columns)
@@ -143,6 +166,16 @@ class Int(Format):
             indices=indices,
         )
 
+    def integers(self, weight: QWeight) -> Integers:
+        rows, columns = weight.shape
+        codes = lanes.lanes_to_int(weight.tensors["codes"], *self.padded(weight.shape), self.bits_per_code)
+        half, top = 1 << (self.bits_per_code - 1), (1 << self.bits_per_code) - 1
+        groups = self._groups(columns)  # without those of padding alone
+        zero = half if self.symmetric else unblocked(weight.tensors["zero"])[:rows, :groups]
+        scale = unblocked(weight.tensors["scale"])[:rows, :groups].float()
+        lowest, highest = (-half, top - half) if self.symmetric else (-top, top)
+        return Integers(codes[:rows, :columns], scale, zero, self.group or columns, lowest, highest)
+
     def stored(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         rows, columns = self.padded(shape)
         blocked = (rows // 16, self._groups(columns), 16)
@@ -176,3 +209,8 @@ def blocked(values: Tensor) -> Tensor:
     """(rows, groups) -> (rows / 16, groups, 16): the 16 rows that a vector of lanes holds lie together."""
     rows, groups = values.shape
     return values.view(rows // 16, 16, groups).transpose(1, 2).contiguous()
+
+
+def unblocked(values: Tensor) -> Tensor:
+    """The inverse: (rows / 16, groups, 16) -> (rows, groups)."""
+    return values.transpose(1, 2).flatten(0, 1)

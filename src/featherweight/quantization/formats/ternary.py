@@ -21,8 +21,8 @@ from torch import Tensor
 from ...base.bits import Bits
 from ...base.errors import BadInput, UsageError
 from ...ops import lanes, matmul
-from .base import Format, Params, QWeight
-from .int import SMALLEST_SCALE, blocked, check_group
+from .base import Format, Integers, Params, QWeight
+from .int import SMALLEST_SCALE, blocked, check_group, unblocked
 
 BITS = 2
 ZERO = 1
@@ -102,6 +102,12 @@ class Ternary(Format):
         codes, scale = weight.tensors["codes"], weight.tensors["scale"]
         zero = torch.full_like(scale, ZERO)
         return matmul.int_dense(codes, rows, columns, BITS, self.group or columns, scale, zero, indices=indices)
+
+    def integers(self, weight: QWeight) -> Integers:
+        rows, columns = weight.shape
+        codes = lanes.lanes_to_int(weight.tensors["codes"], *self.padded(weight.shape), BITS)[:rows, :columns]
+        scale = unblocked(weight.tensors["scale"])[:rows, : self._groups(columns)].float()
+        return Integers(codes, scale, ZERO, self.group or columns, -1, 1)
 
     def stored(self, shape: tuple[int, int]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         rows, columns = self.padded(shape)

@@ -1,0 +1,214 @@
+"""A packed model as one GGUF file, code for code: the bytes that llama.cpp and its relatives read.
+
+Each compressed matrix goes into the narrowest storage type that holds its codes and scales exactly (`gguf_blocks`);
+vectors are float32, as runtimes expect, and other matrices keep their dtype (float32 ones that fp16 or bf16 hold
+exactly are stored so). Llama's q and k change the order of their rows, codes and scales together; Gemma's norms are
+stored as the 1 + w that is computed with. What no type holds is refused, naming the layers and what to ask for instead.
+
+Then the file is opened again, every tensor decoded by the `gguf` package and compared with what the packed model's own
+decoder says, and the tokenizer rebuilt and compared. One matrix is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..base.errors import ExportFailed, UsageError
+from ..base.events import Event, Listener, silent
+from . import export_gguf_tokenizer as tokenizers
+from .exports import Exported, PackedModel, appearing, compare, refuse, rotated
+from .gguf import ROPE_FACTORS, halves_apart, interleaved_heads
+from .gguf_blocks import WIDTH, permuted, rows_of, type_of
+from .gguf_file import GGUFFile, package
+from .gguf_metadata import Target, add_metadata, rope_factors, target_of
+
+STAGE = "export"
+PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+HINT = "requantize with --preset portable, or leave such layers out of the plan, or export --to hf"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor of the file: what the model and the file call it, its storage type, and heads to interleave."""
+
+    name: str
+    stored: str
+    type: str
+    heads: int | None
+
+
+def export_gguf(model: PackedModel, out: Path, overwrite: bool = False, listener: Listener = silent) -> Exported:
+    """Write `model` to the file `out`; it appears complete and compared, or not at all.
+
+    Raises UsageError for what GGUF cannot hold exactly, ExportFailed when the file read again is not the model.
+    """
+    if out.suffix != ".gguf":
+        raise UsageError(f"--to gguf writes one file: name it like {out / 'model.gguf'}")
+    target = target_of(model.config)
+    pieces = plan_pieces(model, target)
+    tokenizer = tokenizers.read(model.path)
+    with appearing(out, overwrite) as path:
+        _write(path, model, target, pieces, tokenizer, listener)
+        _compare(path, model, target, pieces, listener)
+        tokenizers.compare_tokenizer(GGUFFile(path), tokenizer)
+        num_bytes = path.stat().st_size
+    return Exported(out, num_bytes, dict(Counter(piece.type for piece in pieces)), len(pieces), _notes(model, pieces))
+
+
+def plan_pieces(model: PackedModel, target: Target) -> list[Piece]:
+    """Name and storage type of every tensor of the model. Raises UsageError naming what has no exact type."""
+    gguf = package()
+    kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == target.name)
+    names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
+    pieces, problems = [], []
+    for name in model.names:
+        stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if stored is None:
+            raise UsageError(f"GGUF has no name for {name} in {target.name} models; export --to hf")
+        heads = interleaved_heads(name, model.config) if target.interleaved else None
+        try:
+            pieces.append(Piece(name, stored, _type(model, name), heads))
+        except UsageError as error:
+            problems.append(str(error))
+    refuse([f"{problem} ({HINT})" for problem in problems])
+    return pieces
+
+
+def _type(model: PackedModel, name: str) -> str:
+    layer = model.layer(name)
+    if layer is None:
+        return _plain_type(model, name)
+    weight = model.qweight(name)
+    matrix = None if rotated(layer) else layer.format.integers(weight)
+    if matrix is None:
+        turned = ", rotated" if rotated(layer) else ""
+        raise UsageError(
+            f"{name}: no GGUF type holds {layer.format!r}{turned}; the nearest is Q4_0, Int(bits=4, group=32)"
+        )
+    try:
+        return type_of(matrix)
+    except UsageError as error:
+        raise UsageError(f"{name}, {layer.format!r}: {error}") from error
+
+
+def _plain_type(model: PackedModel, name: str) -> str:
+    dtype = model.dtype(name)
+    if len(model.shape(name)) == 1 or dtype not in PLAIN.values():
+        return "F32"
+    if dtype == torch.float32:
+        tensor = model.read(name)
+        for narrow in ("F16", "BF16"):
+            if torch.equal(tensor.to(PLAIN[narrow]).float(), tensor):
+                return narrow
+    return next(kind for kind, known in PLAIN.items() if known == dtype)
+
+
+def _write(
+    path: Path, model: PackedModel, target: Target, pieces: list[Piece], tokenizer: Any, listener: Listener
+) -> None:
+    gguf = package()
+    with closing(gguf.GGUFWriter(path, target.name)) as writer:
+        writer.add_name(model.path.resolve().name)
+        writer.add_quantized_by("featherweight")
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        writer.add_file_type(_file_type(pieces))
+        add_metadata(writer, model.config, target)
+        tokenizers.add_tokenizer(writer, tokenizer, model.config.vocab_size, _ends(model, tokenizer))
+        tensors = _tensors(model, target, pieces)
+        for name, kind, shape in _infos(model, pieces):
+            type_ = gguf.GGMLQuantizationType[kind]
+            block, size = gguf.GGML_QUANT_SIZES[type_]
+            num_bytes = int(np.prod(shape)) // block * size
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), num_bytes, type_)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for done, data in enumerate(tensors):
+            writer.write_tensor_data(np.ascontiguousarray(data))
+            listener(Event(STAGE, done + 1, 2 * len(pieces), message=path.name))
+
+
+def _infos(model: PackedModel, pieces: list[Piece]) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    factors = rope_factors(model.config)
+    if factors is not None:
+        yield ROPE_FACTORS, "F32", factors.shape
+    for piece in pieces:
+        yield piece.stored, piece.type, model.shape(piece.name)
+
+
+def _tensors(model: PackedModel, target: Target, pieces: list[Piece]) -> Iterator[np.ndarray]:
+    """The bytes of every tensor, in the order of `_infos`."""
+    factors = rope_factors(model.config)
+    if factors is not None:
+        yield factors
+    for piece in pieces:
+        order = _order(model.shape(piece.name)[0], piece.heads)
+        layer = model.layer(piece.name)
+        if layer is not None:
+            matrix = layer.format.integers(model.qweight(piece.name))
+            assert matrix is not None  # planned so
+            yield rows_of(matrix if order is None else permuted(matrix, order), piece.type)
+            continue
+        tensor = _computed_with(model.read(piece.name), piece.name, target)
+        tensor = (tensor if order is None else tensor[order]).to(PLAIN[piece.type])
+        yield tensor.contiguous().view(torch.uint8).numpy()
+
+
+def _computed_with(tensor: Tensor, name: str, target: Target) -> Tensor:
+    """The numbers that the model computes with: Gemma's norms multiply by 1 + w, added in float32."""
+    return tensor.float() + 1 if target.shifted and name.endswith("norm.weight") else tensor
+
+
+def _order(rows: int, heads: int | None) -> Tensor | None:
+    """Rows `(head, half, pair)` in the order `(head, pair, half)`; None for tensors that keep theirs."""
+    return None if heads is None else torch.arange(rows).view(heads, 2, -1).transpose(1, 2).reshape(-1)
+
+
+def _compare(path: Path, model: PackedModel, target: Target, pieces: list[Piece], listener: Listener) -> None:
+    file = GGUFFile(path)
+    factors = rope_factors(model.config)
+    expected = {piece.stored for piece in pieces} | (set() if factors is None else {ROPE_FACTORS})
+    if set(file.entries) != expected or len(expected) < len(pieces):
+        raise ExportFailed(f"{path}: the file does not hold each tensor of the model exactly once")
+    for done, piece in enumerate(pieces, 1):
+        values = file.read(piece.stored)
+        found = torch.from_numpy(values.copy() if piece.heads is None else halves_apart(values, piece.heads))
+        compare(piece.name, found, _computed_with(model.read(piece.name), piece.name, target).float(), path)
+        listener(Event(STAGE, len(pieces) + done, 2 * len(pieces), message=piece.name))
+
+
+def _ends(model: PackedModel, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the generation settings', else the tokenizer's."""
+    settings = model.path / "generation_config.json"
+    given = json.loads(settings.read_bytes()).get("eos_token_id") if settings.is_file() else None
+    ids = given if isinstance(given, list) else [given, tokenizer.eos_token_id]
+    return list(dict.fromkeys(id_ for id_ in ids if isinstance(id_, int)))
+
+
+def _file_type(pieces: list[Piece]) -> int:
+    """What runtimes print: the type of most matrices."""
+    types = Counter(piece.type for piece in pieces if piece.type in WIDTH)
+    most = types.most_common(1)[0][0] if types else "F16"
+    return int(package().LlamaFileType[f"MOSTLY_{most}"])
+
+
+def _notes(model: PackedModel, pieces: list[Piece]) -> list[str]:
+    """What the bytes of the file owe to GGUF's types rather than to the codes."""
+    notes = []
+    held = Counter(
+        (repr(layer.format), piece.type) for piece in pieces if (layer := model.layer(piece.name)) is not None
+    )
+    for (format, kind), num in sorted(held.items()):
+        block, size = package().GGML_QUANT_SIZES[package().GGMLQuantizationType[kind]]
+        notes.append(f"{num} matrices of {format} in {kind}, {8 * size / block:g} bits a weight")
+    return notes
