@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .workflows.engine import open_engine
     from .workflows.export_folder import export_folder as export
     from .workflows.plan_folder import plan_folder as plan
+    from .workflows.serve_folder import serve_folder as serve
 
 __version__ = "0.1.0"
 
@@ -69,6 +70,7 @@ _HOMES = {
     "quantize": "quantization.pipeline",
     "report": "reporting",
     "save": "interchange",
+    "serve": "workflows.serve_folder:serve_folder",
 }
 _MODULES = ("data", "interchange")
 

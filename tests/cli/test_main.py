@@ -204,7 +204,7 @@ def test_chat_answers_lines_from_a_pipe(plant: Plant, capsys: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["quantize"], ["evaluate"], ["report"], ["plan"], ["chat"], ["generate"], ["doctor"]]
+    "command", [[], ["quantize"], ["evaluate"], ["report"], ["plan"], ["chat"], ["generate"], ["serve"], ["doctor"]]
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -98,6 +99,25 @@ def test_chat_logprobs(client: openai.OpenAI) -> None:
     chunks = list(client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, stream=True))
     streamed = [e for c in chunks for e in ((c.choices[0].logprobs and c.choices[0].logprobs.content) or [])]
     assert streamed == content
+
+
+def test_answers_after_a_schema(client: openai.OpenAI) -> None:
+    pytest.importorskip("llguidance", reason="the extra `schema` is not installed")
+    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 200, "seed": 2}
+    schema = {
+        "type": "object",
+        "properties": {"season": {"enum": ["spring", "autumn"]}, "windows": {"type": "integer", "maximum": 99}},
+        "required": ["season", "windows"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "house", "schema": schema, "strict": True}}
+    choice = client.chat.completions.create(**asked, response_format=form).choices[0]
+    assert choice.finish_reason == "stop"
+    found = json.loads(choice.message.content or "")
+    assert found["season"] in ("spring", "autumn")
+    assert found["windows"] <= 99
+    stream = client.chat.completions.create(**asked, response_format=form, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == choice.message.content
 
 
 def test_completions(client: openai.OpenAI, text: Text) -> None:
