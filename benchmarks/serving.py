@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> Report:
     with tempfile.TemporaryDirectory() as work, server(arguments, Path(work)) as (process, address, model):
         report.facts |= {"model": model["id"], "engine": model["featherweight"]["description"], "slots": CLIENTS}
         phases = [("one client", 1, alone), ("many clients", CLIENTS, seconds), ("one client again", 1, alone)]
+        # Once every slot has held a full context, nothing has to grow any more.
+        asyncio.run(fill_slots(address, model["id"]))
         rates = {}
         for number, (name, count, length) in enumerate(phases):
             seed = arguments.seeds[0] * 1000 + number
@@ -85,6 +87,16 @@ def server(arguments: argparse.Namespace, work: Path) -> Iterator[tuple[subproce
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+
+
+async def fill_slots(address: tuple[str, int], model: str) -> None:
+    async def fill(number: int) -> None:
+        prompt = [100 + (number * 31 + place * 7) % 997 for place in range(CONTEXT - 2)]
+        body = {"model": model, "prompt": prompt, "max_tokens": 2, "stream": True}
+        async for _ in stream(address, "/v1/completions", body):
+            pass
+
+    await asyncio.gather(*(fill(number) for number in range(CLIENTS)))
 
 
 async def load(

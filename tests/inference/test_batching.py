@@ -120,6 +120,19 @@ def test_a_long_prompt_does_not_hold_up_the_others(engine: BusyEngine, batcher: 
     assert kinds == ["forward", "step"] * 5 or kinds == ["step", "forward"] * 5
 
 
+def test_short_prompts_share_a_round(engine: BusyEngine, text: Text) -> None:
+    engine.never = tuple(text.end_ids)
+    engine.delay = 0.02
+    with Batcher(engine, text, slots=9, chunk=8) as batcher:
+        jobs = [batcher.submit([9 + i, 5], replace(GREEDY, max_tokens=3)) for i in range(9)]
+        for job in jobs:
+            collect(job)
+    kinds = "".join(kind[0] for kind, _ in engine.calls)
+    # The first may be alone in its round; then four prompts of two tokens go before each step.
+    assert "ffffs" in kinds
+    assert "fffff" not in kinds
+
+
 def test_all_advance_at_the_same_pace(engine: BusyEngine, text: Text) -> None:
     engine.never = tuple(text.end_ids)
     with Batcher(engine, text, slots=9) as batcher:

@@ -1,6 +1,6 @@
 """Many answers from one engine at once: requests come and go while the others run on.
 
-One thread owns the engine. Each of its rounds lets waiting jobs into free slots, computes one chunk of one prompt, and
+One thread owns the engine. Each of its rounds lets waiting jobs into free slots, computes about one chunk of prompts, and
 then gives every running answer exactly one token, in calls of at most `engine.max_batch` sequences. So no answer waits
 for another to end, a long prompt delays the others by a chunk at a time, and all advance at the same pace. What a job
 gets depends on its prompt, sampling and seed alone and not on its company, as far as the engine keeps its promise that
@@ -161,13 +161,16 @@ class Batcher:
         return True
 
     def _round(self) -> None:
-        if self._filling:
-            self._fill(self._filling.popleft())
+        # About a chunk of prompts, be it a piece of a long one or several short ones.
+        left = self.chunk
+        for _ in range(len(self._filling)):
+            if left > 0:
+                left -= self._fill(self._filling.popleft())
         for group in even_groups(self._running, self.engine.max_batch):
             self._advance(group)
 
-    def _fill(self, slot: Slot) -> None:
-        """One chunk of the slot's prompt; its first token is chosen after the last chunk."""
+    def _fill(self, slot: Slot) -> int:
+        """One chunk of the slot's prompt, and how many tokens it had; after the last one a token is chosen."""
         job = slot.job
         assert job is not None
         try:
@@ -182,12 +185,13 @@ class Batcher:
             slot.tokens.extend(tokens)
         except Exception as error:
             self._release(slot, error)
-            return
+            return 0
         if complete:
             self._running.append(slot)
             self._choose(slot, logits[0])
         else:
             self._filling.append(slot)
+        return len(tokens)
 
     def _advance(self, group: list[Slot]) -> None:
         """One token for each of the group; when the call fails, each alone, so that only the guilty end."""
