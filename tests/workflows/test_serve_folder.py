@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,4 +129,27 @@ def test_batched_answers_equal_single_ones(folders: tuple[Path, Path]) -> None:
     with Batcher(engine, text, slots=3, capacity=64) as batcher:
         jobs = [batcher.submit(prompt, sampling) for prompt in prompts]
         assert ["".join(piece.text for piece in job) for job in jobs] == alone
+    engine.close()
+
+
+def test_a_file_truncated_after_it_was_loaded(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Weights stay mapped files: cut one off under a running server, and requests end with an error, not the process."""
+    from featherweight.inference.batching import Batcher
+    from featherweight.inference.sampling import Sampling
+    from featherweight.workflows.engine import open_engine
+
+    folder = shutil.copytree(folders[1], tmp_path / "light")
+    try:
+        engine, text = open_engine(folder, "native")
+    except UsageError as error:
+        pytest.skip(f"no native engine: {error}")
+    sampling = Sampling(max_tokens=4, temperature=0)
+    with Batcher(engine, text, slots=2, capacity=64) as batcher:
+        assert list(batcher.submit([5, 6], sampling))[-1].finish
+        weights = folder / "model.safetensors"
+        os.truncate(weights, weights.stat().st_size // 2)
+        for _ in range(2):
+            with pytest.raises(BadInput, match="changed"):
+                list(batcher.submit([5, 6], sampling))
+        assert batcher.alive
     engine.close()

@@ -59,10 +59,11 @@ def from_exception(error: Exception) -> ApiError:
         return ApiError(503, "the server is shutting down", SERVER, code="shutting_down")
     if isinstance(error, Cancelled):
         return ApiError(CLIENT_LEFT, "cancelled", code="cancelled")
-    log.error("a request failed", exc_info=error)
     if isinstance(error, BadInput):
+        log.error("a request failed: %s", error)
         message = "the model failed at this answer (its file may have changed); the server's log says why"
         return ApiError(500, message, SERVER, code="model_failed")
+    log.error("a request failed", exc_info=error)
     return ApiError(500, "the server failed at this request; its log says why", SERVER, code="internal_error")
 
 
