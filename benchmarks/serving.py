@@ -60,7 +60,8 @@ def run(arguments: argparse.Namespace) -> Report:
             rates[name] = describe(report, name, clients, memory, length)
             if count > 1:
                 judge(report, clients, memory, length)
-    one = (rates["one client"] + rates["one client again"]) / 2
+    # The better of the two: a disturbed minute alone must not flatter the crowd.
+    one = max(rates["one client"], rates["one client again"])
     report.facts["speedup"] = rates["many clients"] / one
     report.check(f"throughput of {CLIENTS} clients over that of one", rates["many clients"] / one, at_least=SPEEDUP)
     return report
