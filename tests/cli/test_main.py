@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from featherweight.base.errors import BadInput, PreflightRefused, UsageError
+from featherweight.base.errors import BadInput, ExportFailed, PreflightRefused, UsageError
 from featherweight.base.events import Event
 from featherweight.cli import main
+from featherweight.interchange.exports import Exported
 
 RESULTS = {
     "model": {"name": "toy", "source_file_bytes": 269_100_000, "source_bits": 16},
@@ -162,12 +163,41 @@ def test_a_traceback_is_shown_when_asked_for(plant: Plant, tmp_path: Path, monke
         (["quantize", "toy", "--out", "a", "--config", "missing.yaml"], "cannot read missing.yaml"),
         (["quantise", "toy"], "quantise"),
         (["evaluate"], "MODEL"),
+        (["export", "light", "--out", "a"], "--to"),
+        (["export", "missing", "--to", "gguf", "--out", "a.gguf"], "missing is not a folder that"),
         ([], ""),
     ],
 )
 def test_wrong_usage_ends_with_2(argv: list[str], words: str, capsys: Any) -> None:
     assert run(*argv) == 2
     assert words in capsys.readouterr().err
+
+
+def test_export(plant: Plant, tmp_path: Path, capsys: Any) -> None:
+    made = Exported(tmp_path / "m.gguf", 175_000_000, {"Q4_0": 210, "F32": 62}, 272, ["210 matrices in Q4_0"])
+
+    def export_folder(packed: Path, to: str, out: Path, **options: Any) -> Exported:
+        assert (packed, to, out) == (Path("light"), "gguf", made.path)
+        assert (options["overwrite"], options["odd_bits"]) == (True, False)
+        return made
+
+    plant("export_folder", export_folder)
+    command = ("export", "light", "--to", "gguf", "--out", made.path, "--overwrite")
+    assert run(*command) == 0
+    printed = capsys.readouterr().out
+    assert "175.0 MB, 272 tensors (210 in Q4_0, 62 in F32)" in printed
+    assert "  210 matrices in Q4_0\n  read again and compared" in printed
+    assert run(*command, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["types"] == made.types
+
+
+def test_an_export_that_differs_ends_with_5(plant: Plant, tmp_path: Path, capsys: Any) -> None:
+    def export_folder(*args: Any, **options: Any) -> Exported:
+        raise ExportFailed("out: 1 of 3 numbers of x, read again, are not the model's")
+
+    plant("export_folder", export_folder)
+    assert run("export", "light", "--to", "hf", "--out", tmp_path / "out") == 5
+    assert capsys.readouterr().err.startswith("error: out: 1 of 3 numbers")
 
 
 def test_evaluate(plant: Plant, capsys: Any) -> None:

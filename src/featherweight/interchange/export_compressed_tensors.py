@@ -93,7 +93,7 @@ def plan_schemes(model: PackedModel, odd_bits: bool = False) -> dict[str, Scheme
             schemes[module] = _scheme(matrix, model.dtype(name), odd_bits)
         except UsageError as error:
             problems.append(f"{module}, {layer.format!r}: {error}")
-    refuse([f"{problem} ({HINT})" for problem in problems])
+    refuse(problems, HINT)
     for group in model.shared_inputs():
         if len({schemes.get(name) for name in group}) > 1:
             raise UsageError(

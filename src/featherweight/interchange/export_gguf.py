@@ -12,6 +12,7 @@ decoder says, and the tokenizer rebuilt and compared. One matrix is in memory at
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -80,7 +81,7 @@ def plan_pieces(model: PackedModel, target: Target) -> list[Piece]:
             pieces.append(Piece(name, stored, _type(model, name), heads))
         except UsageError as error:
             problems.append(str(error))
-    refuse([f"{problem} ({HINT})" for problem in problems])
+    refuse(problems, HINT)
     return pieces
 
 
@@ -128,7 +129,7 @@ def _write(
         for name, kind, shape in _infos(model, pieces):
             type_ = gguf.GGMLQuantizationType[kind]
             block, size = gguf.GGML_QUANT_SIZES[type_]
-            num_bytes = int(np.prod(shape)) // block * size
+            num_bytes = math.prod(shape) // block * size
             writer.add_tensor_info(name, shape, np.dtype(np.float32), num_bytes, type_)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -211,4 +212,11 @@ def _notes(model: PackedModel, pieces: list[Piece]) -> list[str]:
     for (format, kind), num in sorted(held.items()):
         block, size = package().GGML_QUANT_SIZES[package().GGMLQuantizationType[kind]]
         notes.append(f"{num} matrices of {format} in {kind}, {8 * size / block:g} bits a weight")
+    plain = [piece for piece in pieces if model.layer(piece.name) is None and len(model.shape(piece.name)) > 1]
+    num_bytes = sum(math.prod(model.shape(piece.name)) * PLAIN[piece.type].itemsize for piece in plain)
+    if plain:
+        notes.append(
+            f"{len(plain)} uncompressed matrices take {num_bytes / 1e6:.1f} MB; "
+            "quantized with --set plan.tables=Int(bits=8), tables go into Q8_0 (and tied ones not into compressed-tensors)"
+        )
     return notes

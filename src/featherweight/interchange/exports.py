@@ -143,11 +143,11 @@ class PackedModel:
         return linear.effective()
 
 
-def refuse(problems: Sequence[str]) -> None:
-    """Raise UsageError that names the first of `problems`, when there are any."""
+def refuse(problems: Sequence[str], hint: str) -> None:
+    """Raise UsageError that names the first of `problems` and what to do, when there are any."""
     if problems:
         more = f"; and {len(problems) - SHOWN} more layers" if len(problems) > SHOWN else ""
-        raise UsageError("; ".join(problems[:SHOWN]) + more)
+        raise UsageError(f"{'; '.join(problems[:SHOWN])}{more}: {hint}")
 
 
 def rotated(layer: Layer) -> bool:

@@ -18,6 +18,8 @@ EVERY = [
     Int(bits=4, group=32),
     Int(bits=3, group=16, symmetric=False),
     Int(bits=2, group=10, symmetric=False),
+    Int(bits=4, group=32, portable=True),
+    Int(bits=4, symmetric=False, portable=True),
     Ternary(),
     Ternary(group=16),
     *(Trellis(bits=b) for b in (1, 2, 3, 4)),
@@ -48,6 +50,11 @@ def test_contract(format: Format, shape: tuple[int, int]) -> None:
     dense = packed.dense()
     assert dense.shape == shape and dense.dtype == torch.float32
     assert torch.isfinite(dense).all()
+    if (whole := format.integers(packed)) is not None:
+        zero = whole.zero if isinstance(whole.zero, int) else spread(whole.zero, whole.group, shape[1])
+        levels = whole.codes.float() - zero
+        assert levels.min() >= whole.lowest and levels.max() <= whole.highest
+        assert torch.equal(levels * spread(whole.scale, whole.group, shape[1]), dense)
     rows = torch.tensor([shape[0] - 1, 0, 3, 3])
     assert torch.equal(format.unpack_rows(packed, rows), dense[rows])
     with pytest.raises(IndexError):
@@ -68,12 +75,38 @@ def test_contract(format: Format, shape: tuple[int, int]) -> None:
         assert torch.equal(code, code_again)
 
 
+def spread(values: torch.Tensor, group: int, columns: int) -> torch.Tensor:
+    """One number for every column of a group."""
+    return values.repeat_interleave(group, 1)[:, :columns].float()
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_portable_scales_are_exact_elsewhere(bits: int, symmetric: bool) -> None:
+    w = torch.randn(64, 128, generator=torch.Generator().manual_seed(0)) * torch.logspace(-8, 8, 64)[:, None]
+    params = Int(bits=bits, group=32, symmetric=symmetric, portable=True).fit(w)
+    scale, zero = params.tensors["scale"].float(), params.tensors["zero"].float()
+    assert torch.isfinite(scale).all()
+    if symmetric:
+        assert torch.equal(scale.bfloat16().float(), scale)
+    else:
+        assert torch.equal((scale * zero).half().float(), scale * zero)
+    narrow = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
+    errors = [
+        (Nearest().solve(narrow, None, format).weight.dense() - narrow).square().mean()
+        for format in (Int(bits=bits, group=32, symmetric=symmetric, portable=p) for p in (True, False))
+    ]
+    assert errors[0] < 1.01 * errors[1]  # the codes absorb the rounding of the scale
+
+
 @pytest.mark.parametrize("format", EVERY, ids=repr)
 def test_repr_is_the_constructor(format: Format) -> None:
     assert eval(repr(format), {"Int": Int, "Ternary": Ternary, "Trellis": Trellis}) == format
 
 
 def test_impossible_formats_say_so() -> None:
+    with pytest.raises(UsageError, match="no other program's file holds that"):
+        Int(bits=8, symmetric=False, portable=True)
     for make, word in (
         (lambda: Int(bits=9), "2 to 8"),
         (lambda: Int(bits=4, group=0), "positive"),
