@@ -126,9 +126,12 @@ def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
 
     def logits(**options: Any) -> Any:
         engine = Reference(model, "f", "tiny", **options)
+        sequence = engine.sequence()
         try:
-            return engine.forward(engine.sequence(), IDS[:20], "all")
+            return engine.forward(sequence, IDS[:20], "all")
         finally:
+            kept = [array == array.astype(np.float16) for array in sequence.state().values()]
+            assert np.all(kept) == bool(options), "keys and values are in half precision too"
             engine.close()
 
     wanted, multiply = logits(), nn.functional.linear
