@@ -181,9 +181,8 @@ def test_lookup_changes_nothing(temperature: float) -> None:
     model, tokenizer = tiny.llama()
     engine, text = Reference(model, "f", "tiny"), Text.of(tokenizer)
     text.end_ids = frozenset()
-    for seed in range(3):
-        sampling, prompt = Sampling(60, temperature, top_k=3, seed=seed), (IDS[:12] * 3)
-        plain = generate(engine, text, prompt, sampling)
-        guessed = generate(engine, text, prompt, sampling, lookup=5)
-        assert [piece.tokens for piece in plain] == [piece.tokens for piece in guessed]
-        assert guessed.usage.guessed > 0
+    sampling, prompt = Sampling(24, temperature, top_k=3, seed=1), (IDS[:12] * 3)
+    plain = generate(engine, text, prompt, sampling)
+    guessed = generate(engine, text, prompt, sampling, lookup=5)
+    assert [piece.tokens for piece in plain] == [piece.tokens for piece in guessed]
+    assert guessed.usage.guessed > 0
