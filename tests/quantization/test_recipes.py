@@ -20,8 +20,8 @@ TABLES = ["model.embed_tokens"]
         (4, "balanced", Int(bits=4, group=64)),
         (6, "balanced", Int(bits=6)),
         (8, "fast", Int(bits=8)),
-        (4, "portable", Int(bits=4, group=32)),
-        (8, "portable", Int(bits=8, group=32)),
+        (4, "portable", Int(bits=4, group=32, portable=True)),
+        (8, "portable", Int(bits=8, group=32, portable=True)),
     ],
 )
 def test_head_bits_is_a_format_of_the_tables(bits: int, preset: str, format: Int) -> None:

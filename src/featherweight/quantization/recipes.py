@@ -111,8 +111,9 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_tables(mine: dict[str, str | None], bits: int, preset: str) -> dict[str, str | None]:
     """The user's patterns with one for tables of `bits` bits before them."""
-    group = 32 if preset == "portable" else 64 if bits < 6 else None
-    text = repr(formats.Int(bits, group))
+    portable = preset == "portable"
+    group = 32 if portable else 64 if bits < 6 else None
+    text = repr(formats.Int(bits, group, portable=portable))
     if mine.get("tables", text) != text:
         raise UsageError(f"head_bits={bits} and plan.tables={mine['tables']} decide the same tables; give one of them")
     return {"tables": text, **mine}
