@@ -81,6 +81,25 @@ def gemma3() -> tuple[Any, Any]:
     return gemma(Gemma3ForCausalLM, Gemma3TextConfig)
 
 
+def stretched(kind: str, **settings: float) -> Callable[[], tuple[Any, Any]]:
+    """A llama whose rotary frequencies are scaled."""
+
+    def made() -> tuple[Any, Any]:
+        rope = {"rope_type": kind, "rope_theta": 50000.0, **settings}
+        config = LlamaConfig(tie_word_embeddings=True, rope_parameters=rope, **{**SHAPE, "hidden_size": 128})
+        return tiny.make(LlamaForCausalLM, config, 0), tiny.tokenizer()
+
+    made.__name__ = kind
+    return made
+
+
+def llama3(context: int) -> Callable[[], tuple[Any, Any]]:
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    return stretched("llama3", **scaling, original_max_position_embeddings=context)
+
+
+LINEAR = stretched("linear", factor=4.0)
+
 FAMILIES = [tiny.llama, qwen2, qwen3, gemma2, gemma3]
 
 
@@ -107,7 +126,7 @@ def test_transformers_reads_the_same_model(tmp_path: Path, make: Callable[[], An
     assert tokenizer.chat_template == tiny.CHAT
 
 
-@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3])
+@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3, llama3(8192), LINEAR])
 def test_our_own_reader_undoes_it(tmp_path: Path, make: Callable[[], Any]) -> None:
     folder = exporting.pack(tmp_path / "packed", make, {"*": Int(bits=8, group=32)}, tables=None)
     made = export_folder(folder, "gguf", tmp_path / "m.gguf")
@@ -115,6 +134,7 @@ def test_our_own_reader_undoes_it(tmp_path: Path, make: Callable[[], Any]) -> No
     convert(made.path, tmp_path / "back")
     back, model = AutoModelForCausalLM.from_pretrained(tmp_path / "back"), PackedModel(folder)
     assert all(torch.equal(back.state_dict()[name], model.read(name)) for name in model.names)
+    assert back.config.rope_parameters == model.config.rope_parameters
     assert AutoTokenizer.from_pretrained(tmp_path / "back")(TEXT).input_ids == tiny.tokenizer()(TEXT).input_ids
 
 
@@ -228,6 +248,8 @@ def wide() -> tuple[Any, Any]:
         (tiny.llama, {"*": Int(bits=4, group=32, symmetric=False, portable=True)}, "Q4_1"),
         (qwen2, {"*": Int(bits=8)}, "Q8_0"),
         (qwen3, {"*": Int(bits=3, group=32)}, "Q4_0"),
+        (llama3(16), {"*": Int(bits=4, group=32)}, "Q4_0"),
+        (LINEAR, {"*": Int(bits=4, group=32)}, "Q4_0"),
         (gemma2, {"*": Int(bits=4, group=32)}, "Q4_0"),
         (gemma3, {"*": Int(bits=4, group=32)}, "Q4_0"),
         (wide, {"*": Ternary()}, "TQ2_0"),
@@ -242,7 +264,9 @@ def test_llama_cpp_computes_the_same(
     folder = exporting.pack(tmp_path / "packed", make, plan, tables=Int(bits=8))
     made = export_folder(folder, "gguf", tmp_path / "m.gguf")
     assert kind in made.types
-    llama = llama_cpp.Llama(str(made.path), n_ctx=64, logits_all=True, verbose=False, n_threads=1, seed=0)
+    llama = llama_cpp.Llama(
+        str(made.path), n_ctx=64, logits_all=True, verbose=False, n_threads=1, n_threads_batch=1, seed=0
+    )
     assert (
         llama.tokenize(TEXT.encode(), add_bos=False, special=True)
         == AutoTokenizer.from_pretrained(folder)(TEXT).input_ids
