@@ -35,7 +35,7 @@ void wrap(uint8_t *stream, int64_t bytes) {
 
 }  // namespace
 
-int32_t fw_abi(void) { return 1; }
+int32_t fw_abi(void) { return 2; }
 
 const char *fw_isa(void) { return fw::kernels_for(nullptr)->name; }
 

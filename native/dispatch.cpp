@@ -19,11 +19,12 @@ namespace {
 
 bool runs_avx2() {
     __builtin_cpu_init();
-    return FW_HAS("avx2");
+    return FW_HAS("avx2") && FW_HAS("f16c");
 }
 
 bool runs_avx512() {
-    return runs_avx2() && FW_HAS("avx512f") && FW_HAS("avx512bw") && FW_HAS("avx512dq") && FW_HAS("avx512vl");
+    return runs_avx2() && FW_HAS("avx512f") && FW_HAS("avx512bw") && FW_HAS("avx512dq") && FW_HAS("avx512vl") &&
+           FW_HAS("avx512vnni") && FW_HAS("avx512vbmi") && FW_HAS("gfni");
 }
 #endif
 

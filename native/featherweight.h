@@ -18,6 +18,7 @@ enum fw_status {
     FW_NOT_FINITE = 2,
     FW_NO_MEMORY = 3,
     FW_NO_ISA = 4,
+    FW_BUSY = 5,  // another thread is using this model
 };
 
 // Raised whenever a signature or a layout below changes; the caller refuses a library with another number.
@@ -55,3 +56,96 @@ FW_API int32_t fw_int_dense(const uint8_t *lanes, int64_t rows, int64_t columns,
 // order 1.
 FW_API int32_t fw_hadamard(float *x, int64_t rows, int64_t stride, int32_t power, int64_t order, const float *kernel,
                            const char *isa, int32_t threads);
+
+// A model that runs here: one call a token, one a chunk of a prompt.
+//
+// The structures below are read once, by fw_model_new; the arrays they point at are used in place and must outlive the
+// model (weights are usually a mapped file). `size` is sizeof of the structure, so that a caller compiled against
+// another layout is refused.
+enum fw_kind {
+    FW_NONE = 0,
+    FW_FLOAT32 = 1,
+    FW_FLOAT16 = 2,
+    FW_BFLOAT16 = 3,
+    FW_INT = 4,      // integer codes in lane order
+    FW_TRELLIS = 5,  // streams of tiles in lane order
+};
+
+// H of `num_blocks` diagonal blocks, each H_{2^power} (x) kernel: y = H (signs x), or x = signs H^T y for its inverse.
+typedef struct fw_rotation {
+    int64_t length;
+    const float *signs;  // [length]
+    int64_t num_blocks;
+    const struct fw_rotation_block *blocks;
+} fw_rotation;
+
+typedef struct fw_rotation_block {
+    int32_t power, order;     // 2^power * order numbers
+    const float *kernel;      // [order, order] orthonormal: a block of `order` numbers times it; null for order 1
+    const float *transposed;  // the same for the inverse
+} fw_rotation_block;
+
+typedef struct fw_matrix {
+    int64_t size;
+    int32_t kind, bits;
+    int64_t rows, columns;        // of the matrix; codes hold them rounded up to what the kind needs
+    const void *codes;            // FW_FLOAT*: [rows, columns]
+    int64_t codes_bytes;
+    const uint16_t *scales;       // fp16; FW_INT: [rows / 16, groups, 16], FW_TRELLIS: [rows]
+    int64_t num_scales;
+    const uint8_t *zeros;         // FW_INT: like scales, or null for `zero`
+    int64_t group;                // FW_INT: columns a scale; all of them when one scale serves a row
+    int32_t zero, state_bits;
+    const float *values;          // FW_TRELLIS: [2^state_bits]
+    const int8_t *table;          // FW_TRELLIS of a GF(2)-linear code: [256] whole numbers, |.| <= 63; else null
+    const uint8_t *code_matrix;   // [state_bits - 8]
+    const int8_t *nibbles;        // [4, 16] A, B, B2, S with table = A + B + sign(B2, S), or null
+    float unit;                   // what one step of the table is worth
+    const fw_rotation *input, *output;  // or null
+    const float *bias;            // [rows] or null
+} fw_matrix;
+
+typedef struct fw_layer {
+    int64_t size;
+    fw_matrix query, key, value, out, gate, up, down;
+    const float *attention_norm, *ffn_norm;            // [hidden]
+    const float *after_attention_norm, *after_ffn_norm;  // [hidden] or null
+    const float *query_norm, *key_norm;                // [head_width] or null
+    const float *frequencies;                          // [head_width / 2] of rotary positions
+    int64_t window;                                    // positions a token sees; 0: all
+} fw_layer;
+
+typedef struct fw_description {
+    int64_t size;
+    int64_t hidden, vocabulary, num_heads, num_key_heads, head_width, num_layers;
+    const fw_layer *layers;
+    fw_matrix embedding, head;  // head.kind == FW_NONE: the embedding's table
+    const float *final_norm;
+    float epsilon, attention_scale, attention_softcap, final_softcap, embedding_scale;
+    int32_t activation;         // of the gate: 0 SiLU, 1 GELU by tanh, 2 ReLU squared
+    int32_t whole_numbers;      // activations of compressed layers are rounded to int8; else everything is float32
+    int32_t half_cache;         // keys and values are kept as fp16, else float32
+    int32_t max_rows;           // tokens of one call, at most
+} fw_description;
+
+typedef struct fw_row {
+    int32_t token;
+    int32_t reserved;
+    int64_t position;  // == number of tokens of its sequence that came before
+    int64_t capacity;  // positions that `keys` and `values` hold, a multiple of 16
+    void *keys;        // [layers, key heads, capacity / 16, width, 16], width = head_width rounded up to 16
+    void *values;      // [layers, key heads, capacity, width]
+    float *logits;     // [vocabulary] or null
+} fw_row;
+
+typedef struct fw_model fw_model;
+
+FW_API int32_t fw_model_new(const fw_description *description, const char *isa, int32_t threads, fw_model **out);
+FW_API void fw_model_free(fw_model *model);
+// Runs `count` tokens: of one sequence in order, or of several. Rows of one sequence lie together and count up.
+FW_API int32_t fw_forward(fw_model *model, const fw_row *rows, int64_t count);
+
+// Bytes a second that `threads` threads read together from `bytes` bytes, best of `repeats` passes.
+FW_API double fw_bandwidth(const uint8_t *memory, int64_t bytes, int32_t threads, int32_t repeats);
+// Seconds of the best of `repeats` products of one vector with `matrix` (FW_INT or FW_TRELLIS); negative: a status.
+FW_API double fw_time_product(const fw_matrix *matrix, int64_t tokens, const char *isa, int32_t threads, int32_t repeats);

@@ -1,14 +1,24 @@
 #include "kernels.h"
 #include "simd_avx2.h"
-// The simd header chooses the vector; everything below is the same source for every instruction set.
+#include "bytes_avx2.h"
+// The headers above choose the vectors; what follows is the same source for every instruction set, but for the walk
+// through trellis codes, which each does in its own way.
 #include "decode.inc"
 #include "hadamard.inc"
+#include "int_dots.inc"
+#include "numbers.inc"
+#include "trellis_dots.inc"
+#include "trellis_dots_avx2.inc"
+#include "trellis_dispatch.inc"
 #include "viterbi.inc"
 
 namespace fw {
 
 const Kernels *kernels_avx2() {
-    static const Kernels table = {"avx2", viterbi, trellis_decode, trellis_tile, int_row, hadamard};
+    static const Kernels table = {
+        "avx2",   viterbi, trellis_decode, trellis_tile, int_row, hadamard, int_dots,      trellis_dots, float_dots,
+        widen,      round_to_codes, norm,  gather,       add,     multiply_each, gated,    softcap,      rope,
+        remember,   attend};
     return &table;
 }
 

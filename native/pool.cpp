@@ -6,7 +6,7 @@
 #endif
 
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
@@ -17,51 +17,80 @@
 namespace fw {
 namespace {
 
-struct Job {
-    Work work;
-    void *context;
-    int64_t count, grain;
-    std::atomic<int64_t> next{0};
+constexpr int most_threads = 1024;
+// How long an idle worker looks for more before it sleeps: the pause between two tokens, not between two requests.
+constexpr auto patience = std::chrono::microseconds(60);
 
-    void run() {
-        for (;;) {
-            const int64_t begin = next.fetch_add(grain);
-            if (begin >= count) return;
-            work(context, begin, std::min(begin + grain, count));
+void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Spins until `done()`, giving the processor away now and then once it takes long; false when `patience` ran out.
+template <typename Done>
+bool spin(Done done, bool for_ever) {
+    for (int i = 0; i < 2000; ++i) {
+        if (done()) return true;
+        relax();
+    }
+    const auto until = std::chrono::steady_clock::now() + patience;
+    for (int i = 1;; ++i) {
+        if (done()) return true;
+        relax();
+        if (i % 64 == 0) {
+            if (for_ever)
+                std::this_thread::yield();
+            else if (std::chrono::steady_clock::now() > until)
+                return false;
         }
     }
-};
+}
 
 struct Pool {
     std::mutex busy;  // held for the length of a call
+    // Which call this is, in steps of `most_threads` * 2, plus the number of workers that belong to it. One word, so
+    // that a worker that does not belong never reads what the next call is writing.
+    std::atomic<uint64_t> call{0};
+    std::atomic<int> running{0};
+    std::atomic<int> sleeping{0};
+    std::atomic<bool> caller_sleeps{false};
+    Member member = nullptr;
+    void *context = nullptr;
     std::mutex mutex;
     std::condition_variable wake, finished;
-    Job *job = nullptr;
-    uint64_t generation = 0;
-    int workers = 0;  // started
-    int wanted = 0;   // may still join the current job
-    int running = 0;
+    int workers = 0;
 
-    void worker() {
+    static constexpr uint64_t one_call = 2 * most_threads;
+
+    void worker(int index) {
         uint64_t seen = 0;
-        std::unique_lock<std::mutex> lock(mutex);
         for (;;) {
-            wake.wait(lock, [&] { return generation != seen && wanted > 0; });
-            seen = generation;
-            --wanted;
-            ++running;
-            Job *mine = job;
-            lock.unlock();
-            mine->run();
-            lock.lock();
-            if (--running == 0) finished.notify_one();
+            const auto changed = [&] { return call.load() / one_call != seen; };
+            if (!spin(changed, false)) {
+                std::unique_lock<std::mutex> lock(mutex);
+                ++sleeping;
+                wake.wait(lock, changed);
+                --sleeping;
+            }
+            const uint64_t now = call.load();
+            seen = now / one_call;
+            const int members = static_cast<int>(now % one_call);
+            if (index >= members) continue;
+            member(context, index, members);
+            if (running.fetch_sub(1) == 1 && caller_sleeps.load()) {
+                std::lock_guard<std::mutex> lock(mutex);
+                finished.notify_one();
+            }
         }
     }
 
     void grow(int count) {
         try {
             while (workers < count) {
-                std::thread([this] { worker(); }).detach();
+                std::thread([this, index = workers + 1] { worker(index); }).detach();
                 ++workers;
             }
         } catch (const std::system_error &) {
@@ -69,19 +98,24 @@ struct Pool {
         }
     }
 
-    void run(Job &mine, int helpers) {
-        {
+    void run(int threads, Member work, void *with) {
+        grow(threads - 1);
+        const int members = std::min(threads, workers + 1);
+        member = work;
+        context = with;
+        running = members - 1;
+        call = (call.load() / one_call + 1) * one_call + static_cast<uint64_t>(members);
+        if (sleeping.load() > 0) {
             std::lock_guard<std::mutex> lock(mutex);
-            grow(helpers);
-            job = &mine;
-            ++generation;
-            wanted = std::min(helpers, workers);
+            wake.notify_all();
         }
-        wake.notify_all();
-        mine.run();
+        work(with, 0, members);
+        const auto done = [&] { return running.load() == 0; };
+        if (spin(done, false)) return;
         std::unique_lock<std::mutex> lock(mutex);
-        wanted = 0;
-        finished.wait(lock, [&] { return running == 0; });
+        caller_sleeps = true;
+        finished.wait(lock, done);
+        caller_sleeps = false;
     }
 };
 
@@ -101,6 +135,22 @@ Pool *pool() {
     return found;
 }
 
+struct Job {
+    Work work;
+    void *context;
+    int64_t count, grain;
+    std::atomic<int64_t> next{0};
+
+    static void run(void *job, int, int) {
+        Job &mine = *static_cast<Job *>(job);
+        for (;;) {
+            const int64_t begin = mine.next.fetch_add(mine.grain);
+            if (begin >= mine.count) return;
+            mine.work(mine.context, begin, std::min(begin + mine.grain, mine.count));
+        }
+    }
+};
+
 struct Scratch {
     void *memory = nullptr;
     int64_t bytes = 0;
@@ -114,7 +164,7 @@ thread_local Scratch mine;
 int default_threads() {
     if (const char *text = std::getenv("FEATHERWEIGHT_THREADS")) {
         const int count = std::atoi(text);
-        if (count > 0) return std::min(count, 1024);
+        if (count > 0) return std::min(count, most_threads);
     }
 #if defined(__linux__)
     cpu_set_t set;
@@ -123,19 +173,35 @@ int default_threads() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
+void together(int threads, Member member, void *context) {
+    if (threads <= 0) threads = default_threads();
+    threads = std::min(threads, most_threads);
+    Pool *shared = threads > 1 ? pool() : nullptr;
+    if (shared && shared->busy.try_lock()) {
+        shared->run(threads, member, context);
+        shared->busy.unlock();
+    } else {
+        member(context, 0, 1);
+    }
+}
+
 void parallel(int64_t count, int64_t grain, int threads, Work work, void *context) {
     if (count <= 0) return;
     if (threads <= 0) threads = default_threads();
     const int64_t pieces = (count + grain - 1) / grain;
-    threads = static_cast<int>(std::min<int64_t>(std::min(threads, 1024), pieces));
     Job job{work, context, count, grain};
-    Pool *shared = threads > 1 ? pool() : nullptr;
-    if (shared && shared->busy.try_lock()) {
-        shared->run(job, threads - 1);
-        shared->busy.unlock();
-    } else {
-        job.run();
+    together(static_cast<int>(std::min<int64_t>(std::min(threads, most_threads), pieces)), Job::run, &job);
+}
+
+void Barrier::wait(int members) {
+    if (members == 1) return;
+    const uint32_t round = round_.load(std::memory_order_relaxed);
+    if (come_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(members)) {
+        come_.store(0, std::memory_order_relaxed);
+        round_.store(round + 1, std::memory_order_release);
+        return;
     }
+    spin([&] { return round_.load(std::memory_order_acquire) != round; }, true);
 }
 
 void *scratch(int64_t bytes) {

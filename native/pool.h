@@ -1,9 +1,12 @@
-// Our own threads: persistent workers that sleep on a condition variable and take units of work from one counter.
+// Our own threads: persistent workers that spin a moment between calls, then sleep.
 //
-// torch brings its own OpenMP pool; a second one would fight it, so libgomp is never linked. Units must be independent:
-// which thread runs which unit is not fixed, so results may not depend on it. A call that finds the pool busy (two
-// Python threads at once) runs alone on its own thread. After fork() the child starts with a fresh pool.
+// torch brings its own OpenMP pool; a second one would fight it, so libgomp is never linked. Two ways to use them:
+// `parallel` cuts independent units into pieces that whoever is free takes; `together` runs one function on several
+// threads at once, so that they may wait for each other at a `Barrier`. Results may not depend on which thread does
+// what. A call that finds the pool busy (two Python threads at once) runs alone on its own thread. After fork() the
+// child starts with a fresh pool.
 #pragma once
+#include <atomic>
 #include <cstdint>
 
 namespace fw {
@@ -22,6 +25,22 @@ void parallel_for(int64_t count, int64_t grain, int threads, F &f) {
     parallel(count, grain, threads, [](void *c, int64_t begin, int64_t end) { (*static_cast<F *>(c))(begin, end); },
              &f);
 }
+
+using Member = void (*)(void *context, int member, int members);
+
+// Calls member(context, 0 .. members - 1, members) at once on at most `threads` threads; fewer where the machine gives
+// no more or the pool is busy.
+void together(int threads, Member member, void *context);
+
+// Waits until all members have come; may be used again at once.
+class Barrier {
+public:
+    void wait(int members);
+
+private:
+    std::atomic<uint32_t> come_{0};
+    std::atomic<uint32_t> round_{0};
+};
 
 // Scratch memory of the calling thread, 64-byte aligned, kept for its next call; null when there is none to have.
 void *scratch(int64_t bytes);

@@ -4,6 +4,7 @@
 
 #if defined(FEATHERWEIGHT_EMULATE)
 #include "avx512_emulated.h"
+#include "half.h"
 #else
 #include <immintrin.h>
 #define FW512(name) _mm512_##name

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..base.errors import BadInput, UsageError
 
-ABI = 1
+ABI = 2
 ISAS = ("scalar", "avx2", "avx512")
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,107 @@
+// What a machine gives: bytes a second from memory, and seconds of one product.
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <new>
+
+#include "dispatch.h"
+#include "model.h"
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+}  // namespace
+
+double fw_bandwidth(const uint8_t *memory, int64_t bytes, int32_t threads, int32_t repeats) {
+    if (!memory || bytes < 4096 || repeats < 1) return -FW_BAD_ARGUMENT;
+    struct Pass {
+        const uint8_t *memory;
+        int64_t bytes;
+        std::atomic<uint64_t> sum{0};
+    } pass = {memory, bytes};
+    double best = 0.0;
+    for (int32_t i = 0; i < repeats; ++i) {
+        const auto start = Clock::now();
+        fw::together(
+            threads,
+            [](void *context, int index, int members) {
+                Pass &p = *static_cast<Pass *>(context);
+                const int64_t lines = p.bytes / 256;
+                typedef uint64_t Wide __attribute__((vector_size(64)));
+                Wide a = {}, b = {}, c = {}, d = {};
+                const uint8_t *at = p.memory + lines * index / members * 256;
+                const uint8_t *end = p.memory + lines * (index + 1) / members * 256;
+                for (; at < end; at += 256) {
+                    Wide v[4];
+                    std::memcpy(v, at, 256);
+                    a ^= v[0], b ^= v[1], c ^= v[2], d ^= v[3];
+                }
+                a ^= b ^ c ^ d;
+                p.sum += a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
+            },
+            &pass);
+        const double rate = static_cast<double>(bytes) / seconds_since(start);
+        best = rate > best ? rate : best;
+    }
+    return best;
+}
+
+double fw_time_product(const fw_matrix *matrix, int64_t tokens, const char *isa, int32_t threads, int32_t repeats) {
+    if (!matrix || tokens < 1 || tokens > 64 || repeats < 1) return -FW_BAD_ARGUMENT;
+    const fw::Kernels *k = fw::kernels_for(isa);
+    if (!k) return -FW_NO_ISA;
+    try {
+        std::vector<std::unique_ptr<fw::Rotation>> rotations;
+        std::vector<const fw_rotation *> known;
+        fw::Matrix w;
+        if (int32_t status = fw::make_matrix(*matrix, true, rotations, known, w)) return -status;
+        if (!w.fast) return -FW_BAD_ARGUMENT;
+        const int64_t width = fw::round_up(w.columns, 64), chunks = width / 32 + 1;
+        fw::Array<float> x(tokens * width), scales(tokens), out(tokens * fw::round_up(w.rows, 256));
+        fw::Array<int8_t> natural(tokens * width), segments(tokens * width);
+        fw::Array<int32_t> prefix(tokens * chunks);
+        for (int64_t j = 0; j < tokens; ++j) {
+            for (int64_t i = 0; i < w.columns; ++i) x.get()[j * width + i] = static_cast<float>((i * 37 + j) % 255 - 127);
+            scales.get()[j] = k->round(x.get() + j * width, width, natural.get() + j * width,
+                                       segments.get() + j * width, prefix.get() + j * chunks);
+        }
+        const fw::Codes codes = {natural.get(), segments.get(), prefix.get(), scales.get(), width, chunks};
+        struct Pass {
+            const fw::Kernels *k;
+            const fw::Matrix &w;
+            const fw::Codes &codes;
+            int64_t tokens;
+            float *out;
+        } pass = {k, w, codes, tokens, out.get()};
+        double best = 1e30;
+        for (int32_t i = 0; i < repeats; ++i) {
+            const auto start = Clock::now();
+            fw::together(
+                threads,
+                [](void *context, int index, int members) {
+                    Pass &p = *static_cast<Pass *>(context);
+                    const int64_t height = p.w.kind == FW_INT ? 16 : 256;
+                    const int64_t blocks = (p.w.padded_rows + height - 1) / height;
+                    const int64_t begin = blocks * index / members, end = blocks * (index + 1) / members;
+                    const int64_t stride = fw::round_up(p.w.rows, 256);
+                    if (p.w.kind == FW_INT) {
+                        p.k->int_dots(p.w.ints, begin, end, p.codes, 0, p.tokens, p.out, stride);
+                        return;
+                    }
+                    int32_t *sums = static_cast<int32_t *>(fw::scratch(16 * 256 * 4));
+                    for (int64_t block = begin; block < end && sums; ++block)
+                        p.k->trellis_dots(p.w.trellis, block, 0, p.w.padded_columns / 64, p.codes, 0, p.tokens, sums,
+                                          reinterpret_cast<int32_t *>(p.out), stride);
+                },
+                &pass);
+            const double seconds = seconds_since(start);
+            best = seconds < best ? seconds : best;
+        }
+        return best;
+    } catch (const std::bad_alloc &) {
+        return -FW_NO_MEMORY;
+    }
+}
