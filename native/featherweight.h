@@ -99,7 +99,6 @@ typedef struct fw_matrix {
     const float *values;          // FW_TRELLIS: [2^state_bits]
     const int8_t *table;          // FW_TRELLIS of a GF(2)-linear code: [256] whole numbers, |.| <= 63; else null
     const uint8_t *code_matrix;   // [state_bits - 8]
-    const int8_t *nibbles;        // [4, 16] A, B, B2, S with table = A + B + sign(B2, S), or null
     float unit;                   // what one step of the table is worth
     const fw_rotation *input, *output;  // or null
     const float *bias;            // [rows] or null

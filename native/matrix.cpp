@@ -23,6 +23,38 @@ uint64_t linear(int at, int byte, int state_bits, const uint8_t *columns) {
     return matrix;
 }
 
+// Whether table[16 high + low] = A[low] + B[high] + sign(B2[high], S[low]) with S = -1 at low 0, +1 at 15, 0 between;
+// writes A + 64, B, B2, S.
+bool split_table(const int8_t *table, uint8_t *out) {
+    int a[16], b[16], b2[16];
+    for (int high = 0; high < 16; ++high) b[high] = table[16 * high + 1] - table[1];
+    for (int low = 1; low < 15; ++low) a[low] = table[low];
+    // Only A[0] + A[15] is determined; the middle of the last column's range keeps B2 in a byte.
+    int least = 127, most = -128;
+    for (int high = 0; high < 16; ++high) {
+        const int tail = table[16 * high + 15] - b[high];
+        least = tail < least ? tail : least;
+        most = tail > most ? tail : most;
+    }
+    a[15] = (least + most) / 2;
+    a[0] = table[0] - b[0] + (table[15] - b[0] - a[15]);
+    for (int high = 0; high < 16; ++high) {
+        b2[high] = table[16 * high + 15] - b[high] - a[15];
+        for (int low = 0; low < 16; ++low) {
+            const int tail = low == 0 ? -b2[high] : low == 15 ? b2[high] : 0;
+            if (a[low] + b[high] + tail != table[16 * high + low]) return false;
+        }
+    }
+    for (int i = 0; i < 16; ++i) {
+        if (a[i] < -64 || a[i] > 63) return false;
+        out[i] = static_cast<uint8_t>(a[i] + 64);
+        out[16 + i] = static_cast<uint8_t>(b[i]);
+        out[32 + i] = static_cast<uint8_t>(b2[i]);
+        out[48 + i] = static_cast<uint8_t>(i == 0 ? -1 : i == 15 ? 1 : 0);
+    }
+    return true;
+}
+
 int32_t make_rotation(const fw_rotation *from, int64_t length, std::vector<std::unique_ptr<Rotation>> &rotations,
                       std::vector<const fw_rotation *> &known, const Rotation *&out) {
     if (!from) return FW_OK;
@@ -113,12 +145,7 @@ int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Matrix &m) {
         table[h] = static_cast<uint8_t>(from.table[h] + 64);
     }
     uint8_t *nibbles = table + 256;
-    for (int i = 0; i < 64 && from.nibbles; ++i) nibbles[i] = static_cast<uint8_t>(from.nibbles[i] + (i < 16 ? 64 : 0));
-    for (int h = 0; h < 256 && from.nibbles; ++h) {
-        const int8_t s = from.nibbles[48 + (h & 15)], b2 = from.nibbles[32 + (h >> 4)];
-        const int tail = s < 0 ? -b2 : s > 0 ? b2 : 0;
-        if (from.nibbles[h & 15] + from.nibbles[16 + (h >> 4)] + tail != from.table[h]) return FW_BAD_ARGUMENT;
-    }
+    const bool split = split_table(from.table, nibbles);
     uint8_t *columns = table + 320;
     std::memcpy(columns, from.code_matrix, static_cast<size_t>(from.state_bits - 8));
     for (int s = 0; s < 1 << from.state_bits; ++s) {
@@ -129,7 +156,7 @@ int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Matrix &m) {
     }
     const uint64_t *l = m.linear.get();
     m.trellis = {m.codes, m.padded_rows, m.padded_columns, from.bits,         from.state_bits, l,
-                 l + 8,   l + 16,        table,            from.nibbles ? nibbles : nullptr, columns, m.states.get()};
+                 l + 8,   l + 16,        table,            split ? nibbles : nullptr, columns, m.states.get()};
     m.fast = true;
     return FW_OK;
 }

@@ -15,24 +15,25 @@ constexpr int64_t wide = 64;  // rows of numbers are padded to whole lines of la
 
 inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Memory in lines of 64 bytes, zeroed.
+// Memory in lines of 64 bytes, zeroed; pages that are never written cost nothing.
 template <typename T>
 class Array {
 public:
     Array() = default;
     explicit Array(int64_t count)
-        : memory_(static_cast<T *>(std::aligned_alloc(64, static_cast<size_t>(round_up(count * static_cast<int64_t>(sizeof(T)) + 64, 64))))) {
+        : memory_(std::calloc(static_cast<size_t>(count) * sizeof(T) + 128, 1)) {
         if (!memory_) throw std::bad_alloc();
-        __builtin_memset(memory_.get(), 0, static_cast<size_t>(round_up(count * static_cast<int64_t>(sizeof(T)) + 64, 64)));
     }
-    T *get() const { return memory_.get(); }
+    T *get() const {
+        return reinterpret_cast<T *>((reinterpret_cast<uintptr_t>(memory_.get()) + 63) / 64 * 64);
+    }
     explicit operator bool() const { return static_cast<bool>(memory_); }
 
 private:
     struct Free {
-        void operator()(T *p) const { std::free(p); }
+        void operator()(void *p) const { std::free(p); }
     };
-    std::unique_ptr<T, Free> memory_;
+    std::unique_ptr<void, Free> memory_;
 };
 
 struct Rotation {

@@ -1,4 +1,4 @@
-"""The native library, if there is one: loaded lazily with ctypes, its absence said once.
+"""The native library, if there is one: loaded lazily with ctypes, its absence said once. Imports no torch.
 
 `FEATHERWEIGHT_NATIVE=0` disables it, `FEATHERWEIGHT_LIBRARY` names another file (for development), `FEATHERWEIGHT_ISA`
 is one of scalar, avx2, avx512, and `FEATHERWEIGHT_THREADS` the number of threads. The library checks every size itself
@@ -13,10 +13,12 @@ import logging
 import os
 from functools import cache
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..base.errors import BadInput, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ABI = 2
 ISAS = ("scalar", "avx2", "avx512")
@@ -38,6 +40,8 @@ _SIGNATURES = {
         *(_POINTER, _LONG, _TEXT, _INT, _POINTER),
     ),
     "fw_hadamard": (_POINTER, _LONG, _LONG, _INT, _LONG, _POINTER, _TEXT, _INT),
+    "fw_model_new": (_POINTER, _TEXT, _INT, _POINTER),
+    "fw_forward": (_POINTER, _POINTER, _LONG),
 }
 
 
@@ -67,6 +71,11 @@ def _load() -> ctypes.CDLL | None:
         function.argtypes = arguments
         function.restype = ctypes.c_int32
     found.fw_isa.restype = found.fw_isa_message.restype = ctypes.c_char_p
+    found.fw_model_free.argtypes = (_POINTER,)
+    found.fw_model_free.restype = None
+    found.fw_bandwidth.argtypes = (_POINTER, _LONG, _INT, _INT)
+    found.fw_time_product.argtypes = (_POINTER, _LONG, _TEXT, _INT, _INT)
+    found.fw_bandwidth.restype = found.fw_time_product.restype = ctypes.c_double
     found.fw_isa_available.argtypes = (ctypes.c_char_p,)
     message = found.fw_isa_message().decode()
     if message:
@@ -115,6 +124,8 @@ def check(status: int, what: str) -> None:
         raise BadInput(f"{what}: the input is not finite")
     if status == 3:
         raise MemoryError(f"{what}: not enough memory for the native scratch buffers")
+    if status == 5:
+        raise UsageError(f"{what}: another thread is using this model; let calls take turns")
     if status == 4:
         raise UsageError(f"{what}: this machine cannot run that isa; it has {', '.join(available())}")
     raise UsageError(f"{what}: sizes that the native library refuses (status {status})")

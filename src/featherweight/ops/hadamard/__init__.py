@@ -11,15 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...base.errors import UsageError
-from .. import library
-from . import construction, native, reference
+from .. import library, paley
+from . import native, reference
 
 
 def blocks(n: int) -> tuple[int, ...]:
     """Sizes of the diagonal blocks of `matrix(n)`; (n,) where one block does. Raises UsageError for n < 1."""
     if n < 1:
         raise UsageError(f"a rotation of {n} numbers")
-    return construction.blocks(n)
+    return paley.blocks(n)
 
 
 def matrix(n: int) -> Float[Tensor, "n n"]:

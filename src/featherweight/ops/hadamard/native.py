@@ -8,26 +8,13 @@ import torch
 from torch import Tensor
 
 from ..library import check, chosen, library, pointer
-from . import reference
-from .construction import blocks, factors
+from ..paley import blocks, plan
 
 
 @cache
 def _plan(n: int, transpose: bool) -> tuple[int, int, Tensor | None]:
-    """(power, order, right factor of a row block) of a size that has a matrix.
-
-    Four butterflies between neighbours do not fill a vector, so a pure power of two multiplies blocks of 16 instead.
-    """
-    found = factors(n)
-    assert found is not None
-    power, order = found
-    if order == 1:
-        taken = min(power, 4)
-        power, order, kernel = power - taken, 1 << taken, reference.matrix(1 << taken)
-    else:
-        kernel = reference.kernel(order)
-    right = kernel if transpose else kernel.T
-    return power, order, None if order == 1 else right.float().contiguous()
+    power, order, right = plan(n, transpose)
+    return power, order, None if right is None else torch.from_numpy(right)
 
 
 def transform(x: Tensor, transpose: bool, isa: str | None, threads: int | None) -> Tensor:

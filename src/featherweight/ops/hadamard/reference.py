@@ -7,13 +7,13 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .construction import blocks, factors, signs
+from ..paley import blocks, factors, signs
 
 
 @cache
 def kernel(order: int) -> Tensor:
     """The orthonormal H_order, float64; not to be written to."""
-    return signs(order) / order**0.5
+    return torch.from_numpy(signs(order) / order**0.5)
 
 
 def matrix(n: int) -> Tensor:

@@ -7,6 +7,7 @@ Q[i, j] = chi(i - j), Paley's constructions give
     II   q = 1 mod 4, order 2 (q + 1):    B (x) [[1, 1], [1, -1]] + I (x) [[1, -1], [-1, -1]],  B = [[0, 1], [1, Q]]
 
 for q a prime or, here, the square of one. Sizes are H_{2^p} (x) H_order with Sylvester's H_{2^p}. No table is copied.
+Plain numpy, because the native engine rotates without torch.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 from functools import cache
 from math import isqrt
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 # An order costs that many products a number; above this the blocks are cheaper and rotate well enough.
 LARGEST_ORDER = 512
@@ -33,6 +34,29 @@ def factors(n: int) -> tuple[int, int] | None:
         if odd << taken == 1 or (odd << taken <= LARGEST_ORDER and _field(odd << taken)):
             return power - taken, odd << taken
     return None
+
+
+@cache
+def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]:
+    """(power, order, right factor of a row block) of a size n that has a matrix, as the native library wants it.
+
+    A row of n numbers is 2^power blocks of `order`; each block is multiplied by the factor (None: order 1), after
+    butterflies between the blocks. Four butterflies between neighbours do not fill a vector, so a pure power of two
+    multiplies blocks of 16 instead.
+    """
+    found = factors(n)
+    assert found is not None, f"{n} has no single matrix"
+    power, order = found
+    if order == 1:
+        taken = min(power, 4)
+        kernel = np.ones((1, 1))
+        for _ in range(taken):
+            kernel = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5, kernel)
+        power, order = power - taken, 1 << taken
+    else:
+        kernel = signs(order) / order**0.5
+    right = kernel if transpose else kernel.T
+    return power, order, None if order == 1 else np.ascontiguousarray(right, dtype=np.float32)
 
 
 @cache
@@ -54,22 +78,22 @@ def blocks(n: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def signs(order: int) -> Tensor:
+def signs(order: int) -> NDArray[np.float64]:
     """The +-1 matrix (order, order) of `factors`, float64."""
     if order == 1:
-        return torch.ones(1, 1, dtype=torch.float64)
+        return np.ones((1, 1))
     field = _field(order)
     assert field is not None, f"no Paley matrix of order {order}"
     q, second = field
-    corner = torch.zeros(q + 1, q + 1, dtype=torch.float64)
+    corner = np.zeros((q + 1, q + 1))
     corner[1:, 1:] = _characters(q)
     corner[0, 1:] = 1
     corner[1:, 0] = 1 if second else -1
-    identity = torch.eye(q + 1, dtype=torch.float64)
+    identity = np.eye(q + 1)
     if not second:
         return identity + corner
-    minus = torch.tensor([[1, -1], [-1, -1]], dtype=torch.float64)
-    return torch.kron(corner, minus.flip(0) * torch.tensor([[-1], [1]])) + torch.kron(identity, minus)
+    minus = np.array([[1.0, -1.0], [-1.0, -1.0]])
+    return np.kron(corner, minus[::-1] * np.array([[-1], [1]])) + np.kron(identity, minus)
 
 
 def _field(order: int) -> tuple[int, bool] | None:
@@ -88,21 +112,21 @@ def _root(q: int) -> int:
     return p if p > 2 and all(p % d for d in range(2, isqrt(p) + 1)) else 0
 
 
-def _characters(q: int) -> Tensor:
+def _characters(q: int) -> NDArray[np.float64]:
     """chi(a_i - a_j) over all elements of GF(q), (q, q)."""
     p = _root(q)
     squares = {i * i % p for i in range(1, p)}
-    index = torch.arange(q)
+    index = np.arange(q)
     if p == q:
-        table = torch.tensor([0.0] + [1.0 if i in squares else -1.0 for i in range(1, p)], dtype=torch.float64)
-        return table[(index[:, None] - index) % p]
+        table = np.array([0.0] + [1.0 if i in squares else -1.0 for i in range(1, p)])
+        return np.asarray(table[(index[:, None] - index) % p])
     # GF(p^2) = a + b w with w^2 = the first non-residue; element i is (i // p, i % p).
     residue = next(i for i in range(2, p) if i not in squares)
-    table = torch.full((q,), -1.0, dtype=torch.float64)
+    table = np.full(q, -1.0)
     for a in range(p):
         for b in range(p):
             table[(a * a + residue * b * b) % p * p + 2 * a * b % p] = 1
     table[0] = 0
     high = (index[:, None] // p - index // p) % p
     low = (index[:, None] % p - index % p) % p
-    return table[high * p + low]
+    return np.asarray(table[high * p + low])

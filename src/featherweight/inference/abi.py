@@ -1,0 +1,179 @@
+"""The structures of native/featherweight.h in ctypes, filled from a `runtime.Model`.
+
+A structure holds bare addresses, so a `Keeper` holds the arrays behind them until the library is done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .runtime import Layer as ModelLayer
+    from .runtime import Matrix as ModelMatrix
+    from .runtime import Model
+
+_POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+KINDS = {"float32": 1, "float16": 2, "bfloat16": 3, "int": 4, "trellis": 5}
+ACTIVATIONS = {"silu": 0, "gelu_tanh": 1, "relu_squared": 2}
+MATRICES = ("query", "key", "value", "out", "gate", "up", "down")
+NORMS = ("attention_norm", "ffn_norm", "after_attention_norm", "after_ffn_norm", "query_norm", "key_norm")
+
+
+class Block(ctypes.Structure):
+    """fw_rotation_block"""
+
+    _fields_ = (("power", _INT), ("order", _INT), ("kernel", _POINTER), ("transposed", _POINTER))
+
+
+class Rotation(ctypes.Structure):
+    """fw_rotation"""
+
+    _fields_ = (("length", _LONG), ("signs", _POINTER), ("num_blocks", _LONG), ("blocks", _POINTER))
+
+
+class Matrix(ctypes.Structure):
+    """fw_matrix"""
+
+    _fields_ = (
+        *(("size", _LONG), ("kind", _INT), ("bits", _INT), ("rows", _LONG), ("columns", _LONG)),
+        *(("codes", _POINTER), ("codes_bytes", _LONG), ("scales", _POINTER), ("num_scales", _LONG)),
+        *(("zeros", _POINTER), ("group", _LONG), ("zero", _INT), ("state_bits", _INT), ("values", _POINTER)),
+        *(("table", _POINTER), ("code_matrix", _POINTER), ("unit", _FLOAT)),
+        *(("input", _POINTER), ("output", _POINTER), ("bias", _POINTER)),
+    )
+
+
+class Layer(ctypes.Structure):
+    """fw_layer"""
+
+    _fields_ = (
+        ("size", _LONG),
+        *((name, Matrix) for name in MATRICES),
+        *((name, _POINTER) for name in NORMS),
+        ("frequencies", _POINTER),
+        ("window", _LONG),
+    )
+
+
+class Description(ctypes.Structure):
+    """fw_description"""
+
+    _fields_ = (
+        *(("size", _LONG), ("hidden", _LONG), ("vocabulary", _LONG), ("num_heads", _LONG)),
+        *(("num_key_heads", _LONG), ("head_width", _LONG), ("num_layers", _LONG), ("layers", _POINTER)),
+        *(("embedding", Matrix), ("head", Matrix), ("final_norm", _POINTER), ("epsilon", _FLOAT)),
+        *(("attention_scale", _FLOAT), ("attention_softcap", _FLOAT), ("final_softcap", _FLOAT)),
+        *(("embedding_scale", _FLOAT), ("activation", _INT), ("whole_numbers", _INT), ("half_cache", _INT)),
+        ("max_rows", _INT),
+    )
+
+
+class Row(ctypes.Structure):
+    """fw_row"""
+
+    _fields_ = (
+        *(("token", _INT), ("reserved", _INT), ("position", _LONG), ("capacity", _LONG)),
+        *(("keys", _POINTER), ("values", _POINTER), ("logits", _POINTER)),
+    )
+
+
+class Keeper:
+    """Builds the structures and keeps alive what they point at."""
+
+    def __init__(self) -> None:
+        self._alive: list[Any] = []
+        self._rotations: dict[tuple[bytes, int, str], Rotation] = {}
+        self._codes: dict[Any, tuple[Any, float]] = {}
+
+    def description(self, model: Model, whole_numbers: bool, max_rows: int) -> Description:
+        """fw_description of `model`."""
+        layers = self._keep((Layer * len(model.layers))(*map(self._layer, model.layers)))
+        return Description(
+            ctypes.sizeof(Description),
+            *(model.hidden, model.vocab_size, model.num_heads, model.num_key_heads, model.head_width),
+            len(model.layers),
+            ctypes.addressof(layers),
+            self.matrix(model.embedding),
+            Matrix(ctypes.sizeof(Matrix)) if model.head is None else self.matrix(model.head),
+            self._floats(model.final_norm),
+            *(model.epsilon, model.attention_scale, model.attention_softcap, model.final_softcap),
+            model.embedding_scale,
+            ACTIVATIONS[model.activation],
+            *(int(whole_numbers), int(whole_numbers), max_rows),
+        )
+
+    def matrix(self, m: ModelMatrix) -> Matrix:
+        """fw_matrix of `m`."""
+        key = (m.table, m.code_matrix, m.state_bits)
+        if key not in self._codes:
+            self._codes[key] = _code(m)
+        values, unit = self._codes[key]
+        rows, columns = m.shape
+        return Matrix(
+            ctypes.sizeof(Matrix),
+            *(KINDS[m.kind], m.bits, rows, columns, self._address(m.codes), m.codes.nbytes),
+            *(self._address(m.scales), 0 if m.scales is None else m.scales.size, self._address(m.zeros)),
+            *(m.group, m.zero, m.state_bits, self._floats(values)),
+            self._address(np.array(m.table, np.int8) if m.table else None),
+            self._address(np.array(m.code_matrix, np.uint8) if m.code_matrix else None),
+            unit,
+            self._rotation(m.input_signs, columns, "full"),
+            self._rotation(m.output_signs, rows, m.output_rotation),
+            self._floats(m.bias),
+        )
+
+    def _layer(self, layer: ModelLayer) -> Layer:
+        return Layer(
+            ctypes.sizeof(Layer),
+            *(self.matrix(getattr(layer, name)) for name in MATRICES),
+            *(self._floats(getattr(layer, name)) for name in NORMS),
+            self._floats(layer.frequencies),
+            layer.window,
+        )
+
+    def _rotation(self, signs: bytes | None, n: int, kind: str) -> int | None:
+        """The address of one structure for each distinct rotation: the library shares work between equal addresses."""
+        from .runtime import rotation_blocks
+
+        if signs is None:
+            return None
+        if (signs, n, kind) not in self._rotations:
+            bits = np.unpackbits(np.frombuffer(signs, np.uint8), bitorder="little")[:n]
+            blocks = [
+                Block(power, order, self._floats(kernel), self._floats(transposed))
+                for power, order, kernel, transposed in rotation_blocks(n, kind)
+            ]
+            array = self._keep((Block * len(blocks))(*blocks))
+            numbers = self._floats(1.0 - 2.0 * bits)
+            self._rotations[signs, n, kind] = Rotation(n, numbers, len(blocks), ctypes.addressof(array))
+        return ctypes.addressof(self._rotations[signs, n, kind])
+
+    def _floats(self, array: Any) -> int | None:
+        """The address of a float32 copy, or of the array itself; the same array has the same address."""
+        return None if array is None else self._address(np.ascontiguousarray(array, np.float32))
+
+    def _address(self, array: Any) -> int | None:
+        if array is None:
+            return None
+        assert array.flags.c_contiguous
+        return int(self._keep(array).ctypes.data)
+
+    def _keep(self, thing: Any) -> Any:
+        self._alive.append(thing)
+        return thing
+
+
+def _code(m: ModelMatrix) -> tuple[Any, float]:
+    """The value of every state of a GF(2)-linear trellis code and what one step of its table is worth."""
+    if m.kind != "trellis":
+        return None, 0.0
+    table = np.array(m.table, np.float64)
+    unit = table / np.sqrt((table**2).mean())
+    states = np.arange(1 << m.state_bits)
+    h = states & 255
+    for i, column in enumerate(m.code_matrix):
+        h = h ^ (((states >> (8 + i)) & 1) * column)
+    return unit[h].astype(np.float32), float(1.0 / np.sqrt((table**2).mean()))

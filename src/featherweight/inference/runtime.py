@@ -1,0 +1,278 @@
+"""The native engine: packed weights where they lie in a mapped file, one library call a token or a chunk of a prompt.
+
+Imports no torch. `Model` and `Matrix` say in plain numpy what the library is to run (`interchange.native_model` reads
+them from a folder); `Runtime` hands them over once and keeps every array alive as long as the library may look at it.
+With `whole_numbers` activations of compressed layers are rounded to int8 a token (scale = max|x| / 127), as fast
+kernels need; without, everything is float32 and equals the PyTorch reference to its rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.errors import BadInput, UsageError
+from ..ops import library, paley
+from . import abi
+from .engine import Engine, Logits, Sequence
+
+Array = NDArray[Any]
+MAX_ROWS = 64  # tokens of a prompt in one call: enough to use each decoded weight many times
+MAX_BATCH = 8  # beyond this the library divides the work differently, and one token gains nothing
+
+
+class Unsupported(UsageError):
+    """The model, or this machine, is outside what the native engine runs; the PyTorch engine is not."""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix as stored. `kind` is float32, float16, bfloat16, int or trellis; see native/featherweight.h."""
+
+    kind: str
+    shape: tuple[int, int]
+    codes: Array
+    bits: int = 0
+    group: int = 0
+    scales: Array | None = None
+    zeros: Array | None = None
+    zero: int = 0
+    state_bits: int = 0
+    table: tuple[int, ...] = ()
+    code_matrix: tuple[int, ...] = ()
+    input_signs: bytes | None = None
+    output_signs: bytes | None = None
+    output_rotation: str = "none"
+    bias: Array | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block: seven matrices, its norms (float32), its rotary frequencies and how far back it sees (0: all)."""
+
+    query: Matrix
+    key: Matrix
+    value: Matrix
+    out: Matrix
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+    attention_norm: Array
+    ffn_norm: Array
+    frequencies: Array
+    after_attention_norm: Array | None = None
+    after_ffn_norm: Array | None = None
+    query_norm: Array | None = None
+    key_norm: Array | None = None
+    window: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything the library needs to know; `head` None means the embedding's table."""
+
+    hidden: int
+    vocab_size: int
+    num_heads: int
+    num_key_heads: int
+    head_width: int
+    context: int
+    layers: tuple[Layer, ...]
+    embedding: Matrix
+    head: Matrix | None
+    final_norm: Array
+    epsilon: float
+    attention_scale: float
+    activation: str = "silu"
+    attention_softcap: float = 0.0
+    final_softcap: float = 0.0
+    embedding_scale: float = 1.0
+    fingerprint: str = ""
+    description: str = ""
+    num_bytes: int = 0
+    # Called before each use of the weights; raises BadInput when the files under them have changed.
+    check: Callable[[], None] = field(default=lambda: None)
+    close: Callable[[], None] = field(default=lambda: None)
+
+
+class RuntimeSequence(Sequence):
+    """Keys (transposed in blocks of 16 positions) and values; memory is taken from the system as it is used."""
+
+    def __init__(self, model: Model, capacity: int, dtype: Any) -> None:
+        width = -(-model.head_width // 16) * 16
+        self.capacity, self.length = capacity, 0
+        self.positions = -(-capacity // 16) * 16
+        heads = (len(model.layers), model.num_key_heads)
+        try:
+            self.keys: Array = np.zeros((*heads, self.positions // 16, width, 16), dtype)
+            self.values: Array = np.zeros((*heads, self.positions, width), dtype)
+        except MemoryError as error:
+            raise MemoryError(f"no memory for the keys and values of {capacity} tokens; ask for fewer") from error
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.keys.nbytes + self.values.nbytes)
+
+    def rewind(self, length: int) -> None:
+        if not 0 <= length <= self.length:
+            raise UsageError(f"cannot rewind a sequence of {self.length} tokens to {length}")
+        self.length = length
+
+    def state(self) -> dict[str, Array]:
+        blocks = -(-self.length // 16)
+        return {"keys": self.keys[:, :, :blocks].copy(), "values": self.values[:, :, : self.length].copy()}
+
+    def restore(self, state: dict[str, Array], length: int) -> None:
+        if not 0 <= length <= self.capacity:
+            raise UsageError(f"{length} tokens do not fit a sequence of {self.capacity}")
+        blocks = -(-length // 16)
+        for name, own in (("keys", self.keys[:, :, :blocks]), ("values", self.values[:, :, :length])):
+            kept = state.get(name)
+            if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
+                raise BadInput(f"kept {name} do not fit this model; delete the cache that they come from")
+            own[:] = kept
+        self.length = length
+
+    def close(self) -> None:
+        self.keys = self.values = np.zeros(0, np.float16)
+        self.capacity = self.length = 0
+
+
+class Runtime(Engine):
+    """`model` on the native library. Raises Unsupported when there is no library or it refuses the model."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        whole_numbers: bool = True,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        native = library.library()
+        if native is None:
+            raise Unsupported("the native library is not installed; `fw doctor` says why")
+        self._native, self.model = native, model
+        self.vocab_size, self.context, self.max_batch = model.vocab_size, model.context, MAX_BATCH
+        self.description = f"{model.description}, native ({isa or library.isa()})"
+        self.fingerprint = f"{model.fingerprint}-native{'' if whole_numbers else '-float32'}"
+        self._dtype = np.float16 if whole_numbers else np.float32
+        keeper = abi.Keeper()
+        described = keeper.description(model, whole_numbers, MAX_ROWS)
+        self._keeper = keeper
+        self._handle = ctypes.c_void_p()
+        status = native.fw_model_new(
+            ctypes.byref(described), library.chosen(isa), threads or 0, ctypes.byref(self._handle)
+        )
+        if status == 1:
+            raise Unsupported("the native library does not run a model of these shapes")
+        library.check(status, "loading the model")
+        self._lock = threading.Lock()
+
+    def sequence(self, capacity: int | None = None) -> RuntimeSequence:
+        capacity = self.context if capacity is None else capacity
+        if not 1 <= capacity <= self.context:
+            raise UsageError(f"a sequence of {capacity} tokens: this model was made for 1 to {self.context}")
+        return RuntimeSequence(self.model, capacity, self._dtype)
+
+    def forward(
+        self, sequence: Sequence, tokens: Many[int] | NDArray[Any], logits: Logits = "last"
+    ) -> NDArray[np.float32]:
+        ids = self._ids(tokens)
+        self._check_room(sequence, len(ids))
+        wanted = {"last": 1, "all": len(ids), "none": 0}[logits]
+        out = np.empty((wanted, self.vocab_size), np.float32)
+        first = len(ids) - wanted
+        with self._lock:
+            self._check_open()
+            for start in range(0, len(ids), MAX_ROWS):
+                chunk = ids[start : start + MAX_ROWS]
+                rows = (abi.Row * len(chunk))()
+                for i, (row, token) in enumerate(zip(rows, chunk, strict=True)):
+                    self._fill(row, sequence, token, sequence.length + i)
+                    if start + i >= first:
+                        row.logits = out[start + i - first].ctypes.data
+                self._run(rows)
+                sequence.length += len(chunk)
+        return out
+
+    def step(self, sequences: Many[Sequence], tokens: Many[int]) -> NDArray[np.float32]:
+        ids = self._ids(tokens)
+        if len(ids) != len(sequences) or len(ids) > self.max_batch or len({id(s) for s in sequences}) != len(ids):
+            raise UsageError(f"{len(ids)} tokens for {len(sequences)} sequences, at most {self.max_batch}, each once")
+        for sequence in sequences:
+            self._check_room(sequence, 1)
+        out = np.empty((len(ids), self.vocab_size), np.float32)
+        address = out.ctypes.data
+        rows = (abi.Row * len(ids))()
+        for i, sequence in enumerate(sequences):
+            self._fill(rows[i], sequence, ids[i], sequence.length)
+            rows[i].logits = address + 4 * i * self.vocab_size
+        with self._lock:
+            self._check_open()
+            self._run(rows)
+        for sequence in sequences:
+            sequence.length += 1
+        return out
+
+    def close(self) -> None:
+        with self._lock:
+            if self._handle:
+                self._native.fw_model_free(self._handle)
+                self._handle = ctypes.c_void_p()
+                self._keeper = abi.Keeper()
+                self.model.close()
+                # The weights themselves go with their last reference.
+                self.model = replace(self.model, layers=())
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._native.fw_model_free(self._handle)
+
+    def _check_open(self) -> None:
+        if not self._handle:
+            raise UsageError("this engine is closed")
+        self.model.check()
+
+    def _run(self, rows: Any) -> None:
+        library.check(self._native.fw_forward(self._handle, rows, len(rows)), f"running {len(rows)} tokens")
+
+    @staticmethod
+    def _fill(row: Any, sequence: Sequence, token: int, position: int) -> None:
+        assert isinstance(sequence, RuntimeSequence)
+        row.token, row.position, row.capacity = token, position, sequence.positions
+        row.keys, row.values = sequence.keys.ctypes.data, sequence.values.ctypes.data
+
+    def _ids(self, tokens: Many[int] | NDArray[Any]) -> list[int]:
+        ids = [int(token) for token in tokens]
+        if not ids:
+            raise UsageError("no tokens to run")
+        if wrong := [token for token in ids if not 0 <= token < self.vocab_size]:
+            raise UsageError(f"token {wrong[0]} is not in this model's vocabulary of {self.vocab_size}")
+        return ids
+
+    @staticmethod
+    def _check_room(sequence: Sequence, count: int) -> None:
+        if sequence.length + count > sequence.capacity:
+            raise UsageError(
+                f"{sequence.length + count} tokens do not fit a sequence of {sequence.capacity}; "
+                "shorten the prompt, ask for fewer tokens, or allow a longer context"
+            )
+
+
+@cache
+def rotation_blocks(n: int, kind: str) -> tuple[tuple[int, int, Array | None, Array | None], ...]:
+    """(power, order, factor, factor of the inverse) of each diagonal block that rotates n numbers."""
+    if kind == "block64":
+        sizes = [64] * (n // 64) + list(paley.blocks(n % 64) if n % 64 else ())
+    else:
+        sizes = list(paley.blocks(n))
+    return tuple((*paley.plan(size, False), paley.plan(size, True)[2]) for size in sizes)

@@ -1,0 +1,156 @@
+"""Named tensors on disk without torch: safetensors files mapped into memory, each tensor a view of the file's bytes.
+
+What `TensorFolder` is for PyTorch, this is for the native engine, which must start within a second: the header is read
+and checked in full (lengths, offsets, dtypes, names, no overlap, no gap), nothing else is touched. A file that shrinks
+while it is mapped would kill the process at the next access, so `check_unchanged` says so before each use.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..base.errors import BadInput
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ITEM_BYTES = {
+    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4},
+    **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
+}
+# What numpy calls a dtype; bfloat16 has no name there and comes as its 16 bits.
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1", "I8": "i1", "I32": "<i4", "I64": "<i8"}
+LONGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor: its dtype as the file names it, its shape, and its bytes where they lie."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: NDArray[np.uint8]
+
+    def array(self) -> NDArray[Any]:
+        """The numbers as a numpy view; bfloat16 as uint16. Unaligned where the file is."""
+        if self.dtype not in NUMPY:
+            raise BadInput(f"a tensor of {self.dtype} cannot be read without PyTorch")
+        return self.data.view(NUMPY[self.dtype]).reshape(self.shape)
+
+
+class _File:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with open(path, "rb") as file:
+                self.status = os.fstat(file.fileno())
+                if self.status.st_size < 8:
+                    raise BadInput(f"{path} is no safetensors file: it has {self.status.st_size} bytes")
+                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.descriptor = os.dup(file.fileno())
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+        self.bytes: NDArray[np.uint8] = np.frombuffer(self.map, np.uint8)
+
+    def check_unchanged(self) -> None:
+        now = os.fstat(self.descriptor)
+        if now.st_size != self.status.st_size or now.st_mtime_ns != self.status.st_mtime_ns:
+            raise BadInput(f"{self.path} was changed while it was in use; load the model again")
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class MappedFolder:
+    """The tensors of a model folder by name, mapped. Raises BadInput, naming file and tensor, for anything wrong."""
+
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
+        self._files = [_File(path) for path in _paths(folder)]
+        self.tensors: dict[str, Stored] = {}
+        for file in self._files:
+            for name, stored in read_header(file.bytes, str(file.path)).items():
+                if name in self.tensors:
+                    raise BadInput(f"tensor {name} is in two files of {folder}")
+                self.tensors[name] = stored
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.status.st_size for file in self._files)
+
+    def identity(self) -> str:
+        """Sizes and times of the files: changes whenever the weights do."""
+        return " ".join(f"{f.path.name}:{f.status.st_size}:{f.status.st_mtime_ns}" for f in self._files)
+
+    def check_unchanged(self) -> None:
+        """Raise BadInput when a file is no longer what was mapped."""
+        for file in self._files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Let go of the files; views that are still in use keep their mapping."""
+        for file in self._files:
+            file.close()
+
+
+def read_header(data: NDArray[np.uint8], where: str) -> dict[str, Stored]:
+    """The tensors of a whole safetensors file in memory; BadInput for anything that does not add up."""
+    length = int.from_bytes(data[:8].tobytes(), "little")
+    if length > min(LONGEST_HEADER, len(data) - 8):
+        raise BadInput(f"{where}: its header claims {length} bytes, more than the file holds; fetch it again")
+    try:
+        header = json.loads(data[8 : 8 + length].tobytes())
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where}: its header is not JSON ({error}); fetch it again") from error
+    if not isinstance(header, Mapping):
+        raise BadInput(f"{where}: its header is not a JSON object")
+    body = data[8 + length :]
+    found = {name: _stored(name, entry, body, where) for name, entry in header.items() if name != "__metadata__"}
+    spans = sorted(tuple(header[name]["data_offsets"]) for name in found)
+    if any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)):
+        raise BadInput(f"{where}: two of its tensors overlap; fetch it again")
+    if (spans[-1][1] if spans else 0) != len(body):
+        raise BadInput(f"{where} is {len(body)} bytes of tensors long, its header says otherwise; fetch it again")
+    return found
+
+
+def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> Stored:
+    wrong = f"{where}: tensor {name[:80]!r} has an impossible description; fetch it again"
+    if not isinstance(entry, Mapping):
+        raise BadInput(wrong)
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if dtype not in ITEM_BYTES or not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+        raise BadInput(wrong)
+    begin, end = offsets
+    if not begin <= end <= len(body) or math.prod(shape) * ITEM_BYTES[dtype] != end - begin:
+        raise BadInput(wrong)
+    return Stored(dtype, tuple(shape), body[begin:end])
+
+
+def _whole_numbers(values: Any) -> bool:
+    return isinstance(values, list) and len(values) <= 16 and all(type(n) is int and 0 <= n < 1 << 48 for n in values)
+
+
+def _paths(folder: Path) -> list[Path]:
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not (folder / INDEX).is_file():
+        raise BadInput(f"{folder} holds no weights: neither {SINGLE} nor {INDEX} is there")
+    try:
+        names = json.loads((folder / INDEX).read_bytes())["weight_map"].values()
+        paths = sorted({str(name) for name in names})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{folder / INDEX} cannot be read: {error}") from error
+    if any(Path(name).name != name for name in paths):
+        raise BadInput(f"{folder / INDEX} names a file outside the folder")
+    return [folder / name for name in paths]
