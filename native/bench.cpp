@@ -65,8 +65,8 @@ double fw_time_product(const fw_matrix *matrix, int64_t tokens, const char *isa,
         fw::Array<int32_t> prefix(tokens * chunks);
         for (int64_t j = 0; j < tokens; ++j) {
             for (int64_t i = 0; i < w.columns; ++i) x.get()[j * width + i] = static_cast<float>((i * 37 + j) % 255 - 127);
-            scales.get()[j] = k->round(x.get() + j * width, width, natural.get() + j * width,
-                                       segments.get() + j * width, prefix.get() + j * chunks);
+            k->round(x.get() + j * width, width, 1, natural.get() + j * width, segments.get() + j * width,
+                     prefix.get() + j * chunks, scales.get() + j);
         }
         const fw::Codes codes = {natural.get(), segments.get(), prefix.get(), scales.get(), width, chunks};
         struct Pass {

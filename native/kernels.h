@@ -43,7 +43,8 @@ struct TrellisMatrix {
     const int8_t *states;                    // [2^state_bits] value of every state
 };
 
-// Activations of some tokens, rounded to whole numbers: x = scale * code.
+// Activations rounded to whole numbers: x = scale * code. One vector may be two of these `tokens`, 128 times a code plus
+// another, where eight bits are too coarse.
 struct Codes {
     const int8_t *natural;    // [tokens, columns], zero beyond the matrix's own
     const int8_t *segments;   // the same with 4 x 16 columns transposed to 16 x 4 in every 64 (what tiles walk)
@@ -102,8 +103,10 @@ struct Kernels {
     // Float32 from fp16 (kind 1) or bf16 (kind 2); count % 16 == 0 is not needed.
     void (*widen)(const uint16_t *from, int32_t kind, int64_t count, float *out);
 
-    // x -> whole numbers: natural and segments [columns], prefix [columns / 32 + 1]; returns the scale. columns % 64 == 0.
-    float (*round)(const float *x, int64_t columns, int8_t *natural, int8_t *segments, int32_t *prefix);
+    // x -> whole numbers of one or two digits: natural and segments [digits, columns], prefix [digits, columns / 32 + 1],
+    // scales [digits]; columns % 64 == 0.
+    void (*round)(const float *x, int64_t columns, int digits, int8_t *natural, int8_t *segments, int32_t *prefix,
+                  float *scales);
     // out = x / sqrt(mean(x^2) + eps) * weight; count numbers of a row padded with zeros to % 16 == 0.
     void (*norm)(const float *x, const float *weight, int64_t count, float eps, float *out);
     // out = (sum of `parts` integer vectors, part_stride apart) * (scales[r] * unit * scale); scales fp16; count % 16 == 0.

@@ -32,7 +32,8 @@ Span part_of(int64_t count, int64_t index, int64_t parts) {
     return {count * index / parts, count * (index + 1) / parts};
 }
 
-// Some tokens' activations on their way into matrices that share a rotation.
+// Some rows' activations on their way into matrices that share a rotation. Rotated ones are spread evenly and take one
+// digit of eight bits; others have outliers, and take two.
 struct Input {
     Array<float> numbers;  // [rows, width] rotated
     Array<int8_t> natural, segments;
@@ -44,10 +45,10 @@ struct Input {
     Input(int64_t rows, int64_t columns)
         : width(round_up(columns, wide)), chunks(width / 32 + 1) {
         numbers = Array<float>(rows * width);
-        natural = Array<int8_t>(rows * width);
-        segments = Array<int8_t>(rows * width);
-        prefix = Array<int32_t>(rows * chunks);
-        scales = Array<float>(rows);
+        natural = Array<int8_t>(2 * rows * width);
+        segments = Array<int8_t>(2 * rows * width);
+        prefix = Array<int32_t>(2 * rows * chunks);
+        scales = Array<float>(2 * rows);
     }
     Codes codes() const { return {natural.get(), segments.get(), prefix.get(), scales.get(), width, chunks}; }
 };
@@ -74,7 +75,7 @@ struct Rows {
 
 // What a thread needs while it works on one row.
 struct Space {
-    Array<float> normed, keys, values, temporary, scratch, decoded;
+    Array<float> normed, keys, values, temporary, low, scratch, decoded;
     Array<int32_t> sums;
     Rows rows;
 };
@@ -139,9 +140,11 @@ struct Run {
         std::memcpy(to, x, sizeof(float) * static_cast<size_t>(length));
         std::memset(to + length, 0, sizeof(float) * static_cast<size_t>(in.width - length));
         if (rotation) rotation->apply(k(), to, t.space.scratch.get());
-        if (whole_numbers)
-            in.scales.get()[row] = k().round(to, in.width, in.natural.get() + row * in.width,
-                                             in.segments.get() + row * in.width, in.prefix.get() + row * in.chunks);
+        if (!whole_numbers) return;
+        const int digits = rotation ? 1 : 2;
+        const int64_t at = row * digits;
+        k().round(to, in.width, digits, in.natural.get() + at * in.width, in.segments.get() + at * in.width,
+                  in.prefix.get() + at * in.chunks, in.scales.get() + at);
     }
 
     // One input for each rotation among `many`; index of each in `which`.
@@ -172,16 +175,19 @@ struct Run {
         }
     }
 
+    static int64_t digits(const Matrix &w) { return w.input ? 1 : 2; }
+
     // This thread's share of a product.
     void product(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
         if (w.kind == FW_TRELLIS && w.fast) {
             if (num > few)
-                trellis_of_many(t, w, in, num, out);
+                trellis_of_many(t, w, in, num * digits(w), out);
             else
-                trellis_of_few(t, w, in, num, out);
+                trellis_of_few(t, w, in, num * digits(w), out);
         } else if (w.kind == FW_INT && w.fast) {
             const Span blocks = part_of(w.padded_rows / 16, t.index, t.members);
-            k().int_dots(w.ints, blocks.begin, blocks.end, in.codes(), 0, num, out.numbers.get(), out.width);
+            k().int_dots(w.ints, blocks.begin, blocks.end, in.codes(), 0, num * digits(w), out.numbers.get(),
+                         out.width);
         } else {
             const Span blocks = part_of((w.rows + 15) / 16, t.index, t.members);
             float *dense = t.space.decoded.get();
@@ -197,7 +203,7 @@ struct Run {
     void trellis_of_few(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
         const int64_t blocks = (w.padded_rows + 255) / 256, columns = w.padded_columns / 64;
         const Span units = part_of(blocks * columns, t.index, t.members);
-        int32_t *to = out.parts.get() + t.index * few * out.width;
+        int32_t *to = out.parts.get() + t.index * 2 * few * out.width;
         for (int64_t block = units.begin / columns; block < blocks && block * columns < units.end; ++block) {
             const int64_t first = units.begin > block * columns ? units.begin - block * columns : 0;
             const int64_t last = units.end < (block + 1) * columns ? units.end - block * columns : columns;
@@ -217,25 +223,39 @@ struct Run {
         }
     }
 
+    void fetch_trellis(Member &t, const Matrix &w, float factor, const Output &out, int64_t num, int64_t token,
+                       float *to) {
+        const int64_t columns = w.padded_columns / 64, blocks = (w.padded_rows + 255) / 256;
+        const int64_t part = 2 * few * out.width, units = blocks * columns;
+        const int32_t *parts = out.parts.get() + token * out.width;
+        for (int64_t block = 0; block < blocks; ++block) {
+            const int64_t first = block * columns, last = first + columns;
+            const int64_t height = w.padded_rows - block * 256 < 256 ? w.padded_rows - block * 256 : 256;
+            int64_t begin = 0, many = 1;
+            if (num <= few) {
+                while (units * (begin + 1) / t.members <= first) ++begin;
+                while (begin + many < t.members && units * (begin + many) / t.members < last) ++many;
+            }
+            k().gather(parts + begin * part + block * 256, many, part, w.scales + block * 256, factor, height,
+                       to + block * 256);
+        }
+    }
+
     // The finished product of one row: scales, bias and output rotation; `to` has room for the padded rows.
     void fetch(Member &t, const Matrix &w, const Input &in, const Output &out, int64_t num, int64_t row, float *to) {
         if (w.kind == FW_TRELLIS && w.fast) {
-            const float factor = in.scales.get()[row] * w.unit;
-            const int64_t columns = w.padded_columns / 64, blocks = (w.padded_rows + 255) / 256;
-            const int64_t part = few * out.width;
-            const int32_t *parts = out.parts.get() + row * out.width;
-            for (int64_t block = 0; block < blocks; ++block) {
-                const int64_t first = block * columns, last = first + columns;
-                const int64_t height = w.padded_rows - block * 256 < 256 ? w.padded_rows - block * 256 : 256;
-                int64_t begin = 0, many = 1;
-                if (num <= few) {
-                    const int64_t units = blocks * columns;
-                    while (units * (begin + 1) / t.members <= first) ++begin;
-                    while (begin + many < t.members && units * (begin + many) / t.members < last) ++many;
-                }
-                k().gather(parts + begin * part + block * 256, many, part, w.scales + block * 256, factor, height,
-                           to + block * 256);
+            if (digits(w) == 1) {
+                fetch_trellis(t, w, in.scales.get()[row] * w.unit, out, num, row, to);
+            } else {
+                // The second digit is added by its own pass over `low`.
+                float *low = t.space.low.get();
+                fetch_trellis(t, w, in.scales.get()[2 * row] * w.unit, out, num, 2 * row, to);
+                fetch_trellis(t, w, in.scales.get()[2 * row + 1] * w.unit, out, num, 2 * row + 1, low);
+                k().add(to, low, w.padded_rows);
             }
+        } else if (w.fast && digits(w) == 2) {
+            const float *high = out.numbers.get() + 2 * row * out.width, *low = high + out.width;
+            for (int64_t i = 0; i < w.rows; ++i) to[i] = high[i] + low[i];
         } else {
             std::memcpy(to, out.numbers.get() + row * out.width, sizeof(float) * static_cast<size_t>(w.rows));
         }
@@ -449,13 +469,28 @@ struct Run {
             t.sync();
             product(t, head, in, many, m.head_out);
             t.sync();
-            for (int64_t i = t.index; i < many; i += t.members) {
-                float *to = rows[wanted[static_cast<size_t>(begin + i)]].logits;
-                float *y = m.head_out.numbers.get() + i * m.head_out.width;
-                if ((head.kind == FW_TRELLIS && head.fast) || head.output || head.bias) fetch(t, head, in, m.head_out, many, i, y);
-                std::memcpy(to, y, sizeof(float) * static_cast<size_t>(m.d.vocabulary));
-                if (m.d.final_softcap > 0.0f) k().softcap(to, m.d.final_softcap, m.d.vocabulary);
+            finish_logits(t, head, in, many, begin);
+        }
+    }
+
+    // Each thread finishes its share of the vocabulary where it can, else whole rows.
+    void finish_logits(Member &t, const Matrix &head, const Input &in, int64_t many, int64_t begin) {
+        const bool by_row = head.kind == FW_TRELLIS || head.output || head.bias;
+        for (int64_t i = by_row ? t.index : 0; i < many; i += by_row ? t.members : 1) {
+            float *to = rows[wanted[static_cast<size_t>(begin + i)]].logits;
+            Span span = {0, m.d.vocabulary};
+            if (by_row) {
+                float *whole_row = t.space.low.get();
+                fetch(t, head, in, m.head_out, many, i, whole_row);
+                std::memcpy(to, whole_row, sizeof(float) * static_cast<size_t>(m.d.vocabulary));
+            } else {
+                span = part_of(m.d.vocabulary, t.index, t.members);
+                const int64_t two = head.fast ? digits(head) : 1;
+                const float *from = m.head_out.numbers.get() + i * two * m.head_out.width;
+                for (int64_t v = span.begin; v < span.end; ++v)
+                    to[v] = two == 2 ? from[v] + from[m.head_out.width + v] : from[v];
             }
+            if (m.d.final_softcap > 0.0f) k().softcap(to + span.begin, m.d.final_softcap, span.end - span.begin);
         }
     }
 
@@ -491,10 +526,10 @@ Output output_of(const fw_model &m, const Matrix &w, int64_t rows) {
     Output out;
     out.width = round_up(w.rows, 256);
     if (w.kind == FW_TRELLIS && w.fast) {
-        out.parts = Array<int32_t>(std::max(rows, few * m.threads) * out.width);
+        out.parts = Array<int32_t>(std::max(rows, few * m.threads) * 2 * out.width);
         if (rows <= few) out.numbers = Array<float>(rows * out.width);  // the head's, once finished
     } else {
-        out.numbers = Array<float>(rows * out.width);
+        out.numbers = Array<float>(2 * rows * out.width);
     }
     return out;
 }
@@ -571,6 +606,7 @@ void make_space(fw_model &m) {
     for (Space &s : m.spaces) {
         s.normed = Array<float>(body_rows);
         s.temporary = Array<float>(std::max(body_rows, m.embedding.padded_columns));
+        s.low = Array<float>(std::max(body_rows, round_up(m.d.vocabulary, 256)));
         s.keys = Array<float>(m.key_width);
         s.values = Array<float>(m.key_width);
         s.scratch = Array<float>(scratch);
@@ -592,9 +628,9 @@ void make_space(fw_model &m) {
             const Matrix &w = l.*which[i];
             if (w.kind == FW_TRELLIS && w.fast) {
                 if (!outs[i]->parts)
-                    outs[i]->parts = Array<int32_t>(std::max(m.max_rows, few * m.threads) * outs[i]->width);
+                    outs[i]->parts = Array<int32_t>(2 * std::max(m.max_rows, few * m.threads) * outs[i]->width);
             } else if (!outs[i]->numbers) {
-                outs[i]->numbers = Array<float>(m.max_rows * outs[i]->width);
+                outs[i]->numbers = Array<float>(2 * m.max_rows * outs[i]->width);
             }
         }
     }
