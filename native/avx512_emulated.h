@@ -1,4 +1,4 @@
-// The AVX-512 operations that simd_avx512.h uses, as loops over bytes and words, so that any processor can run and test
+// The AVX-512 operations that simd_avx512.h and bytes_avx512.h use, as loops over bytes and words, so that any processor can run and test
 // the AVX-512 kernels (-DFEATHERWEIGHT_EMULATE). Each follows the vendor's pseudo-code; tests/ops/test_emulation.py
 // holds them against independent vectors and, on a processor that has them, against the instructions themselves.
 #pragma once
@@ -100,6 +100,96 @@ inline fw_m512i fw_emulated_min_epu16(const fw_m512i &a, const fw_m512i &b) {
 inline uint16_t fw_emulated_lowest(const fw_m512i &a) {
     uint16_t r = a.word(0);
     for (int i = 1; i < 32; ++i) r = a.word(i) < r ? a.word(i) : r;
+    return r;
+}
+
+
+typedef uint64_t fw_mask64;
+
+inline fw_m512i fw_emulated_set1_epi8(char a) { return fw_emulated_repeat(a); }
+inline fw_m512i fw_emulated_maskz_loadu_epi8(fw_mask64 mask, const void *p) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = mask >> i & 1 ? static_cast<const uint8_t *>(p)[i] : 0;
+    return r;
+}
+inline fw_m512i fw_emulated_and_si512(const fw_m512i &a, const fw_m512i &b) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] & b.byte[i];
+    return r;
+}
+inline fw_m512i fw_emulated_or_si512(const fw_m512i &a, const fw_m512i &b) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] | b.byte[i];
+    return r;
+}
+inline fw_m512i fw_emulated_xor_si512(const fw_m512i &a, const fw_m512i &b) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] ^ b.byte[i];
+    return r;
+}
+inline fw_m512i fw_emulated_srli_epi16(const fw_m512i &a, int count) {
+    fw_m512i r;
+    for (int i = 0; i < 32; ++i) r.set(i, static_cast<uint32_t>(a.word(i)) >> count);
+    return r;
+}
+inline fw_m512i fw_emulated_slli_epi16(const fw_m512i &a, int count) {
+    fw_m512i r;
+    for (int i = 0; i < 32; ++i) r.set(i, static_cast<uint32_t>(a.word(i)) << count);
+    return r;
+}
+inline fw_m512i fw_emulated_add_epi32(const fw_m512i &a, const fw_m512i &b) {
+    uint32_t x[16], y[16];
+    memcpy(x, a.byte, 64);
+    memcpy(y, b.byte, 64);
+    for (int i = 0; i < 16; ++i) x[i] += y[i];
+    return fw_emulated_load<fw_m512i>(x);
+}
+// Four unsigned bytes of a times four signed bytes of b, added to each 32-bit word.
+inline fw_m512i fw_emulated_dpbusd_epi32(const fw_m512i &sum, const fw_m512i &a, const fw_m512i &b) {
+    uint32_t word[16];
+    memcpy(word, sum.byte, 64);
+    for (int i = 0; i < 64; ++i)
+        word[i / 4] += static_cast<uint32_t>(static_cast<int32_t>(a.byte[i]) * static_cast<int8_t>(b.byte[i]));
+    return fw_emulated_load<fw_m512i>(word);
+}
+// Bit i of each byte is the parity of the byte and row 7 - i of its 64-bit word's matrix.
+inline fw_m512i fw_emulated_gf2p8affine_epi64_epi8(const fw_m512i &x, const fw_m512i &matrix, int constant) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) {
+        int byte = constant;
+        for (int bit = 0; bit < 8; ++bit)
+            byte ^= __builtin_parity(matrix.byte[i / 8 * 8 + 7 - bit] & x.byte[i]) << bit;
+        r.byte[i] = static_cast<uint8_t>(byte);
+    }
+    return r;
+}
+// Bits of three operands looked up in eight bits.
+inline fw_m512i fw_emulated_ternarylogic_epi64(const fw_m512i &a, const fw_m512i &b, const fw_m512i &c, int table) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) {
+        int byte = 0;
+        for (int bit = 0; bit < 8; ++bit) {
+            const int index = (a.byte[i] >> bit & 1) << 2 | (b.byte[i] >> bit & 1) << 1 | (c.byte[i] >> bit & 1);
+            byte |= (table >> index & 1) << bit;
+        }
+        r.byte[i] = static_cast<uint8_t>(byte);
+    }
+    return r;
+}
+// Bytes of two registers: six bits of an index say where, the seventh in which.
+inline fw_m512i fw_emulated_permutex2var_epi8(const fw_m512i &a, const fw_m512i &index, const fw_m512i &b) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = (index.byte[i] & 64 ? b : a).byte[index.byte[i] & 63];
+    return r;
+}
+inline fw_mask64 fw_emulated_movepi8_mask(const fw_m512i &a) {
+    fw_mask64 mask = 0;
+    for (int i = 0; i < 64; ++i) mask |= static_cast<uint64_t>(a.byte[i] >> 7) << i;
+    return mask;
+}
+inline fw_m512i fw_emulated_mask_blend_epi8(fw_mask64 mask, const fw_m512i &a, const fw_m512i &b) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = (mask >> i & 1 ? b : a).byte[i];
     return r;
 }
 

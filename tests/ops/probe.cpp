@@ -43,5 +43,20 @@ extern "C" __attribute__((visibility("default"))) int PROBE(const char *name, co
     UNARY(set1_epi64, quad);
     UNARY(broadcast_i32x4, LOAD128(a));
     UNARY(broadcast_i64x4, LOAD256(a));
+    BINARY(and_si512);
+    BINARY(or_si512);
+    BINARY(xor_si512);
+    BINARY(add_epi32);
+    UNARY(set1_epi8, static_cast<char>(a[0]));
+#define CASE(op, ...) \
+    if (!strcmp(name, #op)) return FW512(storeu_si512)(out, FW512(op)(__VA_ARGS__)), 0
+    CASE(srli_epi16, x, 3);
+    CASE(slli_epi16, x, 3);
+    CASE(gf2p8affine_epi64_epi8, x, y, 0);
+    CASE(ternarylogic_epi64, x, y, FW512(set1_epi64)(quad), 0x96);
+    CASE(dpbusd_epi32, FW512(set1_epi32)(dword), x, y);
+    CASE(permutex2var_epi8, x, y, FW512(set1_epi64)(quad));
+    CASE(mask_blend_epi8, FW512(movepi8_mask)(x), x, y);
+    CASE(maskz_loadu_epi8, static_cast<unsigned long long>(quad), b);
     return 1;
 }
