@@ -16,12 +16,16 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -137,6 +141,37 @@ def gemma3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         **common(),
     )
     return make(Gemma3ForCausalLM, config, seed), tokenizer()
+
+
+def qwen2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 128, intermediate 192, 4 heads of 32 with 2 for keys and values; biases on q, k and v; tied."""
+    config = Qwen2Config(
+        hidden_size=128,
+        intermediate_size=192,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        **_common(),
+    )
+    return _make(Qwen2ForCausalLM, config, seed), tokenizer()
+
+
+def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 96, intermediate 128, 4 heads of 24 with 2 for keys and values; soft caps; a window of 8 in layer 0."""
+    config = Gemma2Config(
+        hidden_size=96,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+        query_pre_attn_scalar=24,
+        sliding_window=8,
+        attn_logit_softcapping=5.0,
+        final_logit_softcapping=8.0,
+        tie_word_embeddings=True,
+        **_common(),
+    )
+    return _make(Gemma2ForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

@@ -1,0 +1,183 @@
+"""The native engine computes what the PyTorch model computes, the same bits on every instruction set and thread count."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import featherweight as fw
+from featherweight.base.errors import BadInput, UsageError
+from featherweight.inference.runtime import Runtime, Unsupported
+from featherweight.interchange.native_model import open_runtime
+from featherweight.ops import library
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="no native library")
+FAMILIES = (tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd)
+FORMATS = (
+    *(fw.Int(bits=bits) for bits in range(2, 9)),
+    *(fw.Int(bits=bits, group=32) for bits in (2, 3, 4, 8)),
+    fw.Int(bits=4, group=64, symmetric=False),
+    fw.Ternary(),
+    fw.Ternary(group=32),
+    *(fw.Trellis(bits=bits) for bits in (1, 2, 3, 4)),
+    *(fw.Trellis(bits=bits, L=14) for bits in (1, 2, 3, 4)),
+)
+TOKENS = torch.randint(3, 300, (40,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, np.ndarray]]:
+    """(family, plan, transform) -> a packed folder and the logits of the PyTorch model for TOKENS."""
+
+    @lru_cache(maxsize=None)
+    def make(family: Any, body: Any, table: Any, transform: Any) -> tuple[Path, np.ndarray]:
+        model, tokenizer = family()
+        plan = fw.Plan({"*embed*": table, "lm_head": table, "*": body})
+        fw.quantize(model, fw.Nearest(), plan, None, transform=transform)
+        folder = tmp_path_factory.mktemp("packed")
+        fw.save(model, folder / "model", tokenizer)
+        with torch.no_grad():
+            return folder / "model", model(TOKENS[None]).logits[0].numpy()
+
+    return make
+
+
+def _run(engine: Runtime, tokens: Any = TOKENS) -> np.ndarray:
+    sequence = engine.sequence(64)
+    return engine.forward(sequence, tokens.tolist(), "all")
+
+
+def _kl(p: np.ndarray, q: np.ndarray) -> float:
+    p, q = (torch.from_numpy(x).double().log_softmax(-1) for x in (p, q))
+    return float((p.exp() * (p - q)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("transform", [None, fw.Hadamard(), fw.Hadamard(output="full"), fw.Hadamard(output="block64")])
+def test_step_equals_reference_logits(packed: Any, family: Any, transform: Any) -> None:
+    folder, expected = packed(family, fw.Trellis(bits=3), fw.Int(bits=8), transform)
+    engine = open_runtime(folder, whole_numbers=False)
+    np.testing.assert_allclose(_run(engine), expected, rtol=2e-4, atol=2e-4)
+    rounded = _run(open_runtime(folder))
+    assert _kl(expected, rounded) < 0.003
+
+
+@pytest.mark.parametrize("body", FORMATS, ids=repr)
+@pytest.mark.parametrize("family", [tiny.qwen2, tiny.odd])
+def test_every_format_equals_reference_logits(packed: Any, family: Any, body: Any) -> None:
+    if getattr(body, "group", None) and family is tiny.odd:
+        pytest.skip("210 columns have no such groups")
+    table = fw.Int(bits=4, group=32) if family is tiny.qwen2 else fw.Int(bits=5)
+    folder, expected = packed(family, body, table, fw.Hadamard())
+    np.testing.assert_allclose(_run(open_runtime(folder, whole_numbers=False)), expected, rtol=2e-4, atol=2e-4)
+    assert _kl(expected, _run(open_runtime(folder))) < 0.004
+
+
+@pytest.mark.parametrize("body", FORMATS, ids=repr)
+def test_threads_and_isas_change_nothing(packed: Any, body: Any) -> None:
+    folder, _ = packed(tiny.qwen2, body, fw.Int(bits=4, group=32), fw.Hadamard())
+    expected = _run(open_runtime(folder, isa="scalar", threads=1))
+    for isa in library.available():
+        for threads in (1, 2, 3):
+            found = _run(open_runtime(folder, isa=isa, threads=threads))
+            np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32), err_msg=f"{isa} {threads}")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plain_models_run_too(family: Any, tmp_path: Path) -> None:
+    model, tokenizer = family()
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        folder = tiny.save(model.to(dtype), tokenizer, tmp_path / str(dtype))
+        with torch.no_grad():
+            expected = model.float()(TOKENS[None]).logits[0].numpy()
+        np.testing.assert_allclose(_run(open_runtime(folder, whole_numbers=False)), expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("family", [tiny.llama, tiny.gemma2, tiny.gemma3])
+def test_one_by_one_together_and_at_once_are_the_same_bits(packed: Any, family: Any) -> None:
+    folder, _ = packed(family, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+    engine = open_runtime(folder, threads=2)
+    tokens = TOKENS.tolist()
+    expected = _run(engine).view(np.uint32)
+    single = engine.sequence(64)
+    found = np.concatenate([engine.step([single], [token]) for token in tokens])
+    np.testing.assert_array_equal(found.view(np.uint32), expected)
+    many = [engine.sequence(64) for _ in range(5)]
+    for index, sequence in enumerate(many):
+        engine.forward(sequence, tokens[: 3 + index], "none")
+    for turn in range(6):
+        found = engine.step(many, [tokens[3 + index + turn] for index in range(5)]).view(np.uint32)
+        for index in range(5):
+            np.testing.assert_array_equal(found[index], expected[3 + index + turn])
+
+
+def test_rewound_and_restored_sequences_go_on_as_before(packed: Any) -> None:
+    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+    engine = open_runtime(folder)
+    tokens = TOKENS.tolist()
+    expected = _run(engine)
+    sequence = engine.sequence(64)
+    engine.forward(sequence, tokens[:20] + tokens[:9], "none")
+    sequence.rewind(20)
+    other = engine.sequence(48)
+    other.restore(sequence.state(), 20)
+    for one in (sequence, other):
+        np.testing.assert_array_equal(engine.forward(one, tokens[20:], "all"), expected[20:])
+    with pytest.raises(BadInput, match="kept keys"):
+        other.restore({"keys": np.zeros(3)}, 20)
+
+
+def test_wrong_calls_are_refused(packed: Any) -> None:
+    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+    engine = open_runtime(folder)
+    sequence = engine.sequence(8)
+    for tokens, message in (([], "no tokens"), ([300], "vocabulary of 300"), ([-1], "vocabulary"), ([5] * 9, "9 tokens")):
+        with pytest.raises(UsageError, match=message):
+            engine.forward(sequence, tokens)
+    with pytest.raises(UsageError, match="600 tokens"):
+        engine.sequence(600)
+    with pytest.raises(UsageError, match="each once"):
+        engine.step([sequence, sequence], [3, 4])
+    engine.close()
+    with pytest.raises(UsageError, match="closed"):
+        engine.forward(sequence, [3])
+
+
+def test_a_file_that_shrinks_is_noticed(packed: Any, tmp_path: Path) -> None:
+    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for file in folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    engine = open_runtime(copy)
+    sequence = engine.sequence(32)
+    engine.forward(sequence, [3, 4])
+    with open(copy / "model.safetensors", "r+b") as file:
+        file.truncate(100)
+    with pytest.raises(BadInput, match="changed while it was in use"):
+        engine.forward(sequence, [5])
+
+
+def test_other_families_are_left_to_pytorch(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
+    with pytest.raises(Unsupported, match="gpt_neox"):
+        open_runtime(tmp_path)
+
+
+def test_the_runtime_imports_no_torch(packed: Any) -> None:
+    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+    code = (
+        "import sys; from featherweight.interchange.native_model import open_runtime; "
+        f"e = open_runtime({str(folder)!r}); e.forward(e.sequence(8), [3]); "
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
