@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ TOKENS = torch.randint(3, 300, (40,), generator=torch.Generator().manual_seed(1)
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, np.ndarray]]:
     """(family, plan, transform) -> a packed folder and the logits of the PyTorch model for TOKENS."""
 
-    @lru_cache(maxsize=None)
+    @cache
     def make(family: Any, body: Any, table: Any, transform: Any) -> tuple[Path, np.ndarray]:
         model, tokenizer = family()
         plan = fw.Plan({"*embed*": table, "lm_head": table, "*": body})
@@ -62,7 +62,7 @@ def _kl(p: np.ndarray, q: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("transform", [None, fw.Hadamard(), fw.Hadamard(output="full"), fw.Hadamard(output="block64")])
+@pytest.mark.parametrize("transform", [None, fw.Hadamard(), fw.Hadamard(output="block64")])
 def test_step_equals_reference_logits(packed: Any, family: Any, transform: Any) -> None:
     folder, expected = packed(family, fw.Trellis(bits=3), fw.Int(bits=8), transform)
     engine = open_runtime(folder, whole_numbers=False)
@@ -72,12 +72,8 @@ def test_step_equals_reference_logits(packed: Any, family: Any, transform: Any) 
 
 
 @pytest.mark.parametrize("body", FORMATS, ids=repr)
-@pytest.mark.parametrize("family", [tiny.qwen2, tiny.odd])
-def test_every_format_equals_reference_logits(packed: Any, family: Any, body: Any) -> None:
-    if getattr(body, "group", None) and family is tiny.odd:
-        pytest.skip("210 columns have no such groups")
-    table = fw.Int(bits=4, group=32) if family is tiny.qwen2 else fw.Int(bits=5)
-    folder, expected = packed(family, body, table, fw.Hadamard())
+def test_every_format_equals_reference_logits(packed: Any, body: Any) -> None:
+    folder, expected = packed(tiny.qwen2, body, fw.Int(bits=4, group=32), fw.Hadamard())
     np.testing.assert_allclose(_run(open_runtime(folder, whole_numbers=False)), expected, rtol=2e-4, atol=2e-4)
     assert _kl(expected, _run(open_runtime(folder))) < 0.004
 
@@ -97,8 +93,9 @@ def test_plain_models_run_too(family: Any, tmp_path: Path) -> None:
     model, tokenizer = family()
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         folder = tiny.save(model.to(dtype), tokenizer, tmp_path / str(dtype))
+        # Loaded anew: a model cast to fewer bits and back also loses those of its rotary frequencies.
         with torch.no_grad():
-            expected = model.float()(TOKENS[None]).logits[0].numpy()
+            expected = fw.load(folder)[0](TOKENS[None]).logits[0].numpy()
         np.testing.assert_allclose(_run(open_runtime(folder, whole_numbers=False)), expected, rtol=2e-4, atol=2e-4)
 
 
@@ -140,7 +137,12 @@ def test_wrong_calls_are_refused(packed: Any) -> None:
     folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     engine = open_runtime(folder)
     sequence = engine.sequence(8)
-    for tokens, message in (([], "no tokens"), ([300], "vocabulary of 300"), ([-1], "vocabulary"), ([5] * 9, "9 tokens")):
+    for tokens, message in (
+        ([], "no tokens"),
+        ([300], "vocabulary of 300"),
+        ([-1], "vocabulary"),
+        ([5] * 9, "9 tokens"),
+    ):
         with pytest.raises(UsageError, match=message):
             engine.forward(sequence, tokens)
     with pytest.raises(UsageError, match="600 tokens"):

@@ -23,19 +23,19 @@ NORMS = ("attention_norm", "ffn_norm", "after_attention_norm", "after_ffn_norm",
 
 
 class Block(ctypes.Structure):
-    """fw_rotation_block"""
+    """One diagonal block of a rotation: fw_rotation_block."""
 
     _fields_ = (("power", _INT), ("order", _INT), ("kernel", _POINTER), ("transposed", _POINTER))
 
 
 class Rotation(ctypes.Structure):
-    """fw_rotation"""
+    """Signs and blocks: fw_rotation."""
 
     _fields_ = (("length", _LONG), ("signs", _POINTER), ("num_blocks", _LONG), ("blocks", _POINTER))
 
 
 class Matrix(ctypes.Structure):
-    """fw_matrix"""
+    """A matrix as stored: fw_matrix."""
 
     _fields_ = (
         *(("size", _LONG), ("kind", _INT), ("bits", _INT), ("rows", _LONG), ("columns", _LONG)),
@@ -47,7 +47,7 @@ class Matrix(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """fw_layer"""
+    """Seven matrices and their norms: fw_layer."""
 
     _fields_ = (
         ("size", _LONG),
@@ -59,7 +59,7 @@ class Layer(ctypes.Structure):
 
 
 class Description(ctypes.Structure):
-    """fw_description"""
+    """A whole model: fw_description."""
 
     _fields_ = (
         *(("size", _LONG), ("hidden", _LONG), ("vocabulary", _LONG), ("num_heads", _LONG)),
@@ -72,7 +72,7 @@ class Description(ctypes.Structure):
 
 
 class Row(ctypes.Structure):
-    """fw_row"""
+    """One token to run: fw_row."""
 
     _fields_ = (
         *(("token", _INT), ("reserved", _INT), ("position", _LONG), ("capacity", _LONG)),

@@ -118,7 +118,7 @@ class _Reader:
     def matrix(self, name: str, shape: tuple[int, int]) -> Matrix:
         self.num_weights += shape[0] * shape[1]
         bias = self._tensors.get(f"{name}.bias")
-        extra = {"bias": self._numbers(f"{name}.bias", (shape[0],))} if bias is not None else {}
+        extra: dict[str, Any] = {"bias": self._numbers(f"{name}.bias", (shape[0],))} if bias is not None else {}
         if name in self._layers:
             return stored_formats.matrix(
                 name, shape, self._layers[name], self._codes, self._tensors, self._where, **extra

@@ -116,10 +116,12 @@ def _trellis(
 ) -> Matrix:
     if format.code != "g":
         raise Unsupported(f"{read.name} uses the trellis code {format.code!r}; the native engine decodes 'g' only")
-    constants = codes.get(text)
+    constants: Any = codes.get(text)
     try:
         table, columns = constants["table"], constants["matrix"]
-        right = len(table) == 256 and len(columns) == format.L - 8 and 8 <= format.L <= 16 and format.bits in (1, 2, 3, 4)
+        right = (
+            len(table) == 256 and len(columns) == format.L - 8 and 8 <= format.L <= 16 and format.bits in (1, 2, 3, 4)
+        )
         right = right and all(type(n) is int and abs(n) <= 63 for n in table) and any(table)
         right = right and all(type(n) is int and 0 <= n <= 255 for n in columns)
     except (TypeError, KeyError) as error:

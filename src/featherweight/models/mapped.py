@@ -13,6 +13,7 @@ import mmap
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,21 @@ from ..base.errors import BadInput
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ITEM_BYTES = {
-    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4},
-    **{"F16": 2, "BF16": 2, "I16": 2, "U16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1},
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
 }
 # What numpy calls a dtype; bfloat16 has no name there and comes as its 16 bits.
 NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1", "I8": "i1", "I32": "<i4", "I64": "<i8"}
@@ -117,7 +131,7 @@ def read_header(data: NDArray[np.uint8], where: str) -> dict[str, Stored]:
     body = data[8 + length :]
     found = {name: _stored(name, entry, body, where) for name, entry in header.items() if name != "__metadata__"}
     spans = sorted(tuple(header[name]["data_offsets"]) for name in found)
-    if any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False)):
+    if any(a[1] > b[0] for a, b in pairwise(spans)):
         raise BadInput(f"{where}: two of its tensors overlap; fetch it again")
     if (spans[-1][1] if spans else 0) != len(body):
         raise BadInput(f"{where} is {len(body)} bytes of tensors long, its header says otherwise; fetch it again")
@@ -128,6 +142,9 @@ def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> Store
     wrong = f"{where}: tensor {name[:80]!r} has an impossible description; fetch it again"
     if not isinstance(entry, Mapping):
         raise BadInput(wrong)
+    dtype: Any
+    shape: Any
+    offsets: Any
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if dtype not in ITEM_BYTES or not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise BadInput(wrong)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from functools import cache
 from math import isqrt
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]
     power, order = found
     if order == 1:
         taken = min(power, 4)
-        kernel = np.ones((1, 1))
+        kernel: NDArray[Any] = np.ones((1, 1))
         for _ in range(taken):
             kernel = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5, kernel)
         power, order = power - taken, 1 << taken
