@@ -16,7 +16,8 @@ import torch
 
 import featherweight as fw
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.inference.runtime import Runtime, Unsupported
+from featherweight.inference.described import Unsupported
+from featherweight.inference.runtime import Runtime
 from featherweight.interchange.native_model import open_runtime
 from featherweight.ops import library
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .conversation import Conversation, answer
     from .engine import Engine, Sequence
+    from .described import Unsupported
     from .generation import Generation, Piece, Usage, generate
+    from .reference import Reference
+    from .runtime import Runtime
     from .sampling import Choice, Sampler, Sampling
     from .streaming import TextStream
     from .text import Text
@@ -22,11 +25,14 @@ _HOMES = {
     "Engine": "engine",
     "Generation": "generation",
     "Piece": "generation",
+    "Reference": "reference",
+    "Runtime": "runtime",
     "Sampler": "sampling",
     "Sampling": "sampling",
     "Sequence": "engine",
     "Text": "text",
     "TextStream": "streaming",
+    "Unsupported": "described",
     "Usage": "generation",
     "answer": "conversation",
     "generate": "generation",
@@ -37,11 +43,14 @@ __all__ = [
     "Engine",
     "Generation",
     "Piece",
+    "Reference",
+    "Runtime",
     "Sampler",
     "Sampling",
     "Sequence",
     "Text",
     "TextStream",
+    "Unsupported",
     "Usage",
     "answer",
     "generate",

@@ -1,4 +1,4 @@
-"""The structures of native/featherweight.h in ctypes, filled from a `runtime.Model`.
+"""The structures of native/featherweight.h in ctypes, filled from a `described.Model`.
 
 A structure holds bare addresses, so a `Keeper` holds the arrays behind them until the library is done.
 """
@@ -6,14 +6,12 @@ A structure holds bare addresses, so a `Keeper` holds the arrays behind them unt
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .runtime import Layer as ModelLayer
-    from .runtime import Matrix as ModelMatrix
-    from .runtime import Model
+from ..ops import paley
+from . import described
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 KINDS = {"float32": 1, "float16": 2, "bfloat16": 3, "int": 4, "trellis": 5}
@@ -88,7 +86,7 @@ class Keeper:
         self._rotations: dict[tuple[bytes, int, str], Rotation] = {}
         self._codes: dict[Any, tuple[Any, float]] = {}
 
-    def description(self, model: Model, whole_numbers: bool, max_rows: int) -> Description:
+    def description(self, model: described.Model, whole_numbers: bool, max_rows: int) -> Description:
         """fw_description of `model`."""
         layers = self._keep((Layer * len(model.layers))(*map(self._layer, model.layers)))
         return Description(
@@ -105,7 +103,7 @@ class Keeper:
             *(int(whole_numbers), int(whole_numbers), max_rows),
         )
 
-    def matrix(self, m: ModelMatrix) -> Matrix:
+    def matrix(self, m: described.Matrix) -> Matrix:
         """fw_matrix of `m`."""
         key = (m.table, m.code_matrix, m.state_bits)
         if key not in self._codes:
@@ -125,7 +123,7 @@ class Keeper:
             self._floats(m.bias),
         )
 
-    def _layer(self, layer: ModelLayer) -> Layer:
+    def _layer(self, layer: described.Layer) -> Layer:
         return Layer(
             ctypes.sizeof(Layer),
             *(self.matrix(getattr(layer, name)) for name in MATRICES),
@@ -136,15 +134,13 @@ class Keeper:
 
     def _rotation(self, signs: bytes | None, n: int, kind: str) -> int | None:
         """The address of one structure for each distinct rotation: the library shares work between equal addresses."""
-        from .runtime import rotation_blocks
-
         if signs is None:
             return None
         if (signs, n, kind) not in self._rotations:
             bits = np.unpackbits(np.frombuffer(signs, np.uint8), bitorder="little")[:n]
             blocks = [
                 Block(power, order, self._floats(kernel), self._floats(transposed))
-                for power, order, kernel, transposed in rotation_blocks(n, kind)
+                for power, order, kernel, transposed in paley.block_plans(n, kind)
             ]
             array = self._keep((Block * len(blocks))(*blocks))
             numbers = self._floats(1.0 - 2.0 * bits)
@@ -166,7 +162,7 @@ class Keeper:
         return thing
 
 
-def _code(m: ModelMatrix) -> tuple[Any, float]:
+def _code(m: described.Matrix) -> tuple[Any, float]:
     """The value of every state of a GF(2)-linear trellis code and what one step of its table is worth."""
     if m.kind != "trellis":
         return None, 0.0

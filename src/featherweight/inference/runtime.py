@@ -1,7 +1,7 @@
 """The native engine: packed weights where they lie in a mapped file, one library call a token or a chunk of a prompt.
 
-Imports no torch. `Model` and `Matrix` say in plain numpy what the library is to run (`interchange.native_model` reads
-them from a folder); `Runtime` hands them over once and keeps every array alive as long as the library may look at it.
+Imports no torch. A `described.Model` says what the library is to run (`interchange.native_model` reads it from a
+folder); `Runtime` hands it over once and keeps every array alive as long as the library may look at it.
 With `whole_numbers` activations of compressed layers are rounded to int8 a token (scale = max|x| / 127), as fast
 kernels need; without, everything is float32 and equals the PyTorch reference to its rounding.
 """
@@ -10,97 +10,22 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
 from collections.abc import Sequence as Many
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..base.errors import BadInput, UsageError
-from ..ops import library, paley
+from ..ops import library
 from . import abi
+from .described import Model, Unsupported
 from .engine import Engine, Logits, Sequence
 
 Array = NDArray[Any]
 MAX_ROWS = 64  # tokens of a prompt in one call: enough to use each decoded weight many times
 MAX_BATCH = 8  # beyond this the library divides the work differently, and one token gains nothing
-
-
-class Unsupported(UsageError):
-    """The model, or this machine, is outside what the native engine runs; the PyTorch engine is not."""
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One matrix as stored. `kind` is float32, float16, bfloat16, int or trellis; see native/featherweight.h."""
-
-    kind: str
-    shape: tuple[int, int]
-    codes: Array
-    bits: int = 0
-    group: int = 0
-    scales: Array | None = None
-    zeros: Array | None = None
-    zero: int = 0
-    state_bits: int = 0
-    table: tuple[int, ...] = ()
-    code_matrix: tuple[int, ...] = ()
-    input_signs: bytes | None = None
-    output_signs: bytes | None = None
-    output_rotation: str = "none"
-    bias: Array | None = None
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One block: seven matrices, its norms (float32), its rotary frequencies and how far back it sees (0: all)."""
-
-    query: Matrix
-    key: Matrix
-    value: Matrix
-    out: Matrix
-    gate: Matrix
-    up: Matrix
-    down: Matrix
-    attention_norm: Array
-    ffn_norm: Array
-    frequencies: Array
-    after_attention_norm: Array | None = None
-    after_ffn_norm: Array | None = None
-    query_norm: Array | None = None
-    key_norm: Array | None = None
-    window: int = 0
-
-
-@dataclass(frozen=True)
-class Model:
-    """Everything the library needs to know; `head` None means the embedding's table."""
-
-    hidden: int
-    vocab_size: int
-    num_heads: int
-    num_key_heads: int
-    head_width: int
-    context: int
-    layers: tuple[Layer, ...]
-    embedding: Matrix
-    head: Matrix | None
-    final_norm: Array
-    epsilon: float
-    attention_scale: float
-    activation: str = "silu"
-    attention_softcap: float = 0.0
-    final_softcap: float = 0.0
-    embedding_scale: float = 1.0
-    fingerprint: str = ""
-    description: str = ""
-    num_bytes: int = 0
-    # Called before each use of the weights; raises BadInput when the files under them have changed.
-    check: Callable[[], None] = field(default=lambda: None)
-    close: Callable[[], None] = field(default=lambda: None)
 
 
 class RuntimeSequence(Sequence):
@@ -266,13 +191,3 @@ class Runtime(Engine):
                 f"{sequence.length + count} tokens do not fit a sequence of {sequence.capacity}; "
                 "shorten the prompt, ask for fewer tokens, or allow a longer context"
             )
-
-
-@cache
-def rotation_blocks(n: int, kind: str) -> tuple[tuple[int, int, Array | None, Array | None], ...]:
-    """(power, order, factor, factor of the inverse) of each diagonal block that rotates n numbers."""
-    if kind == "block64":
-        sizes = [64] * (n // 64) + list(paley.blocks(n % 64) if n % 64 else ())
-    else:
-        sizes = list(paley.blocks(n))
-    return tuple((*paley.plan(size, False), paley.plan(size, True)[2]) for size in sizes)

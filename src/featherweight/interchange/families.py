@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.errors import BadInput
-from ..inference.runtime import Unsupported
+from ..inference.described import Unsupported
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 BEFORE = {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..base.errors import BadInput
-from ..inference.runtime import Layer, Matrix, Model, Runtime, Unsupported
+from ..inference.described import Layer, Matrix, Model, Unsupported
+from ..inference.runtime import Runtime
 from ..models.mapped import MappedFolder
 from . import families, stored_formats
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base import spec
 from ..base.errors import BadInput, UsageError
-from ..inference.runtime import Matrix, Unsupported
+from ..inference.described import Matrix, Unsupported
 from ..models.mapped import Stored
 
 VERSION = 1

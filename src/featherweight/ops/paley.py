@@ -61,6 +61,19 @@ def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]
 
 
 @cache
+def block_plans(
+    n: int, kind: str
+) -> tuple[tuple[int, int, NDArray[np.float32] | None, NDArray[np.float32] | None], ...]:
+    """(power, order, factor, factor of the inverse) of each diagonal block that rotates n numbers.
+
+    `kind`: "full", or "block64" for blocks of 64 and what is left over.
+    """
+    whole = n // 64 if kind == "block64" else 0
+    sizes = [64] * whole + list(blocks(n - 64 * whole) if n > 64 * whole else ())
+    return tuple((*plan(size, False), plan(size, True)[2]) for size in sizes)
+
+
+@cache
 def blocks(n: int) -> tuple[int, ...]:
     """Sizes of the diagonal blocks that rotate n numbers: (n,) where n has a matrix; never fails for n >= 1.
 

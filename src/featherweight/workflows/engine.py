@@ -50,11 +50,9 @@ def _open(folder: Path, runtime: str, listener: Listener) -> Engine:
 
 def _native(folder: Path) -> Engine | str:
     """The native engine, or why it cannot run this model."""
-    try:
-        from ..inference.runtime import Unsupported
-        from ..interchange.native_model import open_runtime
-    except ImportError:
-        return "this version has no native engine"
+    from ..inference.described import Unsupported
+    from ..interchange.native_model import open_runtime
+
     try:
         return open_runtime(folder)
     except Unsupported as error:
