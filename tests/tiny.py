@@ -151,9 +151,9 @@ def qwen2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=True,
-        **_common(),
+        **common(),
     )
-    return _make(Qwen2ForCausalLM, config, seed), tokenizer()
+    return make(Qwen2ForCausalLM, config, seed), tokenizer()
 
 
 def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
@@ -169,9 +169,9 @@ def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         attn_logit_softcapping=5.0,
         final_logit_softcapping=8.0,
         tie_word_embeddings=True,
-        **_common(),
+        **common(),
     )
-    return _make(Gemma2ForCausalLM, config, seed), tokenizer()
+    return make(Gemma2ForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
