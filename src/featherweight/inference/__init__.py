@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .conversation import Conversation, answer
-    from .engine import Engine, Sequence
     from .described import Unsupported
+    from .engine import Engine, Sequence
     from .generation import Generation, Piece, Usage, generate
     from .reference import Reference
     from .runtime import Runtime
