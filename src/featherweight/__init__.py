@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .quantization.rounding import LDLQ, YAQA, Nearest
     from .quantization.transforms import Hadamard
     from .reporting import report
+    from .workflows.bench_folder import bench_folder as bench
     from .workflows.doctor import doctor
     from .workflows.engine import open_engine
     from .workflows.export_folder import export_folder as export
@@ -60,6 +61,7 @@ _HOMES = {
     "UsageError": "base.errors",
     "YAQA": "quantization.rounding",
     "answer": "inference",
+    "bench": "workflows.bench_folder:bench_folder",
     "doctor": "workflows.doctor",
     "evaluate": "evaluation",
     "export": "workflows.export_folder:export_folder",

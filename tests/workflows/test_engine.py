@@ -35,7 +35,7 @@ def test_reference(folder: Path) -> None:
 
 
 def test_auto_says_once_why_it_is_not_native(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    monkeypatch.setattr(opening, "_native", lambda folder: "its family is unknown there")
+    monkeypatch.setattr(opening, "_native", lambda folder, threads: "its family is unknown there")
     with caplog.at_level(logging.WARNING):
         engine, _ = open_engine(folder)
     assert isinstance(engine, Reference)

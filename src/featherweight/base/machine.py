@@ -73,6 +73,22 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def resident_memory_bytes() -> int:
+    """Memory of this process that is in RAM now, mapped files included; 0 where the system does not say."""
+    for line in _lines("/proc/self/status"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def cache_bytes() -> int:
+    """The largest cache that a core reads through, usually its share of the L3; 0 where the system does not say."""
+    sizes = [_lines(path) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    found = [line[0].strip() for line in sizes if line]
+    return max((int(text[:-1]) * units[text[-1]] for text in found if text[-1:] in units), default=0)
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result; a package that is not installed is left out."""
     found = {"python": platform.python_version()}

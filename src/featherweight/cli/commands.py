@@ -10,6 +10,7 @@ import typer
 
 from ..base.errors import UsageError
 from . import gates
+from .benching import bench
 from .generation import chat, generate
 from .options import Json, Model, OptionalModel
 from .progress import progress
@@ -267,6 +268,7 @@ def plan(
 app.command()(generate)
 app.command()(chat)
 app.command()(serve)
+app.command()(bench)
 
 
 @app.command()

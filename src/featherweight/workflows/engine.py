@@ -32,39 +32,46 @@ def open_engine(model: str | Path, runtime: str = "auto", *, listener: Listener 
     method(folder)
     listener(Event("loading", 0, 1, message=folder.name))
     text = Text.open(folder)
-    engine = _open(folder, runtime, listener)
+    engine = open_weights(folder, runtime, listener=listener)
     listener(Event("loading", 1, 1, message=engine.description))
     return engine, text
 
 
-def _open(folder: Path, runtime: str, listener: Listener) -> Engine:
+def open_weights(
+    folder: Path, runtime: str = "auto", *, threads: int | None = None, listener: Listener = silent
+) -> Engine:
+    """The engine of a local folder without its tokenizer; otherwise as `open_engine`."""
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime!r}: choose {', '.join(RUNTIMES)}")
     if runtime in ("auto", "native"):
-        found = _native(folder)
+        found = _native(folder, threads)
         if isinstance(found, Engine):
             return found
         if runtime == "native":
             raise UsageError(f"{folder.name} cannot run on the native engine: {found}; try --runtime reference")
         logging.getLogger(__name__).warning("%s runs on PyTorch: %s", folder.name, found)
-    return _reference(folder, runtime == "reference-int8", listener)
+    return _reference(folder, runtime == "reference-int8", threads, listener)
 
 
-def _native(folder: Path) -> Engine | str:
+def _native(folder: Path, threads: int | None) -> Engine | str:
     """The native engine, or why it cannot run this model."""
     from ..inference.described import Unsupported
     from ..interchange.native_model import open_runtime
 
     try:
-        return open_runtime(folder)
+        return open_runtime(folder, threads=threads)
     except Unsupported as error:
         return str(error)
 
 
-def _reference(folder: Path, int8: bool, listener: Listener) -> Engine:
+def _reference(folder: Path, int8: bool, threads: int | None, listener: Listener) -> Engine:
     import torch
 
     from ..inference.reference import Reference
     from ..interchange import sources
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     model, _ = sources.load(folder, dtype=torch.float32, listener=listener)
     return Reference(model, fingerprint(folder), folder.name, int8=int8)
 
