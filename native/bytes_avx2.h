@@ -70,6 +70,12 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     }
 }
 
+// As many floats as a register holds, for sums that each lane makes for itself.
+typedef float Reals __attribute__((vector_size(32)));
+inline Reals reals_of_halfs(const uint16_t *p) {
+    return (Reals)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+
 inline void halfs(const uint16_t *p, float *out) {
     for (int i = 0; i < 16; i += 8)
         _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p + i))));

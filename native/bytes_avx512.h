@@ -53,6 +53,18 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     return acc.plus(odd);
 }
 
+// As many floats as a register holds, for sums that each lane makes for itself.
+typedef float Reals __attribute__((vector_size(64)));
+inline Reals reals_of_halfs(const uint16_t *p) {
+#if defined(FEATHERWEIGHT_EMULATE)
+    Reals r;
+    for (int i = 0; i < 16; ++i) r[i] = half_to_float(p[i]);
+    return r;
+#else
+    return (Reals)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+#endif
+}
+
 inline void halfs(const uint16_t *p, float *out) {
 #if defined(FEATHERWEIGHT_EMULATE)
     for (int i = 0; i < 16; ++i) out[i] = half_to_float(p[i]);

@@ -57,6 +57,12 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     return Sums::load(sums);
 }
 
+// As many floats as a register holds, for sums that each lane makes for itself.
+typedef float Reals __attribute__((vector_size(16)));
+inline Reals reals_of_halfs(const uint16_t *p) {
+    return Reals{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
+}
+
 inline void halfs(const uint16_t *p, float *out) {
     for (int i = 0; i < 16; ++i) out[i] = half_to_float(p[i]);
 }
