@@ -72,10 +72,9 @@ double fw_time_product(const fw_matrix *matrix, int64_t tokens, const char *isa,
     const fw::Kernels *k = fw::kernels_for(isa);
     if (!k) return -FW_NO_ISA;
     try {
-        std::vector<std::unique_ptr<fw::Rotation>> rotations;
-        std::vector<const fw_rotation *> known;
+        fw::Shared shared;
         fw::Matrix w;
-        if (int32_t status = fw::make_matrix(*matrix, true, rotations, known, w)) return -status;
+        if (int32_t status = fw::make_matrix(*matrix, true, shared, w)) return -status;
         if (!w.fast) return -FW_BAD_ARGUMENT;
         const int64_t width = fw::round_up(w.columns, 64), chunks = width / 32 + 1;
         fw::Array<float> x(tokens * width), scales(tokens), out(tokens * fw::round_up(w.rows, 256));

@@ -55,8 +55,9 @@ bool split_table(const int8_t *table, uint8_t *out) {
     return true;
 }
 
-int32_t make_rotation(const fw_rotation *from, int64_t length, std::vector<std::unique_ptr<Rotation>> &rotations,
-                      std::vector<const fw_rotation *> &known, const Rotation *&out) {
+int32_t make_rotation(const fw_rotation *from, int64_t length, Shared &shared, const Rotation *&out) {
+    auto &rotations = shared.rotations;
+    auto &known = shared.known;
     if (!from) return FW_OK;
     if (from->length != length || !from->signs || from->num_blocks < 1 || from->num_blocks > length || !from->blocks)
         return FW_BAD_ARGUMENT;
@@ -120,7 +121,42 @@ int32_t make_int(const fw_matrix &from, bool whole_numbers, Matrix &m) {
     return FW_OK;
 }
 
-int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Matrix &m) {
+int32_t make_code(const fw_matrix &from, Shared &shared, const TrellisCode *&out) {
+    for (const auto &code : shared.codes)
+        if (code->source == from.table && code->source_matrix == from.code_matrix &&
+            code->state_bits == from.state_bits) {
+            out = code.get();
+            return FW_OK;
+        }
+    auto code = std::make_unique<TrellisCode>();
+    code->source = from.table;
+    code->source_matrix = from.code_matrix;
+    code->state_bits = from.state_bits;
+    code->linear = Array<uint64_t>(24);
+    code->table = Array<uint8_t>(256 + 64 + 16);
+    code->states = Array<int8_t>(int64_t{1} << from.state_bits);
+    for (int at = 0; at < 8; ++at)
+        for (int byte = 0; byte < 3; ++byte)
+            code->linear.get()[8 * byte + at] = linear(at, byte, from.state_bits, from.code_matrix);
+    uint8_t *table = code->table.get(), *columns = table + 320;
+    for (int h = 0; h < 256; ++h) {
+        if (from.table[h] < -63 || from.table[h] > 63) return FW_BAD_ARGUMENT;
+        table[h] = static_cast<uint8_t>(from.table[h] + 64);
+    }
+    code->split = split_table(from.table, table + 256);
+    for (int i = 0; i < from.state_bits - 8; ++i) columns[i] = from.code_matrix[i];
+    for (int s = 0; s < 1 << from.state_bits; ++s) {
+        int h = s & 255;
+        for (int i = 0; i < from.state_bits - 8; ++i)
+            if (s >> (8 + i) & 1) h ^= columns[i];
+        code->states.get()[s] = from.table[h];
+    }
+    out = code.get();
+    shared.codes.push_back(std::move(code));
+    return FW_OK;
+}
+
+int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &m) {
     m.padded_rows = round_up(from.rows, 64);
     m.padded_columns = round_up(from.columns, 64);
     if (from.bits < 1 || from.bits > 4 || from.state_bits < 8 || from.state_bits > 16 || !from.values ||
@@ -133,30 +169,12 @@ int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Matrix &m) {
     m.unit = from.unit;
     if (!from.table || !whole_numbers) return FW_OK;
     if (!from.code_matrix && from.state_bits > 8) return FW_BAD_ARGUMENT;
-    m.linear = Array<uint64_t>(24);
-    m.table = Array<uint8_t>(256 + 64 + 16);
-    m.states = Array<int8_t>(int64_t{1} << from.state_bits);
-    for (int at = 0; at < 8; ++at)
-        for (int byte = 0; byte < 3; ++byte)
-            m.linear.get()[8 * byte + at] = linear(at, byte, from.state_bits, from.code_matrix);
-    uint8_t *table = m.table.get();
-    for (int h = 0; h < 256; ++h) {
-        if (from.table[h] < -63 || from.table[h] > 63) return FW_BAD_ARGUMENT;
-        table[h] = static_cast<uint8_t>(from.table[h] + 64);
-    }
-    uint8_t *nibbles = table + 256;
-    const bool split = split_table(from.table, nibbles);
-    uint8_t *columns = table + 320;
-    std::memcpy(columns, from.code_matrix, static_cast<size_t>(from.state_bits - 8));
-    for (int s = 0; s < 1 << from.state_bits; ++s) {
-        int h = s & 255;
-        for (int i = 0; i < from.state_bits - 8; ++i)
-            if (s >> (8 + i) & 1) h ^= columns[i];
-        m.states.get()[s] = from.table[h];
-    }
-    const uint64_t *l = m.linear.get();
-    m.trellis = {m.codes, m.padded_rows, m.padded_columns, from.bits,         from.state_bits, l,
-                 l + 8,   l + 16,        table,            split ? nibbles : nullptr, columns, m.states.get()};
+    const TrellisCode *code = nullptr;
+    if (int32_t status = make_code(from, shared, code)) return status;
+    const uint64_t *l = code->linear.get();
+    const uint8_t *table = code->table.get();
+    m.trellis = {m.codes, m.padded_rows, m.padded_columns, from.bits, from.state_bits, l, l + 8, l + 16,
+                 table, code->split ? table + 256 : nullptr, table + 320, code->states.get()};
     m.fast = true;
     return FW_OK;
 }
@@ -196,8 +214,7 @@ void Rotation::undo(const Kernels &k, float *x, float *scratch) const {
     for (int64_t i = 0; i < length; ++i) x[i] *= signs[i];
 }
 
-int32_t make_matrix(const fw_matrix &from, bool whole_numbers, std::vector<std::unique_ptr<Rotation>> &rotations,
-                    std::vector<const fw_rotation *> &known, Matrix &m) {
+int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &m) {
     if (from.size != sizeof(fw_matrix) || from.rows < 1 || from.columns < 1 || from.rows > limit ||
         from.columns > limit || !from.codes || from.codes_bytes < 1)
         return FW_BAD_ARGUMENT;
@@ -211,7 +228,7 @@ int32_t make_matrix(const fw_matrix &from, bool whole_numbers, std::vector<std::
     if (from.kind == FW_INT) {
         status = make_int(from, whole_numbers, m);
     } else if (from.kind == FW_TRELLIS) {
-        status = make_trellis(from, whole_numbers, m);
+        status = make_trellis(from, whole_numbers, shared, m);
     } else if (m.is_float()) {
         m.padded_rows = m.rows;
         m.padded_columns = round_up(m.columns, 16);
@@ -219,8 +236,8 @@ int32_t make_matrix(const fw_matrix &from, bool whole_numbers, std::vector<std::
     } else {
         status = FW_BAD_ARGUMENT;
     }
-    if (status == FW_OK) status = make_rotation(from.input, from.columns, rotations, known, m.input);
-    if (status == FW_OK) status = make_rotation(from.output, from.rows, rotations, known, m.output);
+    if (status == FW_OK) status = make_rotation(from.input, from.columns, shared, m.input);
+    if (status == FW_OK) status = make_rotation(from.output, from.rows, shared, m.output);
     return status;
 }
 

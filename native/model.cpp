@@ -89,7 +89,7 @@ struct fw_model {
     fw_description d;
     const Kernels *kernels;
     int threads;
-    std::vector<std::unique_ptr<Rotation>> rotations;
+    Shared parts;
     std::vector<Layer> layers;
     Matrix embedding, head;
     const Matrix *table = nullptr;  // of the head
@@ -542,7 +542,7 @@ bool describes_no_model(const fw_description &d) {
            d.max_rows < 1 || d.max_rows > 65536 || d.activation < 0 || d.activation > 2;
 }
 
-int32_t make_layer(fw_model &m, const fw_layer &from, std::vector<const fw_rotation *> &known, Layer &l) {
+int32_t make_layer(fw_model &m, const fw_layer &from, Layer &l) {
     const fw_description &d = m.d;
     if (from.size != sizeof(fw_layer) || !from.attention_norm || !from.ffn_norm || !from.frequencies)
         return FW_BAD_ARGUMENT;
@@ -556,7 +556,7 @@ int32_t make_layer(fw_model &m, const fw_layer &from, std::vector<const fw_rotat
                {from.down, l.down, d.hidden, ffn}};
     for (const auto &one : all) {
         if (one.from.rows != one.rows || one.from.columns != one.columns) return FW_BAD_ARGUMENT;
-        if (int32_t status = make_matrix(one.from, d.whole_numbers != 0, m.rotations, known, one.to)) return status;
+        if (int32_t status = make_matrix(one.from, d.whole_numbers != 0, m.parts, one.to)) return status;
     }
     if (m.ffn && m.ffn != ffn) return FW_BAD_ARGUMENT;
     m.ffn = ffn;
@@ -594,7 +594,7 @@ void make_space(fw_model &m) {
     sizes.see(m.embedding);
     const int64_t in_a_row = std::max(sizes.columns, std::max(m.query_width, columns));
     sizes.see(*m.table);
-    for (const auto &rotation : m.rotations) scratch = std::max(scratch, rotation->scratch_floats());
+    for (const auto &rotation : m.parts.rotations) scratch = std::max(scratch, rotation->scratch_floats());
     const int64_t body_rows = [&] {
         int64_t most = 64;
         for (const Layer &l : m.layers)
@@ -639,7 +639,6 @@ void make_space(fw_model &m) {
 }
 
 int32_t build(fw_model &m, const fw_description &d) {
-    std::vector<const fw_rotation *> known;
     m.head_width = round_up(d.head_width, 16);
     m.padded_hidden = round_up(d.hidden, wide);
     m.query_width = d.num_heads * m.head_width;
@@ -647,14 +646,14 @@ int32_t build(fw_model &m, const fw_description &d) {
     m.max_rows = std::max<int64_t>(d.max_rows, few);
     m.layers.resize(static_cast<size_t>(d.num_layers));
     for (int64_t i = 0; i < d.num_layers; ++i)
-        if (int32_t status = make_layer(m, d.layers[i], known, m.layers[static_cast<size_t>(i)])) return status;
+        if (int32_t status = make_layer(m, d.layers[i], m.layers[static_cast<size_t>(i)])) return status;
     m.padded_ffn = round_up(m.ffn, wide);
     if (d.embedding.rows != d.vocabulary || d.embedding.columns != d.hidden) return FW_BAD_ARGUMENT;
-    if (int32_t status = make_matrix(d.embedding, d.whole_numbers != 0, m.rotations, known, m.embedding)) return status;
+    if (int32_t status = make_matrix(d.embedding, d.whole_numbers != 0, m.parts, m.embedding)) return status;
     m.table = &m.embedding;
     if (d.head.kind != FW_NONE) {
         if (d.head.rows != d.vocabulary || d.head.columns != d.hidden) return FW_BAD_ARGUMENT;
-        if (int32_t status = make_matrix(d.head, d.whole_numbers != 0, m.rotations, known, m.head)) return status;
+        if (int32_t status = make_matrix(d.head, d.whole_numbers != 0, m.parts, m.head)) return status;
         m.table = &m.head;
     }
     m.final_norm = Array<float>(m.padded_hidden);

@@ -53,6 +53,24 @@ struct Rotation {
     int64_t scratch_floats() const;
 };
 
+// The tables of one trellis code, shared by all matrices that use it.
+struct TrellisCode {
+    const int8_t *source;  // what they were made from
+    const uint8_t *source_matrix;
+    int32_t state_bits;
+    bool split;
+    Array<uint64_t> linear;
+    Array<uint8_t> table;  // [256], nibble tables [64], columns of M
+    Array<int8_t> states;
+};
+
+// What the matrices of a model share.
+struct Shared {
+    std::vector<std::unique_ptr<Rotation>> rotations;
+    std::vector<const fw_rotation *> known;
+    std::vector<std::unique_ptr<TrellisCode>> codes;
+};
+
 struct Matrix {
     int32_t kind = FW_NONE;
     int64_t rows = 0, columns = 0;                // as the model means them
@@ -67,9 +85,6 @@ struct Matrix {
     const uint16_t *scales = nullptr;
     const float *bias = nullptr;
     const Rotation *input = nullptr, *output = nullptr;
-    Array<uint64_t> linear;
-    Array<uint8_t> table;
-    Array<int8_t> states;
 
     bool is_float() const { return kind == FW_FLOAT32 || kind == FW_FLOAT16 || kind == FW_BFLOAT16; }
     // Rows row ... of at most 16 (row % 16 == 0) as float32, `padded_columns` apart.
@@ -77,8 +92,7 @@ struct Matrix {
     void decode_one(const Kernels &k, int64_t row, float *out, float *scratch) const;
 };
 
-// Fills `matrix`; FW_BAD_ARGUMENT when a size does not fit. `rotations` owns what it makes.
-int32_t make_matrix(const fw_matrix &from, bool whole_numbers, std::vector<std::unique_ptr<Rotation>> &rotations,
-                    std::vector<const fw_rotation *> &known, Matrix &matrix);
+// Fills `matrix`; FW_BAD_ARGUMENT when a size does not fit. `shared` owns what more than one matrix uses.
+int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &matrix);
 
 }  // namespace fw

@@ -84,7 +84,7 @@ class Keeper:
     def __init__(self) -> None:
         self._alive: list[Any] = []
         self._rotations: dict[tuple[bytes, int, str], Rotation] = {}
-        self._codes: dict[Any, tuple[Any, float]] = {}
+        self._codes: dict[Any, tuple[Any, ...]] = {}
 
     def description(self, model: described.Model, whole_numbers: bool, max_rows: int) -> Description:
         """fw_description of `model`."""
@@ -108,15 +108,14 @@ class Keeper:
         key = (m.table, m.code_matrix, m.state_bits)
         if key not in self._codes:
             self._codes[key] = _code(m)
-        values, unit = self._codes[key]
+        values, unit, table, code_matrix = self._codes[key]
         rows, columns = m.shape
         return Matrix(
             ctypes.sizeof(Matrix),
             *(KINDS[m.kind], m.bits, rows, columns, self._address(m.codes), m.codes.nbytes),
             *(self._address(m.scales), 0 if m.scales is None else m.scales.size, self._address(m.zeros)),
             *(m.group, m.zero, m.state_bits, self._floats(values)),
-            self._address(np.array(m.table, np.int8) if m.table else None),
-            self._address(np.array(m.code_matrix, np.uint8) if m.code_matrix else None),
+            *(self._address(table), self._address(code_matrix)),
             unit,
             self._rotation(m.input_signs, columns, "full"),
             self._rotation(m.output_signs, rows, m.output_rotation),
@@ -162,14 +161,15 @@ class Keeper:
         return thing
 
 
-def _code(m: described.Matrix) -> tuple[Any, float]:
-    """The value of every state of a GF(2)-linear trellis code and what one step of its table is worth."""
+def _code(m: described.Matrix) -> tuple[Any, float, Any, Any]:
+    """A GF(2)-linear trellis code: the value of every state, what one step of its table is worth, table and matrix."""
     if m.kind != "trellis":
-        return None, 0.0
+        return None, 0.0, None, None
     table = np.array(m.table, np.float64)
-    unit = table / np.sqrt((table**2).mean())
+    root = np.sqrt((table**2).mean())
     states = np.arange(1 << m.state_bits)
     h = states & 255
     for i, column in enumerate(m.code_matrix):
         h = h ^ (((states >> (8 + i)) & 1) * column)
-    return unit[h].astype(np.float32), float(1.0 / np.sqrt((table**2).mean()))
+    values = (table / root)[h].astype(np.float32)
+    return values, float(1.0 / root), np.array(m.table, np.int8), np.array(m.code_matrix, np.uint8)

@@ -9,6 +9,7 @@ kernels need; without, everything is float32 and equals the PyTorch reference to
 from __future__ import annotations
 
 import ctypes
+import mmap
 import threading
 from collections.abc import Sequence as Many
 from dataclasses import replace
@@ -23,8 +24,7 @@ from . import abi
 from .described import Model, Unsupported
 from .engine import Engine, Logits, Sequence
 
-Array = NDArray[Any]
-MAX_ROWS = 64  # tokens of a prompt in one call: enough to use each decoded weight many times
+MAX_ROWS = 32  # tokens of a prompt in one call: each decoded weight serves sixteen at a time
 MAX_BATCH = 8  # beyond this the library divides the work differently, and one token gains nothing
 
 
@@ -37,9 +37,9 @@ class RuntimeSequence(Sequence):
         self.positions = -(-capacity // 16) * 16
         heads = (len(model.layers), model.num_key_heads)
         try:
-            self.keys: Array = np.zeros((*heads, self.positions // 16, width, 16), dtype)
-            self.values: Array = np.zeros((*heads, self.positions, width), dtype)
-        except MemoryError as error:
+            self.keys = _zeros((*heads, self.positions // 16, width, 16), dtype)
+            self.values = _zeros((*heads, self.positions, width), dtype)
+        except (MemoryError, OSError) as error:
             raise MemoryError(f"no memory for the keys and values of {capacity} tokens; ask for fewer") from error
 
     @property
@@ -51,11 +51,11 @@ class RuntimeSequence(Sequence):
             raise UsageError(f"cannot rewind a sequence of {self.length} tokens to {length}")
         self.length = length
 
-    def state(self) -> dict[str, Array]:
+    def state(self) -> dict[str, NDArray[Any]]:
         blocks = -(-self.length // 16)
         return {"keys": self.keys[:, :, :blocks].copy(), "values": self.values[:, :, : self.length].copy()}
 
-    def restore(self, state: dict[str, Array], length: int) -> None:
+    def restore(self, state: dict[str, NDArray[Any]], length: int) -> None:
         if not 0 <= length <= self.capacity:
             raise UsageError(f"{length} tokens do not fit a sequence of {self.capacity}")
         blocks = -(-length // 16)
@@ -69,6 +69,14 @@ class RuntimeSequence(Sequence):
     def close(self) -> None:
         self.keys = self.values = np.zeros(0, np.float16)
         self.capacity = self.length = 0
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Memory that the system gives page by page as it is used; numpy would ask for huge pages, and clear them whole."""
+    count = int(np.prod(shape, dtype=np.int64))
+    private = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
+    memory = mmap.mmap(-1, count * np.dtype(dtype).itemsize, flags=private)
+    return np.frombuffer(memory, dtype, count).reshape(shape)
 
 
 class Runtime(Engine):

@@ -112,7 +112,7 @@ class _Reader:
         if described:
             stored_formats.check(described, where)
         self._layers: Mapping[str, Any] = described.get("layers", {})
-        self._codes: Mapping[str, Any] = described.get("codes", {})
+        self._codes = stored_formats.code_tables(described, where)
         self.tied_head = described.get("tied_head")
         self.num_weights = 0
 

@@ -46,6 +46,8 @@ class Trellis:
     code: str = "g"
 
 
+# Format -> the 256 entries of its table and the columns of its matrix; one object for all matrices of a format.
+Codes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 FORMATS: dict[str, type] = {"Int": Int, "Ternary": Ternary, "Trellis": Trellis}
 
 
@@ -58,11 +60,28 @@ def check(described: Mapping[str, Any], where: str) -> None:
             raise BadInput(f"{where}: {key} of its quantization_config are no object")
 
 
+def code_tables(described: Mapping[str, Any], where: str) -> Codes:
+    """The trellis codes that the description repeats; BadInput for tables that no code has."""
+    found = {}
+    for text, constants in described.get("codes", {}).items():
+        try:
+            table, columns = tuple(constants["table"]), tuple(constants["matrix"])
+            right = len(table) == 256 and len(columns) <= 8 and any(table)
+            right = right and all(type(n) is int and abs(n) <= 63 for n in table)
+            right = right and all(type(n) is int and 0 <= n <= 255 for n in columns)
+        except (TypeError, KeyError):
+            right = False
+        if not right:
+            raise BadInput(f"{where}: the code tables of {text[:80]} are not what this library writes")
+        found[text] = (table, columns)
+    return found
+
+
 def matrix(
     name: str,
     shape: tuple[int, int],
     entry: Any,
-    codes: Mapping[str, Any],
+    codes: Codes,
     tensors: Mapping[str, Stored],
     where: str,
     **extra: Any,
@@ -112,22 +131,13 @@ def _int(format: Int | Ternary, shape: tuple[int, int], read: _Tensors, extra: d
 
 
 def _trellis(
-    format: Trellis, text: str, shape: tuple[int, int], codes: Mapping[str, Any], read: _Tensors, extra: dict[str, Any]
+    format: Trellis, text: str, shape: tuple[int, int], codes: Codes, read: _Tensors, extra: dict[str, Any]
 ) -> Matrix:
     if format.code != "g":
         raise Unsupported(f"{read.name} uses the trellis code {format.code!r}; the native engine decodes 'g' only")
-    constants: Any = codes.get(text)
-    try:
-        table, columns = constants["table"], constants["matrix"]
-        right = (
-            len(table) == 256 and len(columns) == format.L - 8 and 8 <= format.L <= 16 and format.bits in (1, 2, 3, 4)
-        )
-        right = right and all(type(n) is int and abs(n) <= 63 for n in table) and any(table)
-        right = right and all(type(n) is int and 0 <= n <= 255 for n in columns)
-    except (TypeError, KeyError) as error:
-        raise BadInput(f"{read.where} does not hold the code tables of {text[:80]}") from error
-    if not right:
-        raise BadInput(f"{read.where}: the code tables of {text[:80]} are not what this library writes")
+    table, columns = codes.get(text, ((), ()))
+    if not table or len(columns) != format.L - 8 or format.bits not in (1, 2, 3, 4):
+        raise BadInput(f"{read.where} does not hold the code tables of {text[:80]}")
     rows, padded = -(-shape[0] // 64) * 64, -(-shape[1] // 64) * 64
     return Matrix(
         "trellis",
@@ -136,8 +146,8 @@ def _trellis(
         bits=format.bits,
         scales=read.scales((rows,)),
         state_bits=format.L,
-        table=tuple(table),
-        code_matrix=tuple(columns),
+        table=table,
+        code_matrix=columns,
         **extra,
     )
 
