@@ -14,6 +14,9 @@ using fw::Kernels;
 
 constexpr int64_t limit = int64_t{1} << 40;
 
+// Whether rows * columns is more than anything that exists; neither is negative.
+bool too_many(int64_t rows, int64_t columns) { return rows > limit || (rows && columns > limit / rows); }
+
 bool bad_trellis(int64_t length, int32_t state_bits, int32_t rate) {
     return rate < 1 || rate > 4 || state_bits < 8 || state_bits > 16 || length < 8 || length % 8 || length > 65536 ||
            rate * length < state_bits;
@@ -35,7 +38,7 @@ void wrap(uint8_t *stream, int64_t bytes) {
 
 }  // namespace
 
-int32_t fw_abi(void) { return 2; }
+int32_t fw_abi(void) { return 3; }
 
 const char *fw_isa(void) { return fw::kernels_for(nullptr)->name; }
 
@@ -47,8 +50,8 @@ int32_t fw_threads(void) { return fw::default_threads(); }
 
 int32_t fw_viterbi_encode(const float *x, int64_t tiles, int64_t length, const float *values, int32_t state_bits,
                           int32_t rate, float scale, const char *isa, int32_t threads, uint8_t *out) {
-    if (!x || !values || !out || tiles < 0 || tiles > limit || bad_trellis(length, state_bits, rate) ||
-        !(scale > 0.0f && scale <= 8191.0f))
+    if (!x || !values || !out || tiles < 0 || bad_trellis(length, state_bits, rate) ||
+        too_many(tiles, length) || !(scale > 0.0f && scale <= 8191.0f))
         return FW_BAD_ARGUMENT;
     const Kernels *kernels = fw::kernels_for(isa);
     if (!kernels) return FW_NO_ISA;
@@ -111,7 +114,8 @@ int32_t fw_viterbi_encode(const float *x, int64_t tiles, int64_t length, const f
 
 int32_t fw_trellis_decode(const uint8_t *streams, int64_t tiles, int64_t length, const float *values,
                           int32_t state_bits, int32_t rate, const char *isa, int32_t threads, float *out) {
-    if (!streams || !values || !out || tiles < 0 || tiles > limit || bad_trellis(length, state_bits, rate))
+    if (!streams || !values || !out || tiles < 0 || bad_trellis(length, state_bits, rate) ||
+        too_many(tiles, length))
         return FW_BAD_ARGUMENT;
     const Kernels *kernels = fw::kernels_for(isa);
     if (!kernels) return FW_NO_ISA;
@@ -136,7 +140,7 @@ int32_t fw_trellis_decode(const uint8_t *streams, int64_t tiles, int64_t length,
 int32_t fw_trellis_dense(const uint8_t *lanes, int64_t rows, int64_t columns, const float *values,
                          int32_t state_bits, int32_t rate, const float *scales, const char *isa, int32_t threads,
                          float *out) {
-    if (!lanes || !values || !scales || !out || rows < 0 || columns < 0 || rows > limit || columns > limit ||
+    if (!lanes || !values || !scales || !out || rows < 0 || columns < 0 || too_many(rows, columns) ||
         rows % 64 || columns % 64 || bad_trellis(256, state_bits, rate))
         return FW_BAD_ARGUMENT;
     const Kernels *kernels = fw::kernels_for(isa);
@@ -174,8 +178,8 @@ int32_t fw_trellis_dense(const uint8_t *lanes, int64_t rows, int64_t columns, co
 int32_t fw_int_dense(const uint8_t *lanes, int64_t rows, int64_t columns, int32_t bits, const float *scales,
                      const float *zeros, int64_t group, const int64_t *indices, int64_t count, const char *isa,
                      int32_t threads, float *out) {
-    if (!lanes || !scales || !zeros || !out || rows < 0 || columns < 0 || rows > limit || columns > limit ||
-        rows % 16 || columns % 32 || bits < 2 || bits > 8 || group < 1 || count < 0 || (!indices && count != rows))
+    if (!lanes || !scales || !zeros || !out || rows < 0 || columns < 0 || too_many(rows, columns) ||
+        rows % 16 || columns % 32 || bits < 2 || bits > 8 || group < 1 || group > limit || count < 0 || (!indices && count != rows))
         return FW_BAD_ARGUMENT;
     for (int64_t i = 0; indices && i < count; ++i)
         if (indices[i] < 0 || indices[i] >= rows) return FW_BAD_ARGUMENT;
@@ -197,8 +201,8 @@ int32_t fw_int_dense(const uint8_t *lanes, int64_t rows, int64_t columns, int32_
 
 int32_t fw_hadamard(float *x, int64_t rows, int64_t stride, int32_t power, int64_t order, const float *kernel,
                     const char *isa, int32_t threads) {
-    if (!x || rows < 0 || rows > limit || power < 0 || power > 30 || order < 1 || order > 4096 ||
-        (kernel == nullptr) != (order == 1) || stride < (order << power))
+    if (!x || rows < 0 || power < 0 || power > 30 || order < 1 || order > 4096 ||
+        (kernel == nullptr) != (order == 1) || stride < (order << power) || too_many(rows, stride))
         return FW_BAD_ARGUMENT;
     const Kernels *kernels = fw::kernels_for(isa);
     if (!kernels) return FW_NO_ISA;

@@ -67,7 +67,7 @@ inline Reals reals_of_halfs(const uint16_t *p) {
 
 inline void halfs(const uint16_t *p, float *out) {
 #if defined(FEATHERWEIGHT_EMULATE)
-    for (int i = 0; i < 16; ++i) out[i] = half_to_float(p[i]);
+    for (int i = 0; i < 16; ++i) out[i] = half_to_float(load_half(p + i));
 #else
     _mm512_storeu_ps(out, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))));
 #endif

@@ -64,7 +64,7 @@ inline Reals reals_of_halfs(const uint16_t *p) {
 }
 
 inline void halfs(const uint16_t *p, float *out) {
-    for (int i = 0; i < 16; ++i) out[i] = half_to_float(p[i]);
+    for (int i = 0; i < 16; ++i) out[i] = half_to_float(load_half(p + i));
 }
 inline void to_halfs(const float *p, uint16_t *out) {
     for (int i = 0; i < 16; ++i) out[i] = float_to_half(p[i]);

@@ -24,6 +24,13 @@ inline float half_to_float(uint16_t half) {
     return value;
 }
 
+// Files may begin anywhere, so what lies in them is copied, not read through a pointer that promises alignment.
+inline uint16_t load_half(const uint16_t *p) {
+    uint16_t half;
+    memcpy(&half, p, 2);
+    return half;
+}
+
 inline uint16_t float_to_half(float value) {
     uint32_t bits;
     memcpy(&bits, &value, 4);

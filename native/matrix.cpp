@@ -8,7 +8,7 @@
 namespace fw {
 namespace {
 
-constexpr int64_t limit = int64_t{1} << 31;
+constexpr int64_t limit = int64_t{1} << 31, most_numbers = int64_t{1} << 48;
 
 // The code's shift-and-matrix for bit position `at` of a stream: what byte `byte` contributes to h, in the order of
 // vgf2p8affineqb (row i of the matrix, which makes bit i of the result, in byte 7 - i).
@@ -113,6 +113,8 @@ int32_t make_int(const fw_matrix &from, bool whole_numbers, Matrix &m) {
     const int64_t group = from.group;
     if (from.bits < 2 || from.bits > 8 || group < 1 || group > m.padded_columns) return FW_BAD_ARGUMENT;
     const int64_t groups = group >= from.columns ? 1 : round_up(from.columns, group) / group;
+    // Scales of the columns that only padding has: they are read where a group ends inside a chunk of 32.
+    m.groups_read = groups == 1 ? 1 : round_up(m.padded_columns, group) / group;
     if (from.codes_bytes != m.padded_rows * m.padded_columns / 8 * from.bits || !from.scales ||
         from.num_scales != m.padded_rows * groups || from.zero < 0 || from.zero > 255)
         return FW_BAD_ARGUMENT;
@@ -216,7 +218,7 @@ void Rotation::undo(const Kernels &k, float *x, float *scratch) const {
 
 int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &m) {
     if (from.size != sizeof(fw_matrix) || from.rows < 1 || from.columns < 1 || from.rows > limit ||
-        from.columns > limit || !from.codes || from.codes_bytes < 1)
+        from.columns > limit || from.rows * from.columns > most_numbers || !from.codes || from.codes_bytes < 1)
         return FW_BAD_ARGUMENT;
     m.kind = from.kind;
     m.rows = from.rows;
@@ -241,7 +243,11 @@ int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, M
     return status;
 }
 
-int64_t Matrix::decode(const Kernels &k, int64_t row, float *out) const {
+int64_t Matrix::scratch_floats() const {
+    return kind == FW_INT ? 32 * groups_read : kind == FW_TRELLIS ? 16 * padded_columns : 0;
+}
+
+int64_t Matrix::decode(const Kernels &k, int64_t row, float *out, float *scratch) const {
     const int64_t count = rows - row < 16 ? rows - row : 16;
     if (kind == FW_TRELLIS) {
         const int64_t block = row / 256, height = padded_rows - block * 256 < 256 ? padded_rows - block * 256 : 256;
@@ -257,12 +263,6 @@ int64_t Matrix::decode(const Kernels &k, int64_t row, float *out) const {
             k.tile(stream, values, state_bits, rate, scale, out + column, padded_columns);
         }
     } else {
-        float *scratch = nullptr;
-        Array<float> many;
-        if (kind == FW_INT) {
-            many = Array<float>(ints.groups * 32);
-            scratch = many.get();
-        }
         for (int64_t i = 0; i < count; ++i) decode_one(k, row + i, out + i * padded_columns, scratch);
     }
     return count;
@@ -276,16 +276,16 @@ void Matrix::decode_one(const Kernels &k, int64_t row, float *out, float *scratc
         k.widen(reinterpret_cast<const uint16_t *>(codes) + row * columns, kind == FW_FLOAT16 ? 1 : 2, columns, out);
     } else if (kind == FW_INT) {
         const int64_t block = row / 16, first = block * ints.groups * 16;
-        float *zero = scratch + ints.groups * 16;
+        float *zero = scratch + groups_read * 16;
         k.widen(scales + first, 1, ints.groups * 16, scratch);
         for (int64_t i = 0; i < ints.groups * 16; ++i)
             zero[i] = static_cast<float>(ints.zeros ? ints.zeros[first + i] : ints.zero);
+        for (int64_t i = ints.groups * 16; i < groups_read * 16; ++i) scratch[i] = zero[i] = 0.0f;
         k.int_row(codes + block * 2 * padded_columns * ints.bits + row % 16 * 4, padded_columns, ints.bits,
                   scratch + row % 16, zero + row % 16, ints.groups == 1 ? padded_columns : ints.group, out);
     } else {
-        Array<float> tile(16 * padded_columns);
-        decode(k, row / 16 * 16, tile.get());
-        std::memcpy(out, tile.get() + row % 16 * padded_columns, static_cast<size_t>(padded_columns) * 4);
+        decode(k, row / 16 * 16, scratch, nullptr);
+        std::memcpy(out, scratch + row % 16 * padded_columns, static_cast<size_t>(padded_columns) * 4);
     }
 }
 

@@ -70,7 +70,9 @@ struct Layer {
 // What is kept of every row between phases: of few rows each thread has its own, of many all share one.
 struct Rows {
     Array<float> residual, queries;
-    Input inputs[3];
+    // Query, key, value or gate and up; the last for out and down, so that no thread overwrites the scales with which
+    // another still finishes a product of the phase before.
+    Input inputs[4];
 };
 
 // What a thread needs while it works on one row.
@@ -192,7 +194,7 @@ struct Run {
             const Span blocks = part_of((w.rows + 15) / 16, t.index, t.members);
             float *dense = t.space.decoded.get();
             for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-                const int64_t found = w.decode(k(), block * 16, dense);
+                const int64_t found = w.decode(k(), block * 16, dense, dense + 16 * w.padded_columns);
                 k().float_dots(dense, found, w.padded_columns, in.numbers.get(), in.width, num, w.padded_columns,
                                out.numbers.get() + block * 16, out.width);
             }
@@ -395,7 +397,7 @@ struct Run {
             if (index == 0)
                 embed(t, row);
             else
-                add_to_residual(t, m.layers[static_cast<size_t>(index - 1)].down, inputs[0], m.down_out,
+                add_to_residual(t, m.layers[static_cast<size_t>(index - 1)].down, inputs[3], m.down_out,
                                 m.layers[static_cast<size_t>(index - 1)].after_ffn_norm, row);
             k().norm(x, l.attention_norm, m.d.hidden, m.d.epsilon, s.normed.get());
             prepare_all(t, attention_in, which, s.normed.get(), row, inputs);
@@ -418,14 +420,14 @@ struct Run {
             for (int64_t h = 0; h < m.d.num_heads; ++h)
                 std::memcpy(x + h * m.d.head_width, mixed + h * m.head_width,
                             sizeof(float) * static_cast<size_t>(m.d.head_width));
-            prepare_all(t, out_in, one, x, row, inputs);
+            prepare_all(t, out_in, one, x, row, inputs + 3);
         }
         t.sync_rows();
-        product(t, l.out, inputs[0], count, m.out_out);
+        product(t, l.out, inputs[3], count, m.out_out);
         t.sync();
         indices(ffn_in, pair);
         for (int64_t row = t.mine.begin; row < t.mine.end; ++row) {
-            add_to_residual(t, l.out, inputs[0], m.out_out, l.after_attention_norm, row);
+            add_to_residual(t, l.out, inputs[3], m.out_out, l.after_attention_norm, row);
             k().norm(t.rows.residual.get() + row * m.padded_hidden, l.ffn_norm, m.d.hidden, m.d.epsilon, s.normed.get());
             prepare_all(t, ffn_in, pair, s.normed.get(), row, inputs);
         }
@@ -438,10 +440,10 @@ struct Run {
             fetch(t, l.gate, inputs[pair[0]], m.gate_out, count, row, gate);
             fetch(t, l.up, inputs[pair[1]], m.up_out, count, row, up);
             k().gate(gate, up, m.d.activation, m.padded_ffn, gate);
-            prepare_all(t, down_in, one, gate, row, inputs);
+            prepare_all(t, down_in, one, gate, row, inputs + 3);
         }
         t.sync_rows();
-        product(t, l.down, inputs[0], count, m.down_out);
+        product(t, l.down, inputs[3], count, m.down_out);
         t.sync();
     }
 
@@ -456,7 +458,7 @@ struct Run {
             const int64_t many = num - begin < few ? num - begin : few;
             if (begin == 0)
                 for (int64_t row = t.mine.begin; row < t.mine.end; ++row)
-                    add_to_residual(t, last.down, inputs[0], m.down_out, last.after_ffn_norm, row);
+                    add_to_residual(t, last.down, inputs[3], m.down_out, last.after_ffn_norm, row);
             t.sync();
             for (int64_t i = 0; i < many; ++i) {
                 const int64_t row = wanted[static_cast<size_t>(begin + i)];
@@ -518,7 +520,7 @@ struct Sizes {
     void see(const Matrix &w) {
         rows = std::max(rows, round_up(w.rows, 256));
         columns = std::max(columns, round_up(w.columns, wide));
-        decoded = std::max({decoded, 16 * w.padded_columns + 64, w.kind == FW_INT ? w.ints.groups * 32 : 0});
+        decoded = std::max(decoded, 16 * w.padded_columns + w.scratch_floats() + 64);
     }
 };
 

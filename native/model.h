@@ -85,11 +85,13 @@ struct Matrix {
     const uint16_t *scales = nullptr;
     const float *bias = nullptr;
     const Rotation *input = nullptr, *output = nullptr;
+    int64_t groups_read = 0;  // FW_INT: groups of the padded columns
 
     bool is_float() const { return kind == FW_FLOAT32 || kind == FW_FLOAT16 || kind == FW_BFLOAT16; }
     // Rows row ... of at most 16 (row % 16 == 0) as float32, `padded_columns` apart.
-    int64_t decode(const Kernels &k, int64_t row, float *out) const;
+    int64_t decode(const Kernels &k, int64_t row, float *out, float *scratch) const;
     void decode_one(const Kernels &k, int64_t row, float *out, float *scratch) const;
+    int64_t scratch_floats() const;  // what either needs
 };
 
 // Fills `matrix`; FW_BAD_ARGUMENT when a size does not fit. `shared` owns what more than one matrix uses.
