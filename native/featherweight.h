@@ -1,7 +1,7 @@
 // The C ABI of libfeatherweight: everything Python (ctypes) or C may call.
 //
 // Every function checks its sizes and returns a status; no exception crosses. Arrays are contiguous, little endian,
-// need no alignment, and are only read unless named `out`. `threads` <= 0 means the default (FEATHERWEIGHT_THREADS,
+// aligned as their types are (codes and fp16 scales, which lie in files, need not be), and only read unless named `out`. `threads` <= 0 means the default (FEATHERWEIGHT_THREADS,
 // else the CPUs this process may use); `isa` null means the default (FEATHERWEIGHT_ISA, else the best that runs here).
 #pragma once
 #include <stdint.h>
@@ -143,6 +143,11 @@ FW_API int32_t fw_model_new(const fw_description *description, const char *isa, 
 FW_API void fw_model_free(fw_model *model);
 // Runs `count` tokens: of one sequence in order, or of several. Rows of one sequence lie together and count up.
 FW_API int32_t fw_forward(fw_model *model, const fw_row *rows, int64_t count);
+
+// out [count, rows] = the matrix times x [count, columns], on this thread. `digits`: bytes an activation is rounded to
+// (a model takes 1 behind a rotation, else 2), 0 for none.
+FW_API int32_t fw_product(const fw_matrix *matrix, const float *x, int64_t count, int32_t digits, const char *isa,
+                          float *out);
 
 // Bytes a second that `threads` threads read together from `bytes` bytes, best of `repeats` passes.
 FW_API double fw_bandwidth(const uint8_t *memory, int64_t bytes, int32_t threads, int32_t repeats);

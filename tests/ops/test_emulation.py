@@ -37,7 +37,7 @@ def build(target: Path, sources: list[Path], *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    names = ("abi", "bench", "dispatch", "matrix", "model", "pool", "kernels_scalar", "kernels_avx512")
+    names = ("abi", "bench", "dispatch", "matrix", "model", "pool", "product", "kernels_scalar", "kernels_avx512")
     sources = [NATIVE / f"{name}.cpp" for name in names] + [ROOT / "tests" / "ops" / "probe.cpp"]
     return build(tmp_path_factory.mktemp("emulated") / "lib.so", sources, "-shared", "-DFEATHERWEIGHT_EMULATE")
 
@@ -144,6 +144,7 @@ def test_instructions_agree_with_the_vectors(tmp_path: Path) -> None:
 EQUAL = """
 import torch
 from featherweight.ops import library, trellis
+from tests.inference import products
 from tests.ops.tables import gaussian, hostile_tiles, hostile_tables
 assert library.available() == ("scalar", "avx512"), library.available()
 for L, k, T in ((8, 1, 8), (9, 1, 24), (8, 2, 16), (11, 2, 40), (9, 3, 16), (12, 3, 16), (9, 4, 24), (8, 4, 8)):
@@ -151,6 +152,8 @@ for L, k, T in ((8, 1, 8), (9, 1, 24), (8, 2, 16), (11, 2, 40), (9, 3, 16), (12,
     for values in (gaussian(L), *hostile_tables(L).values()):
         expected = trellis.encode(x, values, L, k, isa="reference")
         assert torch.equal(trellis.encode(x, values, L, k, isa="avx512"), expected), (L, k, T)
+for matrix, weights in products.few_cases():
+    products.check(matrix, weights, ("avx512",))
 print("equal")
 """
 

@@ -20,7 +20,7 @@ from ..base.errors import BadInput, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABI = 2
+ABI = 3
 ISAS = ("scalar", "avx2", "avx512")
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ _SIGNATURES = {
     "fw_hadamard": (_POINTER, _LONG, _LONG, _INT, _LONG, _POINTER, _TEXT, _INT),
     "fw_model_new": (_POINTER, _TEXT, _INT, _POINTER),
     "fw_forward": (_POINTER, _POINTER, _LONG),
+    "fw_product": (_POINTER, _POINTER, _LONG, _INT, _TEXT, _POINTER),
 }
 
 
