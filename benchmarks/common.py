@@ -131,6 +131,30 @@ def in_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int = 5, warmups: 
     return seconds
 
 
+class Others:
+    """Cores that other processes keep busy, since this was made: with threads that wait for each other, they decide."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    def cores(self) -> float:
+        """The mean since then; NaN where the system does not say. Children count as ours once they have ended."""
+        then, now = self._start, self._read()
+        return ((now[1] - then[1]) - (now[2] - then[2])) / max(now[0] - then[0], 1e-9)
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """Wall seconds, busy seconds of all processes, and of this one with its children."""
+        try:
+            fields = [float(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        except OSError:
+            fields = [math.nan] * 8
+        user, nice, system, _, _, *interrupts = fields
+        times = os.times()
+        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), busy, times.user + times.system + times.children_user + times.children_system
+
+
 def progress(stage: str) -> Callable[[Event], None]:
     """A listener that keeps one line of stderr up to date when that is a terminal."""
 

@@ -1,0 +1,218 @@
+"""Is a packed model decoded faster here than llama.cpp decodes its own files, on two threads of the same machine?
+
+Two models: SmolLM2-135M (real weights on both sides) and the shape of a Llama of a billion weights with random codes,
+wide enough for llama.cpp's 2-bit types. All contenders of a model take turns, one round each: 512 tokens of prompt at
+once, then 128 tokens one by one. Our decode is the engine's loop and includes the choice of the largest logit;
+llama-bench feeds random tokens and chooses nothing. llama.cpp is built for this processor (`peers.py`), also where ours
+is held to AVX2. A ratio is the geometric mean over the rounds, paired, with its bootstrap interval.
+
+llama.cpp's Q4_0 has every matrix in Q4_0 (`--pure`), the fewest bytes it can have; its fastest file of at most 4.5 bits
+is found by measuring the candidates first. On a machine that others use the ratios mean little: both sides' threads wait for
+each other, llama.cpp's by spinning. `others` says how many cores they took, and a check fails when it was more than a
+tenth. The kernels alone (`kernels.py`) and the bandwidth are measured at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common import Others, Report, main, parser
+from kernels import measure_kernels
+from peers import Build, File, build, quantized, random_file
+from shapes import llama_1b, packed_folder
+
+from featherweight.base import machine
+from featherweight.base.statistics import bootstrap_mean
+from featherweight.interchange.cache import cache_folder
+from featherweight.interchange.native_model import open_runtime
+from featherweight.ops import library
+from featherweight.profiling import Speed, bytes_per_token, measure_bandwidth, measure_speed
+from featherweight.quantization.formats import Int, Trellis
+
+MODEL = "SmolLM2-135M-Instruct"
+PROMPT, TOKENS, ROUNDS = 512, 128, 7
+MAX_BITS = 4.55  # 4.5 and what vectors and the header add
+QUIET = 0.1  # cores; threads that wait for each other lose far more than what others take
+CANDIDATES = (("Q4_0", True), ("Q2_K", True), ("Q3_K_S", True), ("IQ4_NL", True), ("Q2_0", True))
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One side in one model's rounds."""
+
+    name: str
+    round: Callable[[int], Speed]
+    size: int
+    token_bytes: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Ours is so many times as fast as theirs."""
+
+    ours: str
+    theirs: str
+    decode: float
+    prefill: float | None = None
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    report = Report("decode: ours and llama.cpp's, in turns", seeds=arguments.seeds[:1], file=arguments.json)
+    threads = arguments.threads or 2
+    rounds = arguments.rounds or (2 if arguments.quick else ROUNDS)
+    programs = build()
+    report.facts |= {"llama": programs.facts, "prompt": PROMPT, "tokens": TOKENS, "rounds": rounds, "used": threads}
+    isas = [isa for isa in ("avx512", "avx2") if isa in library.available()]
+    if arguments.model != "1b":
+        compare(report, "SmolLM2-135M", *smollm2(programs, arguments, isas, threads), rounds, threads)
+    if arguments.model != "smollm2":
+        compare(report, "1B shape", *billion(programs, isas, threads, report.seeds[0]), rounds, threads)
+    measure_kernels(report, threads, 3 if arguments.quick else 8, every_format=False)
+    return report
+
+
+def smollm2(
+    programs: Build, arguments: argparse.Namespace, isas: list[str], threads: int
+) -> tuple[list[tuple[str, Path, str]], list[tuple[str, File]], list[Claim], Build]:
+    int4 = arguments.int4 or made("int4", "Int(bits=4,group=32)", 4)
+    trellis = arguments.trellis or made("trellis2", "Trellis(bits=2)", 2)
+    home = cache_folder() / "bench" / "smol"
+    files = {name: quantized(programs, MODEL, home, name, pure) for name, pure in CANDIDATES}
+    weights = 134_515_008
+    light = [file for file in files.values() if 8 * file.size / weights <= MAX_BITS]
+    fastest = max(
+        light, key=lambda file: max(programs.bench.measure(file.path, 1, 64, threads).decode for _ in range(3))
+    )
+    rivals = {file.name: file for file in (files["Q4_0"], fastest, quantized(programs, MODEL, home, "Q4_0", False))}
+    ours = [(f"{name} {isa}", path, isa) for isa in isas for name, path in (("int4", int4), ("trellis2", trellis))]
+    claims = [Claim(f"int4 {isas[0]}", files["Q4_0"].name, 1.2, 1.0)]
+    claims += [Claim(f"trellis2 {isa}", fastest.name, 1.5 if isa == "avx512" else 1.0) for isa in isas]
+    return ours, list(rivals.items()), claims, programs
+
+
+def billion(
+    programs: Build, isas: list[str], threads: int, seed: int
+) -> tuple[list[tuple[str, Path, str]], list[tuple[str, File]], list[Claim], Build]:
+    config, home = llama_1b(), cache_folder() / "bench"
+    int4 = packed_folder(config, home / "1b-int4", Int(bits=4, group=32), Int(bits=4, group=32), seed)
+    trellis = packed_folder(config, home / "1b-trellis2", Trellis(bits=2), Int(bits=4, group=64), seed)
+    files = [
+        random_file(config, home / "1b", kind, table, seed) for kind, table in (("Q4_0", "Q4_0"), ("Q2_K", "Q2_K"))
+    ]
+    files.append(random_file(config, home / "1b", "IQ2_XXS", "Q2_K", seed))
+    ours = [(f"{name} {isa}", path, isa) for isa in isas for name, path in (("int4", int4), ("trellis2", trellis))]
+    claims = [Claim(f"int4 {isas[0]}", "Q4_0", 1.2, 1.0)]
+    against = {"avx512": "Q2_K", "avx2": files[-1].name}
+    claims += [Claim(f"trellis2 {isa}", against[isa], 1.2) for isa in isas]
+    return ours, [(file.name, file) for file in files], claims, programs
+
+
+def made(name: str, format: str, bits: int) -> Path:
+    """SmolLM2 in that format, embedding and head in 4 bits, quantized once into the cache (minutes)."""
+    out = cache_folder() / "bench" / f"smollm2-{name}"
+    if not (out / "model.safetensors").is_file():
+        options = ["--preset", "fast", "--bits", str(bits), "--head-bits", "4", "--set", f"plan.*={format}"]
+        command = [
+            sys.executable,
+            "-m",
+            "featherweight",
+            "quantize",
+            MODEL,
+            *options,
+            "--no-evaluate",
+            "--out",
+            str(out),
+        ]
+        subprocess.run(command, check=True)
+    return out
+
+
+def compare(
+    report: Report,
+    model: str,
+    ours: list[tuple[str, Path, str]],
+    theirs: list[tuple[str, File]],
+    claims: Iterable[Claim],
+    programs: Build,
+    rounds: int,
+    threads: int,
+) -> None:
+    """All contenders in turns; a row each, and a check for every claim."""
+    bandwidth = measure_bandwidth(threads)
+    others = Others()
+    with ExitStack() as stack:
+        contenders = [_ours(stack, name, path, isa, threads) for name, path, isa in ours]
+        contenders += [_theirs(programs, name, file, threads) for name, file in theirs]
+        speeds: dict[str, list[Speed]] = {contender.name: [] for contender in contenders}
+        for number in range(rounds):
+            for contender in contenders:
+                speeds[contender.name].append(contender.round(number))
+                print(f"  {model} round {number + 1}: {contender.name} {speeds[contender.name][-1]}", file=sys.stderr)
+    disturbed = others.cores()
+    for contender in contenders:
+        decode, prefill = (
+            bootstrap_mean([getattr(s, name) for s in speeds[contender.name]]) for name in ("decode", "prefill")
+        )
+        best = max(s.decode for s in speeds[contender.name])
+        row: dict[str, Any] = {"file_mb": contender.size / 1e6, "token_mb": contender.token_bytes / 1e6}
+        row |= {"decode": decode.mean, "decode_low": decode.low, "decode_high": decode.high, "decode_best": best}
+        row |= {"prefill": prefill.mean, "prefill_low": prefill.low, "prefill_high": prefill.high}
+        if bandwidth is not None:
+            row |= {"bandwidth_share": contender.token_bytes * best / bandwidth.bytes_per_second}
+        row |= {"cpu": machine.cpu_name(), "load": machine.load_average(), "others": disturbed}
+        everything = {"rounds": [vars(speed) for speed in speeds[contender.name]]}
+        report.add(model=model, contender=contender.name, threads=threads, **row, **everything)
+    sizes = {contender.name: contender.size for contender in contenders}
+    report.check(f"{model}: cores that other processes kept busy meanwhile", disturbed, at_most=QUIET)
+    for claim in claims:
+        _check(report, model, claim, speeds, sizes)
+
+
+def _check(report: Report, model: str, claim: Claim, speeds: dict[str, list[Speed]], sizes: dict[str, int]) -> None:
+    for name, target in (("decode", claim.decode), ("prefill", claim.prefill)):
+        if target is None:
+            continue
+        pairs = zip(speeds[claim.ours], speeds[claim.theirs], strict=True)
+        logs = bootstrap_mean([math.log(getattr(a, name) / getattr(b, name)) for a, b in pairs]).map(math.exp)
+        # Each side's best round is what it can do undisturbed.
+        best = max(getattr(s, name) for s in speeds[claim.ours]) / max(getattr(s, name) for s in speeds[claim.theirs])
+        share = sizes[claim.ours] / sizes[claim.theirs]
+        detail = f"[{logs.low:.2f}, {logs.high:.2f}], best over best {best:.2f}, {share:.2f} of its bytes"
+        report.check(
+            f"{model}: {name} of {claim.ours} over llama.cpp {claim.theirs} {detail}", logs.mean, at_least=target
+        )
+
+
+def _ours(stack: ExitStack, name: str, path: Path, isa: str, threads: int) -> Contender:
+    engine = open_runtime(path, threads=threads, isa=isa)
+    stack.callback(engine.close)
+    measure_speed(engine, 64, 2)
+    size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
+    return Contender(
+        name, lambda seed: measure_speed(engine, PROMPT, TOKENS, seed), size, bytes_per_token(engine.model)
+    )
+
+
+def _theirs(programs: Build, name: str, file: File, threads: int) -> Contender:
+    return Contender(
+        name, lambda seed: programs.bench.measure(file.path, PROMPT, TOKENS, threads), file.size, file.size
+    )
+
+
+if __name__ == "__main__":
+    flags = parser(__doc__)
+    flags.add_argument("--model", choices=("smollm2", "1b", "both"), default="both")
+    flags.add_argument("--rounds", type=int, metavar="N", help=f"rounds of every contender ({ROUNDS})")
+    flags.add_argument(
+        "--int4", type=Path, metavar="FOLDER", help="SmolLM2 in int4 with a 4-bit head, instead of making it"
+    )
+    flags.add_argument("--trellis", type=Path, metavar="FOLDER", help="the same in 2-bit trellis")
+    main(run, flags)

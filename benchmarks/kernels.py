@@ -1,0 +1,127 @@
+"""How near do the matrix-vector kernels come to the memory's bandwidth, for each format and instruction set?
+
+One product of a matrix far larger than the largest cache with one token, bandwidth measured in turns with it on as many
+threads. `share` is bytes of codes and scales a second over the bandwidth; a kernel that is not bound by memory is
+judged by the weights that a thread takes in a nanosecond, measured on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+from typing import Any
+
+import numpy as np
+from common import Report, main, parser
+
+from featherweight.base import machine
+from featherweight.base.statistics import bootstrap_mean
+from featherweight.inference import abi
+from featherweight.inference.described import Matrix
+from featherweight.ops import library
+from featherweight.profiling import measure_bandwidth
+from featherweight.profiling.traffic import stored_bytes
+from featherweight.quantization.formats import Trellis
+
+COLUMNS = 2048
+INT_SHARE, TRELLIS_SHARE, AVX2_WEIGHTS = 0.8, 0.6, 14.0
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    report = Report("kernels: products with one token", seeds=arguments.seeds[:1], file=arguments.json)
+    measure_kernels(report, arguments.threads or 2, 3 if arguments.quick else 8, not arguments.quick)
+    return report
+
+
+def measure_kernels(report: Report, threads: int, rounds: int, every_format: bool) -> None:
+    """Rows and checks for the two formats that have targets, and with `every_format` for the others."""
+    kinds: list[tuple[str, int, int]] = [("int", 4, 32), ("trellis", 2, 0)]
+    if every_format:
+        kinds += [
+            ("int", 2, 32),
+            ("int", 3, 32),
+            ("int", 8, 32),
+            ("trellis", 1, 0),
+            ("trellis", 3, 0),
+            ("trellis", 4, 0),
+        ]
+    isas = [isa for isa in library.available() if isa != "scalar"]
+    for kind, bits, group in kinds:
+        matrix = make(kind, bits, group, footprint(), report.seeds[0])
+        for isa in isas:
+            row = measure(matrix, isa, threads, rounds)
+            name = f"{kind}{bits}"
+            report.add(kernel=name, isa=isa, threads=threads, load=machine.load_average(), **row)
+            interval = f"[{row['share_low']:.2f}, {row['share_high']:.2f}]"
+            if name == "int4":
+                claim = f"int4 kernel, {isa}: share of the bandwidth {interval}"
+                report.check(claim, row["share"], at_least=INT_SHARE)
+            elif name == "trellis2" and isa == "avx512":
+                claim = f"2-bit trellis kernel, {isa}: share of the bandwidth {interval}"
+                report.check(claim, row["share"], at_least=TRELLIS_SHARE)
+            elif name == "trellis2":
+                claim = f"2-bit trellis kernel, {isa}: weights a nanosecond and core"
+                report.check(claim, row["weights_per_ns_core"], at_least=AVX2_WEIGHTS)
+
+
+def measure(matrix: Matrix, isa: str, threads: int, rounds: int) -> dict[str, Any]:
+    """Bandwidth and product in turns, `rounds` times; the best of each, and the interval of the rounds' shares."""
+    native = library.library()
+    assert native is not None
+    keeper = abi.Keeper()
+    described = keeper.matrix(matrix)
+    size, weights = stored_bytes(matrix), matrix.shape[0] * matrix.shape[1]
+
+    def seconds(count: int) -> float:
+        taken = float(native.fw_time_product(ctypes.byref(described), 1, isa.encode(), count, 3))
+        if taken <= 0:
+            raise SystemExit(f"the library does not time this product (status {-taken:g})")
+        return taken
+
+    bandwidths, times, alone = [], [], []
+    for _ in range(rounds):
+        bandwidth = measure_bandwidth(threads)
+        assert bandwidth is not None
+        bandwidths.append(bandwidth.bytes_per_second)
+        times.append(seconds(threads))
+        alone.append(seconds(1))
+    shares = bootstrap_mean([size / t / b for t, b in zip(times, bandwidths, strict=True)])
+    return {
+        "footprint_mb": size / 1e6,
+        "bandwidth_gb": max(bandwidths) / 1e9,
+        "kernel_gb": size / min(times) / 1e9,
+        "share": size / min(times) / max(bandwidths),
+        "share_low": shares.low,
+        "share_high": shares.high,
+        "weights_per_ns": weights / min(times) / 1e9,
+        "weights_per_ns_core": weights / min(alone) / 1e9,
+    }
+
+
+def footprint() -> int:
+    """Bytes of codes: above twice the largest cache."""
+    return max(128_000_000, machine.cache_bytes() * 5 // 2)
+
+
+def make(kind: str, bits: int, group: int, num_bytes: int, seed: int) -> Matrix:
+    """A matrix of random codes, `num_bytes` of them."""
+    rows = num_bytes * 8 // bits // COLUMNS // 256 * 256
+    codes = np.random.default_rng(seed).integers(0, 256, rows * COLUMNS * bits // 8, dtype=np.uint8)
+    if kind == "trellis":
+        constants = Trellis(bits=bits).constants()
+        return Matrix(
+            "trellis",
+            (rows, COLUMNS),
+            codes,
+            bits=bits,
+            scales=np.ones(rows, np.float16),
+            state_bits=Trellis(bits=bits).L,
+            table=tuple(constants["table"]),
+            code_matrix=tuple(constants["matrix"]),
+        )
+    scales = np.ones((rows // 16, COLUMNS // group, 16), np.float16)
+    return Matrix("int", (rows, COLUMNS), codes, bits=bits, group=group, scales=scales, zero=1 << (bits - 1))
+
+
+if __name__ == "__main__":
+    main(run, parser(__doc__))

@@ -1,0 +1,85 @@
+"""Models that are only a shape: packed folders with random codes, for measuring speed, which does not look at values.
+
+`LLAMA_1B` is the shape of a Llama 3.2 of a billion weights, wide enough for every format of every program.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig
+
+from featherweight.interchange.cache import built_once
+from featherweight.interchange.description import Description, Layer
+from featherweight.interchange.shards import Entry, write_checkpoint
+from featherweight.quantization.formats.base import Format
+
+MATRICES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+MATRICES += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+def llama_1b() -> LlamaConfig:
+    return LlamaConfig(
+        architectures=["LlamaForCausalLM"],
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=64,
+        vocab_size=128256,
+        max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        tie_word_embeddings=True,
+    )
+
+
+def packed_folder(config: LlamaConfig, folder: Path, body: Format, table: Format, seed: int = 0) -> Path:
+    """A packed folder of that shape: rotated inputs, as every preset but `portable` has them."""
+
+    def make(path: Path) -> None:
+        layers = _layers(config, body, table)
+        generator = torch.Generator().manual_seed(seed)
+        entries = [
+            Entry(f"{name}.{part}", shape, dtype, lambda s=shape, d=dtype: _random(s, d, generator))
+            for name, layer in layers.items()
+            for part, (shape, dtype) in layer.stored().items()
+        ]
+        entries += [
+            Entry(f"{name}.weight", (0,), torch.float16, lambda: torch.zeros(0, dtype=torch.float16)) for name in layers
+        ]
+        entries += [Entry(name, shape, torch.float32, lambda s=shape: torch.ones(s)) for name, shape in _norms(config)]
+        files = write_checkpoint(path, entries)
+        description = Description(layers, "lm_head", files)
+        plain = {**config.to_dict(), "quantization_config": description.to_dict()}
+        (path / "config.json").write_text(json.dumps(plain))
+
+    return built_once(folder, make)
+
+
+def _layers(config: LlamaConfig, body: Format, table: Format) -> dict[str, Layer]:
+    hidden, ffn, width = config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
+    shapes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (ffn, hidden), (ffn, hidden))
+    shapes += ((hidden, ffn),)
+    found = {"model.embed_tokens": Layer(table, (config.vocab_size, hidden), True)}
+    for index in range(config.num_hidden_layers):
+        for name, shape in zip(MATRICES, shapes, strict=True):
+            found[f"model.layers.{index}.{name}"] = Layer(body, shape, True)
+    return found
+
+
+def _norms(config: LlamaConfig) -> list[tuple[str, tuple[int]]]:
+    names = ["model.norm.weight"]
+    for index in range(config.num_hidden_layers):
+        names += [f"model.layers.{index}.{name}.weight" for name in ("input_layernorm", "post_attention_layernorm")]
+    return [(name, (config.hidden_size,)) for name in names]
+
+
+def _random(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    if dtype == torch.uint8:
+        return torch.randint(0, 256, shape, dtype=dtype, generator=generator)
+    return torch.full(shape, 0.02, dtype=dtype)
