@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -25,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from common import Others, Report, main, parser
+from folders import MODEL, llama_1b, made, packed_folder
 from kernels import measure_kernels
 from peers import Build, File, build, quantized, random_file
-from shapes import llama_1b, packed_folder
 
 from featherweight.base import machine
 from featherweight.base.statistics import bootstrap_mean
@@ -37,7 +36,6 @@ from featherweight.ops import library
 from featherweight.profiling import Speed, bytes_per_token, measure_bandwidth, measure_speed
 from featherweight.quantization.formats import Int, Trellis
 
-MODEL = "SmolLM2-135M-Instruct"
 PROMPT, TOKENS, ROUNDS = 512, 128, 7
 MAX_BITS = 4.55  # 4.5 and what vectors and the header add
 QUIET = 0.1  # cores; threads that wait for each other lose far more than what others take
@@ -113,26 +111,6 @@ def billion(
     against = {"avx512": "Q2_K", "avx2": files[-1].name}
     claims += [Claim(f"trellis2 {isa}", against[isa], 1.2) for isa in isas]
     return ours, [(file.name, file) for file in files], claims, programs
-
-
-def made(name: str, format: str, bits: int) -> Path:
-    """SmolLM2 in that format, embedding and head in 4 bits, quantized once into the cache (minutes)."""
-    out = cache_folder() / "bench" / f"smollm2-{name}"
-    if not (out / "model.safetensors").is_file():
-        options = ["--preset", "fast", "--bits", str(bits), "--head-bits", "4", "--set", f"plan.*={format}"]
-        command = [
-            sys.executable,
-            "-m",
-            "featherweight",
-            "quantize",
-            MODEL,
-            *options,
-            "--no-evaluate",
-            "--out",
-            str(out),
-        ]
-        subprocess.run(command, check=True)
-    return out
 
 
 def compare(

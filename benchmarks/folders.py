@@ -1,23 +1,47 @@
-"""Models that are only a shape: packed folders with random codes, for measuring speed, which does not look at values.
+"""Packed folders that benchmarks run, made once into the cache: a real model, and shapes with random codes.
 
-`LLAMA_1B` is the shape of a Llama 3.2 of a billion weights, wide enough for every format of every program.
+Speed does not look at values, so random codes measure it as well. `llama_1b` is the shape of a Llama 3.2 of a billion
+weights, wide enough for every format of every program.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 from transformers import LlamaConfig
 
-from featherweight.interchange.cache import built_once
+from featherweight.interchange.cache import built_once, cache_folder
 from featherweight.interchange.description import Description, Layer
 from featherweight.interchange.shards import Entry, write_checkpoint
 from featherweight.quantization.formats.base import Format
 
+MODEL = "SmolLM2-135M-Instruct"
 MATRICES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 MATRICES += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+def made(name: str, format: str, bits: int) -> Path:
+    """SmolLM2 in that format, embedding and head in 4 bits, quantized once into the cache (minutes)."""
+    out = cache_folder() / "bench" / f"smollm2-{name}"
+    if not (out / "model.safetensors").is_file():
+        options = ["--preset", "fast", "--bits", str(bits), "--head-bits", "4", "--set", f"plan.*={format}"]
+        command = [
+            sys.executable,
+            "-m",
+            "featherweight",
+            "quantize",
+            MODEL,
+            *options,
+            "--no-evaluate",
+            "--out",
+            str(out),
+        ]
+        subprocess.run(command, check=True)
+    return out
 
 
 def llama_1b() -> LlamaConfig:
