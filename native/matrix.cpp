@@ -55,6 +55,20 @@ bool split_table(const int8_t *table, uint8_t *out) {
     return true;
 }
 
+// The same block of this or an earlier rotation, whose padded kernels serve again: most rotations share one matrix.
+const Rotation::Block *same_block(const fw_rotation_block &b, const Rotation &made, const Shared &shared) {
+    const auto look = [&](const Rotation &r) -> const Rotation::Block * {
+        for (const Rotation::Block &o : r.blocks)
+            if (o.source == b.kernel && o.source_transposed == b.transposed && o.power == b.power && o.order == b.order)
+                return &o;
+        return nullptr;
+    };
+    if (const Rotation::Block *found = look(made)) return found;
+    for (const auto &rotation : shared.rotations)
+        if (const Rotation::Block *found = look(*rotation)) return found;
+    return nullptr;
+}
+
 int32_t make_rotation(const fw_rotation *from, int64_t length, Shared &shared, const Rotation *&out) {
     auto &rotations = shared.rotations;
     auto &known = shared.known;
@@ -76,19 +90,19 @@ int32_t make_rotation(const fw_rotation *from, int64_t length, Shared &shared, c
         if ((b.order == 1) != (b.kernel == nullptr) || (b.order == 1) != (b.transposed == nullptr)) return FW_BAD_ARGUMENT;
         sum += int64_t{b.order} << b.power;
         if (sum > length) return FW_BAD_ARGUMENT;
-        floats += 2 * b.order * round_up(b.order, 16);
+        if (b.kernel && !same_block(b, *made, shared)) floats += 2 * b.order * round_up(b.order, 16);
     }
     if (sum != length) return FW_BAD_ARGUMENT;
     made->kernels = Array<float>(floats);
     float *at = made->kernels.get();
-    const float *last[2] = {nullptr, nullptr};
     for (int64_t i = 0; i < from->num_blocks; ++i) {
         const fw_rotation_block &b = from->blocks[i];
-        Rotation::Block block = {b.power, b.order, round_up(b.order, 16), nullptr, nullptr};
+        Rotation::Block block = {b.power, b.order, round_up(b.order, 16), nullptr, nullptr, b.kernel, b.transposed};
         const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(int64_t{1} << b.power));
-        if (b.kernel && b.kernel == last[0] && b.transposed == last[1] && made->blocks.back().power == b.power) {
-            block.forward = made->blocks.back().forward;
-            block.inverse = made->blocks.back().inverse;
+        const Rotation::Block *same = b.kernel ? same_block(b, *made, shared) : nullptr;
+        if (same) {
+            block.forward = same->forward;
+            block.inverse = same->inverse;
         } else if (b.kernel) {
             for (const float *kernel : {b.kernel, b.transposed}) {
                 for (int64_t r = 0; r < b.order; ++r)
@@ -96,8 +110,6 @@ int32_t make_rotation(const fw_rotation *from, int64_t length, Shared &shared, c
                 (kernel == b.kernel ? block.forward : block.inverse) = at;
                 at += b.order * block.width;
             }
-            last[0] = b.kernel;
-            last[1] = b.transposed;
         }
         made->blocks.push_back(block);
     }

@@ -41,6 +41,7 @@ struct Rotation {
         int32_t power;
         int64_t order, width;
         const float *forward, *inverse;
+        const float *source, *source_transposed;  // what these were copied from
     };
     int64_t length = 0;
     const float *signs = nullptr;
