@@ -1,7 +1,8 @@
-// A model as the native library sees it: checked matrices with what their kernels need, layers, and scratch space.
+// A model as the native library sees it: checked matrices with what their kernels need, layers, and working memory.
 #pragma once
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <vector>
 
@@ -98,4 +99,87 @@ struct Matrix {
 // Fills `matrix`; FW_BAD_ARGUMENT when a size does not fit. `shared` owns what more than one matrix uses.
 int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &matrix);
 
+constexpr int64_t few = 8;
+
+struct Span {
+    int64_t begin, end;
+};
+
+// Part `index` of `count` units cut into `parts`.
+inline Span part_of(int64_t count, int64_t index, int64_t parts) {
+    return {count * index / parts, count * (index + 1) / parts};
+}
+
+// Some rows' activations on their way into matrices that share a rotation. Rotated ones are spread evenly and take one
+// digit of eight bits; others have outliers, and take two.
+struct Input {
+    Array<float> numbers;  // [rows, width] rotated
+    Array<int8_t> natural, segments;
+    Array<int32_t> prefix;
+    Array<float> scales;
+    int64_t width = 0, chunks = 0;
+
+    Input() = default;
+    Input(int64_t rows, int64_t columns)
+        : width(round_up(columns, wide)), chunks(width / 32 + 1) {
+        numbers = Array<float>(rows * width);
+        natural = Array<int8_t>(2 * rows * width);
+        segments = Array<int8_t>(2 * rows * width);
+        prefix = Array<int32_t>(2 * rows * chunks);
+        scales = Array<float>(2 * rows);
+    }
+    Codes codes() const { return {natural.get(), segments.get(), prefix.get(), scales.get(), width, chunks}; }
+};
+
+// Products of all rows with one matrix, finished by whoever reads them.
+struct Output {
+    Array<float> numbers;   // [rows, width]
+    Array<int32_t> parts;   // [threads, few or rows, width]: sums of each thread's columns
+    int64_t width = 0;
+};
+
+struct Layer {
+    Matrix query, key, value, out, gate, up, down;
+    const float *attention_norm, *ffn_norm, *after_attention_norm, *after_ffn_norm, *query_norm, *key_norm;
+    int64_t window;
+    int32_t rope;  // which table of angles
+};
+
+// What is kept of every row between phases: of few rows each thread has its own, of many all share one.
+struct Rows {
+    Array<float> residual, queries;
+    // Query, key, value or gate and up; the last for out and down, so that no thread overwrites the scales with which
+    // another still finishes a product of the phase before.
+    Input inputs[4];
+};
+
+// What a thread needs while it works on one row.
+struct Space {
+    Array<float> normed, keys, values, temporary, low, scratch, decoded;
+    Array<int32_t> sums;
+    Rows rows;
+};
+
 }  // namespace fw
+
+struct fw_model {
+    fw_description d;
+    const fw::Kernels *kernels;
+    int threads;
+    fw::Shared parts;
+    std::vector<fw::Layer> layers;
+    fw::Matrix embedding, head;
+    const fw::Matrix *table = nullptr;  // of the head
+    fw::Array<float> final_norm;
+    std::vector<fw::Array<float>> norms;  // padded copies
+    std::vector<const float *> frequencies;
+    int64_t head_width = 0, padded_hidden = 0, ffn = 0, padded_ffn = 0, query_width = 0, key_width = 0, max_rows = 0;
+    std::vector<fw::Space> spaces;
+    fw::Rows shared;
+    fw::Output query_out, key_out, value_out, out_out, gate_out, up_out, down_out;
+    fw::Array<float> mixed;                    // attention's result, shared by all
+    std::vector<fw::Array<float>> angles;      // cosines and sines [rows, head_width / 2] for each rope
+    fw::Input head_input;
+    fw::Output head_out;
+    std::mutex busy;
+};

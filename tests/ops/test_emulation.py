@@ -37,7 +37,18 @@ def build(target: Path, sources: list[Path], *flags: str) -> Path:
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    names = ("abi", "bench", "dispatch", "matrix", "model", "pool", "product", "kernels_scalar", "kernels_avx512")
+    names = (
+        "abi",
+        "bench",
+        "dispatch",
+        "forward",
+        "matrix",
+        "model",
+        "pool",
+        "product",
+        "kernels_scalar",
+        "kernels_avx512",
+    )
     sources = [NATIVE / f"{name}.cpp" for name in names] + [ROOT / "tests" / "ops" / "probe.cpp"]
     return build(tmp_path_factory.mktemp("emulated") / "lib.so", sources, "-shared", "-DFEATHERWEIGHT_EMULATE")
 

@@ -13,7 +13,7 @@ from tests.ops.test_emulation import COMPILER, NATIVE, ROOT, build
 from featherweight.ops import library
 
 PROGRAMS = ROOT / "tests" / "native"
-PORTABLE = ("abi", "bench", "dispatch", "matrix", "model", "pool", "product", "kernels_scalar")
+PORTABLE = ("abi", "bench", "dispatch", "forward", "matrix", "model", "pool", "product", "kernels_scalar")
 CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
 needs_native = pytest.mark.skipif(library.library() is None, reason="no native library")
 pytestmark = pytest.mark.skipif(COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources")
