@@ -94,7 +94,7 @@ typedef struct fw_matrix {
     const uint16_t *scales;       // fp16; FW_INT: [rows / 16, groups, 16], FW_TRELLIS: [rows]
     int64_t num_scales;
     const uint8_t *zeros;         // FW_INT: like scales, or null for `zero`
-    int64_t group;                // FW_INT: columns a scale; all of them when one scale serves a row
+    int64_t group;                // FW_INT: columns a scale, at most the padded ones; groups = padded columns / group, up
     int32_t zero, state_bits;
     const float *values;          // FW_TRELLIS: [2^state_bits]
     const int8_t *table;          // FW_TRELLIS of a GF(2)-linear code: [256] whole numbers, |.| <= 63; else null

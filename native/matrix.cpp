@@ -124,9 +124,7 @@ int32_t make_int(const fw_matrix &from, bool whole_numbers, Matrix &m) {
     m.padded_columns = round_up(from.columns, 32);
     const int64_t group = from.group;
     if (from.bits < 2 || from.bits > 8 || group < 1 || group > m.padded_columns) return FW_BAD_ARGUMENT;
-    const int64_t groups = group >= from.columns ? 1 : round_up(from.columns, group) / group;
-    // Scales of the columns that only padding has: they are read where a group ends inside a chunk of 32.
-    m.groups_read = groups == 1 ? 1 : round_up(m.padded_columns, group) / group;
+    const int64_t groups = round_up(m.padded_columns, group) / group;
     if (from.codes_bytes != m.padded_rows * m.padded_columns / 8 * from.bits || !from.scales ||
         from.num_scales != m.padded_rows * groups || from.zero < 0 || from.zero > 255)
         return FW_BAD_ARGUMENT;
@@ -256,7 +254,7 @@ int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, M
 }
 
 int64_t Matrix::scratch_floats() const {
-    return kind == FW_INT ? 32 * groups_read : kind == FW_TRELLIS ? 16 * padded_columns : 0;
+    return kind == FW_INT ? 32 * ints.groups : kind == FW_TRELLIS ? 16 * padded_columns : 0;
 }
 
 int64_t Matrix::decode(const Kernels &k, int64_t row, float *out, float *scratch) const {
@@ -288,13 +286,12 @@ void Matrix::decode_one(const Kernels &k, int64_t row, float *out, float *scratc
         k.widen(reinterpret_cast<const uint16_t *>(codes) + row * columns, kind == FW_FLOAT16 ? 1 : 2, columns, out);
     } else if (kind == FW_INT) {
         const int64_t block = row / 16, first = block * ints.groups * 16;
-        float *zero = scratch + groups_read * 16;
+        float *zero = scratch + ints.groups * 16;
         k.widen(scales + first, 1, ints.groups * 16, scratch);
         for (int64_t i = 0; i < ints.groups * 16; ++i)
             zero[i] = static_cast<float>(ints.zeros ? ints.zeros[first + i] : ints.zero);
-        for (int64_t i = ints.groups * 16; i < groups_read * 16; ++i) scratch[i] = zero[i] = 0.0f;
         k.int_row(codes + block * 2 * padded_columns * ints.bits + row % 16 * 4, padded_columns, ints.bits,
-                  scratch + row % 16, zero + row % 16, ints.groups == 1 ? padded_columns : ints.group, out);
+                  scratch + row % 16, zero + row % 16, ints.group, out);
     } else {
         decode(k, row / 16 * 16, scratch, nullptr);
         std::memcpy(out, scratch + row % 16 * padded_columns, static_cast<size_t>(padded_columns) * 4);

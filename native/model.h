@@ -87,7 +87,6 @@ struct Matrix {
     const uint16_t *scales = nullptr;
     const float *bias = nullptr;
     const Rotation *input = nullptr, *output = nullptr;
-    int64_t groups_read = 0;  // FW_INT: groups of the padded columns
 
     bool is_float() const { return kind == FW_FLOAT32 || kind == FW_FLOAT16 || kind == FW_BFLOAT16; }
     // Rows row ... of at most 16 (row % 16 == 0) as float32, `padded_columns` apart.

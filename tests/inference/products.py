@@ -56,7 +56,7 @@ def int_matrix(
     codes = random.integers(0, 1 << bits, (high, wide), np.uint8)
     if fill != "random":
         codes[:] = {"lowest": 0, "highest": (1 << bits) - 1}[fill]
-    groups = 1 if group is None else columns // group
+    groups = 1 if group is None else -(-wide // group)
     scales = (random.uniform(0.001, 0.1, (high // 16, groups, 16))).astype(np.float16)
     zero = random.integers(0, 1 << bits, scales.shape, np.uint8) if zeros else np.full(scales.shape, 1 << (bits - 1))
     stored = lanes.int_to_lanes(torch.from_numpy(codes), bits).numpy()
@@ -65,13 +65,13 @@ def int_matrix(
         (rows, columns),
         shifted(stored) if odd else stored,
         bits=bits,
-        group=columns if group is None else group,
+        group=group or wide,
         scales=shifted(scales) if odd else scales,
         zeros=zero if zeros else None,
         zero=1 << (bits - 1),
     )
-    each = np.repeat(zero.transpose(0, 2, 1).reshape(high, groups), columns // groups, 1)
-    return matrix, codes[:rows, :columns].astype(np.int64) - each[:rows]
+    each = np.repeat(zero.transpose(0, 2, 1).reshape(high, groups), group or wide, 1)
+    return matrix, codes[:rows, :columns].astype(np.int64) - each[:rows, :columns]
 
 
 def trellis_matrix(
@@ -128,9 +128,9 @@ def expected(matrix: Matrix, weights: NDArray[np.int64], x: Floats, digits: int 
             factor = np.float32(scale) * np.float32(abi.Keeper().matrix(matrix).unit)
             found = (codes @ weights.T).astype(np.float32) * (matrix.scales[:rows].astype(np.float32) * factor)
         else:
-            groups = matrix.scales.shape[1]
-            width = columns // groups
-            scales = matrix.scales.astype(np.float32).transpose(1, 0, 2).reshape(groups, -1)[:, :rows]
+            width = matrix.group
+            groups = -(-columns // width)
+            scales = matrix.scales.astype(np.float32).transpose(1, 0, 2).reshape(matrix.scales.shape[1], -1)[:, :rows]
             found = np.zeros_like(total)
             for g in range(groups):
                 part = slice(g * width, (g + 1) * width)

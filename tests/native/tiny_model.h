@@ -159,9 +159,9 @@ struct Model {
         if (m.kind == FW_INT) {
             static const int64_t groups[] = {8, 16, 24, 32, 64, 1 << 20};
             m.bits = static_cast<int32_t>(2 + random.below(7));
-            m.group = random.of(groups) < columns ? random.of(groups) : columns;
-            if (m.group > up(columns, 32)) m.group = columns;
-            const int64_t scales = up(rows, 16) * (m.group >= columns ? 1 : up(columns, m.group) / m.group);
+            m.group = random.of(groups);
+            if (m.group > up(columns, 32)) m.group = up(columns, 32);
+            const int64_t scales = up(rows, 16) * (up(up(columns, 32), m.group) / m.group);
             m.codes_bytes = up(rows, 16) * up(columns, 32) / 8 * m.bits;
             m.scales = halfs(m.num_scales = scales);
             m.zero = 1 << (m.bits - 1);

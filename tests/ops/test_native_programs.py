@@ -47,11 +47,11 @@ def test_wrong_numbers_are_refused(run: Run) -> None:
 
 @needs_native
 def test_threads_and_isas_give_the_same_tokens(run: Run) -> None:
-    expected = run("tokens", 24, "scalar", 1)
-    assert expected.count("model") == 24
+    expected = run("tokens", 12, "scalar", 1)
+    assert expected.count("model") == 12
     for isa in library.available():
         for threads in (1, 2, 3):
-            assert run("tokens", 24, isa, threads) == expected, (isa, threads)
+            assert run("tokens", 12, isa, threads) == expected, (isa, threads)
 
 
 @needs_native
@@ -59,9 +59,9 @@ def test_threads_and_isas_give_the_same_tokens(run: Run) -> None:
 def test_aarch64_gives_the_same_tokens(run: Run, tmp_path: Path) -> None:
     """The portable objects, cross-compiled as they are: the same tokens and the same bits of every logit."""
     sources = [NATIVE / f"{name}.cpp" for name in PORTABLE] + [PROGRAMS / "tokens.cpp"]
-    flags = ("-std=c++17", "-O1", "-w", "-ffp-contract=off", "-pthread", "-static", f"-I{NATIVE}")
+    flags = ("-std=c++17", "-O0", "-w", "-ffp-contract=off", "-pthread", "-static", f"-I{NATIVE}")
     target = tmp_path / "tokens"
     subprocess.run([str(CROSS), *flags, *map(str, sources), "-o", str(target)], check=True, timeout=300)
-    command = [str(EMULATOR), str(target), "24", "scalar", "2"]
+    command = [str(EMULATOR), str(target), "12", "scalar", "2"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-    assert found == run("tokens", 24)
+    assert found == run("tokens", 12)

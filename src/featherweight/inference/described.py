@@ -28,7 +28,7 @@ class Matrix:
     shape: tuple[int, int]
     codes: Array
     bits: int = 0
-    group: int = 0
+    group: int = 0  # columns that share a scale, of those that the codes hold
     scales: Array | None = None
     zeros: Array | None = None
     zero: int = 0

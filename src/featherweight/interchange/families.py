@@ -19,6 +19,7 @@ from ..base.errors import BadInput
 from ..inference.described import Unsupported
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+LARGEST = 1e30  # of any number of a configuration: far inside float32
 BEFORE = {"attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"}
 AROUND = {
     "attention_norm": "input_layernorm",
@@ -64,13 +65,15 @@ class Family:
 
     def frequencies(self, kind: str) -> NDArray[np.float32]:
         """(head_width / 2) rotary frequencies of layers of `kind`, float32."""
-        rope = self.config.get("rope_parameters") or {}
+        rope = _mapping(self.config, "rope_parameters")
         if isinstance(rope.get(kind), Mapping):
             rope = rope[kind]
         elif self.config["model_type"] == "gemma3_text" and kind == SLIDING:
             rope = {"rope_theta": self.config.get("rope_local_base_freq", 10_000.0)}
-        scaling = {**(self.config.get("rope_scaling") or {}), **rope} if kind == FULL else dict(rope)
+        scaling = {**_mapping(self.config, "rope_scaling"), **rope} if kind == FULL else dict(rope)
         theta = _number(scaling, "rope_theta", self.config.get("rope_theta", 10_000.0))
+        if theta < 1:
+            raise BadInput(f"config.json says rope_theta = {theta}")
         if _number(scaling, "partial_rotary_factor", 1.0) != 1.0:
             raise Unsupported("only part of each head turns with its position, which the native engine does not do")
         exponents = np.arange(0, self.head_width, 2, dtype=np.int64).astype(np.float32) / np.float32(self.head_width)
@@ -81,10 +84,10 @@ class Family:
 def of(config: Mapping[str, Any]) -> Family:
     """The family of a config.json. Raises Unsupported for others, BadInput for numbers that no model has."""
     kind = config.get("model_type")
-    if kind not in KNOWN:
+    if not isinstance(kind, str) or kind not in KNOWN:
         raise Unsupported(f"models of type {kind!r} run on the PyTorch engine; the native one runs {', '.join(KNOWN)}")
-    norms, offset, head_norms = KNOWN[str(kind)]
-    gemma = str(kind).startswith("gemma")
+    norms, offset, head_norms = KNOWN[kind]
+    gemma = kind.startswith("gemma")
     hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
     width = _count(config, "head_dim", hidden // heads)
     layers = _count(config, "num_hidden_layers")
@@ -93,8 +96,10 @@ def of(config: Mapping[str, Any]) -> Family:
         raise Unsupported(f"the activation {activation!r} is not one that the native engine knows")
     if config.get("use_bidirectional_attention"):
         raise Unsupported("attention to later tokens is not what the native engine does")
-    types = _layer_types(config, layers, str(kind))
+    types = _layer_types(config, layers, kind)
     scalar = _number(config, "query_pre_attn_scalar", 256.0) if gemma else float(width)
+    if scalar == 0:
+        raise BadInput("config.json says query_pre_attn_scalar = 0")
     return Family(
         config=config,
         hidden=hidden,
@@ -130,7 +135,7 @@ def _layer_types(config: Mapping[str, Any], layers: int, kind: str) -> tuple[str
             given = [SLIDING if index >= first else FULL for index in range(layers)]
         else:
             given = [FULL] * layers
-    if not isinstance(given, list) or len(given) != layers or not set(given) <= {FULL, SLIDING}:
+    if not isinstance(given, list) or len(given) != layers or any(kind not in (FULL, SLIDING) for kind in given):
         raise Unsupported("layers of other kinds than full and sliding attention")
     return tuple(given)
 
@@ -154,17 +159,24 @@ def _scaled(plain: NDArray[np.float32], scaling: Mapping[str, Any]) -> NDArray[n
     return np.where(middle, between, scaled).astype(np.float32)
 
 
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise BadInput(f"config.json says {key} = {str(value)[:80]!r}")
+    return value or {}
+
+
 def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = config.get(key)
     value = default if value is None else value
     if type(value) is not int or not 1 <= value < 1 << 24:
-        raise BadInput(f"config.json says {key} = {value!r}")
+        raise BadInput(f"config.json says {key} = {str(value)[:80]!r}")
     return value
 
 
 def _number(config: Mapping[str, Any], key: str, default: Any) -> float:
     value = config.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise BadInput(f"config.json says {key} = {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < LARGEST:
+        raise BadInput(f"config.json says {key} = {str(value)[:80]!r}")
     return float(value)

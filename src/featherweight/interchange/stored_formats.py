@@ -87,7 +87,7 @@ def matrix(
     **extra: Any,
 ) -> Matrix:
     """The matrix that `entry` of the description and the tensors `name`.* hold."""
-    if not isinstance(entry, Mapping) or list(entry.get("shape", ())) != list(shape):
+    if not isinstance(entry, Mapping) or entry.get("shape") not in (list(shape), shape):
         raise BadInput(f"{where}: the description of {name} does not fit this model")
     text = str(entry.get("format"))
     try:
@@ -115,7 +115,7 @@ def _int(format: Int | Ternary, shape: tuple[int, int], read: _Tensors, extra: d
     if not whole or (group is not None and shape[1] % group):
         raise BadInput(f"{read.where}: {read.name} has an impossible format")
     rows, columns = -(-shape[0] // 16) * 16, -(-shape[1] // 32) * 32
-    groups = 1 if group is None else shape[1] // group
+    groups = 1 if group is None else -(-columns // group)  # those of padding alone too
     if not ternary and not format.symmetric:
         extra["zeros"] = read("zero", "U8", (rows // 16, groups, 16))
     return Matrix(
@@ -123,7 +123,7 @@ def _int(format: Int | Ternary, shape: tuple[int, int], read: _Tensors, extra: d
         shape,
         read("codes", "U8", (rows * columns * bits // 8,)),
         bits=bits,
-        group=columns if groups == 1 else shape[1] // groups,
+        group=columns if groups == 1 else group or columns,
         scales=read.scales((rows // 16, groups, 16)),
         zero=1 if ternary else 1 << (bits - 1),
         **extra,

@@ -146,7 +146,13 @@ def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> Store
     shape: Any
     offsets: Any
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if dtype not in ITEM_BYTES or not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
+    if (
+        not isinstance(dtype, str)
+        or dtype not in ITEM_BYTES
+        or not _whole_numbers(shape)
+        or not _whole_numbers(offsets)
+        or len(offsets) != 2
+    ):
         raise BadInput(wrong)
     begin, end = offsets
     if not begin <= end <= len(body) or math.prod(shape) * ITEM_BYTES[dtype] != end - begin:
