@@ -24,11 +24,11 @@ MATRICES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_at
 MATRICES += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
-def made(name: str, format: str, bits: int) -> Path:
-    """SmolLM2 in that format, embedding and head in 4 bits, quantized once into the cache (minutes)."""
+def made(name: str, format: str, bits: int, head: int = 4) -> Path:
+    """SmolLM2 in that format, embedding and head in `head` bits, quantized once into the cache (minutes)."""
     out = cache_folder() / "bench" / f"smollm2-{name}"
     if not (out / "model.safetensors").is_file():
-        options = ["--preset", "fast", "--bits", str(bits), "--head-bits", "4", "--set", f"plan.*={format}"]
+        options = ["--preset", "fast", "--bits", str(bits), "--head-bits", str(head), "--set", f"plan.*={format}"]
         command = [
             sys.executable,
             "-m",

@@ -61,7 +61,7 @@ def _light(model: str, runtime: str | None, length: int, stack: ExitStack, liste
     stack.callback(engine.close)
     sequence = engine.sequence(length)
     stack.callback(sequence.close)
-    return _TeacherForced(engine, sequence), sources.load_tokenizer(folder)
+    return TeacherForced(engine, sequence), sources.load_tokenizer(folder)
 
 
 @dataclass
@@ -69,7 +69,7 @@ class _Output:
     logits: torch.Tensor
 
 
-class _TeacherForced:
+class TeacherForced:
     """An engine as what `evaluate` calls: the logits after each token of a window."""
 
     def __init__(self, engine: Engine, sequence: Sequence) -> None:
