@@ -25,7 +25,8 @@ from typing import Any
 
 from common import Others, Report, main, parser
 from folders import MODEL, llama_1b, made, packed_folder
-from kernels import measure_kernels
+from kernels import QUICK_ROUNDS, measure_kernels
+from kernels import ROUNDS as KERNEL_ROUNDS
 from peers import Build, File, build, quantized, random_file
 
 from featherweight.base import machine
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> Report:
         compare(report, "SmolLM2-135M", *smollm2(programs, arguments, isas, threads), rounds, threads)
     if arguments.model != "smollm2":
         compare(report, "1B shape", *billion(programs, isas, threads, report.seeds[0]), rounds, threads)
-    measure_kernels(report, threads, 3 if arguments.quick else 8, every_format=False)
+    measure_kernels(report, threads, QUICK_ROUNDS if arguments.quick else KERNEL_ROUNDS, every_format=False)
     return report
 
 

@@ -2,7 +2,8 @@
 
 One product of a matrix far larger than the largest cache with one token, bandwidth measured in turns with it on as many
 threads. `share` is bytes of codes and scales a second over the bandwidth; a kernel that is not bound by memory is
-judged by the weights that a thread takes in a nanosecond, measured on one thread.
+judged by the weights that a thread takes in a nanosecond, measured on one thread. `instructions` are those that 64 weights
+take, counted by single steps through a small product: with the clock and what a core retires in a cycle they are the roof.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from common import Report, main, parser
+from instructions import count
 
 from featherweight.base import machine
 from featherweight.base.statistics import bootstrap_mean
@@ -24,12 +26,14 @@ from featherweight.profiling.traffic import stored_bytes
 from featherweight.quantization.formats import Trellis
 
 COLUMNS = 2048
+ROUNDS, QUICK_ROUNDS = 8, 3
+COUNTED = ("int4", "trellis2")  # half a minute each
 INT_SHARE, TRELLIS_SHARE, AVX2_WEIGHTS = 0.8, 0.6, 14.0
 
 
 def run(arguments: argparse.Namespace) -> Report:
     report = Report("kernels: products with one token", seeds=arguments.seeds[:1], file=arguments.json)
-    measure_kernels(report, arguments.threads or 2, 3 if arguments.quick else 8, not arguments.quick)
+    measure_kernels(report, arguments.threads or 2, QUICK_ROUNDS if arguments.quick else ROUNDS, not arguments.quick)
     return report
 
 
@@ -51,6 +55,8 @@ def measure_kernels(report: Report, threads: int, rounds: int, every_format: boo
         for isa in isas:
             row = measure(matrix, isa, threads, rounds)
             name = f"{kind}{bits}"
+            if name in COUNTED and rounds > QUICK_ROUNDS:
+                row["instructions"] = instructions(kind, bits, group, isa)
             report.add(kernel=name, isa=isa, threads=threads, load=machine.load_average(), **row)
             interval = f"[{row['share_low']:.2f}, {row['share_high']:.2f}]"
             if name == "int4":
@@ -96,6 +102,20 @@ def measure(matrix: Matrix, isa: str, threads: int, rounds: int) -> dict[str, An
         "weights_per_ns": weights / min(times) / 1e9,
         "weights_per_ns_core": weights / min(alone) / 1e9,
     }
+
+
+def instructions(kind: str, bits: int, group: int, isa: str) -> float | None:
+    """Instructions that one product takes for 64 weights, without what is done once a call; None where not countable."""
+    native = library.library()
+    assert native is not None
+    small = make(kind, bits, group, 256 * COLUMNS * bits // 8, 0)
+    keeper = abi.Keeper()
+    described = keeper.matrix(small)
+    once, twice = (
+        count(lambda n=repeats: native.fw_time_product(ctypes.byref(described), 1, isa.encode(), 1, n))
+        for repeats in (1, 2)
+    )
+    return None if once is None or twice is None else (twice - once) / (small.shape[0] * small.shape[1] / 64)
 
 
 def footprint() -> int:
