@@ -71,7 +71,7 @@ def measure_kernels(report: Report, threads: int, rounds: int, every_format: boo
 
 
 def measure(matrix: Matrix, isa: str, threads: int, rounds: int) -> dict[str, Any]:
-    """Bandwidth and product in turns, `rounds` times; the best of each, and the interval of the rounds' shares."""
+    """Bandwidth and product in turns, `rounds` times: the best of each, and the median and interval of the rounds' shares."""
     native = library.library()
     assert native is not None
     keeper = abi.Keeper()
@@ -91,12 +91,13 @@ def measure(matrix: Matrix, isa: str, threads: int, rounds: int) -> dict[str, An
         bandwidths.append(bandwidth.bytes_per_second)
         times.append(seconds(threads))
         alone.append(seconds(1))
-    shares = bootstrap_mean([size / t / b for t, b in zip(times, bandwidths, strict=True)])
+    paired = [size / t / b for t, b in zip(times, bandwidths, strict=True)]
+    shares = bootstrap_mean(paired)
     return {
         "footprint_mb": size / 1e6,
         "bandwidth_gb": max(bandwidths) / 1e9,
         "kernel_gb": size / min(times) / 1e9,
-        "share": size / min(times) / max(bandwidths),
+        "share": float(np.median(paired)),
         "share_low": shares.low,
         "share_high": shares.high,
         "weights_per_ns": weights / min(times) / 1e9,
