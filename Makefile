@@ -2,6 +2,7 @@
 # make test    the tests
 # make dist    wheel and sdist in dist/, the wheel tried in an empty environment
 # make lint    ruff and mypy
+# make sanitize  the native tests under sanitizers, then the fuzzers, a million inputs (about an hour)
 # make clean   everything that the above made
 #
 # Each needs Python 3.11 or newer (PYTHON=python3.12 chooses one), a C++ compiler, and a package index; they make .venv
@@ -25,7 +26,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -qq
 SOURCE := $(shell find src native CMakeLists.txt -type f ! -name '*.py[co]' ! -name '*.so' 2>/dev/null)
 
-.PHONY: demo test dist lint clean
+.PHONY: demo test dist lint sanitize clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.package
@@ -48,6 +49,10 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+sanitize: $(VENV)/.package
+	@$(BIN)/python benchmarks/sanitize.py
+	@$(BIN)/python benchmarks/fuzz.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-wheel build dist out .pytest_cache .mypy_cache .ruff_cache .hypothesis

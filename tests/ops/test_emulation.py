@@ -35,21 +35,16 @@ def build(target: Path, sources: list[Path], *flags: str) -> Path:
     return target
 
 
+def portable_sources() -> list[Path]:
+    """Everything but the kernels of one processor."""
+    return [
+        path for path in sorted(NATIVE.glob("*.cpp")) if path.name not in ("kernels_avx2.cpp", "kernels_avx512.cpp")
+    ]
+
+
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    names = (
-        "abi",
-        "bench",
-        "dispatch",
-        "forward",
-        "matrix",
-        "model",
-        "pool",
-        "product",
-        "kernels_scalar",
-        "kernels_avx512",
-    )
-    sources = [NATIVE / f"{name}.cpp" for name in names] + [ROOT / "tests" / "ops" / "probe.cpp"]
+    sources = [*portable_sources(), NATIVE / "kernels_avx512.cpp", ROOT / "tests" / "ops" / "probe.cpp"]
     return build(tmp_path_factory.mktemp("emulated") / "lib.so", sources, "-shared", "-DFEATHERWEIGHT_EMULATE")
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.ops.test_emulation import COMPILER, NATIVE, ROOT, build
+from tests.ops.test_emulation import COMPILER, NATIVE, ROOT, build, portable_sources
 
 from featherweight.ops import library
 
 PROGRAMS = ROOT / "tests" / "native"
-PORTABLE = ("abi", "bench", "dispatch", "forward", "matrix", "model", "pool", "product", "kernels_scalar")
 CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
 needs_native = pytest.mark.skipif(library.library() is None, reason="no native library")
 pytestmark = pytest.mark.skipif(COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources")
@@ -58,7 +57,7 @@ def test_threads_and_isas_give_the_same_tokens(run: Run) -> None:
 @pytest.mark.skipif(CROSS is None or EMULATOR is None, reason="no aarch64-linux-gnu-g++ or no qemu-aarch64")
 def test_aarch64_gives_the_same_tokens(run: Run, tmp_path: Path) -> None:
     """The portable objects, cross-compiled as they are: the same tokens and the same bits of every logit."""
-    sources = [NATIVE / f"{name}.cpp" for name in PORTABLE] + [PROGRAMS / "tokens.cpp"]
+    sources = [*portable_sources(), PROGRAMS / "tokens.cpp"]
     flags = ("-std=c++17", "-O0", "-w", "-ffp-contract=off", "-pthread", "-static", f"-I{NATIVE}")
     target = tmp_path / "tokens"
     subprocess.run([str(CROSS), *flags, *map(str, sources), "-o", str(target)], check=True, timeout=300)
