@@ -98,7 +98,7 @@ def _lying_length(r: random.Random, data: bytes) -> bytes:
 
 LENGTHS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
     _lying_length,
-    lambda r, data: data[: r.randrange(len(data))],
+    lambda r, data: data[: r.randrange(len(data) + 1)],
     lambda r, data: data + bytes(r.randrange(1, 100)),
     lambda r, data: data[: r.randrange(9)],
 )

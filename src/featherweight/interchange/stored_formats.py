@@ -94,6 +94,8 @@ def matrix(
         format = spec.parse(text, FORMATS)
     except UsageError as error:
         raise Unsupported(f"{name} is stored as {text[:80]}, which the native engine does not read") from error
+    if type(format) not in FORMATS.values():
+        raise BadInput(f"{where}: {name} has no format but {text[:80]}")
     rotation = entry.get("output_rotation", "none")
     if rotation not in ROTATIONS:
         raise BadInput(f"{where}: {name} has an unknown rotation")
@@ -136,7 +138,8 @@ def _trellis(
     if format.code != "g":
         raise Unsupported(f"{read.name} uses the trellis code {format.code!r}; the native engine decodes 'g' only")
     table, columns = codes.get(text, ((), ()))
-    if not table or len(columns) != format.L - 8 or format.bits not in (1, 2, 3, 4):
+    right = type(format.L) is int and type(format.bits) is int and format.bits in (1, 2, 3, 4)
+    if not table or not right or len(columns) != format.L - 8:
         raise BadInput(f"{read.where} does not hold the code tables of {text[:80]}")
     rows, padded = -(-shape[0] // 64) * 64, -(-shape[1] // 64) * 64
     return Matrix(
