@@ -104,6 +104,9 @@ def test_unknown_isa_falls_back_and_says_so() -> None:
         ("avx512bw", "avx512"),
         ("avx512dq", "avx512"),
         ("avx512vl", "avx512"),
+        ("avx512vnni", "avx512"),
+        ("avx512vbmi", "avx512"),
+        ("gfni", "avx512"),
         ("avx2", "avx2 avx512"),
     ],
 )

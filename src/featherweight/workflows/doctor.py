@@ -47,6 +47,7 @@ def doctor() -> list[Check]:
     tests: tuple[tuple[str, bool, Callable[[], str]], ...] = (
         ("self-test: pack and unpack", True, _pack_unpack),
         ("self-test: native equals reference", True, _native_equals_reference),
+        ("self-test: native products", True, _native_products),
         ("self-test: KL with itself is 0", True, _kl_with_itself),
     )
     return checks + [_attempt(*test) for test in tests]
@@ -232,6 +233,33 @@ def _native_equals_reference() -> str:
             if not same or not torch.equal(trellis.decode(streams, values, 12, bits, isa=isa), decoded):
                 raise ValueError(f"{isa} differs from the reference at {bits} bits; set FEATHERWEIGHT_NATIVE=0")
     return f"{', '.join(available())} give the reference's bytes"
+
+
+def _native_products() -> str:
+    """Packed matrices times whole numbers, which have one right answer, on every instruction set of this machine."""
+    import numpy as np
+    import torch
+
+    from ..inference.described import Matrix
+    from ..inference.product import multiply
+    from ..ops import lanes
+    from ..ops.library import available
+
+    if not available():
+        return "no native library, nothing to compare"
+    random = np.random.default_rng(0)
+    x = random.integers(-127, 128, (3, 96)).astype(np.float32)
+    x[:, 0] = 127  # the largest is 127, so that rounding to int8 changes nothing
+    scales = np.full((3, 1, 16), 0.25, np.float16)
+    for bits in (2, 3, 4, 8):
+        codes = random.integers(0, 1 << bits, (48, 96), np.uint8)
+        stored = lanes.int_to_lanes(torch.from_numpy(codes), bits).numpy()
+        matrix = Matrix("int", (48, 96), stored, bits=bits, group=96, scales=scales, zero=1 << (bits - 1))
+        right = x @ (codes.astype(np.float32) - matrix.zero).T * np.float32(0.25)
+        for isa in available():
+            if not np.array_equal(multiply(matrix, x, isa=isa), right):
+                raise ValueError(f"{isa} multiplies wrongly at {bits} bits; set FEATHERWEIGHT_ISA=scalar")
+    return f"{', '.join(available())} multiply exactly"
 
 
 def _kl_with_itself() -> str:
