@@ -29,6 +29,12 @@ inline __m256i four_of(const int8_t *x) {
     return _mm256_set1_epi32(four);
 }
 
+// As many floats as a register holds, for sums that each lane makes for itself.
+typedef float Reals __attribute__((vector_size(32)));
+inline Reals reals_of_halfs(const uint16_t *p) {
+    return (Reals)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
+
 struct Sums {
     static constexpr int lanes = 8;
     __m256i v;
@@ -37,6 +43,7 @@ struct Sums {
     static Sums load(const int32_t *p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))}; }
     void store(int32_t *p) const { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), v); }
     Sums plus(Sums other) const { return {_mm256_add_epi32(v, other.v)}; }
+    Reals reals() const { return (Reals)_mm256_cvtepi32_ps(v); }
     Sums plus_pairs(__m256i words) const {
         return {_mm256_add_epi32(v, _mm256_madd_epi16(words, _mm256_set1_epi16(1)))};
     }
@@ -68,12 +75,6 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
         }
         return acc;
     }
-}
-
-// As many floats as a register holds, for sums that each lane makes for itself.
-typedef float Reals __attribute__((vector_size(32)));
-inline Reals reals_of_halfs(const uint16_t *p) {
-    return (Reals)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
 
 inline void halfs(const uint16_t *p, float *out) {

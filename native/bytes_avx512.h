@@ -26,6 +26,18 @@ struct Bytes {
     }
 };
 
+// As many floats as a register holds, for sums that each lane makes for itself.
+typedef float Reals __attribute__((vector_size(64)));
+inline Reals reals_of_halfs(const uint16_t *p) {
+#if defined(FEATHERWEIGHT_EMULATE)
+    Reals r;
+    for (int i = 0; i < 16; ++i) r[i] = half_to_float(p[i]);
+    return r;
+#else
+    return (Reals)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+#endif
+}
+
 struct Sums {
     static constexpr int lanes = 16;
     fw_m512i v;
@@ -34,6 +46,9 @@ struct Sums {
     static Sums load(const int32_t *p) { return {FW512(loadu_si512)(p)}; }
     void store(int32_t *p) const { FW512(storeu_si512)(p, v); }
     Sums plus(Sums other) const { return {FW512(add_epi32)(v, other.v)}; }
+#if !defined(FEATHERWEIGHT_EMULATE)
+    Reals reals() const { return (Reals)_mm512_cvtepi32_ps(v); }
+#endif
     // + unsigned bytes . four signed bytes at x
     Sums dot(Bytes u, const int8_t *x) const {
         int32_t four;
@@ -51,18 +66,6 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
         odd = odd.dot(u[i + 1], x + 4 * i + 4);
     }
     return acc.plus(odd);
-}
-
-// As many floats as a register holds, for sums that each lane makes for itself.
-typedef float Reals __attribute__((vector_size(64)));
-inline Reals reals_of_halfs(const uint16_t *p) {
-#if defined(FEATHERWEIGHT_EMULATE)
-    Reals r;
-    for (int i = 0; i < 16; ++i) r[i] = half_to_float(p[i]);
-    return r;
-#else
-    return (Reals)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
-#endif
 }
 
 inline void halfs(const uint16_t *p, float *out) {

@@ -29,6 +29,12 @@ struct Bytes {
     }
 };
 
+// As many floats as a register holds, for sums that each lane makes for itself.
+typedef float Reals __attribute__((vector_size(16)));
+inline Reals reals_of_halfs(const uint16_t *p) {
+    return Reals{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
+}
+
 struct Sums {
     static constexpr int lanes = 4;
     typedef int32_t Vector __attribute__((vector_size(16)));
@@ -42,6 +48,7 @@ struct Sums {
     }
     void store(int32_t *p) const { memcpy(p, &v, sizeof v); }
     Sums plus(Sums other) const { return {v + other.v}; }
+    Reals reals() const { return __builtin_convertvector(v, Reals); }
 };
 
 template <int Bits>
@@ -55,12 +62,6 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
             for (int b = 0; b < 4; ++b) sums[row] += code[4 * row + b] * x[4 * i + b];
     }
     return Sums::load(sums);
-}
-
-// As many floats as a register holds, for sums that each lane makes for itself.
-typedef float Reals __attribute__((vector_size(16)));
-inline Reals reals_of_halfs(const uint16_t *p) {
-    return Reals{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
 }
 
 inline void halfs(const uint16_t *p, float *out) {
