@@ -113,7 +113,6 @@ struct Kernels {
     void (*gather)(const int32_t *parts, int64_t num_parts, int64_t part_stride, const uint16_t *scales, float factor,
                    int64_t count, float *out);
     void (*add)(float *x, const float *y, int64_t count);             // x += y
-    void (*multiply)(const float *x, const float *y, int64_t count, float *out);
     void (*gate)(const float *gate, const float *up, int32_t activation, int64_t count, float *out);
     void (*softcap)(float *x, float cap, int64_t count);              // cap tanh(x / cap); any count
     // In place on [heads, width] with cos and sin of [width / 2]: first and second half are the two coordinates.

@@ -10,6 +10,7 @@ import json
 import re
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from ..base.errors import BadInput
 from ..base.events import Event, Listener, silent
@@ -73,6 +74,19 @@ def method(folder: Path) -> str | None:
     if quantization is None:
         return None
     return str(quantization.get("quant_method")) if isinstance(quantization, dict) else "an unknown method"
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of `folder`, unchecked but for being an object. Raises BadInput where it is not."""
+    try:
+        config = json.loads((folder / CONFIG).read_bytes())
+    except OSError as error:
+        raise BadInput(f"{folder / CONFIG} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{folder / CONFIG} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{folder / CONFIG} is not a JSON object")
+    return config
 
 
 def _from_file(path: Path, listener: Listener) -> Path:

@@ -10,7 +10,6 @@ recomputed on every start (`fw doctor` and `fw.load` do that): a flipped bit in 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from ..inference.described import Layer, Matrix, Model, Unsupported
 from ..inference.runtime import Runtime
 from ..models.mapped import MappedFolder
 from . import families, stored_formats
+from .locating import CONFIG, read_config
 
-METHOD, CONFIG = "featherweight", "config.json"
+METHOD = "featherweight"
 PLAIN = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -40,7 +40,7 @@ def open_runtime(
 
 def read_model(folder: Path) -> Model:
     """What the native library is to run; the weights are views of the mapped files."""
-    config = _config(folder)
+    config = read_config(folder)
     described = config.get("quantization_config")
     if described is not None and (not isinstance(described, Mapping) or described.get("quant_method") != METHOD):
         raise Unsupported(f"{folder} is quantized by another program, which the native engine does not read")
@@ -151,15 +151,3 @@ class _Reader:
         if stored.shape != shape:
             raise BadInput(f"{self._where}: {name} is {stored.shape}, its configuration says {shape}")
         return stored
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-    except OSError as error:
-        raise BadInput(f"{folder / CONFIG} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{folder / CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{folder / CONFIG} is not a JSON object")
-    return config

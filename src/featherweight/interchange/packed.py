@@ -30,13 +30,13 @@ from ..models.tensors import TensorFolder
 from ..quantization.layers import compressed
 from . import description as descriptions
 from .description import Description, Layer
+from .locating import CONFIG, read_config
 from .shards import LIMIT_BYTES, Entry, write_checkpoint
 from .verify import check_stored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CONFIG = "config.json"
 # Copied from the source byte for byte.
 COPIED = (
     "generation_config.json",
@@ -74,7 +74,7 @@ def load(path: Path | str, dtype: torch.dtype | None = None) -> PreTrainedModel:
     from . import hf  # noqa: F401  (registers the quantizer)
 
     path = Path(path)
-    description = descriptions.read(_config(path).get("quantization_config"), str(path / CONFIG))
+    description = descriptions.read(read_config(path).get("quantization_config"), str(path / CONFIG))
     check_stored(TensorFolder(path), description)
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
@@ -152,7 +152,7 @@ def assemble(
     description = Description(layers, tied_head)
     files = write_checkpoint(folder, _entries_of_parts(original, where, description), limit)
     check_stored(TensorFolder(folder), description)
-    _write_config(folder, _config(source), description, files)
+    _write_config(folder, read_config(source), description, files)
     copy_companions(source, folder)
     _write_extras(folder, extra_files or {})
     return files
@@ -219,18 +219,6 @@ def _config_of_model(model: Any) -> dict[str, Any]:
     dtypes += [layer.weight.dtype for layer in compressed(model).values()]
     config.dtype = str(dtypes[0]).removeprefix("torch.")
     return dict(json.loads(config.to_json_string()))
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((path / CONFIG).read_bytes())
-    except OSError as error:
-        raise BadInput(f"{path / CONFIG} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path / CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{path / CONFIG} is not a JSON object")
-    return config
 
 
 def _write_config(folder: Path, config: dict[str, Any], description: Description, files: dict[str, str]) -> None:
