@@ -3,10 +3,11 @@
     pip download --no-deps --no-binary :all: llama-cpp-python     # an sdist that holds llama.cpp in vendor/
     cmake -DGGML_NATIVE=ON -DGGML_OPENMP=OFF ... && cmake --build . --target llama-bench llama-quantize
 
-built once into the cache of featherweight (half an hour on two cores). `FEATHERWEIGHT_LLAMA_BENCH` names a llama-bench
-that is there already; a llama-quantize is then expected beside it. Real weights are handed over in float32 and
-quantized by llama-quantize; random models are written as raw blocks, with scales that are finite. No file has a
-tokenizer: llama-bench feeds random tokens.
+built once into the cache of featherweight (a quarter of an hour on two cores), and once more for AVX2 alone where an
+AVX-512 processor stands in for one without. `FEATHERWEIGHT_LLAMA_BENCH` names a llama-bench that is there already (a
+llama-quantize is then expected beside it), `FEATHERWEIGHT_LLAMA_BENCH_AVX2` the one for AVX2. Real weights are handed over
+in float32 and quantized by llama-quantize; random models are written as raw blocks, with scales that are finite. No file
+has a tokenizer: llama-bench feeds random tokens.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ from featherweight.interchange.gguf_metadata import add_metadata, target_of
 from featherweight.profiling.llama_cpp import VARIABLE, LlamaBench
 
 PACKAGE = "llama-cpp-python"
+AVX2_VARIABLE = f"{VARIABLE}_AVX2"
+NATIVE = ("-DGGML_NATIVE=ON",)
+AVX2 = ("-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DGGML_F16C=ON", "-DGGML_BMI2=ON")
 OPTIONS = (
-    *("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DGGML_NATIVE=ON", "-DGGML_OPENMP=OFF"),
+    *("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DGGML_OPENMP=OFF"),
     *("-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"),
     *("-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TOOLS=ON"),
 )
@@ -63,19 +67,28 @@ class File:
 
 
 def build() -> Build:
-    """The programs, found or built."""
-    named = os.environ.get(VARIABLE)
+    """The programs for this processor, found or built."""
+    return _found_or_built(VARIABLE, "llama.cpp", NATIVE)
+
+
+def build_avx2() -> Build:
+    """The programs as a processor without AVX-512 would have them."""
+    return _found_or_built(AVX2_VARIABLE, "llama.cpp-avx2", AVX2)
+
+
+def _found_or_built(variable: str, name: str, instructions: tuple[str, ...]) -> Build:
+    named = os.environ.get(variable)
     if named:
         folder = Path(named).parent
         # llama-bench's own commit is that of whatever repository the sources lay in, so it is not recorded.
         facts: dict[str, Any] = {"program": Path(named).name, "source": "given", **_cache_options(folder.parent)}
     else:
-        home = built_once(cache_folder() / "llama.cpp", _build)
+        home = built_once(cache_folder() / name, lambda beside: _build(beside, (*instructions, *OPTIONS)))
         folder, facts = home / "bin", json.loads((home / "facts.json").read_text())
     return Build(LlamaBench(folder / "llama-bench"), folder / "llama-quantize", facts)
 
 
-def _build(home: Path) -> None:
+def _build(home: Path, options: tuple[str, ...]) -> None:
     download = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-d", str(home), PACKAGE]
     subprocess.run(download, check=True)
     archive = next(home.glob("*.tar.gz"))
@@ -83,13 +96,13 @@ def _build(home: Path) -> None:
         opened.extractall(home, filter="data")
     source = next(home.glob("*/vendor/llama.cpp"))
     made = home / "build"
-    subprocess.run(["cmake", "-S", str(source), "-B", str(made), *OPTIONS], check=True)
+    subprocess.run(["cmake", "-S", str(source), "-B", str(made), *options], check=True)
     targets = ["llama-bench", "llama-quantize"]
     subprocess.run(["cmake", "--build", str(made), "-j", str(os.cpu_count()), "--target", *targets], check=True)
     (home / "bin").mkdir()
     for target in targets:
         (made / "bin" / target).rename(home / "bin" / target)
-    facts = {"source": archive.name.removesuffix(".tar.gz"), "options": list(OPTIONS)}
+    facts = {"source": archive.name.removesuffix(".tar.gz"), "options": list(options)}
     (home / "facts.json").write_text(json.dumps(facts))
 
 
@@ -98,10 +111,9 @@ def _cache_options(build_folder: Path) -> dict[str, Any]:
     cache = build_folder / "CMakeCache.txt"
     if not cache.is_file():
         return {}
-    wanted = (
-        r"^(GGML_NATIVE|GGML_OPENMP|GGML_CPU_REPACK|GGML_LLAMAFILE|CMAKE_BUILD_TYPE|CMAKE_HOME_DIRECTORY):\w+=(.*)$"
-    )
-    found = dict(re.findall(wanted, cache.read_text(), re.MULTILINE))
+    wanted = "GGML_NATIVE GGML_AVX2 GGML_AVX512 GGML_OPENMP GGML_CPU_REPACK GGML_LLAMAFILE CMAKE_BUILD_TYPE"
+    names = "|".join([*wanted.split(), "CMAKE_HOME_DIRECTORY"])
+    found = dict(re.findall(rf"^({names}):\w+=(.*)$", cache.read_text(), re.MULTILINE))
     package = re.search(r"llama_cpp_python-[\d.]+\d", found.pop("CMAKE_HOME_DIRECTORY", ""))
     return {"options": [f"{key}={value}" for key, value in found.items()], "source": package[0] if package else "given"}
 

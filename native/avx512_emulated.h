@@ -187,6 +187,16 @@ inline fw_mask64 fw_emulated_movepi8_mask(const fw_m512i &a) {
     for (int i = 0; i < 64; ++i) mask |= static_cast<uint64_t>(a.byte[i] >> 7) << i;
     return mask;
 }
+inline fw_m512i fw_emulated_max_epu8(const fw_m512i &a, const fw_m512i &b) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] > b.byte[i] ? a.byte[i] : b.byte[i];
+    return r;
+}
+inline fw_m512i fw_emulated_min_epu8(const fw_m512i &a, const fw_m512i &b) {
+    fw_m512i r;
+    for (int i = 0; i < 64; ++i) r.byte[i] = a.byte[i] < b.byte[i] ? a.byte[i] : b.byte[i];
+    return r;
+}
 inline fw_m512i fw_emulated_mask_blend_epi8(fw_mask64 mask, const fw_m512i &a, const fw_m512i &b) {
     fw_m512i r;
     for (int i = 0; i < 64; ++i) r.byte[i] = (mask >> i & 1 ? b : a).byte[i];

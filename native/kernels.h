@@ -30,15 +30,20 @@ struct IntMatrix {
 
 // Streams of 16 x 16 tiles in lane order: rows % 64 == 0, columns % 64 == 0. The code is GF(2)-linear: from the bits
 // behind position rate * t of a stream, h = first[p] byte + second[p] next byte + third[p] the one after, with p the
-// position modulo 8, as 8 x 8 bit matrices in the order of vgf2p8affineqb; the number is table[h] - 64.
+// position modulo 8, as 8 x 8 bit matrices in the order of vgf2p8affineqb; the number is table[h] - offset.
+// `ordered`: the bits of h are in such an order that max(h mod 128, table[h mod 128]) = table[h mod 128] <=
+// table[h mod 128 + 128] <= h mod 128 + 128: the last bit chooses the greater of two, the one before tells the sign.
 struct TrellisMatrix {
     const uint8_t *codes;
     int64_t rows, columns;
     int32_t rate;
     int32_t state_bits;
     const uint64_t *first, *second, *third;  // [8]
-    const uint8_t *table;                    // [256], value + 64, 64-byte aligned
-    const uint8_t *nibbles;                  // A + 64, B, B2, S of 16 each where the table is such a sum, else null
+    const uint8_t *table;                    // [256], 64-byte aligned
+    int32_t offset;
+    bool ordered;
+    const uint8_t *plain_table;              // [256] value + 64, where bits of h are as the code's matrix M has them
+    const uint8_t *nibbles;                  // A + 64, B, B2, S of 16 each where the plain table is such a sum, else null
     const uint8_t *columns_of_matrix;        // the state_bits - 8 columns of M
     const int8_t *states;                    // [2^state_bits] value of every state
 };

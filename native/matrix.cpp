@@ -10,13 +10,48 @@ namespace {
 
 constexpr int64_t limit = int64_t{1} << 31, most_numbers = int64_t{1} << 48;
 
+// Another order of the bits of h: bits `chooser` and `sign` become the last and the one before it.
+struct BitOrder {
+    int chooser = 7, sign = 6;
+
+    uint8_t of(uint8_t h) const {
+        uint8_t out = 0;
+        for (int bit = 0, to = 0; bit < 8; ++bit) {
+            const int place = bit == chooser ? 7 : bit == sign ? 6 : to++;
+            out |= static_cast<uint8_t>((h >> bit & 1) << place);
+        }
+        return out;
+    }
+};
+
+constexpr int ordered_offset = 128;
+
+// Writes the numbers + 128 in an order of bits that makes `TrellisMatrix::ordered` true, if there is one, else in their own.
+bool put_in_order(const int8_t *numbers, uint8_t *table, BitOrder &order) {
+    for (int chooser = 7; chooser >= 0; --chooser)
+        for (int sign = 0; sign < 8; ++sign) {
+            if (sign == chooser) continue;
+            order = {chooser, sign};
+            for (int h = 0; h < 256; ++h)
+                table[order.of(static_cast<uint8_t>(h))] = static_cast<uint8_t>(numbers[h] + ordered_offset);
+            bool fits = true;
+            for (int h = 0; h < 128; ++h)
+                fits &= h <= table[h] && table[h] <= table[h + 128] && table[h + 128] <= h + 128;
+            if (fits) return true;
+        }
+    order = {};
+    for (int h = 0; h < 256; ++h) table[h] = static_cast<uint8_t>(numbers[h] + ordered_offset);
+    return false;
+}
+
 // The code's shift-and-matrix for bit position `at` of a stream: what byte `byte` contributes to h, in the order of
 // vgf2p8affineqb (row i of the matrix, which makes bit i of the result, in byte 7 - i).
-uint64_t linear(int at, int byte, int state_bits, const uint8_t *columns) {
+uint64_t linear(int at, int byte, int state_bits, const uint8_t *columns, const BitOrder &order) {
     uint64_t matrix = 0;
     for (int bit = 0; bit < 8; ++bit) {
         const int i = 8 * byte + bit - at;
-        const uint8_t column = i < 0 || i >= state_bits ? 0 : i < 8 ? static_cast<uint8_t>(1 << i) : columns[i - 8];
+        const uint8_t column =
+            order.of(i < 0 || i >= state_bits ? 0 : i < 8 ? static_cast<uint8_t>(1 << i) : columns[i - 8]);
         for (int row = 0; row < 8; ++row)
             if (column >> row & 1) matrix |= uint64_t{1} << (8 * (7 - row) + bit);
     }
@@ -145,17 +180,19 @@ int32_t make_code(const fw_matrix &from, Shared &shared, const TrellisCode *&out
     code->source_matrix = from.code_matrix;
     code->state_bits = from.state_bits;
     code->linear = Array<uint64_t>(24);
-    code->table = Array<uint8_t>(256 + 64 + 16);
+    code->table = Array<uint8_t>(256 + 256 + 64 + 16);
     code->states = Array<int8_t>(int64_t{1} << from.state_bits);
-    for (int at = 0; at < 8; ++at)
-        for (int byte = 0; byte < 3; ++byte)
-            code->linear.get()[8 * byte + at] = linear(at, byte, from.state_bits, from.code_matrix);
-    uint8_t *table = code->table.get(), *columns = table + 320;
+    uint8_t *table = code->table.get(), *plain = table + 256, *columns = plain + 320;
     for (int h = 0; h < 256; ++h) {
         if (from.table[h] < -63 || from.table[h] > 63) return FW_BAD_ARGUMENT;
-        table[h] = static_cast<uint8_t>(from.table[h] + 64);
+        plain[h] = static_cast<uint8_t>(from.table[h] + 64);
     }
-    code->split = split_table(from.table, table + 256);
+    code->split = split_table(from.table, plain + 256);
+    BitOrder order;
+    code->ordered = put_in_order(from.table, table, order);
+    for (int at = 0; at < 8; ++at)
+        for (int byte = 0; byte < 3; ++byte)
+            code->linear.get()[8 * byte + at] = linear(at, byte, from.state_bits, from.code_matrix, order);
     for (int i = 0; i < from.state_bits - 8; ++i) columns[i] = from.code_matrix[i];
     for (int s = 0; s < 1 << from.state_bits; ++s) {
         int h = s & 255;
@@ -184,9 +221,10 @@ int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Shared &shared, 
     const TrellisCode *code = nullptr;
     if (int32_t status = make_code(from, shared, code)) return status;
     const uint64_t *l = code->linear.get();
-    const uint8_t *table = code->table.get();
+    const uint8_t *table = code->table.get(), *plain = table + 256;
     m.trellis = {m.codes, m.padded_rows, m.padded_columns, from.bits, from.state_bits, l, l + 8, l + 16,
-                 table, code->split ? table + 256 : nullptr, table + 320, code->states.get()};
+                 table, ordered_offset, code->ordered, plain, code->split ? plain + 256 : nullptr, plain + 320,
+                 code->states.get()};
     m.fast = true;
     return FW_OK;
 }

@@ -60,9 +60,9 @@ struct TrellisCode {
     const int8_t *source;  // what they were made from
     const uint8_t *source_matrix;
     int32_t state_bits;
-    bool split;
+    bool split, ordered;
     Array<uint64_t> linear;
-    Array<uint8_t> table;  // [256], nibble tables [64], columns of M
+    Array<uint8_t> table;  // [256] in the order of `linear`, [256] as it came, nibble tables [64], columns of M
     Array<int8_t> states;
 };
 

@@ -56,6 +56,8 @@ extern "C" __attribute__((visibility("default"))) int PROBE(const char *name, co
     CASE(ternarylogic_epi64, x, y, FW512(set1_epi64)(quad), 0x96);
     CASE(dpbusd_epi32, FW512(set1_epi32)(dword), x, y);
     CASE(permutex2var_epi8, x, y, FW512(set1_epi64)(quad));
+    CASE(max_epu8, x, y);
+    CASE(min_epu8, x, y);
     CASE(mask_blend_epi8, FW512(movepi8_mask)(x), x, y);
     CASE(maskz_loadu_epi8, static_cast<unsigned long long>(quad), b);
     return 1;

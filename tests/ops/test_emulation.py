@@ -111,6 +111,8 @@ VECTORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "ternarylogic_epi64": lambda a, b: a ^ b ^ np.tile(a[:8], 8),
     "dpbusd_epi32": _dot,
     "permutex2var_epi8": _two_tables,
+    "max_epu8": np.maximum,
+    "min_epu8": np.minimum,
     "mask_blend_epi8": lambda a, b: np.where(a & 128, b, a),
     "maskz_loadu_epi8": lambda a, b: np.where(np.unpackbits(a[:8], bitorder="little"), b, 0).astype(np.uint8),
 }
