@@ -43,7 +43,7 @@ struct TrellisMatrix {
     int32_t offset;
     bool ordered;
     const uint8_t *plain_table;              // [256] value + 64, where bits of h are as the code's matrix M has them
-    const uint8_t *nibbles;                  // A + 64, B, B2, S of 16 each where the plain table is such a sum, else null
+    const uint8_t *nibbles;                  // A, W, B + 64 of 16 each where that is the plain table, else null
     const uint8_t *columns_of_matrix;        // the state_bits - 8 columns of M
     const int8_t *states;                    // [2^state_bits] value of every state
 };

@@ -58,34 +58,28 @@ uint64_t linear(int at, int byte, int state_bits, const uint8_t *columns, const 
     return matrix;
 }
 
-// Whether table[16 high + low] = A[low] + B[high] + sign(B2[high], S[low]) with S = -1 at low 0, +1 at 15, 0 between;
-// writes A + 64, B, B2, S.
+// Whether table[16 high + low] = B[high] + A[low] held between -W[high] and W[high], where only low 0 and 15 reach them;
+// writes A, W, B + 64.
 bool split_table(const int8_t *table, uint8_t *out) {
-    int a[16], b[16], b2[16];
-    for (int high = 0; high < 16; ++high) b[high] = table[16 * high + 1] - table[1];
-    for (int low = 1; low < 15; ++low) a[low] = table[low];
-    // Only A[0] + A[15] is determined; the middle of the last column's range keeps B2 in a byte.
-    int least = 127, most = -128;
+    int a[16], b[16], w[16];
+    const int middle = table[0] + table[15];
+    if (middle % 2) return false;
     for (int high = 0; high < 16; ++high) {
-        const int tail = table[16 * high + 15] - b[high];
-        least = tail < least ? tail : least;
-        most = tail > most ? tail : most;
+        b[high] = middle / 2 + table[16 * high + 1] - table[1];
+        w[high] = table[16 * high + 15] - b[high];
     }
-    a[15] = (least + most) / 2;
-    a[0] = table[0] - b[0] + (table[15] - b[0] - a[15]);
+    for (int low = 0; low < 16; ++low) a[low] = low == 0 ? -128 : low == 15 ? 127 : table[low] - b[0];
     for (int high = 0; high < 16; ++high) {
-        b2[high] = table[16 * high + 15] - b[high] - a[15];
+        if (w[high] < 0 || w[high] > 127 || b[high] < -64 || b[high] > 63) return false;
         for (int low = 0; low < 16; ++low) {
-            const int tail = low == 0 ? -b2[high] : low == 15 ? b2[high] : 0;
-            if (a[low] + b[high] + tail != table[16 * high + low]) return false;
+            const int held = a[low] < -w[high] ? -w[high] : a[low] > w[high] ? w[high] : a[low];
+            if (held + b[high] != table[16 * high + low]) return false;
         }
     }
     for (int i = 0; i < 16; ++i) {
-        if (a[i] < -64 || a[i] > 63) return false;
-        out[i] = static_cast<uint8_t>(a[i] + 64);
-        out[16 + i] = static_cast<uint8_t>(b[i]);
-        out[32 + i] = static_cast<uint8_t>(b2[i]);
-        out[48 + i] = static_cast<uint8_t>(i == 0 ? -1 : i == 15 ? 1 : 0);
+        out[i] = static_cast<uint8_t>(a[i]);
+        out[16 + i] = static_cast<uint8_t>(w[i]);
+        out[32 + i] = static_cast<uint8_t>(b[i] + 64);
     }
     return true;
 }
@@ -180,9 +174,9 @@ int32_t make_code(const fw_matrix &from, Shared &shared, const TrellisCode *&out
     code->source_matrix = from.code_matrix;
     code->state_bits = from.state_bits;
     code->linear = Array<uint64_t>(24);
-    code->table = Array<uint8_t>(256 + 256 + 64 + 16);
+    code->table = Array<uint8_t>(256 + 256 + 48 + 16);
     code->states = Array<int8_t>(int64_t{1} << from.state_bits);
-    uint8_t *table = code->table.get(), *plain = table + 256, *columns = plain + 320;
+    uint8_t *table = code->table.get(), *plain = table + 256, *columns = plain + 304;
     for (int h = 0; h < 256; ++h) {
         if (from.table[h] < -63 || from.table[h] > 63) return FW_BAD_ARGUMENT;
         plain[h] = static_cast<uint8_t>(from.table[h] + 64);
@@ -223,7 +217,7 @@ int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Shared &shared, 
     const uint64_t *l = code->linear.get();
     const uint8_t *table = code->table.get(), *plain = table + 256;
     m.trellis = {m.codes, m.padded_rows, m.padded_columns, from.bits, from.state_bits, l, l + 8, l + 16,
-                 table, ordered_offset, code->ordered, plain, code->split ? plain + 256 : nullptr, plain + 320,
+                 table, ordered_offset, code->ordered, plain, code->split ? plain + 256 : nullptr, plain + 304,
                  code->states.get()};
     m.fast = true;
     return FW_OK;

@@ -77,14 +77,17 @@ def int_matrix(
 def trellis_matrix(
     rows: int, columns: int, bits: int, L: int, table: str = "random", odd: bool = False
 ) -> tuple[Matrix, NDArray[np.int64]]:
-    """A matrix of trellis codes and the whole number of each; `table` random, extreme (63 and -63) or a sum of nibbles."""
+    """A matrix of trellis codes and the whole number of each; `table` random, extreme (63 and -63) or made of nibbles."""
     random = np.random.default_rng(8 * L + bits)
     high, wide = -(-rows // 64) * 64, -(-columns // 64) * 64
     streams = torch.from_numpy(random.integers(0, 256, (high // 16, wide // 16, 32 * bits), np.uint8))
     if table == "nibbles":
         i = np.arange(256)
         low, top = i & 15, i >> 4
-        numbers = (3 * low - 24) + (top - 8) + np.where(low == 15, 1, np.where(low == 0, -1, 0)) * (top % 5)
+        # In the order of bits that codes have: the lowest tells the sign, bit 3 the greater of two.
+        size = np.array([0, 16, 8, 24, 4, 20, 12, 28])[low >> 1]
+        middle = np.where(low % 2 == 1, size + 3, size - 31)
+        numbers = np.where(low == 15, 40 + top, np.where(low == 0, -40 - top, middle)) + top % 4 - 1
     else:
         numbers = random.integers(-63, 64, 256) if table == "random" else random.choice([-63, 63], 256)
     states = reference.states(streams.reshape(-1, 32 * bits), L, bits).numpy()
