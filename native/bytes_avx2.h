@@ -79,6 +79,16 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     }
 }
 
+// The lowest byte of each of sixteen words.
+inline void lowest_bytes(const int32_t *words, int8_t *out) {
+    const __m256i mask = _mm256_set1_epi32(255), *half = reinterpret_cast<const __m256i *>(words);
+    const __m256i pairs = _mm256_packus_epi32(_mm256_and_si256(_mm256_loadu_si256(half), mask),
+                                              _mm256_and_si256(_mm256_loadu_si256(half + 1), mask));
+    const __m256i in_order = _mm256_permute4x64_epi64(pairs, 0xd8);
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(out),
+                     _mm_packus_epi16(_mm256_castsi256_si128(in_order), _mm256_extracti128_si256(in_order, 1)));
+}
+
 inline void halfs(const uint16_t *p, float *out) {
     for (int i = 0; i < 16; i += 8)
         _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p + i))));

@@ -55,7 +55,9 @@ struct Sums {
         __builtin_memcpy(&four, x, 4);
         return {FW512(dpbusd_epi32)(v, u.v, FW512(set1_epi32)(four))};
     }
-    // The same at x + At, of 64 bytes there; compilers give the broadcast an instruction of its own.
+    // The same with four of their own for every lane.
+    Sums dot_lanes(Bytes u, const int8_t *x) const { return {FW512(dpbusd_epi32)(v, u.v, FW512(loadu_si512)(x))}; }
+    // The first at x + At, of 64 bytes there; compilers give the broadcast an instruction of its own.
     template <int At>
     Sums dot_at(Bytes u, const int8_t *x) const {
 #if defined(FEATHERWEIGHT_EMULATE)
@@ -79,6 +81,15 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
         odd = odd.dot(u[i + 1], x + 4 * i + 4);
     }
     return acc.plus(odd);
+}
+
+// The lowest byte of each of sixteen words.
+inline void lowest_bytes(const int32_t *words, int8_t *out) {
+#if defined(FEATHERWEIGHT_EMULATE)
+    for (int i = 0; i < 16; ++i) out[i] = static_cast<int8_t>(words[i]);
+#else
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(out), _mm512_cvtepi32_epi8(_mm512_loadu_si512(words)));
+#endif
 }
 
 inline void halfs(const uint16_t *p, float *out) {

@@ -64,6 +64,11 @@ inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     return Sums::load(sums);
 }
 
+// The lowest byte of each of sixteen words.
+inline void lowest_bytes(const int32_t *words, int8_t *out) {
+    for (int i = 0; i < 16; ++i) out[i] = static_cast<int8_t>(words[i]);
+}
+
 inline void halfs(const uint16_t *p, float *out) {
     for (int i = 0; i < 16; ++i) out[i] = half_to_float(load_half(p + i));
 }

@@ -105,10 +105,23 @@ struct Run {
         }
     }
 
+    // The units of a trellis product are row blocks by `parts` of something, the lower last row block's cheaper: where
+    // member `index` begins among them. Where there are too few for all, the last members get none: whoever adds up a row
+    // block's sums takes those of neighbours, so nobody between two others may be without.
+    static int64_t first_unit(const Matrix &w, int64_t parts, int index, int members) {
+        const int64_t whole = w.padded_rows / 256 * parts, height = w.padded_rows % 256 / 64;
+        const int64_t total = 4 * whole + height * parts, most = total < 8 ? 1 : total / 4;
+        const int64_t busy = members < most ? members : most, cost = index < busy ? total * index / busy : total;
+        return cost < 4 * whole || height == 0 ? (cost + 2) / 4 : whole + (cost - 4 * whole + height / 2) / height;
+    }
+    static Span units_of(const Member &t, const Matrix &w, int64_t parts) {
+        return {first_unit(w, parts, t.index, t.members), first_unit(w, parts, t.index + 1, t.members)};
+    }
+
     // Units are row blocks by column blocks; the sums of a row block that two threads share are added by who reads them.
     void trellis_of_few(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
         const int64_t blocks = (w.padded_rows + 255) / 256, columns = w.padded_columns / 64;
-        const Span units = part_of(blocks * columns, t.index, t.members);
+        const Span units = units_of(t, w, columns);
         int32_t *to = out.parts.get() + t.index * 2 * few * out.width;
         for (int64_t block = units.begin / columns; block < blocks && block * columns < units.end; ++block) {
             const int64_t first = units.begin > block * columns ? units.begin - block * columns : 0;
@@ -120,8 +133,8 @@ struct Run {
 
     // Units are row blocks by sixteen tokens, of which nobody else has a part.
     void trellis_of_many(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
-        const int64_t blocks = (w.padded_rows + 255) / 256, columns = w.padded_columns / 64, tiles = (num + 15) / 16;
-        const Span units = part_of(blocks * tiles, t.index, t.members);
+        const int64_t columns = w.padded_columns / 64, tiles = (num + 15) / 16;
+        const Span units = units_of(t, w, tiles);
         for (int64_t unit = units.begin; unit < units.end; ++unit) {
             const int64_t token = unit % tiles * 16;
             k().trellis_dots(w.trellis, unit / tiles, 0, columns, in.codes(), token, num - token < 16 ? num - token : 16,
@@ -132,15 +145,15 @@ struct Run {
     void fetch_trellis(Member &t, const Matrix &w, float factor, const Output &out, int64_t num, int64_t token,
                        float *to) {
         const int64_t columns = w.padded_columns / 64, blocks = (w.padded_rows + 255) / 256;
-        const int64_t part = 2 * few * out.width, units = blocks * columns;
+        const int64_t part = 2 * few * out.width;
         const int32_t *parts = out.parts.get() + token * out.width;
         for (int64_t block = 0; block < blocks; ++block) {
             const int64_t first = block * columns, last = first + columns;
             const int64_t height = w.padded_rows - block * 256 < 256 ? w.padded_rows - block * 256 : 256;
-            int64_t begin = 0, many = 1;
+            int begin = 0, many = 1;
             if (num <= few) {
-                while (units * (begin + 1) / t.members <= first) ++begin;
-                while (begin + many < t.members && units * (begin + many) / t.members < last) ++many;
+                while (first_unit(w, columns, begin + 1, t.members) <= first) ++begin;
+                while (begin + many < t.members && first_unit(w, columns, begin + many, t.members) < last) ++many;
             }
             k().gather(parts + begin * part + block * 256, many, part, w.scales + block * 256, factor, height,
                        to + block * 256);

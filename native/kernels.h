@@ -44,7 +44,7 @@ struct TrellisMatrix {
     bool ordered;
     const uint8_t *plain_table;              // [256] value + 64, where bits of h are as the code's matrix M has them
     const uint8_t *nibbles;                  // A, W, B + 64 of 16 each where that is the plain table, else null
-    const uint8_t *columns_of_matrix;        // the state_bits - 8 columns of M
+    const uint8_t *older;                    // M times older bits 0-3 and 4-7: low nibbles of both, then high ones, 16 each
     const int8_t *states;                    // [2^state_bits] value of every state
 };
 

@@ -174,9 +174,9 @@ int32_t make_code(const fw_matrix &from, Shared &shared, const TrellisCode *&out
     code->source_matrix = from.code_matrix;
     code->state_bits = from.state_bits;
     code->linear = Array<uint64_t>(24);
-    code->table = Array<uint8_t>(256 + 256 + 48 + 16);
+    code->table = Array<uint8_t>(256 + 256 + 48 + 64);
     code->states = Array<int8_t>(int64_t{1} << from.state_bits);
-    uint8_t *table = code->table.get(), *plain = table + 256, *columns = plain + 304;
+    uint8_t *table = code->table.get(), *plain = table + 256, *older = plain + 304;
     for (int h = 0; h < 256; ++h) {
         if (from.table[h] < -63 || from.table[h] > 63) return FW_BAD_ARGUMENT;
         plain[h] = static_cast<uint8_t>(from.table[h] + 64);
@@ -187,11 +187,16 @@ int32_t make_code(const fw_matrix &from, Shared &shared, const TrellisCode *&out
     for (int at = 0; at < 8; ++at)
         for (int byte = 0; byte < 3; ++byte)
             code->linear.get()[8 * byte + at] = linear(at, byte, from.state_bits, from.code_matrix, order);
-    for (int i = 0; i < from.state_bits - 8; ++i) columns[i] = from.code_matrix[i];
+    for (int i = 0; i < from.state_bits - 8; ++i)
+        for (int value = 0; value < 16; ++value)
+            if (value >> (i & 3) & 1) {
+                older[(i >> 2) * 16 + value] ^= from.code_matrix[i] & 15;
+                older[(2 + (i >> 2)) * 16 + value] ^= from.code_matrix[i] >> 4;
+            }
     for (int s = 0; s < 1 << from.state_bits; ++s) {
         int h = s & 255;
         for (int i = 0; i < from.state_bits - 8; ++i)
-            if (s >> (8 + i) & 1) h ^= columns[i];
+            if (s >> (8 + i) & 1) h ^= from.code_matrix[i];
         code->states.get()[s] = from.table[h];
     }
     out = code.get();

@@ -62,7 +62,7 @@ struct TrellisCode {
     int32_t state_bits;
     bool split, ordered;
     Array<uint64_t> linear;
-    Array<uint8_t> table;  // [256] in the order of `linear`, [256] as it came, nibble tables [48], columns of M
+    Array<uint8_t> table;  // [256] in the order of `linear`, [256] as it came, nibble tables [48], older bits [64]
     Array<int8_t> states;
 };
 

@@ -96,6 +96,17 @@ def test_threads_and_isas_change_nothing(packed: Any, body: Any) -> None:
             np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32), err_msg=f"{isa} {threads}")
 
 
+@pytest.mark.parametrize("threads", [2, 3, 5, 16])
+def test_single_tokens_with_more_threads_than_there_is_work(packed: Any, threads: int) -> None:
+    """Then some have no column of a block of trellis codes, and nobody may add what they did not write."""
+    folder, _ = packed(tiny.qwen2, fw.Trellis(bits=2), fw.Int(bits=4, group=32), fw.Hadamard())
+    engines = [open_runtime(folder, threads=count) for count in (1, threads)]
+    sequences = [engine.sequence(64) for engine in engines]
+    for token in TOKENS[:5].tolist():
+        one, many = (e.forward(s, [token]) for e, s in zip(engines, sequences, strict=True))
+        np.testing.assert_array_equal(many.view(np.uint32), one.view(np.uint32))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plain_models_run_too(family: Any, tmp_path: Path) -> None:
     model, tokenizer = family()
