@@ -105,14 +105,17 @@ struct Run {
         }
     }
 
-    // The units of a trellis product are row blocks by `parts` of something, the lower last row block's cheaper: where
-    // member `index` begins among them. Where there are too few for all, the last members get none: whoever adds up a row
-    // block's sums takes those of neighbours, so nobody between two others may be without.
+    // The units of a trellis product are row blocks by `parts` of something: where member `index` begins among them. The
+    // last row block may be lower, its units then cost less: eighths of a whole one, measured on both vector kernels.
+    // Where there are too few for all, the last members get none: whoever adds up a row block's sums takes those of
+    // neighbours, so nobody between two others may be without.
     static int64_t first_unit(const Matrix &w, int64_t parts, int index, int members) {
-        const int64_t whole = w.padded_rows / 256 * parts, height = w.padded_rows % 256 / 64;
-        const int64_t total = 4 * whole + height * parts, most = total < 8 ? 1 : total / 4;
+        constexpr int64_t whole = 8, costs[4] = {0, 3, 5, 8};
+        const int64_t count = w.padded_rows / 256 * parts, rest = costs[w.padded_rows % 256 / 64];
+        const int64_t total = whole * count + rest * parts, most = total < 2 * whole ? 1 : total / whole;
         const int64_t busy = members < most ? members : most, cost = index < busy ? total * index / busy : total;
-        return cost < 4 * whole || height == 0 ? (cost + 2) / 4 : whole + (cost - 4 * whole + height / 2) / height;
+        return cost < whole * count || rest == 0 ? (cost + whole / 2) / whole
+                                                 : count + (cost - whole * count + rest / 2) / rest;
     }
     static Span units_of(const Member &t, const Matrix &w, int64_t parts) {
         return {first_unit(w, parts, t.index, t.members), first_unit(w, parts, t.index + 1, t.members)};
