@@ -2,12 +2,8 @@
 
 A checkpoint is one `model.safetensors` up to `limit` bytes, else numbered shards and an index. The bytes depend on
 nothing but names, dtypes, shapes and values: inside a file wider dtypes come first (so that every tensor lies aligned
-to its own size), then names in order; the header holds no times and no versions.
-
-Two things are for whoever maps the file. The first tensor begins at a multiple of a cache line, and so does all that
-follows where sizes are such multiples, as those of packed weights are: a line of codes is then one access and not two.
-And the file is written in blocks of whole huge pages, which is how Linux comes to cache it in huge pages where the file
-system can: 0.9 instead of 0.8 of the memory's bandwidth in decoding (docs/log.md).
+to its own size), then names in order; the header holds no times and no versions. The first tensor begins with a line of
+the cache, and so do the codes of packed weights, whose sizes are whole lines.
 """
 
 from __future__ import annotations
@@ -17,8 +13,6 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import RawIOBase
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -29,7 +23,6 @@ from ..models.tensors import DTYPES, INDEX, SINGLE
 
 LIMIT_BYTES = 5_000_000_000
 LINE_BYTES = 64
-BLOCK_BYTES = 4 << 20  # whole huge pages
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -80,37 +73,17 @@ def write_file(path: Path, entries: Sequence[Entry]) -> str:
     digest = hashlib.sha256()
 
     def fill(temporary: Path) -> None:
-        with open(temporary, "wb", buffering=0) as file:
-            blocks = _Blocks(file)
-            for piece in chain((memoryview(len(text).to_bytes(8, "little") + text),), map(_bytes, entries)):
-                blocks.write(piece)
+        with open(temporary, "wb") as file:
+            for piece in (len(text).to_bytes(8, "little"), text):
+                file.write(piece)
                 digest.update(piece)
-            blocks.flush()
+            for entry in entries:
+                data = _bytes(entry)
+                file.write(data)
+                digest.update(data)
 
     write_atomic(path, fill)
     return digest.hexdigest()
-
-
-class _Blocks:
-    """Pieces of any size, written in blocks that begin and end at multiples of `BLOCK_BYTES`."""
-
-    def __init__(self, file: RawIOBase) -> None:
-        self._file, self._block, self._filled = file, bytearray(BLOCK_BYTES), 0
-
-    def write(self, piece: memoryview) -> None:
-        while piece:
-            part = piece[: BLOCK_BYTES - self._filled]
-            self._block[self._filled : self._filled + len(part)] = part
-            self._filled += len(part)
-            piece = piece[len(part) :]
-            if self._filled == BLOCK_BYTES:
-                self.flush()
-
-    def flush(self) -> None:
-        rest = memoryview(self._block)[: self._filled]
-        while rest:
-            rest = rest[self._file.write(rest) or 0 :]
-        self._filled = 0
 
 
 def _bytes(entry: Entry) -> memoryview:

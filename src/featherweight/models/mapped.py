@@ -12,7 +12,6 @@ import math
 import mmap
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -70,10 +69,6 @@ class _File:
                 if self.status.st_size < 8:
                     raise BadInput(f"{path} is no safetensors file: it has {self.status.st_size} bytes")
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                if hasattr(mmap, "MADV_HUGEPAGE"):
-                    # Read from the disk in huge pages, where the file system can: fewer misses in walking the weights.
-                    with suppress(OSError):
-                        self.map.madvise(mmap.MADV_HUGEPAGE)
                 self.descriptor = os.dup(file.fileno())
         except OSError as error:
             raise BadInput(f"{path} cannot be read: {error.strerror}") from error
