@@ -5,9 +5,10 @@
 //     1 norm, rotate, round; query, key, value       2 rotary positions, cache | attention, head by head
 //     3 rotate, round; out; residual                 4 norm, rotate, round; gate, up     5 gate x up, rotate, round; down
 //
-// With few tokens every thread repeats the small vector work for itself instead of paying a barrier for it (`few`
-// rows); with many, tokens are divided among the threads. Products are divided by rows of the matrix, trellis codes of
-// few tokens by columns too: their sums are whole numbers, so partial sums of different threads add up to the same bits.
+// With one or two tokens every thread repeats the small vector work for itself instead of waiting for the others
+// (`repeated`); more are divided among the threads. Products are divided by rows of the matrix, trellis codes of up to
+// eight tokens (`few`) by columns too: their sums are whole numbers, so partial sums of different threads add up to the
+// same bits.
 #include <cmath>
 #include <cstring>
 
@@ -21,7 +22,7 @@ struct Run {
     const fw_row *rows;
     int64_t count;
     Barrier barrier;
-    bool alone = false;  // few rows: every thread does all of the vector work
+    bool alone = false;  // repeated rows: every thread does all of the vector work
     std::vector<int64_t> wanted;
     std::atomic<bool> failed{false};  // no memory for the scores
 
@@ -451,7 +452,7 @@ int32_t fw_forward(fw_model *model, const fw_row *rows, int64_t count) {
     std::unique_lock<std::mutex> lock(model->busy, std::try_to_lock);
     if (!lock.owns_lock()) return FW_BUSY;
     try {
-        fw::Run run{*model, rows, count, {}, count <= fw::few, {}, {}};
+        fw::Run run{*model, rows, count, {}, count <= fw::repeated, {}, {}};
         for (int64_t i = 0; i < count; ++i)
             if (rows[i].logits) run.wanted.push_back(i);
         fw::together(

@@ -116,7 +116,7 @@ void make_space(fw_model &m) {
         s.scratch = Array<float>(scratch);
         s.decoded = Array<float>(sizes.decoded);
         s.sums = Array<int32_t>(16 * 256);
-        s.rows = rows_of(m, few, columns);
+        s.rows = rows_of(m, repeated, columns);
     }
     m.shared = rows_of(m, m.max_rows, columns);
     m.mixed = Array<float>(m.max_rows * m.query_width);

@@ -98,7 +98,8 @@ struct Matrix {
 // Fills `matrix`; FW_BAD_ARGUMENT when a size does not fit. `shared` owns what more than one matrix uses.
 int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &matrix);
 
-constexpr int64_t few = 8;
+constexpr int64_t repeated = 2;  // rows whose vector work every thread does for itself
+constexpr int64_t few = 8;       // rows whose trellis codes are divided by columns too, and logits that are made at once
 
 struct Span {
     int64_t begin, end;
@@ -144,7 +145,7 @@ struct Layer {
     int32_t rope;  // which table of angles
 };
 
-// What is kept of every row between phases: of few rows each thread has its own, of many all share one.
+// What is kept of every row between phases: of repeated rows each thread has its own, of more all share one.
 struct Rows {
     Array<float> residual, queries;
     // Query, key, value or gate and up; the last for out and down, so that no thread overwrites the scales with which

@@ -25,7 +25,7 @@ from .described import Model, Unsupported
 from .engine import Engine, Logits, Sequence
 
 MAX_ROWS = 32  # tokens of a prompt in one call: each decoded weight serves sixteen at a time
-MAX_BATCH = 8  # beyond this the library divides the work differently, and one token gains nothing
+MAX_BATCH = MAX_ROWS  # tokens a second grow up to sixteen; beyond, fewer waits for threads that share their processor
 
 
 class RuntimeSequence(Sequence):
