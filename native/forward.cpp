@@ -106,26 +106,32 @@ struct Run {
         }
     }
 
-    // The units of a trellis product are row blocks by `parts` of something: where member `index` begins among them. The
-    // last row block may be lower, its units then cost less: eighths of a whole one, measured on both vector kernels.
-    // Where there are too few for all, the last members get none: whoever adds up a row block's sums takes those of
-    // neighbours, so nobody between two others may be without.
-    static int64_t first_unit(const Matrix &w, int64_t parts, int index, int members) {
-        constexpr int64_t whole = 8, costs[4] = {0, 3, 5, 8};
-        const int64_t count = w.padded_rows / 256 * parts, rest = costs[w.padded_rows % 256 / 64];
-        const int64_t total = whole * count + rest * parts, most = total < 2 * whole ? 1 : total / whole;
-        const int64_t busy = members < most ? members : most, cost = index < busy ? total * index / busy : total;
+    // The units of a trellis product are row blocks by `parts` of something. The last row block may be lower, its units
+    // then cost less: eighths of a whole one, measured on both vector kernels.
+    static constexpr int64_t whole = 8;
+    static int64_t last_cost(const Matrix &w) {
+        constexpr int64_t costs[4] = {0, 3, 5, whole};
+        return costs[w.padded_rows % 256 / 64];
+    }
+    static int64_t cost_of(const Matrix &w, int64_t parts) { return (w.padded_rows / 256 * whole + last_cost(w)) * parts; }
+    // The unit that begins nearest to `cost`.
+    static int64_t unit_at(const Matrix &w, int64_t parts, int64_t cost) {
+        const int64_t count = w.padded_rows / 256 * parts, rest = last_cost(w);
         return cost < whole * count || rest == 0 ? (cost + whole / 2) / whole
                                                  : count + (cost - whole * count + rest / 2) / rest;
     }
-    static Span units_of(const Member &t, const Matrix &w, int64_t parts) {
-        return {first_unit(w, parts, t.index, t.members), first_unit(w, parts, t.index + 1, t.members)};
+    // Where member `index` begins among row blocks by column blocks. Where there are too few for all, the last members get
+    // none: whoever adds up a row block's sums takes those of neighbours, so nobody between two others may be without.
+    static int64_t first_unit(const Matrix &w, int64_t columns, int index, int members) {
+        const int64_t total = cost_of(w, columns), most = total < 2 * whole ? 1 : total / whole;
+        const int64_t busy = members < most ? members : most;
+        return unit_at(w, columns, index < busy ? total * index / busy : total);
     }
 
     // Units are row blocks by column blocks; the sums of a row block that two threads share are added by who reads them.
     void trellis_of_few(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
         const int64_t blocks = (w.padded_rows + 255) / 256, columns = w.padded_columns / 64;
-        const Span units = units_of(t, w, columns);
+        const Span units = {first_unit(w, columns, t.index, t.members), first_unit(w, columns, t.index + 1, t.members)};
         int32_t *to = out.parts.get() + t.index * 2 * few * out.width;
         for (int64_t block = units.begin / columns; block < blocks && block * columns < units.end; ++block) {
             const int64_t first = units.begin > block * columns ? units.begin - block * columns : 0;
@@ -135,13 +141,16 @@ struct Run {
         }
     }
 
-    // Units are row blocks by sixteen tokens, of which nobody else has a part.
+    // Units are sixteen tokens by row blocks, of which nobody else has a part.
     void trellis_of_many(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
-        const int64_t columns = w.padded_columns / 64, tiles = (num + 15) / 16;
-        const Span units = units_of(t, w, tiles);
-        for (int64_t unit = units.begin; unit < units.end; ++unit) {
-            const int64_t token = unit % tiles * 16;
-            k().trellis_dots(w.trellis, unit / tiles, 0, columns, in.codes(), token, num - token < 16 ? num - token : 16,
+        const int64_t columns = w.padded_columns / 64, blocks = (w.padded_rows + 255) / 256, cost = cost_of(w, 1);
+        const auto first = [&](int index) {
+            const int64_t at = (num + 15) / 16 * cost * index / t.members;
+            return at / cost * blocks + unit_at(w, 1, at % cost);
+        };
+        for (int64_t unit = first(t.index); unit < first(t.index + 1); ++unit) {
+            const int64_t token = unit / blocks * 16;
+            k().trellis_dots(w.trellis, unit % blocks, 0, columns, in.codes(), token, num - token < 16 ? num - token : 16,
                              t.space.sums.get(), out.parts.get(), out.width);
         }
     }

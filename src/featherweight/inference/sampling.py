@@ -26,6 +26,7 @@ from ..base.errors import BadInput, UsageError
 MAX_STOPS, MAX_STOP_LENGTH, MAX_LOGPROBS = 16, 500, 20
 GREEDY_BELOW = 1e-4  # colder than this, float32 logits divided by it say nothing but which one is largest
 FIRST_LOOK = 128  # tokens that top-p sorts first; most of the time they hold its mass
+BLOCK = 512  # weights that are summed before one is looked for among them
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,7 @@ class Sampler:
         if self.sampling.min_p > 0:
             kept = np.flatnonzero(weights >= np.float32(self.sampling.min_p))
             ids, weights = kept if ids is None else ids[kept], weights[kept]
-        mass = np.cumsum(weights, dtype=np.float64)
-        place = min(int(np.searchsorted(mass, uniform * mass[-1], side="right")), len(mass) - 1)
+        place = _place(weights, uniform)
         return place if ids is None else int(ids[place])
 
     def _with_logprobs(self, token: int, logits: NDArray[np.float32], count: int) -> Choice:
@@ -153,6 +153,19 @@ def likeliest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     if count < len(values):
         ids = np.sort(np.argpartition(values, -count)[-count:])
     return ids[np.argsort(-values[ids], kind="stable")]
+
+
+def _place(weights: NDArray[np.float32], uniform: float) -> int:
+    """Where the cumulated weights pass `uniform` (0 to 1) of their sum; of many, first in which block of them."""
+    begins = np.arange(0, len(weights), BLOCK)
+    sums = np.cumsum(np.add.reduceat(weights, begins, dtype=np.float64))
+    target = uniform * sums[-1]
+    block = min(int(np.searchsorted(sums, target, side="right")), len(sums) - 1)
+    inside = weights[block * BLOCK : (block + 1) * BLOCK]
+    mass = np.cumsum(inside, dtype=np.float64)
+    place = int(np.searchsorted(mass, target - (sums[block - 1] if block else 0.0), side="right"))
+    # The two sums of a block may differ in their last bits; what has no weight is never chosen.
+    return block * BLOCK + (place if place < len(mass) else int(np.flatnonzero(inside)[-1]))
 
 
 def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
