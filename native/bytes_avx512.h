@@ -31,7 +31,7 @@ typedef float Reals __attribute__((vector_size(64)));
 inline Reals reals_of_halfs(const uint16_t *p) {
 #if defined(FEATHERWEIGHT_EMULATE)
     Reals r;
-    for (int i = 0; i < 16; ++i) r[i] = half_to_float(p[i]);
+    for (int i = 0; i < 16; ++i) r[i] = half_to_float(load_half(p + i));
     return r;
 #else
     return (Reals)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));

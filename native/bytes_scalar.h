@@ -32,7 +32,9 @@ struct Bytes {
 // As many floats as a register holds, for sums that each lane makes for itself.
 typedef float Reals __attribute__((vector_size(16)));
 inline Reals reals_of_halfs(const uint16_t *p) {
-    return Reals{half_to_float(p[0]), half_to_float(p[1]), half_to_float(p[2]), half_to_float(p[3])};
+    float four[4];
+    for (int i = 0; i < 4; ++i) four[i] = half_to_float(load_half(p + i));
+    return Reals{four[0], four[1], four[2], four[3]};
 }
 
 struct Sums {

@@ -3,7 +3,7 @@
 All are tables of 2^L float32 values with zero mean and unit variance over uniform states.
 `g`      GF(2)-linear: h(s) = (s & 255) xor M (s >> 8), value = table[h]. Decodes with byte operations only
          (derivation and figures: docs/concepts.md). The 256 table entries are int8 on a grid of 0.05, |v| <= 59:
-         up to 3 bits a sum over nibbles A[lo] + B[hi] + sign(B2[hi], S[lo]) (one shuffle each on AVX2),
+         up to 3 bits a sum over nibbles A[lo] + B[hi] + sign(B2[hi], S[lo]) (shuffles on AVX2),
          at 4 bits the Gaussian quantiles themselves (the nibble form costs 7 % error there).
 `1mad`   x = 34038481 s + 76625530 mod 2^32; (sum of the 4 bytes - 510) / 147.800537   (QTIP, arXiv:2406.11235)
 `3inst`  x = 89226354 s + 64248484 mod 2^32; masked to two fp16 halves that are added in fp16   (QTIP)
