@@ -63,7 +63,7 @@ def ran(report: Report, what: str, command: list[str], surroundings: Mapping[str
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False, cwd=ROOT)
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     report.add(what=what, seconds=time.monotonic() - start, said=lines[-1][:80] if lines else "")
-    if not report.check(f"{what}: exit code", done.returncode, at_most=0):
+    if not report.check(f"{what}: exit code", abs(done.returncode), at_most=0):
         print(done.stdout[-4000:], done.stderr[-8000:], sep="\n", file=sys.stderr)
     return done.stdout
 

@@ -213,6 +213,8 @@ struct Run {
         m.embedding.decode_one(k(), rows[row].token, y, t.space.decoded.get());
         if (m.embedding.input) m.embedding.input->undo(k(), y, t.space.scratch.get());
         for (int64_t i = 0; i < m.d.hidden; ++i) x[i] = y[i] * m.d.embedding_scale;
+        // Padding that a row that was not finite left there would make this one so too.
+        for (int64_t i = m.d.hidden; i < m.padded_hidden; ++i) x[i] = 0.0f;
     }
 
     void positions(Member &t) {
@@ -234,8 +236,11 @@ struct Run {
         float *from = t.space.temporary.get();
         const float *angle = m.angles[static_cast<size_t>(layer.rope)].get() + row * 2 * half;
         const auto spread_heads = [&](int64_t num, float *to) {
-            for (int64_t h = 0; h < num; ++h)
-                std::memcpy(to + h * m.head_width, from + h * width, sizeof(float) * static_cast<size_t>(width));
+            for (int64_t h = 0; h < num; ++h) {
+                float *head = to + h * m.head_width;
+                std::memcpy(head, from + h * width, sizeof(float) * static_cast<size_t>(width));
+                for (int64_t i = width; i < m.head_width; ++i) head[i] = 0.0f;
+            }
         };
         float *q = t.rows.queries.get() + row * m.query_width;
         fetch(t, layer.query, inputs[which[0]], m.query_out, count, row, from);
