@@ -160,7 +160,8 @@ def _place(weights: NDArray[np.float32], uniform: float) -> int:
     begins = np.arange(0, len(weights), BLOCK)
     sums = np.cumsum(np.add.reduceat(weights, begins, dtype=np.float64))
     target = uniform * sums[-1]
-    block = min(int(np.searchsorted(sums, target, side="right")), len(sums) - 1)
+    # Rounding may put the target at the very end: then the last block that has any weight.
+    block = int(min(np.searchsorted(sums, target, side="right"), np.searchsorted(sums, sums[-1])))
     inside = weights[block * BLOCK : (block + 1) * BLOCK]
     mass = np.cumsum(inside, dtype=np.float64)
     place = int(np.searchsorted(mass, target - (sums[block - 1] if block else 0.0), side="right"))
