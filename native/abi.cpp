@@ -218,7 +218,7 @@ int32_t fw_hadamard(float *x, int64_t rows, int64_t stride, int32_t power, int64
     }
     std::atomic<int32_t> status{FW_OK};
     auto rotate = [&](int64_t begin, int64_t end) {
-        float *scratch = static_cast<float *>(fw::scratch(4 * width * 4));
+        float *scratch = static_cast<float *>(fw::scratch((n + width) * 4));
         if (!scratch) {
             status = FW_NO_MEMORY;
             return;

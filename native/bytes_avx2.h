@@ -54,7 +54,7 @@ struct Sums {
 // + codes of `Bits` bits of 32 columns . x. Products of two bytes are added in 16 bits, so only as many of them as
 // cannot saturate; at 8 bits the signs move to x, because 255 * 127 * 2 would not fit.
 template <int Bits>
-inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
+FW_INLINE Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     if constexpr (Bits == 8) {
         const __m256i top = _mm256_set1_epi8(-128);
         for (int i = 0; i < 8; ++i) {

@@ -13,6 +13,15 @@ struct Bytes {
     static Bytes load_first(const uint8_t *p, int lanes) {
         return {FW512(maskz_loadu_epi8)(lanes == 64 ? ~uint64_t{0} : (uint64_t{1} << lanes) - 1, p)};
     }
+    // `lanes` lanes of lines that are `distance` apart, 16 or 32 of each side by side.
+    static Bytes load_beside(const uint8_t *p, int lanes, const int64_t *distance) {
+        Bytes all = load_first(p, lanes);
+        for (int at = lanes; at < width; at += lanes) {
+            const uint64_t mask = ((uint64_t{1} << lanes) - 1) << at;  // lanes before are not read
+            all.v = FW512(or_si512)(all.v, FW512(maskz_loadu_epi8)(mask, p + distance[at / lanes - 1] - at));
+        }
+        return all;
+    }
     // Field `p` of `Width` bits of every byte.
     template <int Width>
     Bytes field(int p) const {
@@ -46,9 +55,17 @@ struct Sums {
     static Sums load(const int32_t *p) { return {FW512(loadu_si512)(p)}; }
     void store(int32_t *p) const { FW512(storeu_si512)(p, v); }
     Sums plus(Sums other) const { return {FW512(add_epi32)(v, other.v)}; }
-#if !defined(FEATHERWEIGHT_EMULATE)
-    Reals reals() const { return (Reals)_mm512_cvtepi32_ps(v); }
+    Reals reals() const {
+#if defined(FEATHERWEIGHT_EMULATE)
+        int32_t own[16];
+        store(own);
+        Reals r;
+        for (int i = 0; i < 16; ++i) r[i] = static_cast<float>(own[i]);
+        return r;
+#else
+        return (Reals)_mm512_cvtepi32_ps(v);
 #endif
+    }
     // + unsigned bytes . four signed bytes at x
     Sums dot(Bytes u, const int8_t *x) const {
         int32_t four;
@@ -74,7 +91,7 @@ struct Sums {
 
 // + codes of `Bits` bits of 32 columns . x
 template <int Bits>
-inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
+FW_INLINE Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     Sums odd = Sums::all(0);
     for (int i = 0; i < 8; i += 2) {
         acc = acc.dot(u[i], x + 4 * i);

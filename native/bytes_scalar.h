@@ -54,7 +54,7 @@ struct Sums {
 };
 
 template <int Bits>
-inline Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
+FW_INLINE Sums chunk(Sums acc, const Bytes *u, const int8_t *x) {
     int32_t sums[4];
     acc.store(sums);
     for (int i = 0; i < 8; ++i) {

@@ -9,6 +9,7 @@
 // (`repeated`); more are divided among the threads. Products are divided by rows of the matrix, trellis codes of up to
 // eight tokens (`few`) by columns too: their sums are whole numbers, so partial sums of different threads add up to the
 // same bits.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -266,11 +267,14 @@ struct Run {
         return static_cast<uint8_t *>(base) + numbers * (m.d.half_cache ? 2 : 4);
     }
 
+    // Where all threads have them, each keeps some heads: those that it reads most itself.
     void remember(Member &t, int64_t layer, int64_t row) {
-        for (int64_t h = 0; h < m.d.num_key_heads; ++h)
+        for (int64_t h = 0; h < m.d.num_key_heads; ++h) {
+            if (alone && h * t.members / m.d.num_key_heads != t.index) continue;
             k().remember(t.space.keys.get() + h * m.head_width, t.space.values.get() + h * m.head_width, m.head_width,
                          rows[row].position, m.d.half_cache, cached(rows[row].keys, rows[row], layer, h),
                          cached(rows[row].values, rows[row], layer, h));
+        }
     }
 
     // Rows from `row` on that belong to one sequence, at most four: they read the same keys.
@@ -289,30 +293,33 @@ struct Run {
         int64_t tile = 0;
         for (int64_t row = 0; row < count; ++tile) {
             const int64_t num = together_from(row);
-            for (int64_t h = 0; h < m.d.num_heads; ++h) {
-                const int64_t unit = tile * m.d.num_heads + h;
-                if (unit < mine.begin || unit >= mine.end) continue;
+            const int64_t from = std::max<int64_t>(mine.begin - tile * m.d.num_heads, 0);
+            const int64_t past = std::min(mine.end - tile * m.d.num_heads, m.d.num_heads);
+            for (int64_t h = from, side; h < past; h += side) {
+                // What one token's heads read in common is read once for up to four of them.
+                side = num > 1 ? 1 : std::min({past - h, group - h % group, int64_t{4}});
                 const int64_t end = rows[row].position + 1;
                 Attention a = {};
                 a.query = queries + row * m.query_width + h * m.head_width;
-                a.query_stride = m.query_width;
+                a.query_stride = num > 1 ? m.query_width : m.head_width;
                 a.keys = cached(rows[row].keys, rows[row], layer_index, h / group);
                 a.values = cached(rows[row].values, rows[row], layer_index, h / group);
                 a.width = m.head_width;
                 a.begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
                 a.end = end;
+                a.more = num > 1;
                 a.window = layer.window;
                 a.softcap = m.d.attention_softcap;
                 a.score_stride = round_up(end + 4, 16) + 16;
-                a.scores = static_cast<float *>(scratch(a.score_stride * num * 4));
+                a.scores = static_cast<float *>(scratch(a.score_stride * num * side * 4));
                 if (!a.scores) {
                     failed = true;
                     continue;
                 }
                 a.out = m.mixed.get() + row * m.query_width + h * m.head_width;
-                a.out_stride = m.query_width;
+                a.out_stride = a.query_stride;
                 a.half = m.d.half_cache;
-                k().attend(a, num);
+                k().attend(a, num * side);
             }
             row += num;
         }
@@ -344,7 +351,7 @@ struct Run {
         t.sync();
         for (int64_t row = t.mine.begin; row < t.mine.end; ++row) {
             heads(t, l, inputs, which, row);
-            if (!alone || row % t.members == t.index) remember(t, index, row);
+            remember(t, index, row);
         }
         t.sync();
         attention(t, index, l);

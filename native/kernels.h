@@ -8,6 +8,9 @@
 #pragma once
 #include <stdint.h>
 
+// For what must not become a call: whether compilers see that by themselves depends on the size of the whole file.
+#define FW_INLINE inline __attribute__((always_inline))
+
 namespace fw {
 
 // One Viterbi problem: `table` holds round(values * scale) for all states, 64-byte aligned.
@@ -59,14 +62,15 @@ struct Codes {
     int64_t chunks;           // columns / 32 + 1
 };
 
-// One token's queries against what is remembered of one key-value head.
+// Queries against what is remembered of one key-value head: of one token's heads, or of consecutive tokens.
 struct Attention {
     const float *query;       // [rows, width] already scaled
     int64_t query_stride;
     const void *keys;         // [blocks of 16 positions, width, 16]
     const void *values;       // [positions, width]
     int64_t width;            // % 16 == 0
-    int64_t begin, end;       // positions that the first row reads; each further row reads one more
+    int64_t begin, end;       // positions that the first row reads
+    int64_t more;             // how many more each further row reads: 0 or 1
     int64_t window;           // at most so many positions a row; 0: all
     float softcap;            // 0: none
     float *scores;            // scratch [rows, end + rows + 32]
@@ -92,7 +96,7 @@ struct Kernels {
     void (*int_row)(const uint8_t *base, int64_t columns, int32_t bits, const float *scales, const float *zeros,
                     int64_t group, float *out);
     // x: [2^power, order] in place; kernel: [order, width], zero from column `order` on, or null for none;
-    // scratch: [4, width]. Not normalised.
+    // scratch: order * 2^power + width floats. Not normalised.
     void (*hadamard)(float *x, int32_t power, int64_t order, const float *kernel, int64_t width, float *scratch);
 
     // out[token * stride + row] = the product with row blocks begin .. end - 1 (16 rows each).

@@ -1,4 +1,5 @@
 // Matrices checked once, when a model is made: sizes against bytes, tables into the forms that kernels read.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -232,8 +233,8 @@ int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Shared &shared, 
 
 int64_t Rotation::scratch_floats() const {
     int64_t most = 16;
-    for (const Block &block : blocks) most = block.width > most ? block.width : most;
-    return 4 * most;
+    for (const Block &block : blocks) most = std::max(most, (block.order << block.power) + block.width);
+    return most;
 }
 
 namespace {

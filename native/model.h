@@ -49,7 +49,7 @@ struct Rotation {
     std::vector<Block> blocks;
     Array<float> kernels;  // padded copies
 
-    // x: [length padded], in place; scratch: 4 rows of the widest kernel.
+    // x: [length padded], in place; scratch: `scratch_floats()`.
     void apply(const Kernels &k, float *x, float *scratch) const;
     void undo(const Kernels &k, float *x, float *scratch) const;
     int64_t scratch_floats() const;
