@@ -38,7 +38,7 @@ void wrap(uint8_t *stream, int64_t bytes) {
 
 }  // namespace
 
-int32_t fw_abi(void) { return 3; }
+int32_t fw_abi(void) { return 4; }
 
 const char *fw_isa(void) { return fw::kernels_for(nullptr)->name; }
 

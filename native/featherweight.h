@@ -74,7 +74,7 @@ enum fw_kind {
 // H of `num_blocks` diagonal blocks, each H_{2^power} (x) kernel: y = H (signs x), or x = signs H^T y for its inverse.
 typedef struct fw_rotation {
     int64_t length;
-    const float *signs;  // [length]
+    const uint8_t *signs;  // [(length + 7) / 8] a bit for each number from the lowest on: set for -1
     int64_t num_blocks;
     const struct fw_rotation_block *blocks;
 } fw_rotation;

@@ -10,6 +10,7 @@
 // eight tokens (`few`) by columns too: their sums are whole numbers, so partial sums of different threads add up to the
 // same bits.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 
@@ -17,6 +18,12 @@
 
 namespace fw {
 namespace {
+
+constexpr int64_t timed_layers = 4;  // one of so many is timed: what clocks cost is then not seen
+
+int64_t nanoseconds() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 struct Run {
     fw_model &m;
@@ -26,6 +33,7 @@ struct Run {
     bool alone = false;  // repeated rows: every thread does all of the vector work
     std::vector<int64_t> wanted;
     std::atomic<bool> failed{false};  // no memory for the scores
+    int joined = 0;                   // threads that took part
 
     struct Member {
         Run &run;
@@ -33,7 +41,27 @@ struct Run {
         Space &space;
         Rows &rows;
         Span mine;  // rows whose vector work this thread does
-        void sync() { run.barrier.wait(members); }
+        Spent spent = {};
+        bool timed = false, has_product = false;
+        int64_t mark = 0, before = 0;  // when the last piece of work ended; what this phase did beside products
+
+        void begin_timing(bool now) {
+            timed = now;
+            if (timed) mark = nanoseconds();
+        }
+        int64_t lap() {
+            const int64_t then = mark;
+            return (mark = nanoseconds()) - then;
+        }
+        void sync() {
+            if (!timed) return run.barrier.wait(members);
+            before += lap();
+            if (has_product) spent.other_ns += before;
+            has_product = false;
+            before = 0;
+            run.barrier.wait(members);
+            mark = nanoseconds();
+        }
         // Rows that were divided must all be there before a product reads them.
         void sync_rows() {
             if (!run.alone) sync();
@@ -45,9 +73,11 @@ struct Run {
     void prepare(Member &t, const Rotation *rotation, const float *x, int64_t length, int64_t row, Input &in,
                  bool whole_numbers) {
         float *to = in.numbers.get() + row * in.width;
-        std::memcpy(to, x, sizeof(float) * static_cast<size_t>(length));
+        if (rotation)
+            rotation->apply(k(), x, to, t.space.scratch.get());
+        else
+            std::memcpy(to, x, sizeof(float) * static_cast<size_t>(length));
         std::memset(to + length, 0, sizeof(float) * static_cast<size_t>(in.width - length));
-        if (rotation) rotation->apply(k(), to, t.space.scratch.get());
         if (!whole_numbers) return;
         const int digits = rotation ? 1 : 2;
         const int64_t at = row * digits;
@@ -85,19 +115,35 @@ struct Run {
 
     static int64_t digits(const Matrix &w) { return w.input ? 1 : 2; }
 
-    // This thread's share of a product.
     void product(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
+        if (!t.timed) return multiply(t, w, in, num, out);
+        t.before += t.lap();
+        multiply(t, w, in, num, out);
+        t.spent.product_ns += t.lap();
+        t.has_product = true;
+    }
+
+    // Where thread `index` begins among `count` units of a product.
+    int64_t share_of(int64_t count, int index, int members) const {
+        return count * m.shares[alone].begin(index, members) / Shares::whole;
+    }
+    Span share_of(int64_t count, const Member &t) const {
+        return {share_of(count, t.index, t.members), share_of(count, t.index + 1, t.members)};
+    }
+
+    // This thread's share of a product.
+    void multiply(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
         if (w.kind == FW_TRELLIS && w.fast) {
             if (num > few)
                 trellis_of_many(t, w, in, num * digits(w), out);
             else
                 trellis_of_few(t, w, in, num * digits(w), out);
         } else if (w.kind == FW_INT && w.fast) {
-            const Span blocks = part_of(w.padded_rows / 16, t.index, t.members);
+            const Span blocks = share_of(w.padded_rows / 16, t);
             k().int_dots(w.ints, blocks.begin, blocks.end, in.codes(), 0, num * digits(w), out.numbers.get(),
                          out.width);
         } else {
-            const Span blocks = part_of((w.rows + 15) / 16, t.index, t.members);
+            const Span blocks = share_of((w.rows + 15) / 16, t);
             float *dense = t.space.decoded.get();
             for (int64_t block = blocks.begin; block < blocks.end; ++block) {
                 const int64_t found = w.decode(k(), block * 16, dense, dense + 16 * w.padded_columns);
@@ -121,12 +167,9 @@ struct Run {
         return cost < whole * count || rest == 0 ? (cost + whole / 2) / whole
                                                  : count + (cost - whole * count + rest / 2) / rest;
     }
-    // Where member `index` begins among row blocks by column blocks. Where there are too few for all, the last members get
-    // none: whoever adds up a row block's sums takes those of neighbours, so nobody between two others may be without.
-    static int64_t first_unit(const Matrix &w, int64_t columns, int index, int members) {
-        const int64_t total = cost_of(w, columns), most = total < 2 * whole ? 1 : total / whole;
-        const int64_t busy = members < most ? members : most;
-        return unit_at(w, columns, index < busy ? total * index / busy : total);
+    // Where member `index` begins among row blocks by column blocks.
+    int64_t first_unit(const Matrix &w, int64_t columns, int index, int members) const {
+        return unit_at(w, columns, share_of(cost_of(w, columns), index, members));
     }
 
     // Units are row blocks by column blocks; the sums of a row block that two threads share are added by who reads them.
@@ -140,13 +183,17 @@ struct Run {
             if (first < last)
                 k().trellis_dots(w.trellis, block, first, last, in.codes(), 0, num, t.space.sums.get(), to, out.width);
         }
+        // Whoever adds up a row block's sums takes those of all from its first part to its last.
+        if (units.begin == units.end && units.begin % columns)
+            for (int64_t j = 0; j < num; ++j)
+                std::memset(to + j * out.width + units.begin / columns * 256, 0, sizeof(int32_t) * 256);
     }
 
     // Units are sixteen tokens by row blocks, of which nobody else has a part.
     void trellis_of_many(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
         const int64_t columns = w.padded_columns / 64, blocks = (w.padded_rows + 255) / 256, cost = cost_of(w, 1);
         const auto first = [&](int index) {
-            const int64_t at = (num + 15) / 16 * cost * index / t.members;
+            const int64_t at = share_of((num + 15) / 16 * cost, index, t.members);
             return at / cost * blocks + unit_at(w, 1, at % cost);
         };
         for (int64_t unit = first(t.index); unit < first(t.index + 1); ++unit) {
@@ -328,6 +375,7 @@ struct Run {
     void layer(Member &t, int64_t index) {
         Layer &l = m.layers[static_cast<size_t>(index)];
         Space &s = t.space;
+        t.begin_timing(t.members > 1 && index % timed_layers == 0);
         Input *inputs = t.rows.inputs;
         int which[3], pair[2], one[1];
         const Matrix *const attention_in[3] = {&l.query, &l.key, &l.value};
@@ -440,11 +488,14 @@ struct Run {
 
     void member(int index, int members) {
         Space &space = m.spaces[static_cast<size_t>(index)];
-        Member t = {*this, index, members, space, alone ? space.rows : m.shared, {0, count}};
+        Member t = {*this, index, members, space, alone ? space.rows : m.shared, {0, count}, {}, false, false, 0, 0};
         if (!alone) t.mine = part_of(count, index, members);
         positions(t);
         t.sync();
         for (int64_t i = 0; i < m.d.num_layers; ++i) layer(t, i);
+        t.begin_timing(false);
+        m.spent[static_cast<size_t>(index)] = t.spent;
+        if (index == 0) joined = members;
         if (!wanted.empty()) logits(t);
     }
 };
@@ -473,12 +524,13 @@ int32_t fw_forward(fw_model *model, const fw_row *rows, int64_t count) {
     std::unique_lock<std::mutex> lock(model->busy, std::try_to_lock);
     if (!lock.owns_lock()) return FW_BUSY;
     try {
-        fw::Run run{*model, rows, count, {}, count <= fw::repeated, {}, {}};
+        fw::Run run{*model, rows, count, {}, count <= fw::repeated, {}, {}, 0};
         for (int64_t i = 0; i < count; ++i)
             if (rows[i].logits) run.wanted.push_back(i);
         fw::together(
             model->threads, [](void *r, int index, int members) { static_cast<fw::Run *>(r)->member(index, members); },
             &run);
+        model->shares[run.alone].learn(model->spent.data(), run.joined);
         return run.failed ? FW_NO_MEMORY : FW_OK;
     } catch (const std::bad_alloc &) {
         return FW_NO_MEMORY;

@@ -98,6 +98,8 @@ struct Kernels {
     // x: [2^power, order] in place; kernel: [order, width], zero from column `order` on, or null for none;
     // scratch: order * 2^power + width floats. Not normalised.
     void (*hadamard)(float *x, int32_t power, int64_t order, const float *kernel, int64_t width, float *scratch);
+    // out = x, negative where a bit of `signs` is set (from the lowest of the first byte on); any count, out may be x.
+    void (*flip)(const float *x, const uint8_t *signs, int64_t count, float *out);
 
     // out[token * stride + row] = the product with row blocks begin .. end - 1 (16 rows each).
     void (*int_dots)(const IntMatrix &w, int64_t begin, int64_t end, const Codes &x, int64_t token, int64_t tokens,

@@ -16,7 +16,7 @@ namespace fw {
 
 const Kernels *kernels_avx512() {
     static const Kernels table = {
-        "avx512",   viterbi, trellis_decode, trellis_tile, int_row, hadamard, int_dots,      trellis_dots, float_dots,
+        "avx512",   viterbi, trellis_decode, trellis_tile, int_row, hadamard, flip, int_dots,      trellis_dots, float_dots,
         widen,      round_to_codes, norm,  gather,       add,     gated,    softcap,      rope,
         remember,   attend};
     return &table;

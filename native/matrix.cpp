@@ -254,14 +254,14 @@ void rotate_blocks(const Kernels &k, const std::vector<Rotation::Block> &blocks,
 
 }  // namespace
 
-void Rotation::apply(const Kernels &k, float *x, float *scratch) const {
-    for (int64_t i = 0; i < length; ++i) x[i] *= signs[i];
-    rotate_blocks(k, blocks, false, x, scratch);
+void Rotation::apply(const Kernels &k, const float *x, float *to, float *scratch) const {
+    k.flip(x, signs, length, to);
+    rotate_blocks(k, blocks, false, to, scratch);
 }
 
 void Rotation::undo(const Kernels &k, float *x, float *scratch) const {
     rotate_blocks(k, blocks, true, x, scratch);
-    for (int64_t i = 0; i < length; ++i) x[i] *= signs[i];
+    k.flip(x, signs, length, x);
 }
 
 int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &m) {

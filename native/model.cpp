@@ -107,6 +107,8 @@ void make_space(fw_model &m) {
         return std::max(most, in_a_row);
     }();
     m.spaces.resize(static_cast<size_t>(m.threads));
+    m.spent.resize(static_cast<size_t>(m.threads));
+    for (Shares &shares : m.shares) shares.resize(m.threads);
     for (Space &s : m.spaces) {
         s.normed = Array<float>(body_rows);
         s.temporary = Array<float>(std::max(body_rows, m.embedding.padded_columns));

@@ -9,6 +9,7 @@
 #include "featherweight.h"
 #include "kernels.h"
 #include "pool.h"
+#include "shares.h"
 
 namespace fw {
 
@@ -45,12 +46,12 @@ struct Rotation {
         const float *source, *source_transposed;  // what these were copied from
     };
     int64_t length = 0;
-    const float *signs = nullptr;
+    const uint8_t *signs = nullptr;
     std::vector<Block> blocks;
     Array<float> kernels;  // padded copies
 
-    // x: [length padded], in place; scratch: `scratch_floats()`.
-    void apply(const Kernels &k, float *x, float *scratch) const;
+    // x, to: [length padded]; undo in place; scratch: `scratch_floats()`.
+    void apply(const Kernels &k, const float *x, float *to, float *scratch) const;
     void undo(const Kernels &k, float *x, float *scratch) const;
     int64_t scratch_floats() const;
 };
@@ -175,6 +176,8 @@ struct fw_model {
     std::vector<const float *> frequencies;
     int64_t head_width = 0, padded_hidden = 0, ffn = 0, padded_ffn = 0, query_width = 0, key_width = 0, max_rows = 0;
     std::vector<fw::Space> spaces;
+    std::vector<fw::Spent> spent;  // by each thread in this call
+    fw::Shares shares[2];          // of products: of many rows, of repeated ones (`Run::alone`)
     fw::Rows shared;
     fw::Output query_out, key_out, value_out, out_out, gate_out, up_out, down_out;
     fw::Array<float> mixed;                    // attention's result, shared by all

@@ -36,8 +36,10 @@ struct Product {
         Array<float> scratch(w.input ? w.input->scratch_floats() : 0);
         for (int64_t i = 0; i < count; ++i) {
             float *to = numbers.get() + i * width;
-            std::memcpy(to, x + i * w.columns, sizeof(float) * static_cast<size_t>(w.columns));
-            if (w.input) w.input->apply(k, to, scratch.get());
+            if (w.input)
+                w.input->apply(k, x + i * w.columns, to, scratch.get());
+            else
+                std::memcpy(to, x + i * w.columns, sizeof(float) * static_cast<size_t>(w.columns));
             const int64_t at = i * digits;
             if (w.fast)
                 k.round(to, width, static_cast<int>(digits), natural.get() + at * width, segments.get() + at * width,

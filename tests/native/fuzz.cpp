@@ -249,7 +249,7 @@ void spoil(Random &r, fw_rotation &rotation, int64_t blocks) {
         case 5: drop(r, b.kernel); break;
         case 6: drop(r, b.transposed); break;
         default:
-            if (rotation.signs) const_cast<float *>(rotation.signs)[0] = odd_float(r);
+            if (rotation.signs) const_cast<uint8_t *>(rotation.signs)[0] ^= static_cast<uint8_t>(r.below(256));
     }
 }
 

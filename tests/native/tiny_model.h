@@ -100,8 +100,8 @@ struct Model {
     fw_rotation *rotation(int64_t n) {
         fw_rotation *made = blocks.make<fw_rotation>(1);
         made->length = n;
-        float *signs = blocks.make<float>(n);
-        for (int64_t i = 0; i < n; ++i) signs[i] = random.one_in(2) ? 1.0f : -1.0f;
+        uint8_t *signs = blocks.make<uint8_t>((n + 7) / 8);
+        for (int64_t i = 0; i < (n + 7) / 8; ++i) signs[i] = static_cast<uint8_t>(random.below(256));
         made->signs = signs;
         std::vector<fw_rotation_block> all;
         const bool odd = n % 12 == 0 && random.one_in(2);

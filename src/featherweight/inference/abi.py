@@ -136,14 +136,13 @@ class Keeper:
         if signs is None:
             return None
         if (signs, n, kind) not in self._rotations:
-            bits = np.unpackbits(np.frombuffer(signs, np.uint8), bitorder="little")[:n]
             blocks = [
                 Block(power, order, self._floats(kernel), self._floats(transposed))
                 for power, order, kernel, transposed in paley.block_plans(n, kind)
             ]
             array = self._keep((Block * len(blocks))(*blocks))
-            numbers = self._floats(1.0 - 2.0 * bits)
-            self._rotations[signs, n, kind] = Rotation(n, numbers, len(blocks), ctypes.addressof(array))
+            bits = self._address(np.frombuffer(signs, np.uint8))
+            self._rotations[signs, n, kind] = Rotation(n, bits, len(blocks), ctypes.addressof(array))
         return ctypes.addressof(self._rotations[signs, n, kind])
 
     def _floats(self, array: Any) -> int | None:

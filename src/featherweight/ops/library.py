@@ -20,7 +20,7 @@ from ..base.errors import BadInput, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABI = 3
+ABI = 4
 ISAS = ("scalar", "avx2", "avx512")
 _log = logging.getLogger(__name__)
 
