@@ -19,7 +19,7 @@ namespace {
 
 constexpr int most_threads = 1024;
 // How long an idle worker looks for more before it sleeps: the pause between two tokens, not between two requests.
-constexpr auto patience = std::chrono::microseconds(60);
+constexpr auto patience = std::chrono::microseconds(250);
 
 void relax() {
 #if defined(__x86_64__) || defined(__i386__)
