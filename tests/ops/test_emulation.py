@@ -184,7 +184,8 @@ def test_no_illegal_instruction_in_baseline(tmp_path: Path, name: str, flags: li
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("no nm")
-    target = build(tmp_path / "kernels.o", [NATIVE / f"kernels_{name}.cpp"], "-c", "-O0", "-fno-exceptions", *flags)  # nothing is inlined
+    unseen = ("-c", "-O0", "-fno-exceptions")  # nothing is inlined
+    target = build(tmp_path / "kernels.o", [NATIVE / f"kernels_{name}.cpp"], *unseen, *flags)
     symbols = subprocess.run([nm, "-C", "--defined-only", str(target)], check=True, capture_output=True, text=True)
     shared = [line.split(maxsplit=2)[1:] for line in symbols.stdout.splitlines()]
     visible = [symbol for kind, symbol in shared if kind.isupper() and kind not in "RDB"] + [
