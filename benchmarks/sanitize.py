@@ -4,8 +4,9 @@
 
 The library is built with AddressSanitizer and UndefinedBehaviorSanitizer (alignment included) into build/sanitize-*,
 put in place of the installed one, and the tests of ops and of the native engine run with it; then with ThreadSanitizer,
-where tiny models run on two and three threads and must give the tokens of one. Any report ends the process that made it,
-so a failing row is a finding; what was said is printed. benchmarks/fuzz.py feeds the same build. GCC or Clang on Linux.
+where tiny models run on two and three threads, and unevenly divided ones, and must give the tokens of one. Any report ends
+the process that made it, so a failing row is a finding; what was said is printed. benchmarks/fuzz.py feeds the same build.
+GCC or Clang on Linux.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ def run(arguments: argparse.Namespace) -> Report:
         command = ["setarch", "-R", str(races / "tokens"), models, "scalar", threads]
         found = ran(report, f"tokens, {threads} threads, {RACES}", command)
         report.check(f"tokens of {threads} threads that differ", float(found != expected), at_most=0)
+    ran(report, f"uneven division, {MEMORY}", [str(memory / "shares"), "scalar"])
+    ran(report, f"uneven division, {RACES}", ["setarch", "-R", str(races / "shares"), "scalar"])
     return report
 
 
