@@ -48,6 +48,15 @@ def answers(page: Page) -> list[str]:
 
 
 @needs_chromium
+def test_speed_of_an_answer_that_comes_at_once(page: Page, server: LiveServer) -> None:
+    page.open(server.url)
+    page.run("window.box = document.createElement('p'); rate(box, 7, 1000110, 1000112, 1000000, '')")
+    assert page.run("box.textContent") == "7 tokens · 62.5 tokens/s · first after 0.11 s"
+    page.run("rate(box, 101, 1000100, 1000600, 1000000, 'stopped')")
+    assert page.run("box.textContent") == "101 tokens · 200.0 tokens/s · first after 0.10 s · stopped"
+
+
+@needs_chromium
 def test_a_conversation(page: Page, server: LiveServer, text: Text) -> None:
     page.open(server.url)
     page.wait("state.models.length")

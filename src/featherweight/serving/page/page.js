@@ -119,9 +119,11 @@ async function* events(response) {
 }
 
 function rate(box, made, first, last, asked, finish) {
-  const seconds = (last - first) / 1000;
+  // A short answer may reach the page in one piece; then all that is known is how long it took from the question on.
+  const pieces = last - first >= 100;
+  const perSecond = 1000 * (pieces ? (made - 1) / (last - first) : made / (last - asked));
   const parts = [`${made} ${made === 1 ? "token" : "tokens"}`];
-  if (made > 1 && seconds > 0) parts.push(`${((made - 1) / seconds).toFixed(1)} tokens/s`);
+  if (made > 1 && last > asked) parts.push(`${perSecond.toFixed(1)} tokens/s`);
   if (first) parts.push(`first after ${((first - asked) / 1000).toFixed(2)} s`);
   if (finish) parts.push(finish);
   box.textContent = parts.join(" · ");
