@@ -529,7 +529,7 @@ int32_t fw_forward(fw_model *model, const fw_row *rows, int64_t count) {
             if (rows[i].logits) run.wanted.push_back(i);
         fw::together(
             model->threads, [](void *r, int index, int members) { static_cast<fw::Run *>(r)->member(index, members); },
-            &run);
+            &run, fw::between_tokens_us);
         model->shares[run.alone].learn(model->spent.data(), run.joined);
         return run.failed ? FW_NO_MEMORY : FW_OK;
     } catch (const std::bad_alloc &) {

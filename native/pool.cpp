@@ -18,9 +18,6 @@ namespace fw {
 namespace {
 
 constexpr int most_threads = 1024;
-// How long an idle worker looks for more before it sleeps: the pause between two tokens, not between two requests.
-constexpr auto patience = std::chrono::microseconds(250);
-
 void relax() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -29,19 +26,21 @@ void relax() {
 #endif
 }
 
-// Spins until `done()`, giving the processor away now and then once it takes long; false when `patience` ran out.
+constexpr int for_ever = -1;
+
+// Spins until `done()`, giving the processor away now and then once it takes long; false after `patience_us`.
 template <typename Done>
-bool spin(Done done, bool for_ever) {
+bool spin(Done done, int patience_us) {
     for (int i = 0; i < 2000; ++i) {
         if (done()) return true;
         relax();
     }
-    const auto until = std::chrono::steady_clock::now() + patience;
+    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(patience_us);
     for (int i = 1;; ++i) {
         if (done()) return true;
         relax();
         if (i % 64 == 0) {
-            if (for_ever)
+            if (patience_us == for_ever)
                 std::this_thread::yield();
             else if (std::chrono::steady_clock::now() > until)
                 return false;
@@ -56,6 +55,7 @@ struct Pool {
     std::atomic<uint64_t> call{0};
     std::atomic<int> running{0};
     std::atomic<int> sleeping{0};
+    std::atomic<int> patience_us{between_units_us};
     std::atomic<bool> caller_sleeps{false};
     Member member = nullptr;
     void *context = nullptr;
@@ -69,7 +69,7 @@ struct Pool {
         uint64_t seen = 0;
         for (;;) {
             const auto changed = [&] { return call.load() / one_call != seen; };
-            if (!spin(changed, false)) {
+            if (!spin(changed, patience_us.load())) {
                 std::unique_lock<std::mutex> lock(mutex);
                 ++sleeping;
                 wake.wait(lock, changed);
@@ -98,11 +98,12 @@ struct Pool {
         }
     }
 
-    void run(int threads, Member work, void *with) {
+    void run(int threads, Member work, void *with, int patience) {
         grow(threads - 1);
         const int members = std::min(threads, workers + 1);
         member = work;
         context = with;
+        patience_us = patience;
         running = members - 1;
         call = (call.load() / one_call + 1) * one_call + static_cast<uint64_t>(members);
         if (sleeping.load() > 0) {
@@ -111,7 +112,7 @@ struct Pool {
         }
         work(with, 0, members);
         const auto done = [&] { return running.load() == 0; };
-        if (spin(done, false)) return;
+        if (spin(done, patience)) return;
         std::unique_lock<std::mutex> lock(mutex);
         caller_sleeps = true;
         finished.wait(lock, done);
@@ -173,12 +174,12 @@ int default_threads() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
-void together(int threads, Member member, void *context) {
+void together(int threads, Member member, void *context, int patience_us) {
     if (threads <= 0) threads = default_threads();
     threads = std::min(threads, most_threads);
     Pool *shared = threads > 1 ? pool() : nullptr;
     if (shared && shared->busy.try_lock()) {
-        shared->run(threads, member, context);
+        shared->run(threads, member, context, patience_us);
         shared->busy.unlock();
     } else {
         member(context, 0, 1);
@@ -201,7 +202,7 @@ void Barrier::wait(int members) {
         round_.store(round + 1, std::memory_order_release);
         return;
     }
-    spin([&] { return round_.load(std::memory_order_acquire) != round; }, true);
+    spin([&] { return round_.load(std::memory_order_acquire) != round; }, for_ever);
 }
 
 void *scratch(int64_t bytes) {

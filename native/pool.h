@@ -29,8 +29,10 @@ void parallel_for(int64_t count, int64_t grain, int threads, F &f) {
 using Member = void (*)(void *context, int member, int members);
 
 // Calls member(context, 0 .. members - 1, members) at once on at most `threads` threads; fewer where the machine gives
-// no more or the pool is busy.
-void together(int threads, Member member, void *context);
+// no more or the pool is busy. Workers look for more for `patience_us` before they sleep, which others who use the same
+// processors pay for.
+constexpr int between_units_us = 60, between_tokens_us = 250;  // tokens: as long as Python takes from one to the next
+void together(int threads, Member member, void *context, int patience_us = between_units_us);
 
 // Waits until all members have come; may be used again at once.
 class Barrier {
