@@ -1,16 +1,19 @@
-"""Which calibration text, how diverse and how much: KL at low bits on held-out text of several kinds.
+"""Which calibration text, how diverse and how much: KL at low bits on held-out text of several
+kinds.
 
     python benchmarks/calibration.py [--quick] [--preset fast|balanced] [--bits 2] [--json FILE]
 
-Every arm calibrates on one mix and amount, quantizes SmolLM2-135M-Instruct in memory (everything but the text is the
-same: signs, rounding, damping) and measures KL from the original on five kinds of held-out text: encyclopedia
-(WikiText-2 test), novels, school mathematics, programs, and chat (MT-Bench questions with the original's own answers).
-`in_domain` calibrates on WikiText-2 validation: what knowing the test's text in advance is worth, not a rival.
-`generated` is text that the model wrote itself; `shipped+generated` is half of each.
+Every arm calibrates on one mix and amount, quantizes SmolLM2-135M-Instruct in memory (everything
+but the text is the same: signs, rounding, damping) and measures KL from the original on five kinds
+of held-out text: encyclopedia (WikiText-2 test), novels, school mathematics, programs, and chat
+(MT-Bench questions with the original's own answers). `in_domain` calibrates on WikiText-2
+validation: what knowing the test's text in advance is worth, not a rival. `generated` is text that
+the model wrote itself; `shipped+generated` is half of each.
 
-The preset decides the method: `fast` is LDLQ on Gram matrices, `balanced` YAQA on both Fisher sides. The geometric mean
-over the kinds decides between mixes, so that no kind with large numbers does; differences from the shipped mix are
-paired window by window. An arm costs a few minutes on two cores; `--quick` runs three mixes on two kinds.
+The preset decides the method: `fast` is LDLQ on Gram matrices, `balanced` YAQA on both Fisher
+sides. The geometric mean over the kinds decides between mixes, so that no kind with large numbers
+does; differences from the shipped mix are paired window by window. An arm costs a few minutes on
+two cores; `--quick` runs three mixes on two kinds.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ from torch import Tensor, nn
 
 import featherweight as fw
 from featherweight.base.statistics import paired_difference
-from featherweight.data import sequences
-from featherweight.data.sources import Dialogue
+from featherweight.data import packing as sequences
+from featherweight.data.corpora import Dialogue
 from featherweight.data.tokens import encode_documents
 from featherweight.evaluation import TeacherCache
 from featherweight.models import structure
@@ -53,21 +56,37 @@ class Arm:
 
 
 def arms(quick: bool) -> list[Arm]:
-    """Every mix at the middle amount; the shipped one at every amount, the narrowest also at the largest."""
+    """Every mix at the middle amount; the shipped one at every amount, the narrowest also at the
+    largest.
+    """
     if quick:
         return [Arm(mix, AMOUNTS[0]) for mix in ("shipped", "novels", "in_domain")]
-    middle = [Arm(mix, AMOUNTS[1]) for mix in (*fw.data.MIXES, "generated", "shipped+generated", "in_domain")]
-    return [*middle, Arm("shipped", AMOUNTS[0]), Arm("shipped", AMOUNTS[2]), Arm("novels", AMOUNTS[2])]
+    middle = [
+        Arm(mix, AMOUNTS[1])
+        for mix in (*fw.data.MIXES, "generated", "shipped+generated", "in_domain")
+    ]
+    return [
+        *middle,
+        Arm("shipped", AMOUNTS[0]),
+        Arm("shipped", AMOUNTS[2]),
+        Arm("novels", AMOUNTS[2]),
+    ]
 
 
 def in_domain_text() -> str:
-    """WikiText-2 validation: lies beside the benchmarks because nothing that is shipped may calibrate on it."""
+    """WikiText-2 validation: lies beside the benchmarks because nothing that is shipped may
+    calibrate on it.
+    """
     return gzip.decompress((TEXTS / "wikitext2_valid.txt.gz").read_bytes()).decode("utf-8")
 
 
 def chat_windows(tokenizer: Any, length: int, count: int) -> Tensor:
     """Whole conversations, rendered, from the start of each window: (count, length + 1)."""
-    lines = gzip.decompress((TEXTS / "mt_bench_replies.jsonl.gz").read_bytes()).decode("utf-8").split("\n")
+    lines = (
+        gzip.decompress((TEXTS / "mt_bench_replies.jsonl.gz").read_bytes())
+        .decode("utf-8")
+        .split("\n")
+    )
     dialogues = [Dialogue(**json.loads(line)) for line in lines if line]
     packed = sequences.pack(encode_documents(tokenizer, dialogues), length + 1)
     return torch.tensor(packed[:count])
@@ -86,7 +105,9 @@ def held_out(tokenizer: Any, quick: bool) -> dict[str, Tensor]:
 
 
 class Texts:
-    """Calibration tokens of an arm; what the model writes itself is sampled once and cut to each amount."""
+    """Calibration tokens of an arm; what the model writes itself is sampled once and cut to each
+    amount.
+    """
 
     def __init__(self, model: nn.Module, tokenizer: Any, seed: int) -> None:
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
@@ -95,24 +116,38 @@ class Texts:
     def generated(self) -> fw.data.Calibration:
         if self.written is None:
             self.written = fw.data.calibration_from_model(
-                self.model, self.tokenizer, AMOUNTS[1], LENGTH, self.seed, batch=40, listener=progress("generated")
+                self.model,
+                self.tokenizer,
+                AMOUNTS[1],
+                LENGTH,
+                self.seed,
+                batch=40,
+                listener=progress("generated"),
             )
         return self.written
 
     def __call__(self, arm: Arm) -> fw.data.Calibration:
         if arm.mix == "in_domain":
-            return fw.data.calibration_from_text(self.tokenizer, in_domain_text(), arm.count, LENGTH, self.seed)
+            return fw.data.calibration_from_text(
+                self.tokenizer, in_domain_text(), arm.count, LENGTH, self.seed
+            )
         if arm.mix == "generated":
             return fw.data.blend([(self.generated(), 1.0)], arm.count)
         if arm.mix == "shipped+generated":
             shipped = fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed)
             return fw.data.blend([(shipped, 0.5), (self.generated(), 0.5)], arm.count)
-        return fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed, fw.data.MIXES[arm.mix])
+        return fw.data.calibration(
+            self.tokenizer, arm.count, LENGTH, self.seed, fw.data.MIXES[arm.mix]
+        )
 
 
-def light(model: nn.Module, tokens: Tensor, preset: str, bits: int, seed: int, name: str) -> nn.Module:
+def light(
+    model: nn.Module, tokens: Tensor, preset: str, bits: int, seed: int, name: str
+) -> nn.Module:
     """A quantized copy; the tables stay as they are, so that the KL is the layers' alone."""
-    curvature, rounding = (fw.Gram(), fw.LDLQ()) if preset == "fast" else (fw.FisherA(seed=seed), fw.YAQA())
+    curvature, rounding = (
+        (fw.Gram(), fw.LDLQ()) if preset == "fast" else (fw.FisherA(seed=seed), fw.YAQA())
+    )
     factors = curvature.collect(model, tokens, progress(name))
     copied = copy.deepcopy(model)
     plan = fw.Plan({structure.embedding(model): None, "*": fw.Trellis(bits=bits)})
@@ -126,13 +161,18 @@ def measure(
     """Kind -> KL of each window, in nats a token."""
     metrics = [fw.KL(teacher, tokens, kind) for kind, tokens in windows.items()]
     results = fw.evaluate(small, metrics, progress(name))
-    return {kind: text.scores.kl.mean(1).tolist() for kind, text in zip(windows, results.texts, strict=True)}
+    return {
+        kind: text.scores.kl.mean(1).tolist()
+        for kind, text in zip(windows, results.texts, strict=True)
+    }
 
 
 def run(arguments: argparse.Namespace) -> Report:
     model, tokenizer = fw.load(arguments.model)
     model = model.float().eval()
-    report = Report(f"calibration text: KL at {arguments.bits} bits, {arguments.preset}", arguments.seeds)
+    report = Report(
+        f"calibration text: KL at {arguments.bits} bits, {arguments.preset}", arguments.seeds
+    )
     report.file = arguments.json
     windows = held_out(tokenizer, arguments.quick)
     report.facts |= {
@@ -144,7 +184,8 @@ def run(arguments: argparse.Namespace) -> Report:
         "mixes": {name: dict(mix) for name, mix in fw.data.MIXES.items()},
     }
     with TemporaryDirectory() as folder:
-        # The original's logits in float16, read once for all arms: 3 GB, and an error in KL near 1e-6.
+        # The original's logits in float16, read once for all arms: 3 GB, and an error in KL near
+        # 1e-6.
         teacher = TeacherCache(model, Path(folder), arguments.model, dtype="float16")
         for seed in arguments.seeds:
             run_seed(arguments, report, model, tokenizer, teacher, windows, seed)
@@ -188,8 +229,12 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Arm]:
 
 
 def compare(report: Report) -> None:
-    """Paired differences from the shipped mix at the same amount and seed, and the claims that the default rests on."""
-    shipped = {(row["sequences"], row["seed"]): row for row in report.rows if row["mix"] == "shipped"}
+    """Paired differences from the shipped mix at the same amount and seed, and the claims that the
+    default rests on.
+    """
+    shipped = {
+        (row["sequences"], row["seed"]): row for row in report.rows if row["mix"] == "shipped"
+    }
     for row in report.rows:
         base = shipped.get((row["sequences"], row["seed"]))
         if base is None or base is row:
@@ -200,7 +245,9 @@ def compare(report: Report) -> None:
         }
         if row["mix"] == "novels":
             wiki = base["wikitext2_test"] / row["wikitext2_test"]
-            report.check(f"shipped / novels on WikiText-2, {row['sequences']} sequences", wiki, at_most=0.9)
+            report.check(
+                f"shipped / novels on WikiText-2, {row['sequences']} sequences", wiki, at_most=0.9
+            )
         if row["mix"] in fw.data.MIXES:
             ratio = base["geometric_mean"] / row["geometric_mean"]
             claim = f"shipped / {row['mix']}, mean over kinds, {row['sequences']} sequences"
@@ -210,7 +257,9 @@ def compare(report: Report) -> None:
 if __name__ == "__main__":
     flags = parser(__doc__)
     flags.set_defaults(preset="fast")
-    flags.add_argument("--model", default="SmolLM2-135M-Instruct", help="alias, folder, GGUF file or hub id")
+    flags.add_argument(
+        "--model", default="SmolLM2-135M-Instruct", help="alias, folder, GGUF file or hub id"
+    )
     flags.add_argument("--bits", type=int, default=2)
     flags.add_argument("--mixes", nargs="+", metavar="MIX", help="only these arms")
     main(run, flags)

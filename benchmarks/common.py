@@ -1,8 +1,11 @@
-"""What every benchmark does alike: common flags, rounds that take turns, one shape of JSON, a table, checks.
+"""What every benchmark does alike: common flags, rounds that take turns, one shape of JSON, a
+table, checks.
 
-A benchmark is a module with `run(arguments) -> Report`; its `if __name__` line hands that to `main`. The JSON is
+A benchmark is a module with `run(arguments) -> Report`; its `if __name__` line hands that to
+`main`. The JSON is
 {"meta": {...}, "rows": [...], "checks": [...]}: meta says what machine, how many threads, how busy it was, which seeds
-and which versions; a row is one measured thing; a check is a claim with its bound and whether it held. The exit code is
+and which versions; a row is one measured thing; a check is a claim with its bound and whether it
+held. The exit code is
 1 when a check failed. Timings of rivals are taken in turns (`in_turns`), so that a busy minute hits them all.
 """
 
@@ -41,18 +44,41 @@ class Report:
     started: float = field(default_factory=time.monotonic)
 
     def add(self, **row: Any) -> Row:
-        """Add a row, say so on stderr, and write what there is to `file`: a long run that is cut off keeps its rows."""
+        """Add a row, say so on stderr, and write what there is to `file`: a long run that is cut
+        off keeps its rows.
+        """
         self.rows.append(row)
         self.save()
-        print("  " + "  ".join(f"{k}={shown(v)}" for k, v in row.items() if plain(v)), file=sys.stderr, flush=True)
+        print(
+            "  " + "  ".join(f"{k}={shown(v)}" for k, v in row.items() if plain(v)),
+            file=sys.stderr,
+            flush=True,
+        )
         return row
 
-    def check(self, claim: str, value: float, *, at_most: float | None = None, at_least: float | None = None) -> bool:
+    def check(
+        self,
+        claim: str,
+        value: float,
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> bool:
         """Record whether `value` keeps its bounds; NaN keeps none."""
         held = not math.isnan(value)
-        held = held and (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
-        bounds = [f"{word} {bound:g}" for word, bound in (("<=", at_most), (">=", at_least)) if bound is not None]
-        self.checks.append({"name": claim, "value": value, "target": " and ".join(bounds), "ok": bool(held)})
+        held = (
+            held
+            and (at_most is None or value <= at_most)
+            and (at_least is None or value >= at_least)
+        )
+        bounds = [
+            f"{word} {bound:g}"
+            for word, bound in (("<=", at_most), (">=", at_least))
+            if bound is not None
+        ]
+        self.checks.append(
+            {"name": claim, "value": value, "target": " and ".join(bounds), "ok": bool(held)}
+        )
         return held
 
     def save(self) -> None:
@@ -83,8 +109,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a few minutes: fewer arms, less text")
     made.add_argument("--json", type=Path, metavar="FILE", help="write meta, rows and checks there")
     made.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
-    made.add_argument("--threads", type=int, metavar="N", help="threads of torch and of the native library")
-    made.add_argument("--preset", choices=PRESETS, default="balanced", help="what is measured, where presets differ")
+    made.add_argument(
+        "--threads", type=int, metavar="N", help="threads of torch and of the native library"
+    )
+    made.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="balanced",
+        help="what is measured, where presets differ",
+    )
     return made
 
 
@@ -97,7 +130,9 @@ def main(run: Callable[[argparse.Namespace], Report], made: argparse.ArgumentPar
     print(f"\n{report.title}\n")
     print(table(report.rows))
     for check in report.checks:
-        print(f"{'pass' if check['ok'] else 'FAIL'}  {check['name']}: {shown(check['value'])} {check['target']}")
+        print(
+            f"{'pass' if check['ok'] else 'FAIL'}  {check['name']}: {shown(check['value'])} {check['target']}"
+        )
     report.file = arguments.json
     report.save()
     sys.exit(0 if all(check["ok"] for check in report.checks) else 1)
@@ -117,8 +152,12 @@ def num_threads() -> int:
     return torch.get_num_threads() if torch else machine.num_cores()
 
 
-def in_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int = 5, warmups: int = 1) -> dict[str, list[float]]:
-    """Seconds of every round of every rival; round r runs each rival once before round r + 1 begins."""
+def in_turns(
+    rivals: Mapping[str, Callable[[], Any]], rounds: int = 5, warmups: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of every round of every rival; round r runs each rival once before round r + 1
+    begins.
+    """
     for rival in rivals.values():
         for _ in range(warmups):
             rival()
@@ -132,13 +171,18 @@ def in_turns(rivals: Mapping[str, Callable[[], Any]], rounds: int = 5, warmups: 
 
 
 class Others:
-    """Cores that other processes keep busy, since this was made: with threads that wait for each other, they decide."""
+    """Cores that other processes keep busy, since this was made: with threads that wait for each
+    other, they decide.
+    """
 
     def __init__(self) -> None:
         self._start = self._read()
 
     def cores(self) -> float:
-        """The mean since then; NaN where the system does not say. Children count as ours once they have ended."""
+        """The mean since then; NaN where the system does not say.
+
+        Children count as ours once they have ended.
+        """
         then, now = self._start, self._read()
         return ((now[1] - then[1]) - (now[2] - then[2])) / max(now[0] - then[0], 1e-9)
 
@@ -146,13 +190,19 @@ class Others:
     def _read() -> tuple[float, float, float]:
         """Wall seconds, busy seconds of all processes, and of this one with its children."""
         try:
-            fields = [float(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+            fields = [
+                float(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+            ]
         except OSError:
             fields = [math.nan] * 8
         user, nice, system, _, _, *interrupts = fields
         times = os.times()
         busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic(), busy, times.user + times.system + times.children_user + times.children_system
+        return (
+            time.monotonic(),
+            busy,
+            times.user + times.system + times.children_user + times.children_system,
+        )
 
 
 def progress(stage: str) -> Callable[[Event], None]:
@@ -163,7 +213,10 @@ def progress(stage: str) -> Callable[[Event], None]:
             left = "" if event.eta_seconds is None else f", {event.eta_seconds:.0f} s left"
             end = "\n" if event.done == event.total else ""
             print(
-                f"\r  {stage} {event.stage} {event.done}/{event.total}{left}   ", end=end, file=sys.stderr, flush=True
+                f"\r  {stage} {event.stage} {event.done}/{event.total}{left}   ",
+                end=end,
+                file=sys.stderr,
+                flush=True,
             )
 
     return show
@@ -193,14 +246,22 @@ def table(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if plain(value)))
     cells = [columns] + [[shown(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    numeric = [all(plain(r.get(c)) and not isinstance(r.get(c), str) for r in rows) for c in columns]
+    numeric = [
+        all(plain(r.get(c)) and not isinstance(r.get(c), str) for r in rows) for c in columns
+    ]
     lines = [
         "  ".join(
-            cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, numeric, strict=True)
+            cell.rjust(w) if right else cell.ljust(w)
+            for cell, w, right in zip(line, widths, numeric, strict=True)
         )
         for line in cells
     ]
-    return "\n".join(line.rstrip() for line in [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]) + "\n"
+    return (
+        "\n".join(
+            line.rstrip() for line in [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
+        )
+        + "\n"
+    )
 
 
 def finite(value: Any) -> Any:

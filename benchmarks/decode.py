@@ -1,16 +1,20 @@
-"""Is a packed model decoded faster here than llama.cpp decodes its own files, on two threads of the same machine?
+"""Is a packed model decoded faster here than llama.cpp decodes its own files, on two threads of the
+same machine?
 
-Two models: SmolLM2-135M (real weights on both sides) and the shape of a Llama of a billion weights with random codes,
-wide enough for llama.cpp's 2-bit types. All contenders of a model take turns, one round each: 512 tokens of prompt at
-once, then 128 tokens one by one. Our decode is the engine's loop and includes the choice of the largest logit;
-llama-bench feeds random tokens and chooses nothing. llama.cpp is built for this processor (`peers.py`). Where the processor
-has AVX-512 and ours is held to AVX2, as if it had not, a second build that is held to AVX2 is the one to compare with;
-what the first one does is said beside it. A ratio is the geometric mean over the rounds, paired, with its bootstrap interval.
+Two models: SmolLM2-135M (real weights on both sides) and the shape of a Llama of a billion weights
+with random codes, wide enough for llama.cpp's 2-bit types. All contenders of a model take turns,
+one round each: 512 tokens of prompt at once, then 128 tokens one by one. Our decode is the engine's
+loop and includes the choice of the largest logit; llama-bench feeds random tokens and chooses
+nothing. llama.cpp is built for this processor (`peers.py`). Where the processor has AVX-512 and
+ours is held to AVX2, as if it had not, a second build that is held to AVX2 is the one to compare
+with; what the first one does is said beside it. A ratio is the geometric mean over the rounds,
+paired, with its bootstrap interval.
 
-llama.cpp's Q4_0 has every matrix in Q4_0 (`--pure`), the fewest bytes it can have; its fastest file of at most 4.5 bits
-is found by measuring the candidates first. On a machine that others use the ratios mean little: both sides' threads wait for
-each other, llama.cpp's by spinning. `others` says how many cores they took, and a check fails when it was more than a
-tenth. The kernels alone (`kernels.py`) and the bandwidth are measured at the end.
+llama.cpp's Q4_0 has every matrix in Q4_0 (`--pure`), the fewest bytes it can have; its fastest file
+of at most 4.5 bits is found by measuring the candidates first. On a machine that others use the
+ratios mean little: both sides' threads wait for each other, llama.cpp's by spinning. `others` says
+how many cores they took, and a check fails when it was more than a tenth. The kernels alone
+(`kernels.py`) and the bandwidth are measured at the end.
 """
 
 from __future__ import annotations
@@ -32,8 +36,8 @@ from peers import Build, File, build, build_avx2, quantized, random_file
 
 from featherweight.base import machine
 from featherweight.base.statistics import Interval, bootstrap_mean
+from featherweight.inference.native.reader import open_runtime
 from featherweight.interchange.cache import cache_folder
-from featherweight.interchange.native_model import open_runtime
 from featherweight.ops import library
 from featherweight.profiling import Speed, bytes_per_token, measure_bandwidth, measure_speed
 from featherweight.quantization.formats import Int, Trellis
@@ -83,27 +87,44 @@ class Builds:
 
     def rival(self, isa: str, file: File) -> Rival:
         program = self.by_isa[isa]
-        return Rival(file.name if program is self.native else f"{file.name} ({isa} build)", file, program)
+        return Rival(
+            file.name if program is self.native else f"{file.name} ({isa} build)", file, program
+        )
 
     def claim(self, ours: str, isa: str, file: File, decode: float) -> Claim:
         rival = self.rival(isa, file)
-        return Claim(f"{ours} {isa}", rival.name, decode, beside=None if rival.name == file.name else file.name)
+        return Claim(
+            f"{ours} {isa}",
+            rival.name,
+            decode,
+            beside=None if rival.name == file.name else file.name,
+        )
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    report = Report("decode: ours and llama.cpp's, in turns", seeds=arguments.seeds[:1], file=arguments.json)
+    report = Report(
+        "decode: ours and llama.cpp's, in turns", seeds=arguments.seeds[:1], file=arguments.json
+    )
     threads = arguments.threads or 2
     rounds = arguments.rounds or (2 if arguments.quick else ROUNDS)
     isas = [isa for isa in ("avx512", "avx2") if isa in library.available()]
     native = build()
     builds = Builds(native, {isa: native if isa == isas[0] else build_avx2() for isa in isas})
     facts = {isa: program.facts for isa, program in builds.by_isa.items()}
-    report.facts |= {"llama": facts, "prompt": PROMPT, "tokens": TOKENS, "rounds": rounds, "used": threads}
+    report.facts |= {
+        "llama": facts,
+        "prompt": PROMPT,
+        "tokens": TOKENS,
+        "rounds": rounds,
+        "used": threads,
+    }
     if arguments.model != "1b":
         compare(report, "SmolLM2-135M", *smollm2(builds, arguments, isas, threads), rounds, threads)
     if arguments.model != "smollm2":
         compare(report, "1B shape", *billion(builds, isas, report.seeds[0]), rounds, threads)
-    measure_kernels(report, threads, QUICK_ROUNDS if arguments.quick else KERNEL_ROUNDS, every_format=False)
+    measure_kernels(
+        report, threads, QUICK_ROUNDS if arguments.quick else KERNEL_ROUNDS, every_format=False
+    )
     return report
 
 
@@ -119,11 +140,19 @@ def smollm2(
 
     def fastest(isa: str) -> File:
         bench = builds.by_isa[isa].bench
-        return max(light, key=lambda file: max(bench.measure(file.path, 1, 64, threads).decode for _ in range(3)))
+        return max(
+            light,
+            key=lambda file: max(bench.measure(file.path, 1, 64, threads).decode for _ in range(3)),
+        )
 
-    ours = [(f"{name} {isa}", path, isa) for isa in isas for name, path in (("int4", int4), ("trellis2", trellis))]
+    ours = [
+        (f"{name} {isa}", path, isa)
+        for isa in isas
+        for name, path in (("int4", int4), ("trellis2", trellis))
+    ]
     rivals = [
-        builds.rival(isas[0], file) for file in (files["Q4_0"], quantized(builds.native, MODEL, home, "Q4_0", False))
+        builds.rival(isas[0], file)
+        for file in (files["Q4_0"], quantized(builds.native, MODEL, home, "Q4_0", False))
     ]
     claims = [Claim(f"int4 {isas[0]}", files["Q4_0"].name, 1.2, 1.0)]
     for isa in isas:
@@ -133,15 +162,26 @@ def smollm2(
     return ours, list({rival.name: rival for rival in rivals}.values()), claims
 
 
-def billion(builds: Builds, isas: list[str], seed: int) -> tuple[list[tuple[str, Path, str]], list[Rival], list[Claim]]:
+def billion(
+    builds: Builds, isas: list[str], seed: int
+) -> tuple[list[tuple[str, Path, str]], list[Rival], list[Claim]]:
     config, home = llama_1b(), cache_folder() / "bench"
-    int4 = packed_folder(config, home / "1b-int4", Int(bits=4, group=32), Int(bits=4, group=32), seed)
-    trellis = packed_folder(config, home / "1b-trellis2", Trellis(bits=2), Int(bits=4, group=64), seed)
+    int4 = packed_folder(
+        config, home / "1b-int4", Int(bits=4, group=32), Int(bits=4, group=32), seed
+    )
+    trellis = packed_folder(
+        config, home / "1b-trellis2", Trellis(bits=2), Int(bits=4, group=64), seed
+    )
     files = [
-        random_file(config, home / "1b", kind, table, seed) for kind, table in (("Q4_0", "Q4_0"), ("Q2_K", "Q2_K"))
+        random_file(config, home / "1b", kind, table, seed)
+        for kind, table in (("Q4_0", "Q4_0"), ("Q2_K", "Q2_K"))
     ]
     files.append(random_file(config, home / "1b", "IQ2_XXS", "Q2_K", seed))
-    ours = [(f"{name} {isa}", path, isa) for isa in isas for name, path in (("int4", int4), ("trellis2", trellis))]
+    ours = [
+        (f"{name} {isa}", path, isa)
+        for isa in isas
+        for name, path in (("int4", int4), ("trellis2", trellis))
+    ]
     rivals = [builds.rival(isas[0], file) for file in files]
     claims = [Claim(f"int4 {isas[0]}", "Q4_0", 1.2, 1.0)]
     against = {"avx512": files[1], "avx2": files[2]}
@@ -170,15 +210,27 @@ def compare(
         for number in range(rounds):
             for contender in contenders:
                 speeds[contender.name].append(contender.round(number))
-                print(f"  {model} round {number + 1}: {contender.name} {speeds[contender.name][-1]}", file=sys.stderr)
+                print(
+                    f"  {model} round {number + 1}: {contender.name} {speeds[contender.name][-1]}",
+                    file=sys.stderr,
+                )
     disturbed = others.cores()
     for contender in contenders:
         decode, prefill = (
-            bootstrap_mean([getattr(s, name) for s in speeds[contender.name]]) for name in ("decode", "prefill")
+            bootstrap_mean([getattr(s, name) for s in speeds[contender.name]])
+            for name in ("decode", "prefill")
         )
         best = max(s.decode for s in speeds[contender.name])
-        row: dict[str, Any] = {"file_mb": contender.size / 1e6, "token_mb": contender.token_bytes / 1e6}
-        row |= {"decode": decode.mean, "decode_low": decode.low, "decode_high": decode.high, "decode_best": best}
+        row: dict[str, Any] = {
+            "file_mb": contender.size / 1e6,
+            "token_mb": contender.token_bytes / 1e6,
+        }
+        row |= {
+            "decode": decode.mean,
+            "decode_low": decode.low,
+            "decode_high": decode.high,
+            "decode_best": best,
+        }
         row |= {"prefill": prefill.mean, "prefill_low": prefill.low, "prefill_high": prefill.high}
         if bandwidth is not None:
             row |= {"bandwidth_share": contender.token_bytes * best / bandwidth.bytes_per_second}
@@ -186,29 +238,39 @@ def compare(
         everything = {"rounds": [vars(speed) for speed in speeds[contender.name]]}
         report.add(model=model, contender=contender.name, threads=threads, **row, **everything)
     sizes = {contender.name: contender.size for contender in contenders}
-    report.check(f"{model}: cores that other processes kept busy meanwhile", disturbed, at_most=QUIET)
+    report.check(
+        f"{model}: cores that other processes kept busy meanwhile", disturbed, at_most=QUIET
+    )
     for claim in claims:
         _check(report, model, claim, speeds, sizes)
 
 
-def _check(report: Report, model: str, claim: Claim, speeds: dict[str, list[Speed]], sizes: dict[str, int]) -> None:
+def _check(
+    report: Report, model: str, claim: Claim, speeds: dict[str, list[Speed]], sizes: dict[str, int]
+) -> None:
     def ratio(theirs: str, name: str) -> Interval:
         pairs = zip(speeds[claim.ours], speeds[theirs], strict=True)
-        return bootstrap_mean([math.log(getattr(a, name) / getattr(b, name)) for a, b in pairs]).map(math.exp)
+        return bootstrap_mean(
+            [math.log(getattr(a, name) / getattr(b, name)) for a, b in pairs]
+        ).map(math.exp)
 
     for name, target in (("decode", claim.decode), ("prefill", claim.prefill)):
         if target is None:
             continue
         found = ratio(claim.theirs, name)
         # Each side's best round is what it can do undisturbed.
-        best = max(getattr(s, name) for s in speeds[claim.ours]) / max(getattr(s, name) for s in speeds[claim.theirs])
+        best = max(getattr(s, name) for s in speeds[claim.ours]) / max(
+            getattr(s, name) for s in speeds[claim.theirs]
+        )
         share = sizes[claim.ours] / sizes[claim.theirs]
         detail = f"[{found.low:.2f}, {found.high:.2f}], best over best {best:.2f}, {share:.2f} of its bytes"
         if claim.beside:
             beside = ratio(claim.beside, name)
             detail += f"; over the build for this processor {beside.mean:.2f} [{beside.low:.2f}, {beside.high:.2f}]"
         report.check(
-            f"{model}: {name} of {claim.ours} over llama.cpp {claim.theirs} {detail}", found.mean, at_least=target
+            f"{model}: {name} of {claim.ours} over llama.cpp {claim.theirs} {detail}",
+            found.mean,
+            at_least=target,
         )
 
 
@@ -218,21 +280,34 @@ def _ours(stack: ExitStack, name: str, path: Path, isa: str, threads: int) -> Co
     measure_speed(engine, 64, 2)
     size = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     return Contender(
-        name, lambda seed: measure_speed(engine, PROMPT, TOKENS, seed), size, bytes_per_token(engine.model)
+        name,
+        lambda seed: measure_speed(engine, PROMPT, TOKENS, seed),
+        size,
+        bytes_per_token(engine.model),
     )
 
 
 def _theirs(rival: Rival, threads: int) -> Contender:
     bench, file = rival.program.bench, rival.file
-    return Contender(rival.name, lambda seed: bench.measure(file.path, PROMPT, TOKENS, threads), file.size, file.size)
+    return Contender(
+        rival.name,
+        lambda seed: bench.measure(file.path, PROMPT, TOKENS, threads),
+        file.size,
+        file.size,
+    )
 
 
 if __name__ == "__main__":
     flags = parser(__doc__)
     flags.add_argument("--model", choices=("smollm2", "1b", "both"), default="both")
-    flags.add_argument("--rounds", type=int, metavar="N", help=f"rounds of every contender ({ROUNDS})")
     flags.add_argument(
-        "--int4", type=Path, metavar="FOLDER", help="SmolLM2 in int4 with a 4-bit head, instead of making it"
+        "--rounds", type=int, metavar="N", help=f"rounds of every contender ({ROUNDS})"
+    )
+    flags.add_argument(
+        "--int4",
+        type=Path,
+        metavar="FOLDER",
+        help="SmolLM2 in int4 with a 4-bit head, instead of making it",
     )
     flags.add_argument("--trellis", type=Path, metavar="FOLDER", help="the same in 2-bit trellis")
     main(run, flags)

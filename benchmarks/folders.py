@@ -1,7 +1,8 @@
-"""Packed folders that benchmarks run, made once into the cache: a real model, and shapes with random codes.
+"""Packed folders that benchmarks run, made once into the cache: a real model, and shapes with
+random codes.
 
-Speed does not look at values, so random codes measure it as well. `llama_1b` is the shape of a Llama 3.2 of a billion
-weights, wide enough for every format of every program.
+Speed does not look at values, so random codes measure it as well. `llama_1b` is the shape of a
+Llama 3.2 of a billion weights, wide enough for every format of every program.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch
 from transformers import LlamaConfig
 
 from featherweight.interchange.cache import built_once, cache_folder
-from featherweight.interchange.description import Description, Layer
+from featherweight.interchange.packed.description import Description, StoredMatrix
 from featherweight.interchange.shards import Entry, write_checkpoint
+from featherweight.models.tensors import DTYPES
 from featherweight.quantization.formats.base import Format
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -25,10 +27,21 @@ MATRICES += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
 def made(name: str, format: str, bits: int, head: int = 4) -> Path:
-    """SmolLM2 in that format, embedding and head in `head` bits, quantized once into the cache (minutes)."""
+    """SmolLM2 in that format, embedding and head in `head` bits, quantized once into the cache
+    (minutes).
+    """
     out = cache_folder() / "bench" / f"smollm2-{name}"
     if not (out / "model.safetensors").is_file():
-        options = ["--preset", "fast", "--bits", str(bits), "--head-bits", str(head), "--set", f"plan.*={format}"]
+        options = [
+            "--preset",
+            "fast",
+            "--bits",
+            str(bits),
+            "--head-bits",
+            str(head),
+            "--set",
+            f"plan.*={format}",
+        ]
         command = [
             sys.executable,
             "-m",
@@ -61,7 +74,9 @@ def llama_1b() -> LlamaConfig:
     )
 
 
-def packed_folder(config: LlamaConfig, folder: Path, body: Format, table: Format, seed: int = 0) -> Path:
+def packed_folder(
+    config: LlamaConfig, folder: Path, body: Format, table: Format, seed: int = 0
+) -> Path:
     """A packed folder of that shape: rotated inputs, as every preset but `portable` has them."""
 
     def make(path: Path) -> None:
@@ -70,12 +85,19 @@ def packed_folder(config: LlamaConfig, folder: Path, body: Format, table: Format
         entries = [
             Entry(f"{name}.{part}", shape, dtype, lambda s=shape, d=dtype: _random(s, d, generator))
             for name, layer in layers.items()
-            for part, (shape, dtype) in layer.stored().items()
+            for part, (shape, dtype_name) in layer.stored().items()
+            for dtype in (DTYPES[dtype_name],)
         ]
         entries += [
-            Entry(f"{name}.weight", (0,), torch.float16, lambda: torch.zeros(0, dtype=torch.float16)) for name in layers
+            Entry(
+                f"{name}.weight", (0,), torch.float16, lambda: torch.zeros(0, dtype=torch.float16)
+            )
+            for name in layers
         ]
-        entries += [Entry(name, shape, torch.float32, lambda s=shape: torch.ones(s)) for name, shape in _norms(config)]
+        entries += [
+            Entry(name, shape, torch.float32, lambda s=shape: torch.ones(s))
+            for name, shape in _norms(config)
+        ]
         files = write_checkpoint(path, entries)
         description = Description(layers, "lm_head", files)
         plain = {**config.to_dict(), "quantization_config": description.to_dict()}
@@ -84,22 +106,32 @@ def packed_folder(config: LlamaConfig, folder: Path, body: Format, table: Format
     return built_once(folder, make)
 
 
-def _layers(config: LlamaConfig, body: Format, table: Format) -> dict[str, Layer]:
+def _layers(config: LlamaConfig, body: Format, table: Format) -> dict[str, StoredMatrix]:
     hidden, ffn, width = config.hidden_size, config.intermediate_size, config.head_dim
     queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
-    shapes = ((queries, hidden), (keys, hidden), (keys, hidden), (hidden, queries), (ffn, hidden), (ffn, hidden))
+    shapes = (
+        (queries, hidden),
+        (keys, hidden),
+        (keys, hidden),
+        (hidden, queries),
+        (ffn, hidden),
+        (ffn, hidden),
+    )
     shapes += ((hidden, ffn),)
-    found = {"model.embed_tokens": Layer(table, (config.vocab_size, hidden), True)}
+    found = {"model.embed_tokens": StoredMatrix(table, (config.vocab_size, hidden), True)}
     for index in range(config.num_hidden_layers):
         for name, shape in zip(MATRICES, shapes, strict=True):
-            found[f"model.layers.{index}.{name}"] = Layer(body, shape, True)
+            found[f"model.layers.{index}.{name}"] = StoredMatrix(body, shape, True)
     return found
 
 
 def _norms(config: LlamaConfig) -> list[tuple[str, tuple[int]]]:
     names = ["model.norm.weight"]
     for index in range(config.num_hidden_layers):
-        names += [f"model.layers.{index}.{name}.weight" for name in ("input_layernorm", "post_attention_layernorm")]
+        names += [
+            f"model.layers.{index}.{name}.weight"
+            for name in ("input_layernorm", "post_attention_layernorm")
+        ]
     return [(name, (config.hidden_size,)) for name in names]
 
 

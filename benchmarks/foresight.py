@@ -1,7 +1,8 @@
-"""Does `fw plan` foresee memory, disk and time? Each is predicted, then measured on a whole run of the same recipe.
+"""Does `fw plan` foresee memory, disk and time? Each is predicted, then measured on a whole run of
+the same recipe.
 
-Memory is the peak resident size of the process, disk the largest size of OUT.partial/ (sampled), time the wall clock from
-start to exit.
+Memory is the peak resident size of the process, disk the largest size of OUT.partial/ (sampled),
+time the wall clock from start to exit.
 """
 
 from __future__ import annotations
@@ -23,31 +24,50 @@ FW = [sys.executable, "-m", "featherweight"]
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    report = Report(f"plan against measurement, preset {arguments.preset}", seeds=arguments.seeds, file=arguments.json)
+    report = Report(
+        f"plan against measurement, preset {arguments.preset}",
+        seeds=arguments.seeds,
+        file=arguments.json,
+    )
     presets = [arguments.preset] if arguments.quick else ["fast", "balanced"]
     for preset in presets:
         with tempfile.TemporaryDirectory(prefix="featherweight-foresight-") as work:
             recipe = [MODEL, "--preset", preset, "--bits", "3" if preset == "fast" else "2"]
             plan = planned(recipe)
-            found = measured([*recipe, "--out", str(Path(work) / "out")], Path(work) / "out.partial")
+            found = measured(
+                [*recipe, "--out", str(Path(work) / "out")], Path(work) / "out.partial"
+            )
         for what, unit in (("memory", 1e9), ("disk", 1e9), ("seconds", 1)):
             value, truth = plan[what] / unit, found[what] / unit
             report.add(preset=preset, what=what, planned=value, measured=truth, ratio=value / truth)
-            report.check(f"{preset}: planned / measured {what}", value / truth, at_least=1 - BOUND, at_most=1 + BOUND)
+            report.check(
+                f"{preset}: planned / measured {what}",
+                value / truth,
+                at_least=1 - BOUND,
+                at_most=1 + BOUND,
+            )
     return report
 
 
 def planned(recipe: list[str]) -> dict[str, float]:
     """What `fw plan --json` says."""
-    text = subprocess.run([*FW, "plan", *recipe, "--json"], check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(
+        [*FW, "plan", *recipe, "--json"], check=True, capture_output=True, text=True
+    ).stdout
     found = json.loads(text)
-    return {"memory": found["peak_memory_bytes"], "disk": found["disk_bytes"], "seconds": found["seconds"]}
+    return {
+        "memory": found["peak_memory_bytes"],
+        "disk": found["disk_bytes"],
+        "seconds": found["seconds"],
+    }
 
 
 def measured(recipe: list[str], partial: Path) -> dict[str, float]:
     """One run of `fw quantize`, watched."""
     start = time.monotonic()
-    process = subprocess.Popen([*FW, "quantize", *recipe], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*FW, "quantize", *recipe], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     disk = 0.0
     while True:
         finished, status, usage = os.wait4(process.pid, os.WNOHANG)

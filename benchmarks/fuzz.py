@@ -2,12 +2,13 @@
 
     python benchmarks/fuzz.py [--quick] [--inputs N] [--folders N] [--seeds S] [--json FILE]
 
-Both parts run on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (see sanitize.py). The first
-calls every function of the C ABI with valid calls of which a few fields were changed (tests/native/fuzz.cpp): sizes,
-kinds, null pointers, tokens, positions, contents. It must answer with a status, stay inside its arrays, leak nothing,
-and give the same bits on every instruction set. The second reads model folders with spoiled config.json and
-safetensors bytes (tests/interchange/hostile_folders.py) and runs those that still are models: every other outcome must
-be one of this library's own errors. A finding prints the input that repeats it.
+Both parts run on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (see
+sanitize.py). The first calls every function of the C ABI with valid calls of which a few fields
+were changed (tests/native/fuzz.cpp): sizes, kinds, null pointers, tokens, positions, contents. It
+must answer with a status, stay inside its arrays, leak nothing, and give the same bits on every
+instruction set. The second reads model folders with spoiled config.json and safetensors bytes
+(tests/interchange/hostile_folders.py) and runs those that still are models: every other outcome
+must be one of this library's own errors. A finding prints the input that repeats it.
 """
 
 from __future__ import annotations
@@ -43,14 +44,24 @@ print(f"{sum(found.values())} inputs, no crash: {dict(found)}")
 
 
 def folders(where: Path) -> list[Path]:
-    """Sound folders of several families and formats, small enough to be read a thousand times a minute."""
+    """Sound folders of several families and formats, small enough to be read a thousand times a
+    minute.
+    """
     sys.path[:0] = [str(ROOT / "tests")]
     import tiny
 
     import featherweight as fw
 
-    whole = fw.Plan({"*embed*": fw.Int(bits=4, group=4), "*q_proj": fw.Int(bits=3, symmetric=False), "*": fw.Trellis()})
-    mixed = fw.Plan({"*embed*": fw.Int(bits=8), "lm_head": fw.Ternary(), "*": fw.Trellis(bits=3, L=14)})
+    whole = fw.Plan(
+        {
+            "*embed*": fw.Int(bits=4, group=4),
+            "*q_proj": fw.Int(bits=3, symmetric=False),
+            "*": fw.Trellis(),
+        }
+    )
+    mixed = fw.Plan(
+        {"*embed*": fw.Int(bits=8), "lm_head": fw.Ternary(), "*": fw.Trellis(bits=3, L=14)}
+    )
     cases = {
         "llama": (tiny.llama, whole, fw.Hadamard()),
         "gemma3": (tiny.gemma3, whole, None),
@@ -72,10 +83,20 @@ def run(arguments: argparse.Namespace) -> Report:
     built, few = build(MEMORY), arguments.quick
     for seed in arguments.seeds:
         inputs = 20_000 if few else arguments.inputs
-        said = ran(report, f"C ABI, seed {seed}", [str(built / "fuzz"), "--inputs", str(inputs), "--seed", str(seed)])
+        said = ran(
+            report,
+            f"C ABI, seed {seed}",
+            [str(built / "fuzz"), "--inputs", str(inputs), "--seed", str(seed)],
+        )
         print(said)
         with tempfile.TemporaryDirectory() as scratch:
-            command = [sys.executable, "-c", READ, str(500 if few else arguments.folders), str(seed)]
+            command = [
+                sys.executable,
+                "-c",
+                READ,
+                str(500 if few else arguments.folders),
+                str(seed),
+            ]
             command += [str(Path(scratch) / "spoiled"), *map(str, folders(Path(scratch)))]
             print(ran(report, f"model folders, seed {seed}", command, environment(built)))
     return report
@@ -83,6 +104,10 @@ def run(arguments: argparse.Namespace) -> Report:
 
 if __name__ == "__main__":
     made = parser(__doc__)
-    made.add_argument("--inputs", type=int, default=1_000_000, metavar="N", help="calls of the C ABI a seed")
-    made.add_argument("--folders", type=int, default=20_000, metavar="N", help="spoiled folders a seed")
+    made.add_argument(
+        "--inputs", type=int, default=1_000_000, metavar="N", help="calls of the C ABI a seed"
+    )
+    made.add_argument(
+        "--folders", type=int, default=20_000, metavar="N", help="spoiled folders a seed"
+    )
     main(run, made)

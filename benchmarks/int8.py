@@ -1,10 +1,11 @@
 """What does it cost to round activations to 8 bits, as the native engine does?
 
-The same packed model twice, both on the native engine: activations in float32, and rounded a token to int8 (keys and
-values then in half precision). Teacher-forced on windows of WikiText-2: KL from the first to the second in nats, and
-how often both find the same token the likeliest, with intervals over windows. Models: SmolLM2 in 8-bit integers behind a
-rotation, which is the closest a packed model comes to the original weights, and at 2 bits. The 8-bit one is also
-compared with the original in PyTorch, which adds what rounding its weights cost.
+The same packed model twice, both on the native engine: activations in float32, and rounded a token
+to int8 (keys and values then in half precision). Teacher-forced on windows of WikiText-2: KL from
+the first to the second in nats, and how often both find the same token the likeliest, with
+intervals over windows. Models: SmolLM2 in 8-bit integers behind a rotation, which is the closest a
+packed model comes to the original weights, and at 2 bits. The 8-bit one is also compared with the
+original in PyTorch, which adds what rounding its weights cost.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from folders import MODEL, made
 from featherweight import data
 from featherweight.base import machine
 from featherweight.evaluation import KL, evaluate
-from featherweight.interchange import sources
-from featherweight.interchange.native_model import open_runtime
+from featherweight.inference.native.reader import open_runtime
+from featherweight.interchange import loading
 from featherweight.quantization.layers import decoded
 from featherweight.workflows.evaluate_folder import TeacherForced
 
@@ -30,43 +31,64 @@ MOST_KL, LEAST_AGREEMENT, LENGTH = 0.003, 0.97, 1024
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    report = Report("int8 activations against float32", seeds=arguments.seeds[:1], file=arguments.json)
+    report = Report(
+        "int8 activations against float32", seeds=arguments.seeds[:1], file=arguments.json
+    )
     windows = 2 if arguments.quick else 16
     folders = {path.name: path for path in arguments.folders}
     if not folders:
-        folders = {"int8": made("int8", "Int(bits=8)", 8, head=8), "trellis2": made("trellis2", "Trellis(bits=2)", 2)}
+        folders = {
+            "int8": made("int8", "Int(bits=8)", 8, head=8),
+            "trellis2": made("trellis2", "Trellis(bits=2)", 2),
+        }
     for name, folder in folders.items():
-        tokens = data.windows(sources.load_tokenizer(folder), data.text("wikitext2_test"), LENGTH, windows)
+        tokens = data.windows(
+            loading.load_tokenizer(folder), data.text("wikitext2_test"), LENGTH, windows
+        )
         with ExitStack() as stack:
             exact, rounded = (_engine(stack, folder, whole) for whole in (False, True))
             row = add(report, name, "float32 activations", rounded, exact, tokens)
             report.check(f"{name}: KL of int8 activations, nats", row["kl"], at_most=MOST_KL)
             report.check(f"{name}: same most likely token", row["top1"], at_least=LEAST_AGREEMENT)
             if arguments.original and name == next(iter(folders)):
-                original, _ = sources.load(MODEL, dtype=torch.float32)
+                original, _ = loading.load(MODEL, dtype=torch.float32)
                 with decoded(original):
                     add(report, name, "original in PyTorch", rounded, original, tokens)
     return report
 
 
-def add(report: Report, name: str, against: str, light: Any, original: Any, tokens: Any) -> dict[str, Any]:
+def add(
+    report: Report, name: str, against: str, light: Any, original: Any, tokens: Any
+) -> dict[str, Any]:
     """A row of KL and agreement."""
     quality = evaluate(light, [KL(original, tokens, "wikitext2_test")], progress(name)).quality
     row: dict[str, Any] = {"model": name, "against": against}
     for key in ("kl", "top1"):
-        row |= {key: quality[key]["mean"], f"{key}_low": quality[key]["low"], f"{key}_high": quality[key]["high"]}
+        row |= {
+            key: quality[key]["mean"],
+            f"{key}_low": quality[key]["low"],
+            f"{key}_high": quality[key]["high"],
+        }
     return report.add(**row, windows=len(tokens), load=machine.load_average())
 
 
-def _engine(stack: ExitStack, folder: Path, whole_numbers: bool) -> TeacherForced:
-    engine = stack.enter_context(closing(open_runtime(folder, whole_numbers=whole_numbers, threads=2)))
-    return TeacherForced(engine, stack.enter_context(closing(engine.sequence(LENGTH))))
+def _engine(stack: ExitStack, folder: Path, int8_activations: bool) -> TeacherForced:
+    engine = stack.enter_context(
+        closing(open_runtime(folder, int8_activations=int8_activations, threads=2))
+    )
+    return TeacherForced(engine, stack.enter_context(closing(engine.session(LENGTH))))
 
 
 if __name__ == "__main__":
     flags = parser(__doc__)
     flags.add_argument(
-        "--folders", type=Path, nargs="*", default=[], help="packed folders; without, they are made first"
+        "--folders",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="packed folders; without, they are made first",
     )
-    flags.add_argument("--original", action="store_true", help="compare the first folder with the original as well")
+    flags.add_argument(
+        "--original", action="store_true", help="compare the first folder with the original as well"
+    )
     main(run, flags)

@@ -1,9 +1,11 @@
-"""How near do the matrix-vector kernels come to the memory's bandwidth, for each format and instruction set?
+"""How near do the matrix-vector kernels come to the memory's bandwidth, for each format and
+instruction set?
 
-One product of a matrix far larger than the largest cache with one token, bandwidth measured in turns with it on as many
-threads. `share` is bytes of codes and scales a second over the bandwidth; a kernel that is not bound by memory is
-judged by the weights that a thread takes in a nanosecond, measured on one thread. `instructions` are those that 64 weights
-take, counted by single steps through a small product: with the clock and what a core retires in a cycle they are the roof.
+One product of a matrix far larger than the largest cache with one token, bandwidth measured in
+turns with it on as many threads. `share` is bytes of codes and scales a second over the bandwidth;
+a kernel that is not bound by memory is judged by the weights that a thread takes in a nanosecond,
+measured on one thread. `instructions` are those that 64 weights take, counted by single steps
+through a small product: with the clock and what a core retires in a cycle they are the roof.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from instructions import count
 
 from featherweight.base import machine
 from featherweight.base.statistics import bootstrap_mean
-from featherweight.inference import abi
-from featherweight.inference.described import Matrix
+from featherweight.inference.native import abi
+from featherweight.inference.native.weights import MatrixWeights
 from featherweight.ops import library
 from featherweight.profiling import measure_bandwidth
 from featherweight.profiling.traffic import stored_bytes
@@ -32,13 +34,22 @@ INT_SHARE, TRELLIS_SHARE, AVX2_WEIGHTS = 0.8, 0.6, 14.0
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    report = Report("kernels: products with one token", seeds=arguments.seeds[:1], file=arguments.json)
-    measure_kernels(report, arguments.threads or 2, QUICK_ROUNDS if arguments.quick else ROUNDS, not arguments.quick)
+    report = Report(
+        "kernels: products with one token", seeds=arguments.seeds[:1], file=arguments.json
+    )
+    measure_kernels(
+        report,
+        arguments.threads or 2,
+        QUICK_ROUNDS if arguments.quick else ROUNDS,
+        not arguments.quick,
+    )
     return report
 
 
 def measure_kernels(report: Report, threads: int, rounds: int, every_format: bool) -> None:
-    """Rows and checks for the two formats that have targets, and with `every_format` for the others."""
+    """Rows and checks for the two formats that have targets, and with `every_format` for the
+    others.
+    """
     kinds: list[tuple[str, int, int]] = [("int", 4, 32), ("trellis", 2, 0)]
     if every_format:
         kinds += [
@@ -70,8 +81,10 @@ def measure_kernels(report: Report, threads: int, rounds: int, every_format: boo
                 report.check(claim, row["weights_per_ns_core"], at_least=AVX2_WEIGHTS)
 
 
-def measure(matrix: Matrix, isa: str, threads: int, rounds: int) -> dict[str, Any]:
-    """Bandwidth and product in turns, `rounds` times: the best of each, and the median and interval of the rounds' shares."""
+def measure(matrix: MatrixWeights, isa: str, threads: int, rounds: int) -> dict[str, Any]:
+    """Bandwidth and product in turns, `rounds` times: the best of each, and the median and interval
+    of the rounds' shares.
+    """
     native = library.library()
     assert native is not None
     keeper = abi.Keeper()
@@ -106,17 +119,25 @@ def measure(matrix: Matrix, isa: str, threads: int, rounds: int) -> dict[str, An
 
 
 def instructions(kind: str, bits: int, group: int, isa: str) -> float | None:
-    """Instructions that one product takes for 64 weights, without what is done once a call; None where not countable."""
+    """Instructions that one product takes for 64 weights, without what is done once a call; None
+    where not countable.
+    """
     native = library.library()
     assert native is not None
     small = make(kind, bits, group, 256 * COLUMNS * bits // 8, 0)
     keeper = abi.Keeper()
     described = keeper.matrix(small)
     once, twice = (
-        count(lambda n=repeats: native.fw_time_product(ctypes.byref(described), 1, isa.encode(), 1, n))
+        count(
+            lambda n=repeats: native.fw_time_product(ctypes.byref(described), 1, isa.encode(), 1, n)
+        )
         for repeats in (1, 2)
     )
-    return None if once is None or twice is None else (twice - once) / (small.shape[0] * small.shape[1] / 64)
+    return (
+        None
+        if once is None or twice is None
+        else (twice - once) / (small.shape[0] * small.shape[1] / 64)
+    )
 
 
 def footprint() -> int:
@@ -124,13 +145,13 @@ def footprint() -> int:
     return max(128_000_000, machine.cache_bytes() * 5 // 2)
 
 
-def make(kind: str, bits: int, group: int, num_bytes: int, seed: int) -> Matrix:
+def make(kind: str, bits: int, group: int, num_bytes: int, seed: int) -> MatrixWeights:
     """A matrix of random codes, `num_bytes` of them."""
     rows = num_bytes * 8 // bits // COLUMNS // 256 * 256
     codes = np.random.default_rng(seed).integers(0, 256, rows * COLUMNS * bits // 8, dtype=np.uint8)
     if kind == "trellis":
         constants = Trellis(bits=bits).constants()
-        return Matrix(
+        return MatrixWeights(
             "trellis",
             (rows, COLUMNS),
             codes,
@@ -141,7 +162,9 @@ def make(kind: str, bits: int, group: int, num_bytes: int, seed: int) -> Matrix:
             code_matrix=tuple(constants["matrix"]),
         )
     scales = np.ones((rows // 16, COLUMNS // group, 16), np.float16)
-    return Matrix("int", (rows, COLUMNS), codes, bits=bits, group=group, scales=scales, zero=1 << (bits - 1))
+    return MatrixWeights(
+        "int", (rows, COLUMNS), codes, bits=bits, group=group, scales=scales, zero=1 << (bits - 1)
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""llama.cpp as the rival of a benchmark: built from the source package of llama-cpp-python, and its files.
+"""llama.cpp as the rival of a benchmark: built from the source package of llama-cpp-python, and its
+files.
 
     pip download --no-deps --no-binary :all: llama-cpp-python     # an sdist that holds llama.cpp in vendor/
     cmake -DGGML_NATIVE=ON -DGGML_OPENMP=OFF ... && cmake --build . --target llama-bench llama-quantize
 
-built once into the cache of featherweight (a quarter of an hour on two cores), and once more for AVX2 alone where an
-AVX-512 processor stands in for one without. `FEATHERWEIGHT_LLAMA_BENCH` names a llama-bench that is there already (a
-llama-quantize is then expected beside it), `FEATHERWEIGHT_LLAMA_BENCH_AVX2` the one for AVX2. Real weights are handed over
-in float32 and quantized by llama-quantize; random models are written as raw blocks, with scales that are finite. No file
-has a tokenizer: llama-bench feeds random tokens.
+built once into the cache of featherweight (a quarter of an hour on two cores), and once more for
+AVX2 alone where an AVX-512 processor stands in for one without. `FEATHERWEIGHT_LLAMA_BENCH` names a
+llama-bench that is there already (a llama-quantize is then expected beside it),
+`FEATHERWEIGHT_LLAMA_BENCH_AVX2` the one for AVX2. Real weights are handed over in float32 and
+quantized by llama-quantize; random models are written as raw blocks, with scales that are finite.
+No file has a tokenizer: llama-bench feeds random tokens.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from typing import Any
 import gguf
 import numpy as np
 
-from featherweight.interchange import sources
+from featherweight.interchange import loading
 from featherweight.interchange.cache import built_once, cache_folder
-from featherweight.interchange.gguf_metadata import add_metadata, target_of
+from featherweight.interchange.gguf.metadata import add_metadata, target_of
 from featherweight.profiling.llama_cpp import VARIABLE, LlamaBench
 
 PACKAGE = "llama-cpp-python"
@@ -38,11 +40,23 @@ NATIVE = ("-DGGML_NATIVE=ON",)
 AVX2 = ("-DGGML_NATIVE=OFF", "-DGGML_AVX2=ON", "-DGGML_FMA=ON", "-DGGML_F16C=ON", "-DGGML_BMI2=ON")
 OPTIONS = (
     *("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DGGML_OPENMP=OFF"),
-    *("-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF"),
+    *(
+        "-DLLAMA_CURL=OFF",
+        "-DLLAMA_OPENSSL=OFF",
+        "-DLLAMA_BUILD_TESTS=OFF",
+        "-DLLAMA_BUILD_EXAMPLES=OFF",
+    ),
     *("-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TOOLS=ON"),
 )
 # Where the two-byte floats of a block lie; all its other bytes may be anything.
-FLOATS = {"Q4_0": (0,), "Q8_0": (0,), "Q2_K": (80, 82), "IQ2_XXS": (0,), "Q6_K": (208,), "Q4_K": (0, 2)}
+FLOATS = {
+    "Q4_0": (0,),
+    "Q8_0": (0,),
+    "Q2_K": (80, 82),
+    "IQ2_XXS": (0,),
+    "Q6_K": (208,),
+    "Q4_K": (0, 2),
+}
 
 
 @dataclass(frozen=True)
@@ -80,16 +94,34 @@ def _found_or_built(variable: str, name: str, instructions: tuple[str, ...]) -> 
     named = os.environ.get(variable)
     if named:
         folder = Path(named).parent
-        # llama-bench's own commit is that of whatever repository the sources lay in, so it is not recorded.
-        facts: dict[str, Any] = {"program": Path(named).name, "source": "given", **_cache_options(folder.parent)}
+        # llama-bench's own commit is that of whatever repository the sources lay in, so it is not
+        # recorded.
+        facts: dict[str, Any] = {
+            "program": Path(named).name,
+            "source": "given",
+            **_cache_options(folder.parent),
+        }
     else:
-        home = built_once(cache_folder() / name, lambda beside: _build(beside, (*instructions, *OPTIONS)))
+        home = built_once(
+            cache_folder() / name, lambda beside: _build(beside, (*instructions, *OPTIONS))
+        )
         folder, facts = home / "bin", json.loads((home / "facts.json").read_text())
     return Build(LlamaBench(folder / "llama-bench"), folder / "llama-quantize", facts)
 
 
 def _build(home: Path, options: tuple[str, ...]) -> None:
-    download = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "-d", str(home), PACKAGE]
+    download = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--no-binary",
+        ":all:",
+        "-d",
+        str(home),
+        PACKAGE,
+    ]
     subprocess.run(download, check=True)
     archive = next(home.glob("*.tar.gz"))
     with tarfile.open(archive) as opened:
@@ -98,7 +130,9 @@ def _build(home: Path, options: tuple[str, ...]) -> None:
     made = home / "build"
     subprocess.run(["cmake", "-S", str(source), "-B", str(made), *options], check=True)
     targets = ["llama-bench", "llama-quantize"]
-    subprocess.run(["cmake", "--build", str(made), "-j", str(os.cpu_count()), "--target", *targets], check=True)
+    subprocess.run(
+        ["cmake", "--build", str(made), "-j", str(os.cpu_count()), "--target", *targets], check=True
+    )
     (home / "bin").mkdir()
     for target in targets:
         (made / "bin" / target).rename(home / "bin" / target)
@@ -115,11 +149,16 @@ def _cache_options(build_folder: Path) -> dict[str, Any]:
     names = "|".join([*wanted.split(), "CMAKE_HOME_DIRECTORY"])
     found = dict(re.findall(rf"^({names}):\w+=(.*)$", cache.read_text(), re.MULTILINE))
     package = re.search(r"llama_cpp_python-[\d.]+\d", found.pop("CMAKE_HOME_DIRECTORY", ""))
-    return {"options": [f"{key}={value}" for key, value in found.items()], "source": package[0] if package else "given"}
+    return {
+        "options": [f"{key}={value}" for key, value in found.items()],
+        "source": package[0] if package else "given",
+    }
 
 
 def quantized(programs: Build, model: str, folder: Path, kind: str, pure: bool) -> File:
-    """`model`'s real weights as llama-quantize stores them; `pure`: every matrix in that type, no mixture."""
+    """`model`'s real weights as llama-quantize stores them; `pure`: every matrix in that type, no
+    mixture.
+    """
     name = f"{kind}{'-pure' if pure else ''}"
     path = folder / f"{name}.gguf"
     if not path.exists():
@@ -129,14 +168,16 @@ def quantized(programs: Build, model: str, folder: Path, kind: str, pure: bool) 
             write_float(model, full)
         part = path.with_suffix(".part")
         options = ["--pure"] if pure else []
-        subprocess.run([programs.quantize, *options, full, part, kind, "2"], check=True, capture_output=True)
+        subprocess.run(
+            [programs.quantize, *options, full, part, kind, "2"], check=True, capture_output=True
+        )
         part.rename(path)
     return File(name, path)
 
 
 def write_float(model: str, path: Path) -> None:
     """The model's weights in float32, in the order of rows that llama.cpp rotates."""
-    loaded, _ = sources.load(model)
+    loaded, _ = loading.load(model)
     config = loaded.config
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     part = path.with_suffix(".part")
@@ -146,11 +187,14 @@ def write_float(model: str, path: Path) -> None:
             stored = names.get_name(name, try_suffixes=(".weight",))
             if stored is None or (name == "lm_head.weight" and config.tie_word_embeddings):
                 continue
-            heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
-                name.split(".")[-2]
-            )
+            heads = {
+                "q_proj": config.num_attention_heads,
+                "k_proj": config.num_key_value_heads,
+            }.get(name.split(".")[-2])
             if heads:
-                tensor = tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+                tensor = (
+                    tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+                )
             writer.add_tensor(stored, tensor.float().contiguous().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -159,7 +203,9 @@ def write_float(model: str, path: Path) -> None:
 
 
 def random_file(config: Any, folder: Path, kind: str, table: str, seed: int = 0) -> File:
-    """A model of `config`'s shape whose blocks are random bytes of type `kind`, its table of type `table`."""
+    """A model of `config`'s shape whose blocks are random bytes of type `kind`, its table of type
+    `table`.
+    """
     name = f"{kind}" if kind == table else f"{kind}+{table}"
     path = folder / f"{name}.gguf"
     if not path.exists():

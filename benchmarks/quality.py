@@ -1,10 +1,12 @@
-"""What do 2, 3 and 4 bits cost SmolLM2-135M, by rounding method, calibration text, and output rotation?
+"""What do 2, 3 and 4 bits cost SmolLM2-135M, by rounding method, calibration text, and output
+rotation?
 
-KL from the original over 16 windows of 1,024 tokens of WikiText-2 test; curvature of both calibrations is collected once
-and shared by all methods (same tokens), and every method meets the same sign seeds and windows, so differences are paired.
-Calibrations: `in-domain` (WikiText-2 validation, 160 sequences of 256) and `shipped` (the mix that users get, which never
-sees WikiText-2). Tables stay as they are, except in the row that says so. Rows are kept in --json as they are found, and
-the same command goes on after an interruption.
+KL from the original over 16 windows of 1,024 tokens of WikiText-2 test; curvature of both
+calibrations is collected once and shared by all methods (same tokens), and every method meets the
+same sign seeds and windows, so differences are paired. Calibrations: `in-domain` (WikiText-2
+validation, 160 sequences of 256) and `shipped` (the mix that users get, which never sees
+WikiText-2). Tables stay as they are, except in the row that says so. Rows are kept in --json as
+they are found, and the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -27,22 +29,24 @@ from common import Report, main, parser, progress
 from featherweight import data
 from featherweight.base.statistics import bootstrap_mean, paired_difference
 from featherweight.evaluation import KL, Perplexity, TeacherCache, evaluate
-from featherweight.interchange import sources
+from featherweight.interchange import loading
 from featherweight.models import structure
+from featherweight.models.anatomy import Anatomy
 from featherweight.quantization import gating
 from featherweight.quantization.curvature import FisherA, FisherB, Sums, storage
 from featherweight.quantization.curvature.base import Curvature
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.layers import decoded, share_inputs
-from featherweight.quantization.pipeline import Task, install, solve_layer, tasks
+from featherweight.quantization.pipeline import LayerPlan, install, plan_layers, solve_layer
 from featherweight.quantization.plans import Plan
 from featherweight.quantization.rounding import LDLQ, YAQA, Nearest
 from featherweight.quantization.rounding.base import Rounding
 from featherweight.quantization.transforms import Hadamard
 
 MODEL = "SmolLM2-135M-Instruct"
-# A scratch prototype with a full-height output rotation, L = 12 and fp32 tables, over the first 8 windows, in-domain.
+# A scratch prototype with a full-height output rotation, L = 12 and fp32 tables, over the first 8
+# windows, in-domain.
 PROTOTYPE = {("LDLQ", 2): 0.584, ("LDLQ", 3): 0.126, ("YAQA", 2): 0.467, ("YAQA", 3): 0.099}
 HELD_OUT = 16
 # The output damping at which factors from the noisier FisherB measured best.
@@ -66,14 +70,16 @@ class Arm:
     def key(self) -> str:
         format = self.format or Trellis(bits=self.bits)
         text = f"{self.method} {format!r} {self.calibration} out={self.output} tables={self.tables!r} seed={self.seed}"
-        return text if self.calibration == "none" else f"{text} {self.rounding!r} {self.curvature!r}"
+        return (
+            text if self.calibration == "none" else f"{text} {self.rounding!r} {self.curvature!r}"
+        )
 
 
 class Bench:
     """The model, its teacher's logits, both calibrations' factors, and what each arm needs of them."""
 
     def __init__(self, folder: Path, windows: int, count: int | None) -> None:
-        self.model, self.tokenizer = sources.load(MODEL)
+        self.model, self.tokenizer = loading.load(MODEL)
         self.windows = data.windows(self.tokenizer, data.text("wikitext2_test"), 1024, windows)
         self.teacher = TeacherCache(copy.deepcopy(self.model), folder, MODEL, "float16")
         self.folder, self.count = folder, count
@@ -85,7 +91,9 @@ class Bench:
         if calibration == "in-domain":
             file = Path(__file__).parent / "data" / "wikitext2_valid.txt.gz"
             text = gzip.decompress(file.read_bytes()).decode()
-            ids = torch.tensor(data.tokens.encode(self.tokenizer, text)[: (160 + HELD_OUT) * 256]).view(-1, 256)
+            ids = torch.tensor(
+                data.tokens.encode(self.tokenizer, text)[: (160 + HELD_OUT) * 256]
+            ).view(-1, 256)
             collected = ids[:160]
         else:
             ids = data.calibration(self.tokenizer, 256 + HELD_OUT, 256, 0).tokens
@@ -96,21 +104,27 @@ class Bench:
         """The collection, and the gate's verdicts beside it; both are kept in the folder."""
         found = (calibration, curvature)
         if found not in self.snapshots:
-            path = self.folder / f"{calibration}-{self.count}-{type(curvature).__name__}.safetensors"
+            path = (
+                self.folder / f"{calibration}-{self.count}-{type(curvature).__name__}.safetensors"
+            )
             tokens, held_out = self.tokens(calibration)
             if not path.exists():
                 sums = Sums()
-                curvature.accumulate(self.model, tokens, range(len(tokens)), sums, progress(calibration))
+                curvature.accumulate(
+                    self.model, tokens, range(len(tokens)), sums, progress(calibration)
+                )
                 storage.save(sums, path)
             snapshot = self.snapshots[found] = storage.Snapshot(path)
             judged = path.with_suffix(".gate.json")
             if not judged.exists():
-                todo = tasks(self.model, Plan({"*layers*": Trellis(bits=2), "*": None}))
+                layer_plans = plan_layers(
+                    Anatomy.of(self.model), Plan({"*layers*": Trellis(bits=2), "*": None})
+                )
                 verdicts = gating.judge(
                     self.model,
                     held_out,
                     lambda name: snapshot.factors(curvature, name),
-                    todo,
+                    layer_plans,
                     FISHER_B_ROUNDING if isinstance(curvature, FisherB) else YAQA(),
                     Hadamard(),
                     progress("gate"),
@@ -126,10 +140,12 @@ class Bench:
         transform = None if arm.output is None else Hadamard(seed=arm.seed, output=arm.output)
         start = time.monotonic()
         light = copy.deepcopy(self.model)
-        for task in tasks(self.model, plan):
-            weight = self.model.get_submodule(task.name).weight.detach()
-            solution = solve_layer(task, weight, arm.rounding, self.factors(arm, task), transform)
-            install(light, solution, None if transform is None else transform.output)
+        for layer_plan in plan_layers(Anatomy.of(self.model), plan):
+            weight = self.model.get_submodule(layer_plan.name).weight.detach()
+            result = solve_layer(
+                layer_plan, weight, arm.rounding, self.factors(arm, layer_plan), transform
+            )
+            install(light, result, None if transform is None else transform.output)
         share_inputs(light)
         solve_seconds = time.monotonic() - start
         tokens = self.windows[:windows]
@@ -146,11 +162,13 @@ class Bench:
             "seconds": round(time.monotonic() - start, 1),
         }
 
-    def factors(self, arm: Arm, task: Task) -> Any:
-        if arm.calibration == "none" or task.curvature is None:
+    def factors(self, arm: Arm, layer_plan: LayerPlan) -> Any:
+        if arm.calibration == "none" or layer_plan.curvature is None:
             return None
-        factors = self.snapshot(arm.calibration, arm.curvature).factors(arm.curvature, task.curvature)
-        verdict = self.verdicts[arm.calibration, arm.curvature].get(task.name)
+        factors = self.snapshot(arm.calibration, arm.curvature).factors(
+            arm.curvature, layer_plan.curvature
+        )
+        verdict = self.verdicts[arm.calibration, arm.curvature].get(layer_plan.name)
         return factors.one_sided() if verdict is not None and not verdict["two_sided"] else factors
 
 
@@ -174,7 +192,9 @@ def arms(quick: bool, seeds: list[int], fisher_b: bool = False) -> list[Arm]:
     for seed in seeds:
         found += rivals(4, seed)
     for seed in seeds if fisher_b else []:
-        found.append(Arm("YAQA, FisherB", FISHER_B_ROUNDING, 2, seed, "in-domain", curvature=FisherB()))
+        found.append(
+            Arm("YAQA, FisherB", FISHER_B_ROUNDING, 2, seed, "in-domain", curvature=FisherB())
+        )
     return found
 
 
@@ -188,13 +208,20 @@ def rivals(bits: int, seed: int) -> list[Arm]:
 
 
 def run(arguments: argparse.Namespace) -> Report:
-    report = Report("bits, rounding and calibration on SmolLM2-135M", seeds=arguments.seeds, file=arguments.json)
+    report = Report(
+        "bits, rounding and calibration on SmolLM2-135M", seeds=arguments.seeds, file=arguments.json
+    )
     windows = 4 if arguments.quick else 16
     earlier = _earlier(arguments.json)
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="featherweight-quality-"))
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, windows, 16 if arguments.quick else None)
-    report.facts = {"model": MODEL, "windows": windows, "length": 1024, "blocks": len(structure.blocks(bench.model))}
+    report.facts = {
+        "model": MODEL,
+        "windows": windows,
+        "length": 1024,
+        "blocks": len(structure.blocks(bench.model)),
+    }
     report.rows.extend(earlier.values())
     for arm in arms(arguments.quick, arguments.seeds, arguments.fisher_b):
         if arm.key() in earlier:
@@ -215,10 +242,18 @@ def run(arguments: argparse.Namespace) -> Report:
 
 
 def judge(report: Report, arguments: argparse.Namespace) -> None:
-    """The claims: prototype reached in-domain, and YAQA below LDLQ with the shipped mix beyond the paired interval."""
+    """The claims: prototype reached in-domain, and YAQA below LDLQ with the shipped mix beyond the
+    paired interval.
+    """
     for (method, bits), bound in PROTOTYPE.items():
-        for output, words in (("none", ""), ("full", ", full-height output rotation like the prototype's")):
-            found = [float(np.mean(r["windows"][:8])) for r in _rows(report, method, bits, "in-domain", output)]
+        for output, words in (
+            ("none", ""),
+            ("full", ", full-height output rotation like the prototype's"),
+        ):
+            found = [
+                float(np.mean(r["windows"][:8]))
+                for r in _rows(report, method, bits, "in-domain", output)
+            ]
             if found:
                 report.check(
                     f"in-domain {method}, {bits} bits{words}: KL, first 8 windows, mean of seeds",
@@ -231,19 +266,29 @@ def judge(report: Report, arguments: argparse.Namespace) -> None:
             b = np.array([r["windows"] for r in _rows(report, "LDLQ", bits, calibration)])
             if a.size and a.shape == b.shape:
                 gap = paired_difference(a.mean(0), b.mean(0))
-                report.facts[f"yaqa_minus_ldlq_{bits}_{calibration}"] = [gap.mean, gap.low, gap.high]
+                report.facts[f"yaqa_minus_ldlq_{bits}_{calibration}"] = [
+                    gap.mean,
+                    gap.low,
+                    gap.high,
+                ]
                 report.check(
-                    f"{calibration} YAQA - LDLQ, {bits} bits: upper end of the paired interval", gap.high, at_most=0.0
+                    f"{calibration} YAQA - LDLQ, {bits} bits: upper end of the paired interval",
+                    gap.high,
+                    at_most=0.0,
                 )
     for method in ("LDLQ", "YAQA"):
         for bits in (2, 3, 4):
             for calibration in ("in-domain", "shipped"):
                 kl = [r["kl"] for r in _rows(report, method, bits, calibration)]
                 if kl:
-                    report.facts[f"kl_{method}_{bits}_{calibration}"] = bootstrap_mean(np.array(kl)).as_dict()
+                    report.facts[f"kl_{method}_{bits}_{calibration}"] = bootstrap_mean(
+                        np.array(kl)
+                    ).as_dict()
 
 
-def _rows(report: Report, method: str, bits: int, calibration: str, output: str = "none") -> list[dict[str, Any]]:
+def _rows(
+    report: Report, method: str, bits: int, calibration: str, output: str = "none"
+) -> list[dict[str, Any]]:
     return [
         r
         for r in report.rows
@@ -263,6 +308,10 @@ def _earlier(file: Path | None) -> Mapping[str, dict[str, Any]]:
 if __name__ == "__main__":
     made = parser(__doc__)
     made.set_defaults(seeds=[0, 1, 2])
-    made.add_argument("--fisher-b", action="store_true", help="also curvature from FisherB, in-domain at 2 bits")
-    made.add_argument("--folder", type=Path, help="where teacher logits and curvature are kept between runs")
+    made.add_argument(
+        "--fisher-b", action="store_true", help="also curvature from FisherB, in-domain at 2 bits"
+    )
+    made.add_argument(
+        "--folder", type=Path, help="where teacher logits and curvature are kept between runs"
+    )
     main(run, made)

@@ -1,8 +1,8 @@
 """Killed at random moments, does the same command end with the same bytes?
 
-The real model is quantized once without interruption and once killed with SIGKILL at random moments (seeded, spread over
-the whole run) and started again until it is done. Weights, config and recipe must be equal byte for byte; the reports
-hold times and are left out.
+The real model is quantized once without interruption and once killed with SIGKILL at random moments
+(seeded, spread over the whole run) and started again until it is done. Weights, config and recipe
+must be equal byte for byte; the reports hold times and are left out.
 """
 
 from __future__ import annotations
@@ -63,10 +63,22 @@ def compare(report: Report, arguments: argparse.Namespace, seed: int, work: Path
         shutil.rmtree(folder)
 
 
-def start(arguments: argparse.Namespace, out: Path, kill_after: float | None = None) -> tuple[float, str | None]:
-    """Run to the end, or to the kill; seconds, and the newest event before a kill (None when it ended before)."""
+def start(
+    arguments: argparse.Namespace, out: Path, kill_after: float | None = None
+) -> tuple[float, str | None]:
+    """Run to the end, or to the kill; seconds, and the newest event before a kill (None when it
+    ended before).
+    """
     bits = "3" if arguments.preset == "fast" else "2"
-    command = [sys.executable, "-m", "featherweight", "quantize", MODEL, "--preset", arguments.preset]
+    command = [
+        sys.executable,
+        "-m",
+        "featherweight",
+        "quantize",
+        MODEL,
+        "--preset",
+        arguments.preset,
+    ]
     command += ["--bits", bits, "--out", str(out), "--no-evaluate"]
     if arguments.quick:
         command += ["--set", "calibration.count=16"]

@@ -1,9 +1,10 @@
 """How near do the codes come to the Shannon bound, and how fast are they found?
 
-Mean squared error on N(0,1) with tail-biting tiles of 256, over samples that no constant was chosen on, at the scale that
-the format itself fits: the G code at 1 to 4 bits beside 1MAD and 3INST on the same samples. Intervals are bootstrapped
-over tiles. Then: native equals reference code for code, and weights a second and core for every instruction set (both
-tail-biting passes counted), taken in turns. `--search K L SEEDS` looks for a better matrix M of the G code.
+Mean squared error on N(0,1) with tail-biting tiles of 256, over samples that no constant was chosen
+on, at the scale that the format itself fits: the G code at 1 to 4 bits beside 1MAD and 3INST on the
+same samples. Intervals are bootstrapped over tiles. Then: native equals reference code for code,
+and weights a second and core for every instruction set (both tail-biting passes counted), taken in
+turns. `--search K L SEEDS` looks for a better matrix M of the G code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from common import Report, in_turns, main, parser
 
 from featherweight.base.statistics import bootstrap_mean
 from featherweight.ops import library, trellis
-from featherweight.quantization.formats import Trellis, codes
+from featherweight.quantization.formats import Trellis, trellis_codes
+from featherweight.quantization.layouts.trellis import CODES
 
 TARGETS = {2: 0.0700, 3: 0.0184, 4: 0.0049}
 EXPECTED_1MAD = {2: 0.0745, 3: 0.0195, 4: 0.0050}
@@ -29,8 +31,8 @@ def samples(tiles: int, seed: int) -> torch.Tensor:
 
 def tile_errors(format: Trellis, x: torch.Tensor, gain: float) -> np.ndarray:
     """Mean squared error of each tile over the variance of all samples, encoding x * gain."""
-    streams = trellis.encode(x * gain, format.values(), format.L, format.bits_per_code)
-    light = trellis.decode(streams, format.values(), format.L, format.bits_per_code) / gain
+    streams = trellis.encode(x * gain, format.values(), format.L, format.bits)
+    light = trellis.decode(streams, format.values(), format.L, format.bits) / gain
     return ((x - light).square().mean(1) / x.square().mean()).double().numpy()
 
 
@@ -46,7 +48,7 @@ def error_rows(report: Report, tiles: int, seed: int, quick: bool) -> None:
     sizes = (12,) if quick else (12, 14)
     for L in sizes:
         for bits in (1, 2, 3, 4):
-            for code in codes.NAMES:
+            for code in CODES:
                 format = Trellis(bits=bits, L=L, code=code)
                 errors = tile_errors(format, x, best_gain(format, seed))
                 found = bootstrap_mean(errors)
@@ -62,11 +64,17 @@ def error_rows(report: Report, tiles: int, seed: int, quick: bool) -> None:
                     samples=x.numel(),
                 )
                 if L == 12 and code == "g" and bits in TARGETS:
-                    report.check(f"G code, {bits} bits, L=12: mean squared error", found.mean, at_most=TARGETS[bits])
+                    report.check(
+                        f"G code, {bits} bits, L=12: mean squared error",
+                        found.mean,
+                        at_most=TARGETS[bits],
+                    )
                 if L == 12 and code == "1mad" and bits in EXPECTED_1MAD:
                     off = abs(found.mean / EXPECTED_1MAD[bits] - 1)
                     report.check(
-                        f"1MAD, {bits} bits, L=12: relative distance from {EXPECTED_1MAD[bits]}", off, at_most=0.05
+                        f"1MAD, {bits} bits, L=12: relative distance from {EXPECTED_1MAD[bits]}",
+                        off,
+                        at_most=0.05,
                     )
     report.check("held-out samples", float(x.numel()), at_least=100_000)
 
@@ -79,8 +87,12 @@ def equality_rows(report: Report, sets: list[str]) -> None:
         for isa in sets:
             got = trellis.encode(x, format.values(), 12, bits, isa=isa)
             different = int((got != want).sum())
-            report.add(what="equality", code="g", bits=bits, L=12, isa=isa, different_bytes=different)
-            report.check(f"{isa} equals reference, {bits} bits: bytes that differ", different, at_most=0)
+            report.add(
+                what="equality", code="g", bits=bits, L=12, isa=isa, different_bytes=different
+            )
+            report.check(
+                f"{isa} equals reference, {bits} bits: bytes that differ", different, at_most=0
+            )
 
 
 def speed_rows(report: Report, sets: list[str], tiles: int, rounds: int, quick: bool) -> None:
@@ -89,7 +101,11 @@ def speed_rows(report: Report, sets: list[str], tiles: int, rounds: int, quick: 
         for bits in (2, 3, 4):
             values = Trellis(bits=bits, L=L).values()
             rivals = {
-                isa: (lambda isa=isa, v=values, b=bits, n=L: trellis.encode(x, v, n, b, isa=isa, threads=1))
+                isa: (
+                    lambda isa=isa, v=values, b=bits, n=L: trellis.encode(
+                        x, v, n, b, isa=isa, threads=1
+                    )
+                )
                 for isa in sets
                 if isa != "scalar" or L == 12
             }
@@ -107,7 +123,9 @@ def speed_rows(report: Report, sets: list[str], tiles: int, rounds: int, quick: 
                 )
                 if (isa, L, bits) == ("avx2", 12, 2):
                     best = float(np.median(rates))
-                    report.check("AVX2, 2 bits, L=12: weights a second and core", best, at_least=SPEED_TARGET)
+                    report.check(
+                        "AVX2, 2 bits, L=12: weights a second and core", best, at_least=SPEED_TARGET
+                    )
 
 
 def search(bits: int, L: int, seeds: int) -> None:
@@ -117,7 +135,7 @@ def search(bits: int, L: int, seeds: int) -> None:
     gain = {1: 1.13, 2: 0.97, 3: 0.93, 4: 0.86}[bits]
 
     def error(matrix: tuple[int, ...], x: torch.Tensor) -> float:
-        values = codes.g_values(bits, L, matrix)
+        values = trellis_codes.g_values(bits, L, matrix)
         light = trellis.decode(trellis.encode(x * gain, values, L, bits), values, L, bits) / gain
         return float((x - light).square().mean() / x.square().mean())
 
@@ -134,13 +152,21 @@ def run(arguments: argparse.Namespace) -> Report:
     for seed in arguments.seeds:
         error_rows(report, 400 if arguments.quick else 1200, seed, arguments.quick)
     equality_rows(report, sets)
-    speed_rows(report, sets, 64 if arguments.quick else 200, 3 if arguments.quick else 7, arguments.quick)
+    speed_rows(
+        report, sets, 64 if arguments.quick else 200, 3 if arguments.quick else 7, arguments.quick
+    )
     return report
 
 
 if __name__ == "__main__":
     made = parser(__doc__)
-    made.add_argument("--search", type=int, nargs=3, metavar=("BITS", "L", "SEEDS"), help="look for a matrix M instead")
+    made.add_argument(
+        "--search",
+        type=int,
+        nargs=3,
+        metavar=("BITS", "L", "SEEDS"),
+        help="look for a matrix M instead",
+    )
     known = made.parse_args()
     if known.search:
         search(*known.search)

@@ -1,11 +1,13 @@
 """What happens to `fw serve` when 32 clients stream at once for two minutes?
 
-A real server process on a packed folder (`--folder`; else SmolLM2-135M-Instruct at 2 bits, made first), and clients in
-this process that ask again as soon as they are answered, with prompts and lengths from a seed. One client alone before
-and after is what batching is compared with. Claims: no error, fair progress, flat memory, twice the tokens of one.
+A real server process on a packed folder (`--folder`; else SmolLM2-135M-Instruct at 2 bits, made
+first), and clients in this process that ask again as soon as they are answered, with prompts and
+lengths from a seed. One client alone before and after is what batching is compared with. Claims: no
+error, fair progress, flat memory, twice the tokens of one.
 
-Fair: tokens of the slowest client over those of the fastest, with the 95 % interval of resampled seconds. Flat: mean
-resident memory of the last quarter over that of the second one (the first warms up), and the slope of a line.
+Fair: tokens of the slowest client over those of the fastest, with the 95 % interval of resampled
+seconds. Flat: mean resident memory of the last quarter over that of the second one (the first warms
+up), and the slope of a line.
 """
 
 from __future__ import annotations
@@ -30,7 +32,21 @@ from common import Report, main, parser
 
 CLIENTS, SECONDS, ALONE_SECONDS, CONTEXT = 32, 120, 20, 512
 FAIR, GROWTH, SPEEDUP = 0.8, 1.02, 2.0
-WORDS = ("the", "a", "house", "river", "light", "feather", "wind", "stone", "city", "train", "doctor", "music", "paper")
+WORDS = (
+    "the",
+    "a",
+    "house",
+    "river",
+    "light",
+    "feather",
+    "wind",
+    "stone",
+    "city",
+    "train",
+    "doctor",
+    "music",
+    "paper",
+)
 
 
 @dataclass
@@ -48,9 +64,20 @@ def run(arguments: argparse.Namespace) -> Report:
     report = Report("serving: many clients at once", seeds=arguments.seeds[:1], file=arguments.json)
     seconds = arguments.seconds or (20 if arguments.quick else SECONDS)
     alone = min(seconds, 10 if arguments.quick else ALONE_SECONDS)
-    with tempfile.TemporaryDirectory() as work, server(arguments, Path(work)) as (process, address, model):
-        report.facts |= {"model": model["id"], "engine": model["featherweight"]["description"], "slots": CLIENTS}
-        phases = [("one client", 1, alone), ("many clients", CLIENTS, seconds), ("one client again", 1, alone)]
+    with (
+        tempfile.TemporaryDirectory() as work,
+        server(arguments, Path(work)) as (process, address, model),
+    ):
+        report.facts |= {
+            "model": model["id"],
+            "engine": model["featherweight"]["description"],
+            "slots": CLIENTS,
+        }
+        phases = [
+            ("one client", 1, alone),
+            ("many clients", CLIENTS, seconds),
+            ("one client again", 1, alone),
+        ]
         # Once every slot has held a full context, nothing has to grow any more.
         asyncio.run(fill_slots(address, model["id"]))
         rates = {}
@@ -63,19 +90,45 @@ def run(arguments: argparse.Namespace) -> Report:
     # The better of the two: a disturbed minute alone must not flatter the crowd.
     one = max(rates["one client"], rates["one client again"])
     report.facts["speedup"] = rates["many clients"] / one
-    report.check(f"throughput of {CLIENTS} clients over that of one", rates["many clients"] / one, at_least=SPEEDUP)
+    report.check(
+        f"throughput of {CLIENTS} clients over that of one",
+        rates["many clients"] / one,
+        at_least=SPEEDUP,
+    )
     return report
 
 
 @contextmanager
-def server(arguments: argparse.Namespace, work: Path) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int], Any]]:
+def server(
+    arguments: argparse.Namespace, work: Path
+) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int], Any]]:
     """The process, host and port, and what /v1/models says."""
     folder = arguments.folder
     if folder is None:
         folder = work / "light"
-        made = ["quantize", "SmolLM2-135M-Instruct", "--bits", "2", "--preset", arguments.preset, "--no-evaluate"]
-        subprocess.run([sys.executable, "-m", "featherweight", *made, "--out", str(folder)], check=True)
-    command = [sys.executable, "-m", "featherweight", "serve", str(folder), "--port", "0", "--slots", str(CLIENTS)]
+        made = [
+            "quantize",
+            "SmolLM2-135M-Instruct",
+            "--bits",
+            "2",
+            "--preset",
+            arguments.preset,
+            "--no-evaluate",
+        ]
+        subprocess.run(
+            [sys.executable, "-m", "featherweight", *made, "--out", str(folder)], check=True
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "featherweight",
+        "serve",
+        str(folder),
+        "--port",
+        "0",
+        "--slots",
+        str(CLIENTS),
+    ]
     command += ["--context", str(CONTEXT), "--runtime", arguments.runtime]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -84,7 +137,11 @@ def server(arguments: argparse.Namespace, work: Path) -> Iterator[tuple[subproce
         if url is None:
             raise SystemExit("the server did not start")
         host, port = url.removeprefix("http://").split(":")
-        yield process, (host, int(port)), asyncio.run(get((host, int(port)), "/v1/models"))["data"][0]
+        yield (
+            process,
+            (host, int(port)),
+            asyncio.run(get((host, int(port)), "/v1/models"))["data"][0],
+        )
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -101,13 +158,20 @@ async def fill_slots(address: tuple[str, int], model: str) -> None:
 
 
 async def load(
-    process: subprocess.Popen[str], address: tuple[str, int], model: str, count: int, seconds: float, seed: int
+    process: subprocess.Popen[str],
+    address: tuple[str, int],
+    model: str,
+    count: int,
+    seconds: float,
+    seed: int,
 ) -> tuple[list[Client], list[tuple[float, float]]]:
     """`count` clients for `seconds`; the clients, and the server's resident bytes by time."""
     clients = [Client() for _ in range(count)]
     start = time.monotonic()
     tasks = [
-        asyncio.create_task(keep_asking(client, address, model, start, seconds, random.Random(seed * 1000 + number)))
+        asyncio.create_task(
+            keep_asking(client, address, model, start, seconds, random.Random(seed * 1000 + number))
+        )
         for number, client in enumerate(clients)
     ]
     memory = []
@@ -119,11 +183,21 @@ async def load(
 
 
 async def keep_asking(
-    client: Client, address: tuple[str, int], model: str, start: float, seconds: float, dice: random.Random
+    client: Client,
+    address: tuple[str, int],
+    model: str,
+    start: float,
+    seconds: float,
+    dice: random.Random,
 ) -> None:
     while time.monotonic() - start < seconds:
         prompt = " ".join(dice.choices(WORDS, k=dice.randint(4, 100)))
-        body = {"model": model, "prompt": prompt, "max_tokens": dice.randint(32, 128), "stream": True}
+        body = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": dice.randint(32, 128),
+            "stream": True,
+        }
         body |= {"temperature": 0.8, "seed": dice.randint(0, 2**31)}
         asked = last = time.monotonic()
         fresh, finished = True, False
@@ -134,7 +208,9 @@ async def keep_asking(
                         raise ValueError(event["error"]["message"])
                     now = time.monotonic()
                     client.tokens.append(now - start)
-                    (client.first if fresh else client.between).append(now - (asked if fresh else last))
+                    (client.first if fresh else client.between).append(
+                        now - (asked if fresh else last)
+                    )
                     fresh, last = False, now
                     finished = finished or event["choices"][0]["finish_reason"] is not None
                     if now - start >= seconds:
@@ -147,8 +223,12 @@ async def keep_asking(
             await asyncio.sleep(0.5)
 
 
-async def stream(address: tuple[str, int], path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Events of a streamed answer; plain sockets, because the clients share two cores with the server."""
+async def stream(
+    address: tuple[str, int], path: str, body: dict[str, Any]
+) -> AsyncIterator[dict[str, Any]]:
+    """Events of a streamed answer; plain sockets, because the clients share two cores with the
+    server.
+    """
     reader, writer = await asyncio.open_connection(*address)
     try:
         data = json.dumps(body).encode()
@@ -178,7 +258,11 @@ async def get(address: tuple[str, int], path: str) -> Any:
 
 
 def describe(
-    report: Report, name: str, clients: list[Client], memory: list[tuple[float, float]], length: float
+    report: Report,
+    name: str,
+    clients: list[Client],
+    memory: list[tuple[float, float]],
+    length: float,
 ) -> float:
     """Add a row; tokens a second of all clients together, within the time."""
     rate = sum(sum(at <= length for at in client.tokens) for client in clients) / length
@@ -201,16 +285,23 @@ def describe(
     return rate
 
 
-def judge(report: Report, clients: list[Client], memory: list[tuple[float, float]], length: float) -> None:
+def judge(
+    report: Report, clients: list[Client], memory: list[tuple[float, float]], length: float
+) -> None:
     """The claims about many clients at once."""
     report.check("errors", float(sum(len(client.errors) for client in clients)), at_most=0)
     per_second = np.array(
-        [np.histogram(client.tokens, bins=int(length), range=(0, length))[0] for client in clients], dtype=float
+        [np.histogram(client.tokens, bins=int(length), range=(0, length))[0] for client in clients],
+        dtype=float,
     )
     totals = per_second.sum(1)
     dice = np.random.default_rng(0)
-    resampled = [per_second[:, dice.integers(0, int(length), int(length))].sum(1) for _ in range(1000)]
-    low, high = np.percentile([tokens.min() / max(tokens.max(), 1) for tokens in resampled], [2.5, 97.5])
+    resampled = [
+        per_second[:, dice.integers(0, int(length), int(length))].sum(1) for _ in range(1000)
+    ]
+    low, high = np.percentile(
+        [tokens.min() / max(tokens.max(), 1) for tokens in resampled], [2.5, 97.5]
+    )
     report.facts["fairness"] = {"low": low, "high": high, "tokens": totals.astype(int).tolist()}
     report.check(
         f"tokens of the slowest client over the fastest's [{low:.3f}, {high:.3f}]",
@@ -218,10 +309,15 @@ def judge(report: Report, clients: list[Client], memory: list[tuple[float, float
         at_least=FAIR,
     )
     times, sizes = np.array(memory).T
-    quarters = [sizes[(times >= length * a / 4) & (times < length * (a + 1) / 4)].mean() for a in range(4)]
+    quarters = [
+        sizes[(times >= length * a / 4) & (times < length * (a + 1) / 4)].mean() for a in range(4)
+    ]
     settled = times >= length / 4
     slope = np.polyfit(times[settled] / 60, sizes[settled] / 1e6, 1)[0]
-    report.facts["memory"] = {"quarters_mb": [q / 1e6 for q in quarters], "slope_mb_per_minute": float(slope)}
+    report.facts["memory"] = {
+        "quarters_mb": [q / 1e6 for q in quarters],
+        "slope_mb_per_minute": float(slope),
+    }
     report.check(
         f"resident memory, last quarter over second ({slope:+.2f} MB a minute)",
         float(quarters[3] / quarters[1]),

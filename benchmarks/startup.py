@@ -1,6 +1,7 @@
 """How long do `import featherweight` and `fw --help` take, and do they stay without torch?
 
-Whole processes, in turns with an interpreter that imports nothing; medians with the spread of the rounds.
+Whole processes, in turns with an interpreter that imports nothing; medians with the spread of the
+rounds.
 """
 
 from __future__ import annotations
@@ -23,13 +24,21 @@ COMMANDS = {
 def run(arguments: argparse.Namespace) -> Report:
     report = Report("start-up", seeds=arguments.seeds, file=arguments.json)
     rivals = {
-        name: (lambda code=code: subprocess.run([sys.executable, "-c", code], capture_output=True, check=False))
+        name: (
+            lambda code=code: subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, check=False
+            )
+        )
         for name, code in COMMANDS.items()
     }
     for name, seconds in in_turns(rivals, 5 if arguments.quick else 15).items():
-        report.add(what=name, seconds=float(np.median(seconds)), low=min(seconds), high=max(seconds))
+        report.add(
+            what=name, seconds=float(np.median(seconds)), low=min(seconds), high=max(seconds)
+        )
         if name != "python":
-            report.check(f"{name}: median seconds", float(np.median(seconds)), at_most=BOUND_SECONDS)
+            report.check(
+                f"{name}: median seconds", float(np.median(seconds)), at_most=BOUND_SECONDS
+            )
     return report
 
 

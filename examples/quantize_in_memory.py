@@ -8,7 +8,9 @@ import sys
 import featherweight as fw
 
 
-def main(model_name: str = "SmolLM2-135M-Instruct", out: str = "out/example", count: int = 32) -> float:
+def main(
+    model_name: str = "SmolLM2-135M-Instruct", out: str = "out/example", count: int = 32
+) -> float:
     model, tokenizer = fw.load(model_name)
     original = copy.deepcopy(model)
     text = fw.data.calibration(tokenizer, count=count, length=64)

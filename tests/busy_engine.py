@@ -1,24 +1,25 @@
-"""An engine without a model: logits are a function of all tokens so far, so a mistake in the bookkeeping changes the text.
+"""An engine without a model: logits are a function of all tokens so far, so a mistake in the
+bookkeeping changes the text.
 
-It insists on what real engines need (one thread at a time, different sequences in a step, no more than the capacity),
-notes what it was asked to do, and fails on demand.
+It insists on what real engines need (one thread at a time, different sessions in a step, no more
+than the capacity), notes what it was asked to do, and fails on demand.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.inference.engine import Engine, Logits, Sequence
+from featherweight.inference.engine import Engine, Logits, Session
 
 
-class BusySequence(Sequence):
+class BusySession(Session):
     def __init__(self, capacity: int) -> None:
         self.capacity, self.tokens, self.closed = capacity, [], False
 
@@ -44,7 +45,8 @@ class BusySequence(Sequence):
 class BusyEngine(Engine):
     """Fails and is slow on demand.
 
-    `delay` seconds a call; `poison`: a token whose sequence fails; `broken`: everything fails; `never`: tokens that are unlikely.
+    `delay` seconds a call; `poison`: a token whose session fails; `broken`: everything fails;
+    `never`: tokens that are unlikely.
     """
 
     fingerprint = "fake"
@@ -62,7 +64,7 @@ class BusyEngine(Engine):
         self.usual_delay, self.usually_never = delay, never
         self.reset()
         self.calls: list[tuple[str, int]] = []
-        self.sequences: list[BusySequence] = []
+        self.sessions: list[BusySession] = []
         self._busy = threading.Lock()
 
     def reset(self) -> None:
@@ -71,44 +73,55 @@ class BusyEngine(Engine):
         self.poison: int | None = None
         self.broken = False
 
-    def sequence(self, capacity: int | None = None) -> BusySequence:
+    def session(self, capacity: int | None = None) -> BusySession:
         if (capacity or 1) > self.context:
             raise UsageError("more than the context")
-        self.sequences.append(BusySequence(capacity or self.context))
-        return self.sequences[-1]
+        self.sessions.append(BusySession(capacity or self.context))
+        return self.sessions[-1]
 
-    def forward(self, sequence: Any, tokens: Many[int] | NDArray, logits: Logits = "last") -> NDArray[np.float32]:
-        return self._call("forward", [sequence], [list(tokens)])[: 1 if logits == "last" else 0]
+    def forward(
+        self, session: Any, tokens: Sequence[int] | NDArray, logits: Logits = "last"
+    ) -> NDArray[np.float32]:
+        return self._call("forward", [session], [list(tokens)])[: 1 if logits == "last" else 0]
 
-    def step(self, sequences: Many[Any], tokens: Many[int]) -> NDArray[np.float32]:
-        assert 1 <= len(sequences) <= self.max_batch
-        assert len({id(sequence) for sequence in sequences}) == len(sequences)
-        return self._call("step", list(sequences), [[token] for token in tokens])
+    def step(self, sessions: Sequence[Any], tokens: Sequence[int]) -> NDArray[np.float32]:
+        assert 1 <= len(sessions) <= self.max_batch
+        assert len({id(session) for session in sessions}) == len(sessions)
+        return self._call("step", list(sessions), [[token] for token in tokens])
 
-    def _call(self, kind: str, sequences: list[BusySequence], tokens: list[list[int]]) -> NDArray[np.float32]:
+    def _call(
+        self, kind: str, sessions: list[BusySession], tokens: list[list[int]]
+    ) -> NDArray[np.float32]:
         assert self._busy.acquire(blocking=False), "two threads use the engine at once"
         try:
             self.calls.append((kind, sum(map(len, tokens))))
             time.sleep(self.delay)
             if self.broken:
                 raise BadInput("model.safetensors has changed: it is shorter than it was")
-            for sequence, new in zip(sequences, tokens, strict=True):
-                assert not sequence.closed
-                if sequence.length + len(new) > sequence.capacity:
+            for session, new in zip(sessions, tokens, strict=True):
+                assert not session.closed
+                if session.length + len(new) > session.capacity:
                     raise UsageError("more than the capacity")
-                sequence.tokens += new  # as a real engine might leave it when another sequence of the call fails
+                session.tokens += (
+                    new  # as a real engine might leave it when another session of the call fails
+                )
                 if self.poison in new:
                     raise BadInput("this one fails")
-            return np.stack([self.logits(sequence.tokens) for sequence in sequences])
+            return np.stack([self.logits(session.tokens) for session in sessions])
         finally:
             self._busy.release()
 
     def logits(self, tokens: list[int]) -> NDArray[np.float32]:
-        made = np.random.default_rng([len(tokens), *tokens[-64:], sum(tokens)]).normal(size=self.vocab_size) * 3
+        made = (
+            np.random.default_rng([len(tokens), *tokens[-64:], sum(tokens)]).normal(
+                size=self.vocab_size
+            )
+            * 3
+        )
         made[list(self.never)] = -50
         if self.poison is not None:
             made[self.poison] = -50
         return made.astype(np.float32)
 
     def close(self) -> None:
-        assert all(sequence.closed for sequence in self.sequences)
+        assert all(session.closed for session in self.sessions)

@@ -1,4 +1,6 @@
-"""The type checker that tests/conftest.py weaves into featherweight: beartype, with an int where a float is due."""
+"""The type checker that tests/conftest.py weaves into featherweight: beartype, with an int where a
+float is due.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Headless Chromium driven over its DevTools protocol: open a page, run JavaScript in it, take a picture."""
+"""Headless Chromium driven over its DevTools protocol: open a page, run JavaScript in it, take a
+picture.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def find() -> str | None:
 
 
 class Page:
-    """One tab. `requests` are the addresses that it asked for, `complaints` what its console and policy said."""
+    """One tab.
+
+    `requests` are the addresses that it asked for, `complaints` what its console and policy said.
+    """
 
     def __init__(self, socket: Any) -> None:
         self._socket, self._number = socket, 0
@@ -58,7 +63,9 @@ class Page:
 
     def run(self, code: str) -> Any:
         """The value of a JavaScript expression."""
-        result = self.call("Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True)
+        result = self.call(
+            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
@@ -77,12 +84,20 @@ class Page:
 
     def look(self, width: int, height: int, dark: bool = False) -> None:
         """Change the window's size and its colours."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def picture(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+        path.write_bytes(
+            base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        )
 
 
 @contextmanager
@@ -99,7 +114,9 @@ def browser(profile: Path) -> Iterator[Page]:
     )
     try:
         port = _port(profile / "DevToolsActivePort")
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=SECONDS) as response:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/json/list", timeout=SECONDS
+        ) as response:
             tab = next(tab for tab in json.load(response) if tab["type"] == "page")
         with connect(tab["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
             yield Page(socket)

@@ -23,7 +23,9 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 torch.set_num_threads(NUM_THREADS)
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, max_examples=60
+)
 settings.load_profile("repeatable")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from featherweight.interchange import packed
+from featherweight.interchange.packed import folder as packed
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.pipeline import quantize
 from featherweight.quantization.plans import Plan
@@ -24,9 +24,15 @@ def pack(
     tables: Format | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """The model of `make` in `dtype`, its matrices as `plan` says and its tables as `tables`, saved at `folder`."""
+    """The model of `make` in `dtype`, its matrices as `plan` says and its tables as `tables`, saved
+    at `folder`.
+    """
     model, tokenizer = make()
     model = model.to(dtype)
     names = TABLES[:1] if model.config.tie_word_embeddings else TABLES
-    quantize(model, Nearest(), Plan({**plan} if "lm_head" in plan else {**dict.fromkeys(names, tables), **plan}))
+    quantize(
+        model,
+        Nearest(),
+        Plan({**plan} if "lm_head" in plan else {**dict.fromkeys(names, tables), **plan}),
+    )
     return packed.save(model, folder, tokenizer)

@@ -1,6 +1,8 @@
-"""An engine without a model: the next token's logits hang on the last two tokens only, so texts repeat themselves.
+"""An engine without a model: the next token's logits hang on the last two tokens only, so texts
+repeat themselves.
 
-It counts its calls, refuses what the contract says an engine refuses, and its state is the tokens themselves.
+It counts its calls, refuses what the contract says an engine refuses, and its state is the tokens
+themselves.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.inference.engine import Engine, Sequence
+from featherweight.inference.engine import Engine, Session
 
 
-class FakeSequence(Sequence):
+class FakeSession(Session):
     def __init__(self, engine: FakeEngine, capacity: int) -> None:
         self.engine, self.capacity, self.tokens, self.closed = engine, capacity, list[int](), False
 
@@ -41,40 +43,42 @@ class FakeSequence(Sequence):
 
 
 class FakeEngine(Engine):
-    def __init__(self, vocab_size: int = 300, context: int = 512, seed: int = 0, sharp: float = 3.0) -> None:
+    def __init__(
+        self, vocab_size: int = 300, context: int = 512, seed: int = 0, sharp: float = 3.0
+    ) -> None:
         self.vocab_size, self.context, self.max_batch = vocab_size, context, 4
         self.fingerprint, self.description = f"fake-{seed}", "made of random numbers"
         self.seed, self.sharp = seed, sharp
         self.computed = self.calls = self.open_sequences = 0
 
-    def sequence(self, capacity: int | None = None) -> FakeSequence:
+    def session(self, capacity: int | None = None) -> FakeSession:
         if capacity is not None and capacity > self.context:
             raise UsageError(f"{capacity} tokens are more than {self.context}")
         self.open_sequences += 1
-        return FakeSequence(self, self.context if capacity is None else capacity)
+        return FakeSession(self, self.context if capacity is None else capacity)
 
     def row(self, tokens: list[int]) -> Any:
         # Few classes of pasts: soon the text comes to one it has seen.
         random = np.random.default_rng([self.seed, *(token % 5 for token in tokens[-2:])])
         return (self.sharp * random.standard_normal(self.vocab_size)).astype(np.float32)
 
-    def forward(self, sequence: Any, tokens: Any, logits: str = "last") -> Any:
+    def forward(self, session: Any, tokens: Any, logits: str = "last") -> Any:
         ids = [int(token) for token in tokens]
         if not ids or not all(0 <= id < self.vocab_size for id in ids):
             raise UsageError("no tokens, or outside the vocabulary")
-        if sequence.length + len(ids) > sequence.capacity:
+        if session.length + len(ids) > session.capacity:
             raise UsageError("no room")
         self.calls += 1
         self.computed += len(ids)
         rows = []
         for id in ids:
-            sequence.tokens.append(id)
-            rows.append(self.row(sequence.tokens))
+            session.tokens.append(id)
+            rows.append(self.row(session.tokens))
         kept = {"last": rows[-1:], "all": rows, "none": []}[logits]
         return np.array(kept, np.float32).reshape(-1, self.vocab_size)
 
-    def step(self, sequences: Any, tokens: Any) -> Any:
-        return np.concatenate([self.forward(s, [t]) for s, t in zip(sequences, tokens, strict=True)])
+    def step(self, sessions: Any, tokens: Any) -> Any:
+        return np.concatenate([self.forward(s, [t]) for s, t in zip(sessions, tokens, strict=True)])
 
     def close(self) -> None:
         pass

@@ -10,20 +10,22 @@ from typing import Any
 import uvicorn
 from busy_engine import BusyEngine
 
-from featherweight.inference.batching import Batcher
-from featherweight.inference.text import Text
+from featherweight.inference.batching.batcher import Batcher
+from featherweight.inference.text.tokenizer import ChatTokenizer
 from featherweight.serving.app import create_app
-from featherweight.serving.hosted import Hosted
+from featherweight.serving.hosted import HostedModel
 from featherweight.serving.limits import Limits
 from featherweight.serving.running import listening
 
 
 class LiveServer:
-    """Answers at `url` until `stop`; `models` are names, each with a fake engine and a batcher of its own."""
+    """Answers at `url` until `stop`; `models` are names, each with a fake engine and a batcher of
+    its own.
+    """
 
     def __init__(
         self,
-        text: Text,
+        text: ChatTokenizer,
         models: tuple[str, ...] = ("light",),
         api_key: str | None = None,
         limits: Limits | None = None,
@@ -32,16 +34,30 @@ class LiveServer:
         queue_limit: int = 50,
     ) -> None:
         self.engines = [BusyEngine(delay=delay, never=tuple(text.end_ids)) for _ in models]
-        self.batchers = [Batcher(engine, text, slots=slots, queue_limit=queue_limit) for engine in self.engines]
+        self.batchers = [
+            Batcher(engine, text, slots=slots, queue_limit=queue_limit) for engine in self.engines
+        ]
         hosted = [
-            Hosted(name, batcher, {"bits": 2.5, "file_bytes": 41_000_000, "role": "original" if i else "light"})
+            HostedModel(
+                name,
+                batcher,
+                {"bits": 2.5, "file_bytes": 41_000_000, "role": "original" if i else "light"},
+            )
             for i, (name, batcher) in enumerate(zip(models, self.batchers, strict=True))
         ]
         self._listener = listening("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        settings: dict[str, Any] = {"log_level": "critical", "lifespan": "on", "timeout_graceful_shutdown": 1}
-        self._server = uvicorn.Server(uvicorn.Config(create_app(hosted, limits, api_key), **settings))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True)
+        settings: dict[str, Any] = {
+            "log_level": "critical",
+            "lifespan": "on",
+            "timeout_graceful_shutdown": 1,
+        }
+        self._server = uvicorn.Server(
+            uvicorn.Config(create_app(hosted, limits, api_key), **settings)
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True
+        )
         self._thread.start()
         self.engine, self.batcher = self.engines[0], self.batchers[0]
 

@@ -17,7 +17,9 @@ HEAVY = ("torch", "transformers", "numpy", "safetensors", "gguf", "jinja2", "hug
 def loaded_after(code: str) -> set[str]:
     """Top-level packages that a fresh interpreter has loaded after running `code`."""
     show = f"import sys\n{code}\nprint('\\n' + ' '.join({{name.split('.')[0] for name in sys.modules}}))"
-    result = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", show], capture_output=True, text=True, check=True
+    )
     return set(result.stdout.splitlines()[-1].split())
 
 
@@ -35,7 +37,10 @@ def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(fw.__file__).read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
-        alias.asname or alias.name for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names
+        alias.asname or alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
     assert seen | {"__version__"} == set(fw.__all__)
 
@@ -46,7 +51,7 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_shapes_and_types_are_checked_in_tests() -> None:
-    from featherweight.base.bits import bpw_file
+    from featherweight.base.ledger import bpw_file
 
     with pytest.raises(TypeError, match="file_bytes"):
         bpw_file("many", 3)

@@ -1,10 +1,12 @@
-"""Tiny random models with a tokenizer, made on the spot: no network, no files, the same numbers every time.
+"""Tiny random models with a tokenizer, made on the spot: no network, no files, the same numbers
+every time.
 
-`llama()` is the plain case (tied, grouped heads); `qwen3()` has q/k norms and an untied head; `gemma3()` is tied and
-gated by GELU, with four norms a block and widths that are multiples of 4 only; `odd()` is Llama-like with biases
-everywhere and widths divisible by nothing convenient (hidden 210, intermediate 346, 7 heads of 30, one key/value
-head: matrices of 30 rows). Norms and biases are random too, so that a path which drops them shows. The weights are
-larger than usual initial ones, so that the logits are far from uniform and an error in a layer is visible in them.
+`llama()` is the plain case (tied, grouped heads); `qwen3()` has q/k norms and an untied head;
+`gemma3()` is tied and gated by GELU, with four norms a block and widths that are multiples of 4
+only; `odd()` is Llama-like with biases everywhere and widths divisible by nothing convenient
+(hidden 210, intermediate 346, 7 heads of 30, one key/value head: matrices of 30 rows). Norms and
+biases are random too, so that a path which drops them shows. The weights are larger than usual
+initial ones, so that the logits are far from uniform and an error in a layer is visible in them.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def _tokenizer_json() -> str:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 300 tokens: 3 special ones, 256 bytes, 41 merges; any text survives the round trip."""
+    """A byte-level BPE of 300 tokens: 3 special ones, 256 bytes, 41 merges; any text survives the
+    round trip.
+    """
     made = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_tokenizer_json()),
         bos_token=SPECIALS[1],
@@ -93,8 +97,12 @@ def make(model_class: type[PreTrainedModel], config: Any, seed: int) -> PreTrain
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-            if name.endswith("embed_tokens.weight"):  # transformers leaves the row of the padding token at zero
-                parameter.copy_(config.initializer_range * torch.randn(parameter.shape, generator=generator))
+            if name.endswith(
+                "embed_tokens.weight"
+            ):  # transformers leaves the row of the padding token at zero
+                parameter.copy_(
+                    config.initializer_range * torch.randn(parameter.shape, generator=generator)
+                )
     return model.eval()
 
 
@@ -113,7 +121,9 @@ def llama(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def qwen3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Hidden 96, intermediate 160, 4 heads of 32 (wider than hidden) with 2 for keys and values; q/k norms; untied."""
+    """Hidden 96, intermediate 160, 4 heads of 32 (wider than hidden) with 2 for keys and values;
+    q/k norms; untied.
+    """
     config = Qwen3Config(
         hidden_size=96,
         intermediate_size=160,
@@ -127,7 +137,9 @@ def qwen3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def gemma3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Hidden 92, intermediate 172, 4 heads of 20 with 1 for keys and values; tied; GeGLU; a window of 64 in layer 0."""
+    """Hidden 92, intermediate 172, 4 heads of 20 with 1 for keys and values; tied; GeGLU; a window
+    of 64 in layer 0.
+    """
     config = Gemma3TextConfig(
         hidden_size=92,
         intermediate_size=172,
@@ -144,7 +156,9 @@ def gemma3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def qwen2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Hidden 128, intermediate 192, 4 heads of 32 with 2 for keys and values; biases on q, k and v; tied."""
+    """Hidden 128, intermediate 192, 4 heads of 32 with 2 for keys and values; biases on q, k and v;
+    tied.
+    """
     config = Qwen2Config(
         hidden_size=128,
         intermediate_size=192,
@@ -157,7 +171,9 @@ def qwen2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Hidden 96, intermediate 128, 4 heads of 24 with 2 for keys and values; soft caps; a window of 8 in layer 0."""
+    """Hidden 96, intermediate 128, 4 heads of 24 with 2 for keys and values; soft caps; a window of
+    8 in layer 0.
+    """
     config = Gemma2Config(
         hidden_size=96,
         intermediate_size=128,
@@ -175,7 +191,9 @@ def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Hidden 210, intermediate 346, 7 heads of 30 with 1 for keys and values; biases on attention and mlp; untied."""
+    """Hidden 210, intermediate 346, 7 heads of 30 with 1 for keys and values; biases on attention
+    and mlp; untied.
+    """
     config = LlamaConfig(
         hidden_size=210,
         intermediate_size=346,

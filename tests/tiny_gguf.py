@@ -1,4 +1,6 @@
-"""The tiny models as GGUF files, written with the format's own package: what `interchange/gguf.py` must undo."""
+"""The tiny models as GGUF files, written with the format's own package: what `interchange/gguf.py`
+must undo.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Change = Callable[[gguf.GGUFWriter, dict[str, np.ndarray]], None]
 
 
 def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Rows of q or k as llama.cpp wants them for Llama models: the two halves of each head take turns."""
+    """Rows of q or k as llama.cpp wants them for Llama models: the two halves of each head take
+    turns.
+    """
     return rows.reshape(heads, 2, len(rows) // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
 
 
@@ -30,7 +34,10 @@ def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
             continue
         rows = tensor.float().numpy()
         if config.model_type == "llama" and (".q_proj." in name or ".k_proj." in name):
-            rows = interleaved(rows, config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads)
+            rows = interleaved(
+                rows,
+                config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads,
+            )
         found[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(rows)
     return found
 
@@ -43,8 +50,8 @@ def write(
     pre: str = "gpt-2",
     change: Change | None = None,
 ) -> Path:
-    """Write `path`; matrices whose width allows it are stored as `kind`. `change(writer, tensors)` may spoil it
-    first."""
+    """Write `path`; matrices whose width allows it are stored as `kind`. `change(writer, tensors)`
+    may spoil it first."""
     config = model.config
     writer = gguf.GGUFWriter(path, config.model_type)
     writer.add_name(f"tiny {config.model_type}")
@@ -83,7 +90,9 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, 
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
+    )
     writer.add_token_merges([" ".join(merge) for merge in described["model"]["merges"]])
     writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)

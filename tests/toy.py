@@ -35,7 +35,9 @@ class Toy(nn.Module):
         self.layers = nn.ModuleList(Block(width) for _ in range(depth))
         self.lm_head = nn.Linear(width, vocab, bias=False)
 
-    def forward(self, input_ids: torch.Tensor, use_cache: bool = False, logits_to_keep: int = 0) -> Output:
+    def forward(
+        self, input_ids: torch.Tensor, use_cache: bool = False, logits_to_keep: int = 0
+    ) -> Output:
         hidden = self.embed(input_ids)
         for layer in self.layers:
             hidden = layer(hidden, scale=0.7)

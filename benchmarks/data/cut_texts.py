@@ -1,14 +1,17 @@
-"""Cut the texts that the package ships out of the public data sets they come from. Same input, same bytes.
+"""Cut the texts that the package ships out of the public data sets they come from. Same input, same
+bytes.
 
     python benchmarks/data/cut_texts.py RAW_FOLDER
 
-RAW_FOLDER holds the data sets under the paths that `src/featherweight/data/texts/README.md` names (`lm/`, `math/`,
-`code/`, `chat/`, `seq2seq/`, `zeroshot/`). Two roles are kept apart here, before anything else sees the text:
+RAW_FOLDER holds the data sets under the paths that `src/featherweight/data/texts/README.md` names
+(`lm/`, `math/`, `code/`, `chat/`, `seq2seq/`, `zeroshot/`). Two roles are kept apart here, before
+anything else sees the text:
 
 *evaluation*   WikiText-2 test as it is, and short samples of the held-out splits of other kinds of text;
 *calibration*  everything else. A calibration document is dropped when it shares 13 words in a row with any evaluation
-               file of the collection, shipped or not; an encyclopedia sentence when it shares 8 words in a row with
-               WikiText-2 valid or test. Words are compared in lower case without punctuation or tokenisation marks.
+               file of the collection, shipped or not; an encyclopedia sentence when it shares 8
+               words in a row with WikiText-2 valid or test. Words are compared in lower case
+               without punctuation or tokenisation marks.
 
 Gzip carries no time stamp, so a rebuilt file equals the committed one.
 """
@@ -55,7 +58,9 @@ Row = dict[str, str]
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; ` @-@ `, spaced punctuation and case make no difference between two copies of a sentence."""
+    """Lower-case words; ` @-@ `, spaced punctuation and case make no difference between two copies
+    of a sentence.
+    """
     joined = re.sub(r" @([-,.])@ ", r"\1", text.replace("<unk>", " "))
     return re.findall(r"[^\W_]+", joined.lower())
 
@@ -109,7 +114,8 @@ def held_out(raw: Path) -> Held:
 def store(folder: Path, name: str, content: str) -> int:
     """Write `content` as gzip without a time stamp; returns the packed size in bytes."""
     packed = gzip.compress(content.encode("utf-8"), compresslevel=9, mtime=0)
-    # The tenth byte names the operating system of the writer; 255 means unknown and is the same everywhere.
+    # The tenth byte names the operating system of the writer; 255 means unknown and is the same
+    # everywhere.
     packed = packed[:9] + b"\xff" + packed[10:]
     (folder / name).write_bytes(packed)
     return len(packed)
@@ -129,17 +135,23 @@ def store_rows(name: str, found: Iterable[Row], folder: Path = TEXTS) -> None:
 
 
 def unwrap(text: str) -> str:
-    """One line a paragraph: some transcriptions break lines at 70 characters, others put no blank line between."""
+    """One line a paragraph: some transcriptions break lines at 70 characters, others put no blank
+    line between.
+    """
     paragraphs: list[str] = []
     for block in re.split(r"\n\s*\n", text):
         lines = block.split("\n")
         wrapped = max(len(line) for line in lines) < 100
-        paragraphs += [" ".join(block.split())] if wrapped else [" ".join(line.split()) for line in lines]
+        paragraphs += (
+            [" ".join(block.split())] if wrapped else [" ".join(line.split()) for line in lines]
+        )
     return "\n\n".join(p for p in paragraphs if p)
 
 
 def extracts(text: str, count: int, characters: int) -> Iterator[str]:
-    """`count` pieces of about `characters` at equal distances, each from the start of a sentence to the end of one."""
+    """`count` pieces of about `characters` at equal distances, each from the start of a sentence to
+    the end of one.
+    """
     sentence_end = re.compile(r"[.!?]['\"]?\s+")
     for i in range(count):
         middle = int((i + 0.5) / count * len(text))
@@ -169,8 +181,13 @@ def shorter_sentence(source: str, targets: list[str]) -> str:
 
 
 def wikipedia(raw: Path, held: Held) -> list[str]:
-    """Documents of eight sentences as the data set spells them (spaced punctuation), then of eight simple ones."""
-    judged = Held((read(raw, f"lm/wikitext2_{split}.txt.gz") for split in ("valid", "test")), WIKIPEDIA_OVERLAP_WORDS)
+    """Documents of eight sentences as the data set spells them (spaced punctuation), then of eight
+    simple ones.
+    """
+    judged = Held(
+        (read(raw, f"lm/wikitext2_{split}.txt.gz") for split in ("valid", "test")),
+        WIKIPEDIA_OVERLAP_WORDS,
+    )
     pairs: dict[str, list[str]] = {}
     for row in rows(raw, "seq2seq/wiki_auto_valid.jsonl.gz"):
         pairs.setdefault(row["src"], []).append(row["trg"])
@@ -198,13 +215,18 @@ def school_math(raw: Path, name: str) -> list[Row]:
 
 
 def competition_math(raw: Path) -> list[Row]:
-    return [dialogue(r["question"], r["ground_truth_answer"]) for r in rows(raw, "math/math_train_answers.jsonl.gz")]
+    return [
+        dialogue(r["question"], r["ground_truth_answer"])
+        for r in rows(raw, "math/math_train_answers.jsonl.gz")
+    ]
 
 
 def code(raw: Path) -> list[Row]:
     found = []
     for row in rows(raw, "code/mbpp.jsonl.gz"):
-        program = "\n".join(line.rstrip() for line in row["code"].replace("\r\n", "\n").expandtabs(4).split("\n"))
+        program = "\n".join(
+            line.rstrip() for line in row["code"].replace("\r\n", "\n").expandtabs(4).split("\n")
+        )
         found.append(dialogue(row["text"], program + "\n\n" + "\n".join(row["test_list"])))
     return found
 
@@ -213,7 +235,9 @@ def seed_tasks(raw: Path) -> list[Row]:
     found = []
     for row in rows(raw, "chat/self_instruct_seed_tasks.jsonl.gz"):
         for instance in row["instances"][:2]:
-            found.append(dialogue(f"{row['instruction']}\n\n{instance['input']}", instance["output"]))
+            found.append(
+                dialogue(f"{row['instruction']}\n\n{instance['input']}", instance["output"])
+            )
     return found
 
 
@@ -241,14 +265,23 @@ def sample(found: list[Row], count: int, seed: int = 0) -> list[Row]:
 def evaluation(raw: Path) -> None:
     store(TEXTS, "wikitext2_test.txt.gz", read(raw, "lm/wikitext2_test.txt.gz"))
     store(BENCHMARK_TEXTS, "wikitext2_valid.txt.gz", read(raw, "lm/wikitext2_valid.txt.gz"))
-    store_documents("novels_valid.txt.gz", extracts(read(raw, "lm/novels/valid.txt.gz"), count=12, characters=8000))
+    store_documents(
+        "novels_valid.txt.gz",
+        extracts(read(raw, "lm/novels/valid.txt.gz"), count=12, characters=8000),
+    )
     store_rows("gsm8k_test.jsonl.gz", sample(school_math(raw, "math/gsm8k_test.jsonl.gz"), 200))
     programs = [
-        {"prompt": r["prompt"], "answer": r["canonical_solution"]} for r in rows(raw, "code/humaneval.jsonl.gz")
+        {"prompt": r["prompt"], "answer": r["canonical_solution"]}
+        for r in rows(raw, "code/humaneval.jsonl.gz")
     ]
     store_rows("humaneval.jsonl.gz", programs)
-    store_rows("mt_bench.jsonl.gz", [{"prompt": r["turns"][0]} for r in rows(raw, "chat/mt_bench_questions.jsonl.gz")])
-    asked = [{"prompt": r["prompt"].strip()} for r in rows(raw, "chat/arena_hard_v01_questions.jsonl.gz")]
+    store_rows(
+        "mt_bench.jsonl.gz",
+        [{"prompt": r["turns"][0]} for r in rows(raw, "chat/mt_bench_questions.jsonl.gz")],
+    )
+    asked = [
+        {"prompt": r["prompt"].strip()} for r in rows(raw, "chat/arena_hard_v01_questions.jsonl.gz")
+    ]
     store_rows("arena_prompts.jsonl.gz", sample([r for r in asked if len(r["prompt"]) < 2000], 160))
 
 

@@ -1,21 +1,30 @@
-"""featherweight makes language models light - fewer bits, fewer weights, fewer reads - and proves what it cost.
+"""featherweight makes language models light - fewer bits, fewer weights, fewer reads - and proves
+what it cost.
 
-This module is the roof: it offers the verbs and the classes by name and fetches each from its room when it is first
-asked for. Importing it imports no torch, registers nothing and patches nothing.
+This module is the roof: it offers the verbs and the classes by name and fetches each from its room
+when it is first asked for. Importing it imports no torch, registers nothing and patches nothing.
 
-    import featherweight as fw
-    model, tokenizer = fw.load("SmolLM2-135M-Instruct")
-    fw.quantize(model, fw.YAQA(), fw.Plan({"*": fw.Trellis(bits=2)}), factors, transform=fw.Hadamard())
+    import featherweight as fw model, tokenizer = fw.load("SmolLM2-135M-Instruct")
+    fw.quantize(model, fw.YAQA(), fw.Plan({"*": fw.Trellis(bits=2)}), factors,
+    transform=fw.Hadamard())
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from . import data, interchange
-    from .base.errors import BadInput, ExportFailed, FeatherweightError, GateFailed, PreflightRefused, UsageError
+    from .base.errors import (
+        BadInput,
+        ExportFailed,
+        FeatherweightError,
+        GateFailed,
+        PreflightRefused,
+        UsageError,
+    )
     from .base.events import Event
     from .evaluation import KL, Perplexity, evaluate
     from .inference import Conversation, Sampling, answer, generate
@@ -29,15 +38,16 @@ if TYPE_CHECKING:
     from .reporting import report
     from .workflows.bench_folder import bench_folder as bench
     from .workflows.doctor import doctor
-    from .workflows.engine import open_engine
+    from .workflows.engines import open_engine
     from .workflows.export_folder import export_folder as export
     from .workflows.plan_folder import plan_folder as plan
     from .workflows.serve_folder import serve_folder as serve
 
 __version__ = "0.1.0"
 
-# Where each name lives; the imports above say the same to type checkers, and a test compares the two.
-_HOMES = {
+# Where each name lives; the imports above say the same to type checkers, and a test compares the
+# two.
+_TARGETS = {
     "BadInput": "base.errors",
     "Conversation": "inference",
     "Event": "base.events",
@@ -67,29 +77,16 @@ _HOMES = {
     "export": "workflows.export_folder:export_folder",
     "generate": "inference",
     "load": "interchange",
-    "open_engine": "workflows.engine",
+    "open_engine": "workflows.engines",
     "plan": "workflows.plan_folder:plan_folder",
     "quantize": "quantization.pipeline",
     "report": "reporting",
     "save": "interchange",
     "serve": "workflows.serve_folder:serve_folder",
+    # Rooms that are offered as modules.
+    "data": "data:",
+    "interchange": "interchange:",
 }
-_MODULES = ("data", "interchange")
 
-__all__ = ["__version__", *_MODULES, *_HOMES]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        room, _, attribute = _HOMES[name].partition(":")
-        value = getattr(import_module(f"{__name__}.{room}"), attribute or name)
-    elif name in _MODULES:
-        value = import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = ["__version__", *_TARGETS]
+__getattr__, __dir__ = lazy_names(__name__, _TARGETS)

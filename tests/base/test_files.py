@@ -38,14 +38,20 @@ def test_a_failing_writer_leaves_the_old_content(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("I/O error: No space left on device (28)")]
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (28)"),
+    ],
 )
 def test_a_full_disk_in_words(tmp_path: Path, error: Exception) -> None:
     def full(temporary: Path) -> None:
         temporary.write_bytes(b"x" * 5000)
         raise error
 
-    with pytest.raises(BadInput, match=r"no space left.*free\).*model.bin stopped after 5 KB.*same command resumes"):
+    with pytest.raises(
+        BadInput, match=r"no space left.*free\).*model.bin stopped after 5 KB.*same command resumes"
+    ):
         files.write_atomic(tmp_path / "model.bin", full)
     assert list(tmp_path.iterdir()) == []
 

@@ -16,7 +16,12 @@ from featherweight.base.events import Event
 from featherweight.base.files import write_atomic
 from featherweight.base.run_folder import RunFolder, is_finished
 
-RECIPE = {"model": "toy", "bits": 2, "plan": {"lm_head": "Int(bits=8)", "*": "Trellis(bits=2)"}, "shape": (1, 2)}
+RECIPE = {
+    "model": "toy",
+    "bits": 2,
+    "plan": {"lm_head": "Int(bits=8)", "*": "Trellis(bits=2)"},
+    "shape": (1, 2),
+}
 
 
 def solve(run: RunFolder, unit: str, content: bytes = b"codes") -> None:
@@ -37,7 +42,9 @@ def test_resume_finds_finished_units(tmp_path: Path) -> None:
         assert run.done("layer.1", "inputs") is None
 
 
-@pytest.mark.parametrize("damage", ["altered", "missing", "torn record", "other record", "binary record"])
+@pytest.mark.parametrize(
+    "damage", ["altered", "missing", "torn record", "other record", "binary record"]
+)
 def test_damaged_units_are_done_again(tmp_path: Path, damage: str) -> None:
     with RunFolder(tmp_path / "out", RECIPE) as run:
         solve(run, "layer.0")
@@ -113,7 +120,11 @@ def test_publish_is_one_rename(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     assert run.publish() == tmp_path / "out"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"run.yaml", "events.jsonl", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "run.yaml",
+        "events.jsonl",
+        "model.safetensors",
+    }
     assert is_finished(tmp_path / "out", RECIPE)
     assert not is_finished(tmp_path / "out", {**RECIPE, "bits": 3})
     assert not is_finished(tmp_path / "other", RECIPE)
@@ -181,7 +192,9 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
         "run = RunFolder(sys.argv[1], {'bits': 2}); print('open', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "open\n"
         with pytest.raises(UsageError, match="another process"):

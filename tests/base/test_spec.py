@@ -1,4 +1,6 @@
-"""Text <-> objects: everything writable reads back equal; everything else is refused in words, and nothing runs."""
+"""Text <-> objects: everything writable reads back equal; everything else is refused in words, and
+nothing runs.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,13 @@ class OwnConstructor:
 
 NAMESPACE = {"Leaf": Leaf, "Tree": Tree, "Needs": Needs, "OwnConstructor": OwnConstructor}
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
 leaves = st.builds(Leaf, bits=st.integers(), code=st.text(), scale=st.none() | st.floats(-1e9, 1e9))
 values = st.recursive(
     scalars | leaves,
@@ -128,7 +136,9 @@ def test_any_text_parses_or_is_refused(anything: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), object(), {1, 2}, b"x", Leaf(scale=float("inf"))])
+@pytest.mark.parametrize(
+    "value", [float("inf"), float("nan"), object(), {1, 2}, b"x", Leaf(scale=float("inf"))]
+)
 def test_what_has_no_text(value: object) -> None:
     with pytest.raises(UsageError):
         text(value)

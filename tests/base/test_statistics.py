@@ -81,7 +81,12 @@ def test_map_keeps_the_order():
 
 @pytest.mark.parametrize(
     ("values", "weights", "error"),
-    [([], None, BadInput), ([1.0, math.nan], None, BadInput), ([1.0, 2.0], [1.0], BadInput), ([1.0], [0.0], BadInput)],
+    [
+        ([], None, BadInput),
+        ([1.0, math.nan], None, BadInput),
+        ([1.0, 2.0], [1.0], BadInput),
+        ([1.0], [0.0], BadInput),
+    ],
 )
 def test_what_cannot_be_averaged_is_refused(values, weights, error):
     with pytest.raises(error):

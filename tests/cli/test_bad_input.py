@@ -1,7 +1,8 @@
-"""What bad input says: one line in the user's words, its exit code, and no half-written output folder.
+"""What bad input says: one line in the user's words, its exit code, and no half-written output
+folder.
 
-Each case runs the command itself, on a real tiny model. Cases marked `late` can only be known after work has begun;
-there what was finished may stay in OUT.partial/, so that the same command resumes.
+Each case runs the command itself, on a real tiny model. Cases marked `late` can only be known after
+work has begun; there what was finished may stay in OUT.partial/, so that the same command resumes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from safetensors.torch import load_file, save_file
 from featherweight.base import files
 from featherweight.cli.app import main
 
-SMALL = ("--set", "calibration.count=8", "--set", "calibration.length=32", "--set", "gate.count=4", "--no-evaluate")
+SMALL = (
+    "--set",
+    "calibration.count=8",
+    "--set",
+    "calibration.length=32",
+    "--set",
+    "gate.count=4",
+    "--no-evaluate",
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +73,10 @@ def with_another_shape(folder: Path) -> None:
 
 
 def not_finite(folder: Path) -> None:
-    changed(folder, lambda tensors: tensors["model.layers.1.self_attn.q_proj.weight"][0].fill_(float("nan")))
+    changed(
+        folder,
+        lambda tensors: tensors["model.layers.1.self_attn.q_proj.weight"][0].fill_(float("nan")),
+    )
 
 
 def overflowing(folder: Path) -> None:
@@ -92,7 +104,9 @@ def unknown_architecture(folder: Path) -> None:
         (unknown_architecture, "no-such-model"),
     ],
 )
-def test_damaged_models(damage: Callable[[Path], None], words: str, whole: Path, tmp_path: Path, capsys: Any) -> None:
+def test_damaged_models(
+    damage: Callable[[Path], None], words: str, whole: Path, tmp_path: Path, capsys: Any
+) -> None:
     folder = tmp_path / "model"
     shutil.copytree(whole, folder)
     damage(folder)
@@ -137,7 +151,13 @@ def test_a_missing_model(tmp_path: Path, capsys: Any) -> None:
 def test_a_model_without_linears(tmp_path: Path, capsys: Any) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    size = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": len(tiny.tokenizer())}
+    size = {
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "n_positions": 64,
+        "vocab_size": len(tiny.tokenizer()),
+    }
     folder = tiny.save(GPT2LMHeadModel(GPT2Config(**size)), tiny.tokenizer(), tmp_path / "gpt2")
     assert quantize(folder, tmp_path / "out") == 2
     assert "linear" in capsys.readouterr().err
@@ -155,7 +175,9 @@ def test_too_little_text(whole: Path, tmp_path: Path, capsys: Any) -> None:
 def test_a_disk_that_fills_up_and_is_freed(
     whole: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Late: the disk fills in the middle of the layers; the same command goes on when there is space again."""
+    """Late: the disk fills in the middle of the layers; the same command goes on when there is
+    space again.
+    """
     replace, count = files.os.replace, 0
 
     def fill(source: Any, target: Any) -> None:

@@ -1,4 +1,6 @@
-"""`fw generate`, `fw chat` and `fw evaluate --runtime` on a real tiny model, and what they refuse in one line."""
+"""`fw generate`, `fw chat` and `fw evaluate --runtime` on a real tiny model, and what they refuse
+in one line.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,18 @@ def test_the_prompt_from_a_file_and_from_stdin(
 
 
 def test_options_reach_the_sampler(model: str, capsys: Any, tmp_path: Path) -> None:
-    many = ("--temperature", 1.5, "--top-k", 30, "--top-p", 0.9, "--min-p", 0.01, "--repetition-penalty", 1.1)
+    many = (
+        "--temperature",
+        1.5,
+        "--top-k",
+        30,
+        "--top-p",
+        0.9,
+        "--min-p",
+        0.01,
+        "--repetition-penalty",
+        1.1,
+    )
     command = ("generate", model, "fox " * 20, "--runtime", "reference", *many, "--max-tokens", 20)
     first = said(capsys, *command, "--seed", 3, "--logprobs", 2, "--cache-dir", tmp_path)
     again = said(capsys, *command, "--seed", 3, "--lookup", 4, "--cache-dir", tmp_path)
@@ -65,20 +78,41 @@ def test_options_reach_the_sampler(model: str, capsys: Any, tmp_path: Path) -> N
     assert len(first["logprobs"]) == len(first["tokens"]) and len(first["logprobs"][0]["top"]) == 2
     stop = first["text"][3:5]
     stopped = said(capsys, *command, "--seed", 3, "--stop", stop, "--stop", "never said")
-    assert stopped["text"] == first["text"][: first["text"].index(stop)] and stopped["finish"] == "stop"
+    assert (
+        stopped["text"] == first["text"][: first["text"].index(stop)]
+        and stopped["finish"] == "stop"
+    )
 
 
 def test_a_schema(model: str, capsys: Any, tmp_path: Path) -> None:
     pytest.importorskip("llguidance")
     (tmp_path / "schema.json").write_text('{"enum": ["fox", "dog"]}')
     found = said(
-        capsys, "generate", model, "Which?", "--runtime", "reference", "--json-schema", tmp_path / "schema.json"
+        capsys,
+        "generate",
+        model,
+        "Which?",
+        "--runtime",
+        "reference",
+        "--json-schema",
+        tmp_path / "schema.json",
     )
     assert json.loads(found["text"]) in ("fox", "dog") and found["finish"] == "stop"
 
 
 def test_chat(model: str, capsys: Any) -> None:
-    command = ("chat", model, "--once", "Who?", "--runtime", "reference", "--temperature", 0, "--max-new-tokens", 8)
+    command = (
+        "chat",
+        model,
+        "--once",
+        "Who?",
+        "--runtime",
+        "reference",
+        "--temperature",
+        0,
+        "--max-new-tokens",
+        8,
+    )
     assert run(*command) == 0
     first = capsys.readouterr().out
     assert run(*command, "--lookup", 3) == 0
@@ -86,7 +120,9 @@ def test_chat(model: str, capsys: Any) -> None:
 
 
 def test_evaluate_with_an_engine(model: str, capsys: Any, tmp_path: Path) -> None:
-    """The reference engine is the plain forward; without compressed layers there is nothing to round."""
+    """The reference engine is the plain forward; without compressed layers there is nothing to
+    round.
+    """
     (tmp_path / "text.txt").write_text(tiny.TEXT * 6)
     command = ("evaluate", model, "--text", tmp_path / "text.txt", "--windows", 2, "--length", 64)
     plain = said(capsys, *command)["quality"]["light"]["perplexity"]["mean"]

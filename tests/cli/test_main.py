@@ -1,4 +1,6 @@
-"""The shell around the workflows: options arrive, results are printed, errors become one line and an exit code."""
+"""The shell around the workflows: options arrive, results are printed, errors become one line and
+an exit code.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ import pytest
 from featherweight.base.errors import BadInput, ExportFailed, PreflightRefused, UsageError
 from featherweight.base.events import Event
 from featherweight.cli import main
-from featherweight.interchange.exports import Exported
+from featherweight.interchange.exports.base import ExportResult
 
 RESULTS = {
     "model": {"name": "toy", "source_file_bytes": 269_100_000, "source_bits": 16},
@@ -70,7 +72,9 @@ def called(plant: Plant, tmp_path: Path) -> dict[str, Any]:
     return seen
 
 
-def test_quantize_passes_what_was_given(called: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+def test_quantize_passes_what_was_given(
+    called: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
     out = tmp_path / "light"
     options = ("--bits", 3, "--head-bits", 4, "--preset", "fast", "--ask", "Why?", "--fresh")
     assert run("quantize", "toy", *options, "--out", out) == 0
@@ -83,23 +87,38 @@ def test_quantize_passes_what_was_given(called: dict[str, Any], tmp_path: Path, 
     assert called["ask"] == "Why?"
     assert called["max_ram_gb"] is None
     printed = capsys.readouterr()
-    for figure in ("269.1 MB", "80.0 MB", "4.750", "0.0984 [0.0951, 0.1020]", "18.27 [17.90, 18.65]", "85.3 %"):
+    for figure in (
+        "269.1 MB",
+        "80.0 MB",
+        "4.750",
+        "0.0984 [0.0951, 0.1020]",
+        "18.27 [17.90, 18.65]",
+        "85.3 %",
+    ):
         assert figure in printed.out
     assert f"report: {out / 'report.html'}" in printed.out
     assert printed.out.rstrip().endswith("original  Because.\nlight     Since.")
-    assert {"event": "progress", "stage": "layers", "done": 1, "total": 2, "message": "layer.0"}.items() <= json.loads(
-        printed.err
-    ).items()
+    assert {
+        "event": "progress",
+        "stage": "layers",
+        "done": 1,
+        "total": 2,
+        "message": "layer.0",
+    }.items() <= json.loads(printed.err).items()
 
 
 def test_yaml_equals_flags(called: dict[str, Any], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("model: toy\nbits: 3\npreset: fast\nask: Why?\nevaluate: false\nmade_with: {versions: {}}\n")
+    recipe.write_text(
+        "model: toy\nbits: 3\npreset: fast\nask: Why?\nevaluate: false\nmade_with: {versions: {}}\n"
+    )
     assert run("quantize", "--config", recipe, "--out", tmp_path / "a") == 0
     by_file = {key: value for key, value in called.items() if key not in ("out", "listener")}
     command = ("quantize", "toy", "--bits", 3, "--preset", "fast", "--ask", "Why?", "--no-evaluate")
     assert run(*command, "--out", tmp_path / "b") == 0
-    assert {key: value for key, value in called.items() if key not in ("out", "listener")} == by_file
+    assert {
+        key: value for key, value in called.items() if key not in ("out", "listener")
+    } == by_file
 
 
 def test_json_is_results_json(called: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
@@ -108,7 +127,19 @@ def test_json_is_results_json(called: dict[str, Any], tmp_path: Path, capsys: An
 
 
 def test_a_missed_bound_ends_with_4(called: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
-    assert run("quantize", "toy", "--out", tmp_path / "a", "--fail-if", "kl>0.05", "--fail-if", "top1<0.5") == 4
+    assert (
+        run(
+            "quantize",
+            "toy",
+            "--out",
+            tmp_path / "a",
+            "--fail-if",
+            "kl>0.05",
+            "--fail-if",
+            "top1<0.5",
+        )
+        == 4
+    )
     assert "error: kl is 0.0984, and kl>0.05 was to fail" in capsys.readouterr().err
     assert run("quantize", "toy", "--out", tmp_path / "b", "--fail-if", "kl>0.1") == 0
 
@@ -122,7 +153,11 @@ def test_a_missed_bound_ends_with_4(called: dict[str, Any], tmp_path: Path, caps
         (MemoryError(), 3, "error: not enough memory"),
         (FileNotFoundError(errno.ENOENT, "No such file", "a/b"), 2, "error: a/b: no such file"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: no space left on the disk"),
-        (KeyError("x"), 1, "error: KeyError: 'x' (unexpected; FEATHERWEIGHT_TRACEBACK=1 shows where"),
+        (
+            KeyError("x"),
+            1,
+            "error: KeyError: 'x' (unexpected; FEATHERWEIGHT_TRACEBACK=1 shows where",
+        ),
         (KeyboardInterrupt(), 130, "interrupted; the same command resumes"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
     ],
@@ -141,7 +176,9 @@ def test_errors_are_one_line_and_a_code(
     assert "Traceback" not in printed
 
 
-def test_a_traceback_is_shown_when_asked_for(plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_is_shown_when_asked_for(
+    plant: Plant, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*args: Any, **options: Any) -> Path:
         raise UsageError("no")
 
@@ -174,9 +211,11 @@ def test_wrong_usage_ends_with_2(argv: list[str], words: str, capsys: Any) -> No
 
 
 def test_export(plant: Plant, tmp_path: Path, capsys: Any) -> None:
-    made = Exported(tmp_path / "m.gguf", 175_000_000, {"Q4_0": 210, "F32": 62}, 272, ["210 matrices in Q4_0"])
+    made = ExportResult(
+        tmp_path / "m.gguf", 175_000_000, {"Q4_0": 210, "F32": 62}, 272, ["210 matrices in Q4_0"]
+    )
 
-    def export_folder(packed: Path, to: str, out: Path, **options: Any) -> Exported:
+    def export_folder(packed: Path, to: str, out: Path, **options: Any) -> ExportResult:
         assert (packed, to, out) == (Path("light"), "gguf", made.path)
         assert (options["overwrite"], options["odd_bits"]) == (True, False)
         return made
@@ -192,7 +231,7 @@ def test_export(plant: Plant, tmp_path: Path, capsys: Any) -> None:
 
 
 def test_an_export_that_differs_ends_with_5(plant: Plant, tmp_path: Path, capsys: Any) -> None:
-    def export_folder(*args: Any, **options: Any) -> Exported:
+    def export_folder(*args: Any, **options: Any) -> ExportResult:
         raise ExportFailed("out: 1 of 3 numbers of x, read again, are not the model's")
 
     plant("export_folder", export_folder)
@@ -202,23 +241,47 @@ def test_an_export_that_differs_ends_with_5(plant: Plant, tmp_path: Path, capsys
 
 def test_evaluate(plant: Plant, capsys: Any) -> None:
     def evaluate_folder(model: str, **options: Any) -> dict[str, Any]:
-        assert (model, options["against"], options["windows"], options["length"]) == ("light", "toy", 2, 64)
+        assert (model, options["against"], options["windows"], options["length"]) == (
+            "light",
+            "toy",
+            2,
+            64,
+        )
         return {"quality": RESULTS["quality"]}
 
     plant("evaluate_folder", evaluate_folder)
     assert run("evaluate", "light", "--against", "toy", "--windows", 2, "--length", 64) == 0
     assert "0.0984 [0.0951, 0.1020]" in capsys.readouterr().out
-    assert run("evaluate", "light", "--against", "toy", "--windows", 2, "--length", 64, "--fail-if", "bpw_file>5") == 4
+    assert (
+        run(
+            "evaluate",
+            "light",
+            "--against",
+            "toy",
+            "--windows",
+            2,
+            "--length",
+            64,
+            "--fail-if",
+            "bpw_file>5",
+        )
+        == 4
+    )
     assert "bpw_file was not measured" in capsys.readouterr().err
 
 
 def test_report(plant: Plant, tmp_path: Path, capsys: Any) -> None:
     plant("report_folder", lambda out: [out / "report.html", out / "README.md"])
     assert run("report", tmp_path) == 0
-    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "report.html"), str(tmp_path / "README.md")]
+    assert capsys.readouterr().out.splitlines() == [
+        str(tmp_path / "report.html"),
+        str(tmp_path / "README.md"),
+    ]
 
 
-def test_chat_answers_lines_from_a_pipe(plant: Plant, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chat_answers_lines_from_a_pipe(
+    plant: Plant, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def chat_folder(model: str, sampling: Any, **options: Any) -> Callable[[str], Iterator[str]]:
         assert (sampling.temperature, sampling.max_tokens) == (0, 512)
         assert (options["runtime"], options["lookup"]) == ("auto", 0)
@@ -234,7 +297,18 @@ def test_chat_answers_lines_from_a_pipe(plant: Plant, capsys: Any, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["quantize"], ["evaluate"], ["report"], ["plan"], ["chat"], ["generate"], ["serve"], ["doctor"]]
+    "command",
+    [
+        [],
+        ["quantize"],
+        ["evaluate"],
+        ["report"],
+        ["plan"],
+        ["chat"],
+        ["generate"],
+        ["serve"],
+        ["doctor"],
+    ],
 )
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (
@@ -242,7 +316,11 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
         f"try:\n    main({[*command, '--help']!r})\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "print(' '.join({name.split('.')[0] for name in sys.modules}))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert "Usage" in result.stdout
     loaded = set(result.stdout.splitlines()[-1].split())
-    assert not loaded.intersection({"torch", "transformers", "numpy", "safetensors", "jinja2", "gguf", "yaml"})
+    assert not loaded.intersection(
+        {"torch", "transformers", "numpy", "safetensors", "jinja2", "gguf", "yaml"}
+    )

@@ -33,10 +33,21 @@ def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return seen
 
 
-def test_options_arrive(called: dict[str, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_arrive(
+    called: dict[str, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("FEATHERWEIGHT_API_KEY", raising=False)
-    assert run("serve", "light", "--compare", "toy", "--port", 0, "--slots", 3, "--context", 512) == 0
-    expected = {"model": "light", "compare": "toy", "host": "127.0.0.1", "port": 0, "slots": 3, "context": 512}
+    assert (
+        run("serve", "light", "--compare", "toy", "--port", 0, "--slots", 3, "--context", 512) == 0
+    )
+    expected = {
+        "model": "light",
+        "compare": "toy",
+        "host": "127.0.0.1",
+        "port": 0,
+        "slots": 3,
+        "context": 512,
+    }
     assert expected.items() <= called.items()
     assert called["api_key"] is None
     assert capsys.readouterr().out.splitlines() == [
@@ -45,7 +56,9 @@ def test_options_arrive(called: dict[str, Any], capsys: Any, monkeypatch: pytest
     ]
 
 
-def test_the_key_comes_from_the_environment(called: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_comes_from_the_environment(
+    called: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FEATHERWEIGHT_API_KEY", "feather-123")
     assert run("serve", "light") == 0
     assert called["api_key"] == "feather-123"
@@ -53,7 +66,9 @@ def test_the_key_comes_from_the_environment(called: dict[str, Any], monkeypatch:
     assert called["api_key"] == "other"
 
 
-@pytest.mark.parametrize("wrong", [["--port", "70000"], ["--slots", "0"], ["--context", "1"], ["--queue", "-1"], []])
+@pytest.mark.parametrize(
+    "wrong", [["--port", "70000"], ["--slots", "0"], ["--context", "1"], ["--queue", "-1"], []]
+)
 def test_wrong_usage_ends_with_2(called: dict[str, Any], wrong: list[str]) -> None:
     assert run("serve", *(["light", *wrong] if wrong else [])) == 2
     assert not called

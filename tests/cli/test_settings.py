@@ -13,7 +13,11 @@ from featherweight.cli.settings import gather
 def test_later_wins(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("bits: 2\npreset: fast\nseed: 1\ncalibration: {count: 64, length: 128}\n")
-    settings = gather(path, {"bits": 3, "preset": None, "seed": 2}, ["seed=4", "calibration.count=32", "gate=None"])
+    settings = gather(
+        path,
+        {"bits": 3, "preset": None, "seed": 2},
+        ["seed=4", "calibration.count=32", "gate=None"],
+    )
     assert settings == {
         "bits": 3,
         "preset": "fast",
@@ -28,7 +32,10 @@ def test_later_wins(tmp_path: Path) -> None:
     [
         ("plan.lm_head=None", {"plan": {"lm_head": None}}),
         ("plan.lm_head=Int(bits=8, group=32)", {"plan": {"lm_head": "Int(bits=8, group=32)"}}),
-        ("plan.model.layers.0.*=Trellis(bits=3)", {"plan": {"model.layers.0.*": "Trellis(bits=3)"}}),
+        (
+            "plan.model.layers.0.*=Trellis(bits=3)",
+            {"plan": {"model.layers.0.*": "Trellis(bits=3)"}},
+        ),
         ("rounding=YAQA(damp=0.01)", {"rounding": "YAQA(damp=0.01)"}),
         ("seed=7", {"seed": 7}),
         ("calibration.files=[a.txt, b.txt]", {"calibration": {"files": ["a.txt", "b.txt"]}}),

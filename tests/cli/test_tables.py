@@ -1,4 +1,6 @@
-"""What is printed comes from results.json, with dashes for what is missing, and the plan groups its layers."""
+"""What is printed comes from results.json, with dashes for what is missing, and the plan groups its
+layers.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,11 @@ def test_plan_groups_equal_layers(capsys: Any) -> None:
 
 
 def test_checks(capsys: Any) -> None:
-    checks = [Check("a", True, True, "fine"), Check("b", False, True, "[gone]", "get it"), Check("c", False, False, "")]
+    checks = [
+        Check("a", True, True, "fine"),
+        Check("b", False, True, "[gone]", "get it"),
+        Check("c", False, False, ""),
+    ]
     tables.show(tables.checks_table(checks))
     printed = capsys.readouterr().out
     assert [printed.index(word) for word in ("ok", "FAILED", "note")] == sorted(

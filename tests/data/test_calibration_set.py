@@ -1,4 +1,6 @@
-"""Calibration: exactly as many unique sequences of exactly one length, seeded, in the mix's shares, fingerprinted."""
+"""Calibration: exactly as many unique sequences of exactly one length, seeded, in the mix's shares,
+fingerprinted.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import torch
 
 from featherweight import data
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.data.sources import Dialogue
+from featherweight.data.corpora import Dialogue
 
 from .test_tokens import with_bos
 
@@ -34,23 +36,38 @@ def test_calibration_has_the_shape_and_the_shares() -> None:
 
 def test_the_fingerprint_names_the_tokens() -> None:
     found = data.calibration(tiny.tokenizer(), count=8, length=64, mix=MIX, seed=3)
-    raw = b"".join(int(token).to_bytes(8, "little") for row in found.tokens.tolist() for token in row)
+    raw = b"".join(
+        int(token).to_bytes(8, "little") for row in found.tokens.tolist() for token in row
+    )
     assert found.fingerprint["tokens_sha256"] == hashlib.sha256(raw).hexdigest()
     facts = {key: found.fingerprint[key] for key in ("sequences", "length", "seed", "bos")}
     assert facts == {"sequences": 8, "length": 64, "seed": 3, "bos": False}
     assert found.fingerprint["template"] == hashlib.sha256(tiny.CHAT.encode()).hexdigest()[:16]
-    assert {s["licence"] for s in found.fingerprint["sources"]} == {"Apache-2.0", "CC BY-SA 4.0", "public domain"}
+    assert {s["licence"] for s in found.fingerprint["sources"]} == {
+        "Apache-2.0",
+        "CC BY-SA 4.0",
+        "public domain",
+    }
 
 
 def test_the_template_counts_only_where_it_is_used() -> None:
-    assert data.calibration(tiny.tokenizer(), 2, 64, mix={"plays": 1.0}).fingerprint["template"] is None
+    assert (
+        data.calibration(tiny.tokenizer(), 2, 64, mix={"plays": 1.0}).fingerprint["template"]
+        is None
+    )
 
 
 def test_the_same_seed_gives_the_same_tokens_and_a_prefix() -> None:
     first = data.calibration(tiny.tokenizer(), count=24, length=64, mix=MIX)
-    assert torch.equal(first.tokens, data.calibration(tiny.tokenizer(), count=24, length=64, mix=MIX).tokens)
-    assert torch.equal(first.tokens[:9], data.calibration(tiny.tokenizer(), count=9, length=64, mix=MIX).tokens)
-    assert not torch.equal(first.tokens, data.calibration(tiny.tokenizer(), 24, 64, seed=1, mix=MIX).tokens)
+    assert torch.equal(
+        first.tokens, data.calibration(tiny.tokenizer(), count=24, length=64, mix=MIX).tokens
+    )
+    assert torch.equal(
+        first.tokens[:9], data.calibration(tiny.tokenizer(), count=9, length=64, mix=MIX).tokens
+    )
+    assert not torch.equal(
+        first.tokens, data.calibration(tiny.tokenizer(), 24, 64, seed=1, mix=MIX).tokens
+    )
 
 
 def test_a_bos_stands_once_at_the_start() -> None:
@@ -71,7 +88,9 @@ def test_too_little_text_says_how_much_there_is_and_how_much_is_needed() -> None
     expected = r"tasks_chat has \d+ tokens \(\d+ sequences of 512\); 5000 sequences \(2560000 tokens\) are needed"
     with pytest.raises(BadInput, match=expected):
         data.calibration(tiny.tokenizer(), count=10_000, length=512, mix=MIX)
-    with pytest.raises(BadInput, match=r"text has \d+ tokens \(\d sequences of 100\); 64 sequences"):
+    with pytest.raises(
+        BadInput, match=r"text has \d+ tokens \(\d sequences of 100\); 64 sequences"
+    ):
         data.calibration_from_text(tiny.tokenizer(), tiny.TEXT, count=64, length=100)
 
 
@@ -106,7 +125,9 @@ def test_files_are_mixed_in_proportion(tmp_path: Path) -> None:
 
 def test_files_with_too_little_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("ten words", encoding="utf-8")
-    with pytest.raises(BadInput, match=r"the calibration files hold \d+ tokens; one sequence needs 512"):
+    with pytest.raises(
+        BadInput, match=r"the calibration files hold \d+ tokens; one sequence needs 512"
+    ):
         data.calibration_from_files(tiny.tokenizer(), tmp_path / "a.txt", count=4, length=512)
     with pytest.raises(UsageError, match="two calibration files are called a.txt"):
         data.calibration_from_files(tiny.tokenizer(), tmp_path / "a.txt", tmp_path / "a.txt")
@@ -116,8 +137,12 @@ def test_files_with_too_little_text(tmp_path: Path) -> None:
 
 def test_documents_may_be_dialogues() -> None:
     asked = [Dialogue(f"What is {i} + {i}?", str(2 * i)) for i in range(100)]
-    found = data.calibration_from_documents(tiny.tokenizer(), asked, count=10, length=64, name="sums", licence="MIT")
-    assert found.fingerprint["sources"] == [{"name": "sums", "licence": "MIT", "sequences": 10, "tokens": 640}]
+    found = data.calibration_from_documents(
+        tiny.tokenizer(), asked, count=10, length=64, name="sums", licence="MIT"
+    )
+    assert found.fingerprint["sources"] == [
+        {"name": "sums", "licence": "MIT", "sequences": 10, "tokens": 640}
+    ]
     assert found.fingerprint["template"]
 
 
@@ -137,4 +162,6 @@ def test_blend_interleaves_and_counts() -> None:
     with pytest.raises(BadInput, match="has 12 sequences; its share needs 20"):
         data.blend([(plays, 0.5), (rest, 0.5)], count=40)
     with pytest.raises(UsageError, match="cannot be blended"):
-        data.blend([(plays, 0.5), (data.calibration(tokenizer, 4, 32, mix={"plays": 1.0}), 0.5)], count=4)
+        data.blend(
+            [(plays, 0.5), (data.calibration(tokenizer, 4, 32, mix={"plays": 1.0}), 0.5)], count=4
+        )

@@ -1,4 +1,6 @@
-"""Windows are the judge's, and documents are encoded once, with one BOS where the tokenizer wants one."""
+"""Windows are the judge's, and documents are encoded once, with one BOS where the tokenizer wants
+one.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from featherweight.base.errors import BadInput
 from featherweight.data import tokens
-from featherweight.data.sources import Dialogue, text
+from featherweight.data.corpora import Dialogue, text
 
 
 def with_bos() -> Any:
@@ -39,7 +41,9 @@ def test_windows_use_the_last_target() -> None:
     tokenizer = tiny.tokenizer()
     num_tokens = len(tokens.encode(tokenizer, tiny.TEXT))
     assert tokens.windows(tokenizer, tiny.TEXT, num_tokens - 1, 1).shape == (1, num_tokens)
-    with pytest.raises(BadInput, match=rf"{num_tokens} tokens, which is 0 windows of {num_tokens} tokens and not 1"):
+    with pytest.raises(
+        BadInput, match=rf"{num_tokens} tokens, which is 0 windows of {num_tokens} tokens and not 1"
+    ):
         tokens.windows(tokenizer, tiny.TEXT, num_tokens, 1)
 
 
@@ -71,10 +75,15 @@ def test_a_bos_of_the_template_is_not_doubled() -> None:
 
 def test_running_text_ends_with_a_blank_line() -> None:
     tokenizer = tiny.tokenizer()
-    assert [tokenizer.decode(ids) for ids in tokens.encode_documents(tokenizer, ["one\n", "two"])] == [
+    assert [
+        tokenizer.decode(ids) for ids in tokens.encode_documents(tokenizer, ["one\n", "two"])
+    ] == [
         "one\n\n",
         "two\n\n",
     ]
     tokenizer.chat_template = None
-    assert tokenizer.decode(tokens.encode_documents(tokenizer, [Dialogue("Two?", "2")])[0]) == "Two?\n2\n\n"
+    assert (
+        tokenizer.decode(tokens.encode_documents(tokenizer, [Dialogue("Two?", "2")])[0])
+        == "Two?\n2\n\n"
+    )
     assert tokens.encode_documents(tokenizer, []) == []

@@ -16,7 +16,9 @@ def original():
 
 @pytest.fixture(scope="session")
 def light(original):
-    """The original with noise on the matrices of its blocks, the second block's larger than the first's."""
+    """The original with noise on the matrices of its blocks, the second block's larger than the
+    first's.
+    """
     noisy = copy.deepcopy(original)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

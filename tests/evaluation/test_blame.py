@@ -46,18 +46,26 @@ def test_worst_predicted_first_and_none_where_time_ran_out(original, light, wind
     predicted = {"model.layers.1": 5.0, "model.layers.0": 1.0}
     block_kl(original, light, windows, 1e9, predicted, lambda e: order.append(e.message))
     assert order == ["model.layers.1", "model.layers.0", ""]
-    assert block_kl(original, light, windows, 0.0) == {"model.layers.0": None, "model.layers.1": None}
+    assert block_kl(original, light, windows, 0.0) == {
+        "model.layers.0": None,
+        "model.layers.1": None,
+    }
 
 
 def test_blocks_must_match(original, windows):
     shorter = copy.deepcopy(original)
     del shorter.model.layers[1]
-    with pytest.raises(UsageError, match="2 blocks.*model.layers.0 .. model.layers.1.*light model 1"):
+    with pytest.raises(
+        UsageError, match="2 blocks.*model.layers.0 .. model.layers.1.*light model 1"
+    ):
         block_kl(original, shorter, windows, 1.0)
 
 
 def test_records_get_the_kl_of_their_block():
-    layers = [{"name": "m.layers.1.q", "error_weighted": 0.5}, {"name": "m.layers.10.q", "error_weighted": 2.0}]
+    layers = [
+        {"name": "m.layers.1.q", "error_weighted": 0.5},
+        {"name": "m.layers.10.q", "error_weighted": 2.0},
+    ]
     layers.append({"name": "lm_head", "error_weighted": None})
     found = with_block_kl(layers, {"m.layers.1": 0.25, "m.layers.10": None})
     assert [layer["kl_block"] for layer in found] == [0.25, None, None]

@@ -1,4 +1,6 @@
-"""`evaluate` equals naive loops and the independent judge's formula, shares forwards, and reads 0 of itself."""
+"""`evaluate` equals naive loops and the independent judge's formula, shares forwards, and reads 0
+of itself.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,23 @@ from featherweight.evaluation import KL, Perplexity, evaluate
 
 
 def naive(original, light, windows):
-    """What the judge does, in float64: KL, both losses and agreement of every token, token by token."""
+    """What the judge does, in float64:
+
+    KL, both losses and agreement of every token, token by token.
+    """
     kl, before, after, agree = [], [], [], []
     with torch.no_grad():
         for window in windows:
             p_all = original(window[None, :-1]).logits[0].double().softmax(-1)
             q_all = light(window[None, :-1]).logits[0].double().softmax(-1)
             for p, q, target in zip(p_all, q_all, window[1:], strict=True):
-                kl.append(float(sum(a * math.log(a / b) for a, b in zip(p.tolist(), q.tolist(), strict=True))))
+                kl.append(
+                    float(
+                        sum(
+                            a * math.log(a / b) for a, b in zip(p.tolist(), q.tolist(), strict=True)
+                        )
+                    )
+                )
                 before.append(-math.log(p[target]))
                 after.append(-math.log(q[target]))
                 agree.append(bool(p.argmax() == q.argmax()))
@@ -40,16 +51,27 @@ def test_every_token_equals_the_naive_loop(original, light, windows):
 
 def test_summaries_equal_the_naive_loop(original, light, windows):
     kl, before, after, agree = naive(original, light, windows)
-    quality = evaluate(light, [Perplexity(windows, "noise"), KL(original, windows, "noise")]).quality
+    quality = evaluate(
+        light, [Perplexity(windows, "noise"), KL(original, windows, "noise")]
+    ).quality
     assert quality["kl"]["mean"] == pytest.approx(kl.mean(), rel=1e-4)
     assert quality["kl"]["median"] == pytest.approx(np.median(kl), rel=1e-3)
     assert quality["kl"]["p99"] == pytest.approx(np.quantile(kl, 0.99), rel=1e-3)
     assert quality["kl_windows"] == pytest.approx(kl.mean(1).tolist(), rel=1e-4)
     assert quality["top1"]["mean"] == agree.mean()
     assert quality["light"]["perplexity"]["mean"] == pytest.approx(math.exp(after.mean()), rel=1e-5)
-    assert quality["original"]["perplexity"]["mean"] == pytest.approx(math.exp(before.mean()), rel=1e-5)
-    assert quality["perplexity_ratio"]["mean"] == pytest.approx(math.exp(after.mean() - before.mean()), rel=1e-5)
-    for interval in (quality["kl"], quality["top1"], quality["light"]["perplexity"], quality["perplexity_ratio"]):
+    assert quality["original"]["perplexity"]["mean"] == pytest.approx(
+        math.exp(before.mean()), rel=1e-5
+    )
+    assert quality["perplexity_ratio"]["mean"] == pytest.approx(
+        math.exp(after.mean() - before.mean()), rel=1e-5
+    )
+    for interval in (
+        quality["kl"],
+        quality["top1"],
+        quality["light"]["perplexity"],
+        quality["perplexity_ratio"],
+    ):
         assert interval["low"] <= interval["mean"] <= interval["high"]
     assert quality["text"] == {
         "name": "noise",
@@ -63,14 +85,18 @@ def test_summaries_equal_the_naive_loop(original, light, windows):
 
 
 def test_agrees_with_the_judge(original, light, windows):
-    """The independent judge rounds the reference to float16 and sums whole windows; 1 % is its own tolerance."""
+    """The independent judge rounds the reference to float16 and sums whole windows; 1 % is its own
+    tolerance.
+    """
     kl = 0.0
     with torch.no_grad():
         for w in windows:
             lp = torch.log_softmax(light(w[None, :-1]).logits[0].float(), -1)
             lr = torch.log_softmax(original(w[None, :-1]).logits[0].half().float(), -1)
             kl += (lr.exp() * (lr - lp)).sum().item()
-    assert evaluate(light, [KL(original, windows)]).quality["kl"]["mean"] == pytest.approx(kl / 165, rel=0.01)
+    assert evaluate(light, [KL(original, windows)]).quality["kl"]["mean"] == pytest.approx(
+        kl / 165, rel=0.01
+    )
 
 
 @pytest.mark.parametrize("make", tiny.ALL, ids=lambda make: make.__name__)
@@ -91,7 +117,11 @@ def test_each_model_reads_each_window_once(original, light, windows):
     counts = {"original": 0, "light": 0}
     hooks = []
     for name, model in (("original", original), ("light", light)):
-        hooks.append(model.register_forward_hook(lambda *a, name=name: counts.update({name: counts[name] + 1})))
+        hooks.append(
+            model.register_forward_hook(
+                lambda *a, name=name: counts.update({name: counts[name] + 1})
+            )
+        )
     try:
         evaluate(light, [Perplexity(windows), KL(original, windows.clone()), Perplexity(windows)])
     finally:
@@ -102,7 +132,11 @@ def test_each_model_reads_each_window_once(original, light, windows):
 
 def test_perplexity_alone_needs_no_original(light, windows):
     quality = evaluate(light, [Perplexity(windows)]).quality
-    assert set(quality["light"]) == {"perplexity"} and "original" not in quality and "kl" not in quality
+    assert (
+        set(quality["light"]) == {"perplexity"}
+        and "original" not in quality
+        and "kl" not in quality
+    )
 
 
 def test_further_texts_come_as_others_and_progress_is_reported(original, light, windows):
@@ -127,7 +161,9 @@ def test_half_precision_logits_are_normalised_in_float32(original, windows):
     quality = evaluate(half, [KL(half, windows), Perplexity(windows)]).quality
     assert quality["kl"]["mean"] == 0.0
     exact = evaluate(original, [Perplexity(windows)]).quality
-    assert quality["light"]["perplexity"]["mean"] == pytest.approx(exact["light"]["perplexity"]["mean"], rel=0.05)
+    assert quality["light"]["perplexity"]["mean"] == pytest.approx(
+        exact["light"]["perplexity"]["mean"], rel=0.05
+    )
 
 
 def test_models_are_left_as_they_were(original, light, windows):

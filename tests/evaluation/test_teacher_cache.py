@@ -14,16 +14,23 @@ def test_float32_is_the_live_teacher_bit_for_bit(original, light, windows, tmp_p
         assert evaluate(light, [KL(TeacherCache(original, tmp_path, "a"), windows)]).quality == live
     assert len(list(tmp_path.iterdir())) == 5
     assert evaluate(light, [KL(TeacherCache(None, tmp_path, "a"), windows)]).quality == live
-    assert evaluate(original, [KL(TeacherCache(None, tmp_path, "a"), windows)]).quality["kl"]["mean"] == 0.0
+    assert (
+        evaluate(original, [KL(TeacherCache(None, tmp_path, "a"), windows)]).quality["kl"]["mean"]
+        == 0.0
+    )
 
 
 def test_float16_is_close(original, light, windows, tmp_path):
     live = evaluate(light, [KL(original, windows)]).quality["kl"]["mean"]
-    half = evaluate(light, [KL(TeacherCache(original, tmp_path, "a", "float16"), windows)]).quality["kl"]["mean"]
+    half = evaluate(light, [KL(TeacherCache(original, tmp_path, "a", "float16"), windows)]).quality[
+        "kl"
+    ]["mean"]
     assert half != live and half == pytest.approx(live, rel=0.01)
 
 
-def test_other_weights_other_tokens_and_damaged_files_are_not_taken_for_it(original, windows, tmp_path):
+def test_other_weights_other_tokens_and_damaged_files_are_not_taken_for_it(
+    original, windows, tmp_path
+):
     tokens = windows[:1, :-1]
     TeacherCache(original, tmp_path, "a")(tokens)
     with pytest.raises(BadInput, match="missing"):

@@ -7,11 +7,11 @@ import tiny
 from fake_engine import FakeEngine
 
 from featherweight.base.errors import UsageError
-from featherweight.inference import Conversation, Sampling, Text, answer, generate
+from featherweight.inference import ChatTokenizer, Conversation, Sampling, answer, generate
 from featherweight.inference.conversation import FIRST_CAPACITY
-from featherweight.inference.reference import Reference
+from featherweight.inference.reference import ReferenceEngine
 
-TEXT = Text.of(tiny.tokenizer())
+TEXT = ChatTokenizer.of(tiny.tokenizer())
 SAMPLING = Sampling(max_tokens=12, temperature=0.8, seed=5, top_k=20)
 
 
@@ -70,11 +70,13 @@ def test_a_full_context() -> None:
 
 def test_one_answer_of_a_real_model() -> None:
     model, tokenizer = tiny.llama()
-    engine, text = Reference(model, "f", "tiny"), Text.of(tokenizer)
+    engine, text = ReferenceEngine(model, "f", "tiny"), ChatTokenizer.of(tokenizer)
     said = answer(engine, text, "What is light?", 20)
     ids = text.chat([{"role": "user", "content": "What is light?"}])
     expected = model.generate(
-        **dict(zip(("input_ids", "attention_mask"), _tensors(ids), strict=True)), max_new_tokens=20, do_sample=False
+        **dict(zip(("input_ids", "attention_mask"), _tensors(ids), strict=True)),
+        max_new_tokens=20,
+        do_sample=False,
     )[0, len(ids) :]
     assert said == tokenizer.decode(expected, skip_special_tokens=True).strip()
 

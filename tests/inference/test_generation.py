@@ -1,4 +1,4 @@
-"""The loop: pieces, reasons to finish, limits, and a sequence that stays usable."""
+"""The loop: pieces, reasons to finish, limits, and a session that stays usable."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featherweight.base.errors import UsageError
-from featherweight.inference import Sampling, Text, generate
+from featherweight.inference import ChatTokenizer, Sampling, generate
 
-TEXT = Text(tiny.tokenizer().backend_tokenizer.to_str(), {}, (), None)
+TEXT = ChatTokenizer(tiny.tokenizer().backend_tokenizer.to_str(), {}, (), None)
 PROMPT = [50, 60, 70]
 GREEDY = Sampling(max_tokens=40, temperature=0)
 
 
-def ending(*ids: int) -> Text:
-    text = Text(TEXT.tokenizer_json, {}, (), None)
+def ending(*ids: int) -> ChatTokenizer:
+    text = ChatTokenizer(TEXT.tokenizer_json, {}, (), None)
     text.end_ids = frozenset(ids)
     return text
 
@@ -35,10 +35,14 @@ def test_one_piece_a_token_until_max_tokens() -> None:
     tokens = [piece.tokens[0] for piece in pieces]
     assert "".join(piece.text for piece in pieces) == TEXT.decode(tokens)
     assert run.ids == PROMPT + tokens
-    assert (run.usage.prompt_tokens, run.usage.completion_tokens, run.usage.cached_tokens) == (3, 40, 0)
+    assert (run.usage.prompt_tokens, run.usage.completion_tokens, run.usage.cached_tokens) == (
+        3,
+        40,
+        0,
+    )
     assert engine.computed == 3 + 39 and engine.open_sequences == 0
     again = FakeEngine()
-    row = again.forward(again.sequence(), PROMPT)[0]
+    row = again.forward(again.session(), PROMPT)[0]
     assert tokens[0] == row.argmax()
 
 
@@ -53,7 +57,9 @@ def test_an_end_token_finishes() -> None:
 
 
 def test_a_stop_string_finishes() -> None:
-    whole = TEXT.decode([piece.tokens[0] for piece in generate(FakeEngine(), ENDLESS, PROMPT, GREEDY)])
+    whole = TEXT.decode(
+        [piece.tokens[0] for piece in generate(FakeEngine(), ENDLESS, PROMPT, GREEDY)]
+    )
     stop = whole[8:11]
     sampling = Sampling(max_tokens=40, temperature=0, stop=(stop, "no such text"))
     pieces = list(generate(FakeEngine(), ENDLESS, PROMPT, sampling))
@@ -62,15 +68,19 @@ def test_a_stop_string_finishes() -> None:
 
 
 @given(st.integers(0, 30), st.sampled_from([0.0, 0.8]), st.integers(1, 9), st.integers(1, 60))
-def test_lookup_changes_nothing(seed: int, temperature: float, lookup: int, max_tokens: int) -> None:
-    sampling = Sampling(max_tokens, temperature, top_k=4, repetition_penalty=1.1, seed=seed, logprobs=2)
+def test_lookup_changes_nothing(
+    seed: int, temperature: float, lookup: int, max_tokens: int
+) -> None:
+    sampling = Sampling(
+        max_tokens, temperature, top_k=4, repetition_penalty=1.1, seed=seed, logprobs=2
+    )
     plain = generate(FakeEngine(seed=seed), ending(13), PROMPT * 3, sampling)
     engine = FakeEngine(seed=seed)
-    sequence = engine.sequence()
-    guessed = generate(engine, ending(13), PROMPT * 3, sampling, lookup=lookup, sequence=sequence)
+    session = engine.session()
+    guessed = generate(engine, ending(13), PROMPT * 3, sampling, lookup=lookup, session=session)
     assert list(plain) == list(guessed)
     assert plain.ids == guessed.ids
-    assert sequence.tokens == guessed.ids[: sequence.length] and sequence.length < len(guessed.ids)
+    assert session.tokens == guessed.ids[: session.length] and session.length < len(guessed.ids)
 
 
 def test_lookup_saves_calls() -> None:
@@ -86,16 +96,16 @@ def test_lookup_saves_calls() -> None:
 def test_a_sequence_serves_the_next_turn(taken: int, lookup: int) -> None:
     """Leave after some pieces; the next prompt continues from there and computes only what is new."""
     engine = FakeEngine()
-    sequence = engine.sequence()
-    run = generate(engine, ENDLESS, PROMPT, GREEDY, sequence=sequence, lookup=lookup)
+    session = engine.session()
+    run = generate(engine, ENDLESS, PROMPT, GREEDY, session=session, lookup=lookup)
     for _ in range(taken):
         next(run)
     run.close()
-    held = run.ids[: sequence.length]
-    assert sequence.tokens == held and sequence.length == (len(run.ids) - 1 if taken else 0)
+    held = run.ids[: session.length]
+    assert session.tokens == held and session.length == (len(run.ids) - 1 if taken else 0)
     prompt = [*run.ids, 80, 81]
     before = engine.computed
-    follow = generate(engine, ENDLESS, prompt, GREEDY, sequence=sequence)
+    follow = generate(engine, ENDLESS, prompt, GREEDY, session=session)
     next(follow)
     assert engine.computed - before == len(prompt) - len(held)
     assert follow.usage.cached_tokens == len(held)
@@ -105,9 +115,9 @@ def test_a_sequence_serves_the_next_turn(taken: int, lookup: int) -> None:
 
 def test_a_prompt_that_is_all_there() -> None:
     engine = FakeEngine()
-    sequence = engine.sequence()
-    engine.forward(sequence, PROMPT)
-    run = generate(engine, ENDLESS, PROMPT, GREEDY, sequence=sequence)
+    session = engine.session()
+    engine.forward(session, PROMPT)
+    run = generate(engine, ENDLESS, PROMPT, GREEDY, session=session)
     assert list(run) == list(generate(FakeEngine(), ENDLESS, PROMPT, GREEDY))
     assert run.usage.cached_tokens == 2
 
@@ -121,7 +131,10 @@ def test_masks_see_the_answer_so_far() -> None:
         allowed[100 + len(tokens)] = True
         return allowed
 
-    tokens = [p.tokens[0] for p in generate(FakeEngine(), ENDLESS, PROMPT, Sampling(5, seed=1), mask=mask, lookup=3)]
+    tokens = [
+        p.tokens[0]
+        for p in generate(FakeEngine(), ENDLESS, PROMPT, Sampling(5, seed=1), mask=mask, lookup=3)
+    ]
     assert tokens == [100, 101, 102, 103, 104]
     assert seen == [tokens[:count] for count in range(5)]
 
@@ -136,7 +149,9 @@ def test_masks_see_the_answer_so_far() -> None:
         ([5], 3, -1, "lookup=-1"),
     ],
 )
-def test_refused_before_any_work(prompt: list[int], max_tokens: int, lookup: int, words: str) -> None:
+def test_refused_before_any_work(
+    prompt: list[int], max_tokens: int, lookup: int, words: str
+) -> None:
     engine = FakeEngine()
     with pytest.raises(UsageError, match=words):
         generate(engine, TEXT, prompt, Sampling(max_tokens), lookup=lookup)

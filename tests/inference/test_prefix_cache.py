@@ -1,4 +1,6 @@
-"""A restored beginning gives the logits of a computed one, of the right engine only, and damage costs time, no more."""
+"""A restored beginning gives the logits of a computed one, of the right engine only, and damage
+costs time, no more.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,17 @@ from safetensors.numpy import load_file, save_file
 
 from featherweight.base import files
 from featherweight.base.errors import UsageError
-from featherweight.inference import Sampling, Text, generate
+from featherweight.inference import ChatTokenizer, Sampling, generate
 from featherweight.inference.prefix_cache import PrefixCache
-from featherweight.inference.reference import Reference
+from featherweight.inference.reference import ReferenceEngine
 
 IDS = np.random.default_rng(1).integers(3, 300, 60).tolist()
 
 
 def filled(engine: Any, ids: list[int]) -> Any:
-    sequence = engine.sequence()
-    engine.forward(sequence, ids)
-    return sequence
+    session = engine.session()
+    engine.forward(session, ids)
+    return session
 
 
 def entries(folder: Path) -> list[Path]:
@@ -34,9 +36,9 @@ def entries(folder: Path) -> list[Path]:
 
 
 def restored(cache: PrefixCache, engine: Any, ids: list[int], capacity: int | None = None) -> int:
-    sequence = engine.sequence(capacity)
-    length = cache.restore(engine, sequence, ids)
-    assert length == sequence.length and sequence.tokens == ids[:length]
+    session = engine.session(capacity)
+    length = cache.restore(engine, session, ids)
+    assert length == session.length and session.tokens == ids[:length]
     return length
 
 
@@ -47,7 +49,9 @@ def test_prefix_cache_keys(tmp_path: Path) -> None:
     cache.keep(engine, filled(engine, other), other)
     assert restored(cache, engine, IDS) == 20
     before = engine.open_sequences
-    assert restored(cache, engine, IDS, capacity=15) == 15, "an entry may be longer than the sequence"
+    assert restored(cache, engine, IDS, capacity=15) == 15, (
+        "an entry may be longer than the session"
+    )
     assert engine.open_sequences == 1 + before, "and leaves nothing open"
     assert restored(cache, engine, [*other, 9]) == 13
     assert restored(cache, engine, IDS[:15]) == 15, "rewound to where both part"
@@ -56,8 +60,8 @@ def test_prefix_cache_keys(tmp_path: Path) -> None:
     assert restored(cache, engine, [9, *IDS]) == 0
     assert restored(cache, FakeEngine(seed=1), IDS) == 0, "other weights"
     assert restored(PrefixCache(tmp_path, min_tokens=4), engine, IDS) == 20, "another process"
-    sequence = filled(engine, IDS[:30])
-    assert cache.restore(engine, sequence, IDS) == 30, "what is there is longer"
+    session = filled(engine, IDS[:30])
+    assert cache.restore(engine, session, IDS) == 30, "what is there is longer"
 
 
 def test_longer_texts_replace_their_beginnings(tmp_path: Path) -> None:
@@ -75,7 +79,9 @@ def test_files_are_for_their_owner_and_leave_no_parts(tmp_path: Path) -> None:
     cache, engine = PrefixCache(tmp_path / "new", min_tokens=4), FakeEngine()
     cache.keep(engine, filled(engine, IDS), IDS)
     folder = entries(tmp_path / "new")[0].parent
-    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    assert (
+        stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+    )
     assert len(list(folder.iterdir())) == 1
 
 
@@ -109,7 +115,9 @@ def without_tokens(path: Path) -> None:
     save_file(arrays, path)
 
 
-@pytest.mark.parametrize("damage", [truncated, headless, empty, with_one_bit, of_another_engine, without_tokens])
+@pytest.mark.parametrize(
+    "damage", [truncated, headless, empty, with_one_bit, of_another_engine, without_tokens]
+)
 def test_damaged_files_are_removed(damage: Any, tmp_path: Path, caplog: Any) -> None:
     cache, engine = PrefixCache(tmp_path, min_tokens=4), FakeEngine()
     short = [*IDS[:10], 5]
@@ -142,7 +150,9 @@ def test_the_least_recently_used_go(tmp_path: Path) -> None:
     assert entries(tmp_path / "small") == []
 
 
-def test_a_full_disk_is_a_warning(tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_warning(
+    tmp_path: Path, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache, engine = PrefixCache(tmp_path), FakeEngine()
 
     def full(*_: object) -> None:
@@ -162,7 +172,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_generation_with_a_cache_is_the_same(tmp_path: Path) -> None:
     model, tokenizer = tiny.llama()
-    engine, text = Reference(model, "f", "tiny"), Text.of(tokenizer)
+    engine, text = ReferenceEngine(model, "f", "tiny"), ChatTokenizer.of(tokenizer)
     text.end_ids = frozenset()
     sampling = Sampling(max_tokens=8, temperature=0, logprobs=0)
     plain = list(generate(engine, text, IDS, sampling))
@@ -177,7 +187,7 @@ def test_generation_with_a_cache_is_the_same(tmp_path: Path) -> None:
             atol=1e-4,
         )
         assert run.usage.cached_tokens == expected
-    a, b = engine.sequence(), engine.sequence()
+    a, b = engine.session(), engine.session()
     assert cache.restore(engine, a, IDS) == len(IDS)
     engine.forward(b, IDS)
     np.testing.assert_allclose(engine.forward(a, [7]), engine.forward(b, [7]), atol=1e-4)

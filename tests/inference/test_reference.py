@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.inference import Sampling, Text, generate
-from featherweight.inference.reference import ONE_DIGIT, TWO_DIGITS, Reference, whole_steps
+from featherweight.inference import ChatTokenizer, Sampling, generate
+from featherweight.inference.reference import ONE_PLANE, TWO_PLANES, ReferenceEngine, whole_steps
 from featherweight.quantization.formats import Int
 from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed
 from featherweight.quantization.pipeline import quantize
@@ -36,82 +36,93 @@ def close(found: Any, wanted: Any) -> None:
 @pytest.mark.parametrize("make", tiny.ALL)
 def test_logits_are_those_of_one_forward(make: Callable[..., Any]) -> None:
     model, _ = make()
-    engine, wanted = Reference(model, "f", "tiny"), plain(model)
-    sequence = engine.sequence()
-    close(engine.forward(sequence, IDS[:50], "all"), wanted[:50])
-    assert engine.forward(sequence, IDS[50:70], "none").shape == (0, 300)
-    close(engine.forward(sequence, IDS[70:80]), wanted[79:80])
-    close(engine.step([sequence], [IDS[80]]), wanted[80:81])
-    assert sequence.length == 81
+    engine, wanted = ReferenceEngine(model, "f", "tiny"), plain(model)
+    session = engine.session()
+    close(engine.forward(session, IDS[:50], "all"), wanted[:50])
+    assert engine.forward(session, IDS[50:70], "none").shape == (0, 300)
+    close(engine.forward(session, IDS[70:80]), wanted[79:80])
+    close(engine.step([session], [IDS[80]]), wanted[80:81])
+    assert session.length == 81
     # Back to where it was, along another way, and back again.
-    sequence.rewind(66)
-    engine.forward(sequence, IDS[::-1][:9])
-    sequence.rewind(66)
-    close(engine.forward(sequence, IDS[66:], "all"), wanted[66:])
-    kept = sequence.state()
-    other = engine.sequence(95)
+    session.rewind(66)
+    engine.forward(session, IDS[::-1][:9])
+    session.rewind(66)
+    close(engine.forward(session, IDS[66:], "all"), wanted[66:])
+    kept = session.state()
+    other = engine.session(95)
     other.restore(kept, 90)
-    np.testing.assert_array_equal(engine.forward(other, [5]), engine.forward(sequence, [5]))
-    sequence.rewind(0)
-    close(engine.forward(sequence, IDS[:3], "all"), wanted[:3])
+    np.testing.assert_array_equal(engine.forward(other, [5]), engine.forward(session, [5]))
+    session.rewind(0)
+    close(engine.forward(session, IDS[:3], "all"), wanted[:3])
 
 
 def test_a_step_is_each_sequence_alone() -> None:
-    engine = Reference(tiny.llama()[0], "f", "tiny")
-    sequences = [engine.sequence() for _ in range(3)]
-    for count, sequence in enumerate(sequences, 1):
-        engine.forward(sequence, IDS[:count])
-    rows = engine.step(sequences, [7, 8, 9])
+    engine = ReferenceEngine(tiny.llama()[0], "f", "tiny")
+    sessions = [engine.session() for _ in range(3)]
+    for count, session in enumerate(sessions, 1):
+        engine.forward(session, IDS[:count])
+    rows = engine.step(sessions, [7, 8, 9])
     for count, row in enumerate(rows, 1):
-        alone = engine.sequence()
+        alone = engine.session()
         close(engine.forward(alone, [*IDS[:count], 6 + count])[0], row)
 
 
 def test_what_an_engine_refuses() -> None:
-    engine = Reference(tiny.llama()[0], "f", "tiny")
-    sequence = engine.sequence(5)
-    engine.forward(sequence, [1, 2])
-    kept = sequence.state()
-    for tokens, words in (([], "no tokens"), ([300], "300"), ([-1], "-1"), ([1, 2, 3, 4], "at most 5")):
+    engine = ReferenceEngine(tiny.llama()[0], "f", "tiny")
+    session = engine.session(5)
+    engine.forward(session, [1, 2])
+    kept = session.state()
+    for tokens, words in (
+        ([], "no tokens"),
+        ([300], "300"),
+        ([-1], "-1"),
+        ([1, 2, 3, 4], "at most 5"),
+    ):
         with pytest.raises(UsageError, match=words):
-            engine.forward(sequence, tokens)
+            engine.forward(session, tokens)
     with pytest.raises(UsageError, match="each once"):
-        engine.step([sequence, sequence], [1, 1])
+        engine.step([session, session], [1, 1])
     for length in (3, -1):
         with pytest.raises(UsageError, match="rewind"):
-            sequence.rewind(length)
+            session.rewind(length)
     for capacity in (0, 513):
         with pytest.raises(UsageError, match="context is 512"):
-            engine.sequence(capacity)
-    assert sequence.length == 2
+            engine.session(capacity)
+    assert session.length == 2
     for bad in ({}, {**kept, "more": kept["0.keys"]}, {**kept, "0.keys": kept["0.keys"][:, :1]}):
         with pytest.raises(BadInput, match="state"):
-            sequence.restore(bad, 2)
+            session.restore(bad, 2)
     with pytest.raises(BadInput, match="float16"):
-        sequence.restore({name: array.astype(np.float16) for name, array in kept.items()}, 2)
+        session.restore({name: array.astype(np.float16) for name, array in kept.items()}, 2)
 
 
 def test_an_interrupted_forward_changes_nothing() -> None:
     model, _ = tiny.llama()
-    engine = Reference(model, "f", "tiny")
-    sequence = engine.sequence()
-    engine.forward(sequence, IDS[:4])
+    engine = ReferenceEngine(model, "f", "tiny")
+    session = engine.session()
+    engine.forward(session, IDS[:4])
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     handle = model.model.layers[1].mlp.register_forward_pre_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
-        engine.forward(sequence, IDS[4:8])
+        engine.forward(session, IDS[4:8])
     handle.remove()
-    close(engine.forward(sequence, IDS[4:6], "all"), plain(model)[4:6])
+    close(engine.forward(session, IDS[4:6], "all"), plain(model)[4:6])
 
 
 @pytest.fixture(scope="module", params=[8, 4])
 def packed(request: Any) -> nn.Module:
     """With the table in 8 bits, as it is, and in 4, rotated."""
     model, _ = tiny.llama()
-    plan = Plan({"model.embed_tokens": Int(bits=request.param), "*.o_proj": Int(bits=8, group=16), "*": Int(bits=8)})
+    plan = Plan(
+        {
+            "model.embed_tokens": Int(bits=request.param),
+            "*.o_proj": Int(bits=8, group=16),
+            "*": Int(bits=8),
+        }
+    )
     quantize(model, Nearest(), plan, transform=Hadamard())
     return model
 
@@ -125,12 +136,12 @@ def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
     assert CompressedLinear in kinds and TiedHead in kinds
 
     def logits(**options: Any) -> Any:
-        engine = Reference(model, "f", "tiny", **options)
-        sequence = engine.sequence()
+        engine = ReferenceEngine(model, "f", "tiny", **options)
+        session = engine.session()
         try:
-            return engine.forward(sequence, IDS[:20], "all")
+            return engine.forward(session, IDS[:20], "all")
         finally:
-            kept = [array == array.astype(np.float16) for array in sequence.state().values()]
+            kept = [array == array.astype(np.float16) for array in session.state().values()]
             assert np.all(kept) == bool(options), "keys and values are in half precision too"
             engine.close()
 
@@ -143,21 +154,23 @@ def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
 
     nn.functional.linear = watch  # type: ignore[assignment]
     try:
-        found = logits(int8=True)
+        found = logits(int8_activations=True)
     finally:
         nn.functional.linear = multiply
     assert len(seen) == len([kind for kind in kinds if kind in (CompressedLinear, TiedHead)])
-    coarse = [_is_whole(x, ONE_DIGIT) for x in seen]
-    assert all(_is_whole(x, TWO_DIGITS) for x in seen)
-    assert coarse == [True] * (len(seen) - 1) + [table.input_rotation], "only the head's input may be as it is"
+    coarse = [_is_whole(x, ONE_PLANE) for x in seen]
+    assert all(_is_whole(x, TWO_PLANES) for x in seen)
+    assert coarse == [True] * (len(seen) - 1) + [table.input_rotation], (
+        "only the head's input may be as it is"
+    )
     assert 1e-5 < np.abs(found - wanted).max() / np.abs(wanted).max() < 0.1
     np.testing.assert_array_equal(logits(), wanted)
     assert "as_stored" not in vars(table)
 
 
 def test_closing_forgets_the_decoded_weights(packed: Any) -> None:
-    engine = Reference(packed, "f", "tiny")
-    engine.forward(engine.sequence(), [1])
+    engine = ReferenceEngine(packed, "f", "tiny")
+    engine.forward(engine.session(), [1])
     layers = compressed(packed).values()
     assert all(layer._kept for layer in layers)
     engine.close()
@@ -172,14 +185,14 @@ def _is_whole(x: torch.Tensor, steps: int) -> bool:
 
 def test_rounding() -> None:
     x = torch.tensor([[127.0, 0.5, 1.5, -2.5, -127.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    assert whole_steps(x, ONE_DIGIT).tolist() == [[127.0, 0.0, 2.0, -2.0, -127.0], [0.0] * 5]
-    assert torch.equal(whole_steps(x, TWO_DIGITS), x)
+    assert whole_steps(x, ONE_PLANE).tolist() == [[127.0, 0.0, 2.0, -2.0, -127.0], [0.0] * 5]
+    assert torch.equal(whole_steps(x, TWO_PLANES), x)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_lookup_changes_nothing(temperature: float) -> None:
     model, tokenizer = tiny.llama()
-    engine, text = Reference(model, "f", "tiny"), Text.of(tokenizer)
+    engine, text = ReferenceEngine(model, "f", "tiny"), ChatTokenizer.of(tokenizer)
     text.end_ids = frozenset()
     sampling, prompt = Sampling(24, temperature, top_k=3, seed=1), (IDS[:12] * 3)
     plain = generate(engine, text, prompt, sampling)

@@ -1,4 +1,6 @@
-"""Sampling draws from the distribution that transformers' warpers leave, and refuses impossible values."""
+"""Sampling draws from the distribution that transformers' warpers leave, and refuses impossible
+values.
+"""
 
 from __future__ import annotations
 
@@ -133,11 +135,15 @@ def test_penalty_grows_with_the_text() -> None:
 def test_logprobs_are_the_models_own(temperature: float) -> None:
     values = logits(2)
     wanted = torch.from_numpy(values).double().log_softmax(-1).numpy()
-    sampling = Sampling(temperature=temperature, top_k=3, repetition_penalty=1.5, seed=0, logprobs=5)
+    sampling = Sampling(
+        temperature=temperature, top_k=3, repetition_penalty=1.5, seed=0, logprobs=5
+    )
     choice = Sampler(sampling, [int(values.argmax())]).choose(values)
     assert choice.logprob == pytest.approx(wanted[choice.token], abs=1e-5)
     assert [id for id, _ in choice.top] == np.argsort(-wanted)[:5].tolist()
-    np.testing.assert_allclose([value for _, value in choice.top], np.sort(wanted)[::-1][:5], atol=1e-5)
+    np.testing.assert_allclose(
+        [value for _, value in choice.top], np.sort(wanted)[::-1][:5], atol=1e-5
+    )
     only = Sampler(Sampling(logprobs=0, seed=0)).choose(values)
     assert only.logprob is not None and only.top == ()
     assert Sampler(Sampling(seed=0)).choose(values).logprob is None

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from featherweight.interchange import packed
+from featherweight.interchange.packed import folder as packed
 from featherweight.quantization.formats import Int
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.pipeline import quantize
@@ -25,8 +25,8 @@ from featherweight.quantization.transforms import Hadamard
 
 @pytest.fixture(scope="session")
 def compress() -> Callable[..., PreTrainedModel]:
-    """(model, format, output="none", table=None) -> the model: linears in `format`, embedding and head in
-    `table` (None: 8 bits), to nearest."""
+    """(model, format, output="none", table=None) -> the model: linears in `format`, embedding and
+    head in `table` (None: 8 bits), to nearest."""
 
     def run(
         model: PreTrainedModel, format: Format, output: str = "none", table: Format | None = None
@@ -54,7 +54,9 @@ def change_config() -> Callable[..., Path]:
 
 @pytest.fixture
 def tamper(change_config: Callable[..., Path]) -> Callable[..., Path]:
-    """(folder, edit) -> folder: change tensors; the file's sum is forgotten, as when another program saves again."""
+    """(folder, edit) -> folder: change tensors; the file's sum is forgotten, as when another
+    program saves again.
+    """
 
     def run(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> Path:
         file = folder / "model.safetensors"
@@ -67,9 +69,13 @@ def tamper(change_config: Callable[..., Path]) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def _packed_once(tmp_path_factory: pytest.TempPathFactory, compress: Callable[..., PreTrainedModel]) -> Path:
+def _packed_once(
+    tmp_path_factory: pytest.TempPathFactory, compress: Callable[..., PreTrainedModel]
+) -> Path:
     model, tokenizer = tiny.llama()
-    return packed.save(compress(model, Int(bits=4)), tmp_path_factory.mktemp("once") / "small", tokenizer)
+    return packed.save(
+        compress(model, Int(bits=4)), tmp_path_factory.mktemp("once") / "small", tokenizer
+    )
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""Model folders gone wrong in every way that a download, a disk or an enemy can think of, from a seed.
+"""Model folders gone wrong in every way that a download, a disk or an enemy can think of, from a
+seed.
 
-`Hostile(folder)` holds a sound folder; `spoiled(random)` gives its files with one or two things changed: bytes flipped,
-cut or inserted, a length that lies, a value of the JSON replaced by one that no one expects, a key gone or doubled.
-Reading the result must end in a model or in a `FeatherweightError`.
+`Hostile(folder)` holds a sound folder; `spoiled(random)` gives its files with one or two things
+changed: bytes flipped, cut or inserted, a length that lies, a value of the JSON replaced by one
+that no one expects, a key gone or doubled. Reading the result must end in a model or in a
+`FeatherweightError`.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.base.errors import FeatherweightError
-from featherweight.inference.runtime import Runtime
-from featherweight.interchange.native_model import read_model
+from featherweight.inference.native.engine import NativeEngine
+from featherweight.inference.native.reader import read_model
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 VALUES: tuple[Any, ...] = (
@@ -43,7 +45,22 @@ VALUES: tuple[Any, ...] = (
         1 << 64,
         10**400,
     ),
-    *(0.5, -0.0, 1e-320, 1e308, float("inf"), float("nan"), "", "0", "U8", "F16", "BF16", "F8_E4M3", "C128", "model"),
+    *(
+        0.5,
+        -0.0,
+        1e-320,
+        1e308,
+        float("inf"),
+        float("nan"),
+        "",
+        "0",
+        "U8",
+        "F16",
+        "BF16",
+        "F8_E4M3",
+        "C128",
+        "model",
+    ),
     *(
         "Int(bits=4)",
         "Int(bits=9)",
@@ -63,7 +80,10 @@ class Hostile:
         self.config = (folder / CONFIG).read_bytes()
         self.weights = (folder / WEIGHTS).read_bytes()
         length = int.from_bytes(self.weights[:8], "little")
-        self._header, self._body = json.loads(self.weights[8 : 8 + length]), self.weights[8 + length :]
+        self._header, self._body = (
+            json.loads(self.weights[8 : 8 + length]),
+            self.weights[8 + length :],
+        )
         self._described = json.loads(self.config)
 
     def spoiled(self, r: random.Random) -> tuple[bytes, bytes]:
@@ -92,7 +112,9 @@ class Hostile:
 
 def _lying_length(r: random.Random, data: bytes) -> bytes:
     length = int.from_bytes(data[:8], "little")
-    lie = r.choice((0, 1, length - 1, length + 1, length + 8, len(data), len(data) - 8, 1 << 40, (1 << 64) - 1))
+    lie = r.choice(
+        (0, 1, length - 1, length + 1, length + 8, len(data), len(data) - 8, 1 << 40, (1 << 64) - 1)
+    )
     return (lie % (1 << 64)).to_bytes(8, "little") + data[8:]
 
 
@@ -111,13 +133,19 @@ def spoiled_bytes(r: random.Random, data: bytes, start: int = 0) -> bytes:
         at = r.randrange(start, len(changed)) if len(changed) > start else 0
         match r.randrange(5):
             case 0:
-                changed[at : at + 1] = bytes([changed[at] ^ 1 << r.randrange(8)]) if changed else b""
+                changed[at : at + 1] = (
+                    bytes([changed[at] ^ 1 << r.randrange(8)]) if changed else b""
+                )
             case 1:
-                changed[at : at + 1] = r.choice((b"\x00", b"\xff", b"9", b"-", b'"', b"]", b"}", b"\\", b"e"))
+                changed[at : at + 1] = r.choice(
+                    (b"\x00", b"\xff", b"9", b"-", b'"', b"]", b"}", b"\\", b"e")
+                )
             case 2:
                 del changed[at : at + r.choice((1, 2, 50))]
             case 3:
-                changed[at:at] = r.choice((b"\x00", b"0" * 400, b"[" * 5000, b'{"a":' * 3000, b"\xed\xa0\x80", b"NaN"))
+                changed[at:at] = r.choice(
+                    (b"\x00", b"0" * 400, b"[" * 5000, b'{"a":' * 3000, b"\xed\xa0\x80", b"NaN")
+                )
             case _:
                 changed[at : at + 8] = r.randbytes(8)
     return bytes(changed)
@@ -143,7 +171,9 @@ def spoiled_json(r: random.Random, value: Any) -> bytes:
                 old = inside[key]
                 whole = type(old) is int
                 inside[key] = (
-                    r.choice((old + 1, old - 1, old * 2, -old)) if whole and r.random() < 0.5 else r.choice(VALUES)
+                    r.choice((old + 1, old - 1, old * 2, -old))
+                    if whole and r.random() < 0.5
+                    else r.choice(VALUES)
                 )
     text = json.dumps(value)
     if r.random() < 0.05:
@@ -153,10 +183,10 @@ def spoiled_json(r: random.Random, value: Any) -> bytes:
 
 def run(folder: Path, tokens: tuple[int, ...] = (3, 4)) -> None:
     """Reads the folder and runs some tokens."""
-    engine = Runtime(read_model(folder), threads=1)
+    engine = NativeEngine(read_model(folder), threads=1)
     try:
-        sequence = engine.sequence(min(16, engine.context))
-        engine.forward(sequence, [token % engine.vocab_size for token in tokens], "all")
+        session = engine.session(min(16, engine.context))
+        engine.forward(session, [token % engine.vocab_size for token in tokens], "all")
     finally:
         engine.close()
 

@@ -1,4 +1,6 @@
-"""transformers runs packed folders once the plug-in is imported, and stops, rather than guess, when it is not."""
+"""transformers runs packed folders once the plug-in is imported, and stops, rather than guess, when
+it is not.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from transformers.quantizers import register_quantizer
 from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from featherweight.base.errors import BadInput
-from featherweight.interchange import hf, packed
+from featherweight.interchange import hf
+from featherweight.interchange.packed import folder as packed
 from featherweight.quantization.formats import Int
 from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed
 
@@ -45,13 +48,19 @@ def test_from_pretrained_runs_the_packed_weights(small: Path, ids: torch.Tensor)
 
 def test_layers_that_read_one_tensor_share_its_rotation(small: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(small)
-    memos = {id(layer.memo) for layer in compressed(model).values() if isinstance(layer, CompressedLinear)}
+    memos = {
+        id(layer.memo)
+        for layer in compressed(model).values()
+        if isinstance(layer, CompressedLinear)
+    }
     assert len(memos) == 1
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 @pytest.mark.parametrize("shard", ["5GB", "30KB"])
-def test_save_pretrained_round_trips(small: Path, tmp_path: Path, ids: torch.Tensor, dtype: Any, shard: str) -> None:
+def test_save_pretrained_round_trips(
+    small: Path, tmp_path: Path, ids: torch.Tensor, dtype: Any, shard: str
+) -> None:
     model = AutoModelForCausalLM.from_pretrained(small, dtype=dtype or "auto")
     model.save_pretrained(tmp_path / "again", max_shard_size=shard)
     assert len(list((tmp_path / "again").glob("*.safetensors"))) == 1 or shard == "30KB"
@@ -67,7 +76,9 @@ def test_an_untied_model_round_trips(tmp_path: Path, compress: Run, ids: torch.T
     folder = packed.save(model, tmp_path / "odd")
     loaded = AutoModelForCausalLM.from_pretrained(folder)
     loaded.save_pretrained(tmp_path / "again")
-    assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "again"), ids), logits(model, ids))
+    assert torch.equal(
+        logits(AutoModelForCausalLM.from_pretrained(tmp_path / "again"), ids), logits(model, ids)
+    )
 
 
 def test_tying_again_does_not_bring_back_a_dense_head(small: Path) -> None:
@@ -80,7 +91,10 @@ def test_tying_again_does_not_bring_back_a_dense_head(small: Path) -> None:
 DAMAGE: list[tuple[Callable[[Tensors], object], str]] = [
     (lambda t: t.pop(f"{Q}.codes"), f"{Q}.codes is missing"),
     (lambda t: t.pop("model.norm.weight"), "model.norm.weight is missing"),
-    (lambda t: t.update({"model.nomr.weight": t.pop("model.norm.weight")}), "model.norm.weight is missing"),
+    (
+        lambda t: t.update({"model.nomr.weight": t.pop("model.norm.weight")}),
+        "model.norm.weight is missing",
+    ),
     (lambda t: t.update({f"{Q}.zero": torch.ones(4)}), f"{Q}.zero is not stored"),
     (lambda t: t.update({"model.extra": torch.ones(4)}), "model.extra is not one of this model's"),
     (lambda t: t[f"{Q}.scale"].view(-1)[5].fill_(float("inf")), f"{Q}.scale holds 1 non-finite"),
@@ -108,7 +122,9 @@ def test_a_dense_model_is_not_quantized_on_the_way(small: Path, tmp_path: Path) 
     folder = tiny.save(*tiny.llama(), tmp_path / "dense")
     config = AutoConfig.from_pretrained(small).quantization_config
     with pytest.raises(ValueError, match="pre-quantized"):
-        AutoModelForCausalLM.from_pretrained(folder, quantization_config=hf.FeatherweightConfig(**config))
+        AutoModelForCausalLM.from_pretrained(
+            folder, quantization_config=hf.FeatherweightConfig(**config)
+        )
 
 
 def test_registering_twice_is_harmless() -> None:
@@ -120,7 +136,7 @@ def test_registering_twice_is_harmless() -> None:
 
 def test_only_the_plug_in_registers() -> None:
     shown = python(
-        "import featherweight, featherweight.interchange, featherweight.interchange.packed\n"
+        "import featherweight, featherweight.interchange, featherweight.interchange.packed.folder\n"
         "from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING as known\n"
         "print('featherweight' in known)\n"
         "import featherweight.interchange.hf\n"
@@ -130,7 +146,9 @@ def test_only_the_plug_in_registers() -> None:
 
 
 def test_without_the_import_transformers_stops(small: Path) -> None:
-    """What the model card promises: no import, no model (other packed formats give one with random weights)."""
+    """What the model card promises: no import, no model (other packed formats give one with random
+    weights).
+    """
     shown = python(
         f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({str(small)!r}); print('loaded')"
     )

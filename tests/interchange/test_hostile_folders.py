@@ -1,4 +1,6 @@
-"""Reading a spoiled model folder ends in a model or in a clear error; `benchmarks/fuzz.py` reads many more."""
+"""Reading a spoiled model folder ends in a model or in a clear error; `benchmarks/fuzz.py` reads
+many more.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,13 @@ from featherweight.ops import library
 @pytest.mark.parametrize("family", [tiny.llama, tiny.gemma3])
 def test_spoiled_folders_are_models_or_clear_errors(tmp_path: Path, family: object) -> None:
     model, tokenizer = family()  # type: ignore[operator]
-    plan = fw.Plan({"*embed*": fw.Int(bits=4, group=4), "*q_proj": fw.Int(bits=3, symmetric=False), "*": fw.Trellis()})
+    plan = fw.Plan(
+        {
+            "*embed*": fw.Int(bits=4, group=4),
+            "*q_proj": fw.Int(bits=3, symmetric=False),
+            "*": fw.Trellis(),
+        }
+    )
     fw.quantize(model, fw.Nearest(), plan, None, transform=fw.Hadamard())
     fw.save(model, tmp_path / "sound", tokenizer)
     hostile_folders.run(tmp_path / "sound")

@@ -48,7 +48,9 @@ def test_every_tensor_is_aligned_to_its_own_size(tmp_path: Path) -> None:
     length = int.from_bytes(data[:8], "little")
     assert length % 8 == 0
     for name, tensor in TENSORS.items():
-        assert json.loads(data[8 : 8 + length])[name]["data_offsets"][0] % tensor.dtype.itemsize == 0
+        assert (
+            json.loads(data[8 : 8 + length])[name]["data_offsets"][0] % tensor.dtype.itemsize == 0
+        )
 
 
 def test_the_order_of_the_entries_does_not_show(tmp_path: Path) -> None:

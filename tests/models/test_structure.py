@@ -61,14 +61,23 @@ class Toy(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(8, 4)
         self.layers = nn.ModuleList(
-            nn.ModuleDict({name: nn.Linear(4, 4) for name in ("same", "view", "scaled", "other_shape", "unused")})
+            nn.ModuleDict(
+                {
+                    name: nn.Linear(4, 4)
+                    for name in ("same", "view", "scaled", "other_shape", "unused")
+                }
+            )
             for _ in range(2)
         )
 
     def forward(self, input_ids: torch.Tensor, use_cache: bool) -> torch.Tensor:
         x: torch.Tensor = self.embed(input_ids)
         for layer in self.layers:
-            a = layer["same"](x) + layer["view"](x.view_as(x)) + layer["other_shape"](x.view(-1, 4)).view_as(x)
+            a = (
+                layer["same"](x)
+                + layer["view"](x.view_as(x))
+                + layer["other_shape"](x.view(-1, 4)).view_as(x)
+            )
             x.mul_(2)
             x = a + layer["scaled"](x)
         return x
@@ -116,7 +125,9 @@ def test_fused_experts_are_refused_by_name() -> None:
     )
     model = Qwen3MoeForCausalLM(config)
     assert len(structure.fused_experts(model)) == 4
-    with pytest.raises(UsageError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj \(4, 16, 16\)"):
+    with pytest.raises(
+        UsageError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj \(4, 16, 16\)"
+    ):
         structure.linears(model)
     assert len(structure.linears(model, accept_fused=True)) == 2 * 4 + 1
 

@@ -1,4 +1,6 @@
-"""Reading and writing named tensors: lazy, atomic, and closed to anything truncated, missing or contradictory."""
+"""Reading and writing named tensors: lazy, atomic, and closed to anything truncated, missing or
+contradictory.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def tensors() -> dict[str, torch.Tensor]:
 
 
 def sharded(path: Path) -> Path:
-    write_shard(path / "model-00001-of-00002.safetensors", {"a": torch.zeros(2), "b": torch.ones(3)})
+    write_shard(
+        path / "model-00001-of-00002.safetensors", {"a": torch.zeros(2), "b": torch.ones(3)}
+    )
     write_shard(path / "model-00002-of-00002.safetensors", {"c": torch.ones(4)})
     where = {"a": "model-00001-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"}
     where["c"] = "model-00002-of-00002.safetensors"

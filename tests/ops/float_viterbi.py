@@ -1,4 +1,7 @@
-"""The textbook: Viterbi in float32 over all states, with an infinity that is one; compared on error, not on bytes."""
+"""The textbook:
+
+Viterbi in float32 over all states, with an infinity that is one; compared on error, not on bytes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def viterbi(samples: Tensor, values: Tensor, L: int, k: int, start: Tensor, end:
     cost = start + (samples[:, :1] - values).square()
     chosen = []
     for t in range(1, samples.shape[1]):
-        best = cost.view(-1, 1 << k, groups).min(1)  # over the states that lead to the same 2^k successors
+        best = cost.view(-1, 1 << k, groups).min(
+            1
+        )  # over the states that lead to the same 2^k successors
         chosen.append(best.indices)
         error = (samples[:, t : t + 1] - values).square().view(-1, groups, 1 << k)
         cost = (best.values[:, :, None] + error).flatten(1)

@@ -17,8 +17,12 @@ def one_mad(L: int) -> Tensor:
 
 
 def g_code(L: int) -> Tensor:
-    """The GF(2)-linear code with the golden matrices for 2 bits (kernels-and-runtime.md, section 3.1)."""
-    quantiles = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], dtype=torch.float64)
+    """The GF(2)-linear code with the golden matrices for 2 bits (kernels-and-runtime.md, section
+    3.1).
+    """
+    quantiles = torch.tensor(
+        [NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], dtype=torch.float64
+    )
     quantiles = quantiles / quantiles.square().mean().sqrt()
     state = torch.arange(1 << L)
     h = state & 255
@@ -42,7 +46,9 @@ def hostile_tables(L: int) -> dict[str, Tensor]:
 
 
 def hostile_tiles(T: int) -> Tensor:
-    """Rows that provoke saturation and ties: constants, extremes, runs, single spikes, numbers beyond the clip."""
+    """Rows that provoke saturation and ties: constants, extremes, runs, single spikes, numbers
+    beyond the clip.
+    """
     t = torch.arange(T)
     spike = torch.zeros(T)
     spike[T // 2] = 4.0

@@ -1,7 +1,9 @@
-"""The AVX-512 kernels on any processor: built on an emulation of their instructions, they must equal the reference.
+"""The AVX-512 kernels on any processor: built on an emulation of their instructions, they must
+equal the reference.
 
-Emulation and kernel could share one misreading, so the emulated operations are held against vectors computed here from
-the vendor's pseudo-code, and against the instructions themselves where this processor has them.
+Emulation and kernel could share one misreading, so the emulated operations are held against vectors
+computed here from the vendor's pseudo-code, and against the instructions themselves where this
+processor has them.
 """
 
 from __future__ import annotations
@@ -22,11 +24,15 @@ from featherweight.ops import library
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
-COMPILER = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+COMPILER = os.environ.get("CXX") or next(
+    filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None
+)
 AVX2 = ["-mavx2", "-mf16c"]
 AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "vbmi")), "-mgfni"]
 
-pytestmark = pytest.mark.skipif(COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources")
+pytestmark = pytest.mark.skipif(
+    COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources"
+)
 
 
 def build(target: Path, sources: list[Path], *flags: str) -> Path:
@@ -38,14 +44,25 @@ def build(target: Path, sources: list[Path], *flags: str) -> Path:
 def portable_sources() -> list[Path]:
     """Everything but the kernels of one processor."""
     return [
-        path for path in sorted(NATIVE.glob("*.cpp")) if path.name not in ("kernels_avx2.cpp", "kernels_avx512.cpp")
+        path
+        for path in sorted(NATIVE.glob("*.cpp"))
+        if path.name not in ("kernels_avx2.cpp", "kernels_avx512.cpp")
     ]
 
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sources = [*portable_sources(), NATIVE / "kernels_avx512.cpp", ROOT / "tests" / "ops" / "probe.cpp"]
-    return build(tmp_path_factory.mktemp("emulated") / "lib.so", sources, "-shared", "-DFEATHERWEIGHT_EMULATE")
+    sources = [
+        *portable_sources(),
+        NATIVE / "kernels_avx512.cpp",
+        ROOT / "tests" / "ops" / "probe.cpp",
+    ]
+    return build(
+        tmp_path_factory.mktemp("emulated") / "lib.so",
+        sources,
+        "-shared",
+        "-DFEATHERWEIGHT_EMULATE",
+    )
 
 
 Operands = tuple[np.ndarray, np.ndarray]
@@ -114,7 +131,9 @@ VECTORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "max_epu8": np.maximum,
     "min_epu8": np.minimum,
     "mask_blend_epi8": lambda a, b: np.where(a & 128, b, a),
-    "maskz_loadu_epi8": lambda a, b: np.where(np.unpackbits(a[:8], bitorder="little"), b, 0).astype(np.uint8),
+    "maskz_loadu_epi8": lambda a, b: np.where(np.unpackbits(a[:8], bitorder="little"), b, 0).astype(
+        np.uint8
+    ),
 }
 
 
@@ -152,7 +171,7 @@ def test_instructions_agree_with_the_vectors(tmp_path: Path) -> None:
 EQUAL = """
 import torch
 from featherweight.ops import library, trellis
-from tests.inference import products
+from tests import products
 from tests.ops.tables import gaussian, hostile_tiles, hostile_tables
 assert library.available() == ("scalar", "avx512"), library.available()
 for L, k, T in ((8, 1, 8), (9, 1, 24), (8, 2, 16), (11, 2, 40), (9, 3, 16), (12, 3, 16), (9, 4, 24), (8, 4, 8)):
@@ -167,12 +186,19 @@ print("equal")
 
 
 def test_emulated_kernels_equal_the_reference(emulated: Path) -> None:
-    paths = os.pathsep.join([str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join(
+        [str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    )
     environment = {**os.environ, "FEATHERWEIGHT_LIBRARY": str(emulated), "PYTHONPATH": paths}
     for choice in ("FEATHERWEIGHT_ISA", "FEATHERWEIGHT_NATIVE"):
         environment.pop(choice, None)
     done = subprocess.run(
-        [sys.executable, "-c", EQUAL], env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT
+        [sys.executable, "-c", EQUAL],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
     )
     assert done.stdout.strip() == "equal", done.stderr
 
@@ -180,13 +206,17 @@ def test_emulated_kernels_equal_the_reference(emulated: Path) -> None:
 @pytest.mark.skipif(not library.available()[1:], reason="no vector instruction set to compile for")
 @pytest.mark.parametrize(("name", "flags"), [("avx2", AVX2), ("avx512", AVX512)])
 def test_no_illegal_instruction_in_baseline(tmp_path: Path, name: str, flags: list[str]) -> None:
-    """Whatever the vector objects share with others could win at link time: they may export their table and no more."""
+    """Whatever the vector objects share with others could win at link time: they may export their
+    table and no more.
+    """
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("no nm")
     unseen = ("-c", "-O0", "-fno-exceptions")  # nothing is inlined
     target = build(tmp_path / "kernels.o", [NATIVE / f"kernels_{name}.cpp"], *unseen, *flags)
-    symbols = subprocess.run([nm, "-C", "--defined-only", str(target)], check=True, capture_output=True, text=True)
+    symbols = subprocess.run(
+        [nm, "-C", "--defined-only", str(target)], check=True, capture_output=True, text=True
+    )
     shared = [line.split(maxsplit=2)[1:] for line in symbols.stdout.splitlines()]
     visible = [symbol for kind, symbol in shared if kind.isupper() and kind not in "RDB"] + [
         symbol for kind, symbol in shared if kind in "wWvVu"

@@ -1,4 +1,6 @@
-"""Rotations: built matrices are Hadamard, the transform is the matrix, the inverse is the transpose, no size fails."""
+"""Rotations: built matrices are Hadamard, the transform is the matrix, the inverse is the
+transpose, no size fails.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def test_orders_are_hadamard(order: int) -> None:
 
 
 def test_first_construction_is_not_symmetric() -> None:
-    """Symmetric orders cannot reveal a transposed use; these must stay what the other tests rely on."""
+    """Symmetric orders cannot reveal a transposed use; these must stay what the other tests rely
+    on.
+    """
     for order in (12, 20):
         assert (signs(order) != signs(order).T).any()
     for order in (28, 36, 52):
@@ -31,7 +35,15 @@ def test_first_construction_is_not_symmetric() -> None:
 
 @pytest.mark.parametrize(
     ("n", "expected"),
-    [(576, (4, 36)), (1536, (7, 12)), (192, (4, 12)), (49152, (12, 12)), (2048, (11, 1)), (4544, (4, 284)), (3, None)],
+    [
+        (576, (4, 36)),
+        (1536, (7, 12)),
+        (192, (4, 12)),
+        (49152, (12, 12)),
+        (2048, (11, 1)),
+        (4544, (4, 284)),
+        (3, None),
+    ],
 )
 def test_factors(n: int, expected: tuple[int, int] | None) -> None:
     assert factors(n) == expected
@@ -58,7 +70,9 @@ def test_transform_is_the_matrix(isa: str, n: int) -> None:
     assert torch.allclose(hadamard.transform(x, isa=isa).double(), forward, atol=1e-5)
     assert torch.allclose(hadamard.transform(x, True, isa=isa).double(), backward, atol=1e-5)
     assert torch.allclose(hadamard.transform(x.double()), forward, atol=1e-12)
-    assert torch.allclose(hadamard.transform(hadamard.transform(x, isa=isa), True, isa=isa), x, atol=1e-5)
+    assert torch.allclose(
+        hadamard.transform(hadamard.transform(x, isa=isa), True, isa=isa), x, atol=1e-5
+    )
 
 
 def test_input_is_left_alone_and_strides_do_not_matter() -> None:

@@ -9,7 +9,9 @@ from featherweight.base.errors import UsageError
 from featherweight.ops import lanes
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(64, 64), (192, 128), (256, 64), (320, 64), (576, 192)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(64, 64), (192, 128), (256, 64), (320, 64), (576, 192)]
+)
 @pytest.mark.parametrize("k", [1, 3])
 def test_trellis_order(rows: int, columns: int, k: int) -> None:
     tile_rows, tile_columns, size = rows // 16, columns // 16, 32 * k
@@ -44,7 +46,11 @@ def test_int_order(bits: int, rows: int, columns: int) -> None:
                         row, b = divmod(lane, 4)
                         byte = 0
                         for p in range(8 // width):
-                            code = int(codes[16 * block + row, 32 * chunk + line * (32 // width) + 4 * p + b])
+                            code = int(
+                                codes[
+                                    16 * block + row, 32 * chunk + line * (32 // width) + 4 * p + b
+                                ]
+                            )
                             byte |= (code >> shift & ((1 << width) - 1)) << (p * width)
                         assert int(stored[position]) == byte
                         position += 1

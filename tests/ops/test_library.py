@@ -1,4 +1,6 @@
-"""Loading, choosing and surviving: with and without the library, features taken away, forks, threads, two callers."""
+"""Loading, choosing and surviving: with and without the library, features taken away, forks,
+threads, two callers.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,13 @@ print(library.isa(), *library.available(), "|", streams.flatten().tolist())
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # A run of all tests may take a feature away, or test another library; what it must not do is choose for these.
+    # A run of all tests may take a feature away, or test another library; what it must not do is
+    # choose for these.
     ours = "FEATHERWEIGHT_ISA", "FEATHERWEIGHT_THREADS", "FEATHERWEIGHT_NATIVE"
     kept = {key: value for key, value in os.environ.items() if key not in ours}
-    paths = os.pathsep.join([str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join(
+        [str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    )
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
@@ -57,7 +62,9 @@ def test_fallback_is_logged_once(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_library_falls_back(tmp_path: Path) -> None:
     (tmp_path / "broken.so").write_bytes(b"not ELF")
-    assert run(ENCODE, FEATHERWEIGHT_LIBRARY=str(tmp_path / "broken.so")).stdout.startswith("reference |")
+    assert run(ENCODE, FEATHERWEIGHT_LIBRARY=str(tmp_path / "broken.so")).stdout.startswith(
+        "reference |"
+    )
 
 
 def test_native_can_be_switched_off_and_gives_the_same_bytes() -> None:
@@ -236,7 +243,9 @@ def test_no_libgomp_linked() -> None:
     assert b"libgomp" not in path.read_bytes()
     readelf = shutil.which("readelf")
     if readelf:
-        listed = subprocess.run([readelf, "-d", str(path)], check=True, capture_output=True, text=True).stdout
+        listed = subprocess.run(
+            [readelf, "-d", str(path)], check=True, capture_output=True, text=True
+        ).stdout
         needed = [line for line in listed.splitlines() if "NEEDED" in line]
         assert not any("omp" in line for line in needed), needed
 

@@ -1,4 +1,6 @@
-"""Reading weights in lane order: native equals reference in every bit, over tails, groups and instruction sets."""
+"""Reading weights in lane order: native equals reference in every bit, over tails, groups and
+instruction sets.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,21 @@ def test_trellis_dense_is_tiles_row_by_row(k: int) -> None:
 @needs_native
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
-@pytest.mark.parametrize(("rows", "columns", "L"), [(64, 64, 8), (192, 64, 16), (256, 128, 12), (448, 192, 13)])
+@pytest.mark.parametrize(
+    ("rows", "columns", "L"), [(64, 64, 8), (192, 64, 16), (256, 128, 12), (448, 192, 13)]
+)
 def test_trellis_dense_equals_reference(isa: str, k: int, rows: int, columns: int, L: int) -> None:
     stored, values, scale = stored_trellis(rows, columns, k)[0], gaussian(L), torch.rand(rows)
     expected = matmul.trellis_dense(stored, rows, columns, values, L, k, scale, isa="reference")
     for threads in (1, 3):
-        found = matmul.trellis_dense(stored, rows, columns, values, L, k, scale, isa=isa, threads=threads)
+        found = matmul.trellis_dense(
+            stored, rows, columns, values, L, k, scale, isa=isa, threads=threads
+        )
         assert torch.equal(found, expected)
     unaligned = torch.cat([stored[:1], stored])[1:]
-    assert torch.equal(matmul.trellis_dense(unaligned, rows, columns, values, L, k, scale, isa=isa), expected)
+    assert torch.equal(
+        matmul.trellis_dense(unaligned, rows, columns, values, L, k, scale, isa=isa), expected
+    )
 
 
 @needs_native
@@ -51,16 +59,27 @@ def test_trellis_dense_equals_reference(isa: str, k: int, rows: int, columns: in
 @pytest.mark.parametrize("group", [7, 32, 48, 96, 1000])
 def test_int_dense_equals_reference(isa: str, bits: int, group: int) -> None:
     rows, columns = 48, 96
-    stored = lanes.int_to_lanes(torch.randint(0, 1 << bits, (rows, columns), dtype=torch.uint8), bits)
+    stored = lanes.int_to_lanes(
+        torch.randint(0, 1 << bits, (rows, columns), dtype=torch.uint8), bits
+    )
     blocked = rows // 16, -(-columns // group), 16
-    scale, zero = torch.rand(blocked).half(), torch.randint(0, 1 << bits, blocked, dtype=torch.uint8)
+    scale, zero = (
+        torch.rand(blocked).half(),
+        torch.randint(0, 1 << bits, blocked, dtype=torch.uint8),
+    )
     some = torch.tensor([47, 0, 17, 17])
     for zeros in (zero, None):
-        expected = matmul.int_dense(stored, rows, columns, bits, group, scale, zeros, isa="reference")
+        expected = matmul.int_dense(
+            stored, rows, columns, bits, group, scale, zeros, isa="reference"
+        )
         for threads in (1, 3):
-            found = matmul.int_dense(stored, rows, columns, bits, group, scale, zeros, isa=isa, threads=threads)
+            found = matmul.int_dense(
+                stored, rows, columns, bits, group, scale, zeros, isa=isa, threads=threads
+            )
             assert torch.equal(found, expected)
-        found = matmul.int_dense(stored, rows, columns, bits, group, scale, zeros, indices=some, isa=isa)
+        found = matmul.int_dense(
+            stored, rows, columns, bits, group, scale, zeros, indices=some, isa=isa
+        )
         assert torch.equal(found, expected[some])
 
 
@@ -68,7 +87,9 @@ def test_int_dense_is_scale_times_code_minus_zero() -> None:
     bits, rows, columns, group = 3, 32, 64, 16
     codes = torch.randint(0, 8, (rows, columns), dtype=torch.uint8)
     scale, zero = torch.rand(2, 4, 16), torch.randint(0, 8, (2, 4, 16), dtype=torch.uint8)
-    dense = matmul.int_dense(lanes.int_to_lanes(codes, bits), rows, columns, bits, group, scale, zero)
+    dense = matmul.int_dense(
+        lanes.int_to_lanes(codes, bits), rows, columns, bits, group, scale, zero
+    )
     for r, c in ((0, 0), (5, 17), (16, 40), (31, 63)):
         s, z = scale[r // 16, c // group, r % 16], zero[r // 16, c // group, r % 16]
         assert dense[r, c] == s * (int(codes[r, c]) - int(z))
@@ -82,7 +103,18 @@ def test_every_number_is_written_and_none_beyond(isa: str) -> None:
     rows, columns, k, L = 128, 64, 2, 9
     stored, values, scale = stored_trellis(rows, columns, k)[0], gaussian(L), torch.rand(rows)
     out = torch.full((rows * columns + guard,), math.nan)
-    arguments = stored.data_ptr(), rows, columns, values.data_ptr(), L, k, scale.data_ptr(), name, 2, out.data_ptr()
+    arguments = (
+        stored.data_ptr(),
+        rows,
+        columns,
+        values.data_ptr(),
+        L,
+        k,
+        scale.data_ptr(),
+        name,
+        2,
+        out.data_ptr(),
+    )
     assert native.fw_trellis_dense(*arguments) == 0
     expected = matmul.trellis_dense(stored, rows, columns, values, L, k, scale, isa="reference")
     assert torch.equal(out[:-guard].view(rows, columns), expected)

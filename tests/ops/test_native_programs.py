@@ -1,4 +1,6 @@
-"""Programs against the C ABI: wrong numbers for every function, and the same tokens from other threads and processors."""
+"""Programs against the C ABI: wrong numbers for every function, and the same tokens from other
+threads and processors.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from featherweight.ops import library
 PROGRAMS = ROOT / "tests" / "native"
 CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
 needs_native = pytest.mark.skipif(library.library() is None, reason="no native library")
-pytestmark = pytest.mark.skipif(COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources")
+pytestmark = pytest.mark.skipif(
+    COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources"
+)
 
 Run = Callable[..., str]
 
@@ -29,8 +33,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         if name not in built:
             path = library.path().resolve()
             target = tmp_path_factory.mktemp("program") / name
-            inside = [NATIVE / "shares.cpp"] if name == "shares" else []  # what the library does not show
-            built[name] = build(target, [PROGRAMS / f"{name}.cpp", *inside, path], f"-Wl,-rpath,{path.parent}")
+            inside = (
+                [NATIVE / "shares.cpp"] if name == "shares" else []
+            )  # what the library does not show
+            built[name] = build(
+                target, [PROGRAMS / f"{name}.cpp", *inside, path], f"-Wl,-rpath,{path.parent}"
+            )
         command = [str(built[name]), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
@@ -41,7 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @needs_native
 def test_wrong_numbers_are_refused(run: Run) -> None:
-    """Arrays end at pages without access here; `benchmarks/sanitize.py` runs the same under AddressSanitizer."""
+    """Arrays end at pages without access here; `benchmarks/sanitize.py` runs the same under
+    AddressSanitizer.
+    """
     assert "inputs, no crash" in run("fuzz", "--inputs", 20000, "--seed", 3)
 
 
@@ -61,13 +71,19 @@ def test_uneven_division_changes_no_bit(run: Run) -> None:
 
 
 @needs_native
-@pytest.mark.skipif(CROSS is None or EMULATOR is None, reason="no aarch64-linux-gnu-g++ or no qemu-aarch64")
+@pytest.mark.skipif(
+    CROSS is None or EMULATOR is None, reason="no aarch64-linux-gnu-g++ or no qemu-aarch64"
+)
 def test_aarch64_gives_the_same_tokens(run: Run, tmp_path: Path) -> None:
-    """The portable objects, cross-compiled as they are: the same tokens and the same bits of every logit."""
+    """The portable objects, cross-compiled as they are: the same tokens and the same bits of every
+    logit.
+    """
     sources = [*portable_sources(), PROGRAMS / "tokens.cpp"]
     flags = ("-std=c++17", "-O0", "-w", "-ffp-contract=off", "-pthread", "-static", f"-I{NATIVE}")
     target = tmp_path / "tokens"
-    subprocess.run([str(CROSS), *flags, *map(str, sources), "-o", str(target)], check=True, timeout=300)
+    subprocess.run(
+        [str(CROSS), *flags, *map(str, sources), "-o", str(target)], check=True, timeout=300
+    )
     command = [str(EMULATOR), str(target), "12", "scalar", "2"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     assert found == run("tokens", 12)

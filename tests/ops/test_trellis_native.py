@@ -1,4 +1,6 @@
-"""The native trellis equals the reference byte for byte: every instruction set, rate, state size and awkward shape."""
+"""The native trellis equals the reference byte for byte: every instruction set, rate, state size
+and awkward shape.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,18 @@ from featherweight.ops import library, trellis
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="no native library")
 ISAS = library.available()
-SHAPES = [(8, 8), (8, 256), (9, 24), (10, 72), (11, 16), (12, 40), (13, 16), (14, 16), (15, 16), (16, 16)]
+SHAPES = [
+    (8, 8),
+    (8, 256),
+    (9, 24),
+    (10, 72),
+    (11, 16),
+    (12, 40),
+    (13, 16),
+    (14, 16),
+    (15, 16),
+    (16, 16),
+]
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
@@ -65,13 +78,16 @@ def test_strided_and_unaligned_input() -> None:
     values, wide = gaussian(9), torch.randn(6, 33)
     tiles = wide[:, 1:]
     assert torch.equal(
-        trellis.encode(tiles, values, 9, 3), trellis.encode(tiles.contiguous(), values, 9, 3, isa="reference")
+        trellis.encode(tiles, values, 9, 3),
+        trellis.encode(tiles.contiguous(), values, 9, 3, isa="reference"),
     )
     flat = wide.flatten()[1:97].view(3, 32)
     streams = trellis.encode(flat, values, 9, 3)
     assert torch.equal(streams, trellis.encode(flat.clone(), values, 9, 3, isa="reference"))
     odd = torch.cat([torch.zeros(1, dtype=torch.uint8), streams.flatten()])[1:].view_as(streams)
-    assert torch.equal(trellis.decode(odd, values, 9, 3), trellis.decode(streams, values, 9, 3, isa="reference"))
+    assert torch.equal(
+        trellis.decode(odd, values, 9, 3), trellis.decode(streams, values, 9, 3, isa="reference")
+    )
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -88,7 +104,9 @@ def test_every_byte_is_written_and_none_beyond(isa: str) -> None:
     assert (poisoned[-guard:] == 0xA5).all()
     out = torch.full((x.numel() + guard,), math.nan)
     assert native.fw_trellis_decode(streams.data_ptr(), *pointers[1:], name, 2, out.data_ptr()) == 0
-    assert torch.equal(out[:-guard].view_as(x), trellis.decode(streams, values, 8, 3, isa="reference"))
+    assert torch.equal(
+        out[:-guard].view_as(x), trellis.decode(streams, values, 8, 3, isa="reference")
+    )
     assert out[-guard:].isnan().all()
 
 
@@ -109,7 +127,9 @@ def test_library_refuses_sizes_itself() -> None:
     assert native is not None
     x, values, out = torch.zeros(1, 16), gaussian(8), torch.zeros(64, dtype=torch.uint8)
 
-    def status(tiles: int, length: int, L: int, k: int, scale: float = 2000.0, isa: bytes | None = None) -> int:
+    def status(
+        tiles: int, length: int, L: int, k: int, scale: float = 2000.0, isa: bytes | None = None
+    ) -> int:
         return native.fw_viterbi_encode(
             x.data_ptr(), tiles, length, values.data_ptr(), L, k, scale, isa, 1, out.data_ptr()
         )

@@ -1,4 +1,6 @@
-"""The reference against its own words: bits read one by one, a cost for every state, time reversed, tails bitten."""
+"""The reference against its own words: bits read one by one, a cost for every state, time reversed,
+tails bitten.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ def bits_of(stream: Tensor) -> list[int]:
 
 
 def plain_encode(x: Tensor, values: Tensor, L: int, k: int) -> list[int]:
-    """States in decoder order for one tile, in Python integers, one cost a state: the docstring, line by line."""
+    """States in decoder order for one tile, in Python integers, one cost a state: the docstring,
+    line by line.
+    """
     scale = reference.SCALE[k]
     samples = [int(v) for v in (x.clamp(-4, 4) * scale).round().flip(0)]
     table = [max(-32767, min(32767, int(v))) for v in (values * scale).round()]
@@ -32,7 +36,9 @@ def plain_encode(x: Tensor, values: Tensor, L: int, k: int) -> list[int]:
         for sample in turned:
             costs.append([min(65535, row[s >> k] + error(sample, s)) for s in range(1 << L)])
             low = min(row)
-            row = [min(costs[-1][g + j * groups] for j in range(1 << k)) - low for g in range(groups)]
+            row = [
+                min(costs[-1][g + j * groups] for j in range(1 << k)) - low for g in range(groups)
+            ]
         return costs
 
     def back(costs: list[int], group: int) -> int:
@@ -57,7 +63,8 @@ def plain_encode(x: Tensor, values: Tensor, L: int, k: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("L", "k", "T"), [(8, 1, 8), (8, 1, 24), (8, 2, 16), (8, 3, 8), (8, 4, 8), (9, 2, 24), (10, 3, 8)]
+    ("L", "k", "T"),
+    [(8, 1, 8), (8, 1, 24), (8, 2, 16), (8, 3, 8), (8, 4, 8), (9, 2, 24), (10, 3, 8)],
 )
 def test_equals_its_plain_twin(L: int, k: int, T: int) -> None:
     tables = {"gauss": gaussian(L), "1mad": one_mad(L), **hostile_tables(L)}
@@ -92,7 +99,9 @@ def test_time_is_reversed(k: int) -> None:
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 @pytest.mark.parametrize(("L", "T"), [(8, 8), (8, 40), (11, 16)])
 def test_every_path_is_closed(k: int, L: int, T: int) -> None:
-    """Packing keeps k bits a state: decoding gives the states that were found only if the whole path fits together."""
+    """Packing keeps k bits a state: decoding gives the states that were found only if the whole
+    path fits together.
+    """
     for values in [gaussian(L), *hostile_tables(L).values()]:
         scale = reference.SCALE[k]
         samples = (hostile_tiles(T).clamp(-4, 4) * scale).round().to(torch.int32).flip(1)
@@ -102,7 +111,9 @@ def test_every_path_is_closed(k: int, L: int, T: int) -> None:
 
 
 def test_infinity_survives_renormalisation() -> None:
-    """Every step subtracts from all costs: states outside the overlap must still lose, when all live ones are dear."""
+    """Every step subtracts from all costs: states outside the overlap must still lose, when all
+    live ones are dear.
+    """
     L, k, T = 12, 1, 64
     x = torch.full((1, T), 4.0)
     values = torch.full((1 << L,), -4.0)
@@ -113,7 +124,9 @@ def test_infinity_survives_renormalisation() -> None:
     assert error <= (x - encode_float(x, values, L, k)).square().mean() * 1.01
 
 
-@pytest.mark.parametrize(("k", "code"), [(1, "1mad"), (2, "g"), (2, "gauss"), (3, "1mad"), (4, "gauss")])
+@pytest.mark.parametrize(
+    ("k", "code"), [(1, "1mad"), (2, "g"), (2, "gauss"), (3, "1mad"), (4, "gauss")]
+)
 def test_viterbi_scale_by_rate(k: int, code: str) -> None:
     """16 bits are enough: at most 0.3 % more error than float32 on the same samples."""
     L = 12 if code == "g" else 10

@@ -1,4 +1,6 @@
-"""Speeds are of what was run, a token's bytes are those that lie in the file, and a rival's answer is read with care."""
+"""Speeds are of what was run, a token's bytes are those that lie in the file, and a rival's answer
+is read with care.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import tiny
 from fake_engine import FakeEngine
 
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.interchange.native_model import read_model
+from featherweight.inference.native.reader import read_model
 from featherweight.ops import library
 from featherweight.profiling import bytes_per_token, measure_bandwidth, measure_speed
 from featherweight.profiling.llama_cpp import VARIABLE, LlamaBench, LlamaPackage, find_peer
@@ -33,7 +35,8 @@ def program(path: Path, body: str) -> Path:
 
 def bench_program(path: Path) -> Path:
     return program(
-        path, f"assert sys.argv[1:3] == ['-m', sys.argv[2]] and '-o' in sys.argv\nprint({json.dumps(LINES)!r})"
+        path,
+        f"assert sys.argv[1:3] == ['-m', sys.argv[2]] and '-o' in sys.argv\nprint({json.dumps(LINES)!r})",
     )
 
 
@@ -45,7 +48,8 @@ def test_speed_runs_what_was_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tokens", "said"), [(0, 3, "at least one"), (10**6, 3, "context"), (3, 10**6, "context")]
+    ("prompt", "tokens", "said"),
+    [(0, 3, "at least one"), (10**6, 3, "context"), (3, 10**6, "context")],
 )
 def test_speed_refuses(prompt: int, tokens: int, said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -1,4 +1,6 @@
-"""Compressed modules compute what a dense layer of the same weights computes, and keep their bytes whatever happens."""
+"""Compressed modules compute what a dense layer of the same weights computes, and keep their bytes
+whatever happens.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +8,30 @@ import copy
 import gc
 import threading
 import weakref
-from typing import Any
 
 import pytest
 import torch
+from random_weights import random_qweight
 from torch import Tensor, nn
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 from featherweight.base.errors import UsageError
-from featherweight.ops import hadamard
+from featherweight.models.tensors import DTYPES
 from featherweight.quantization import layers
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.formats.base import Format, QWeight
-from featherweight.quantization.layers import CompressedEmbedding, CompressedLinear, TiedHead, decoded, share_inputs
+from featherweight.quantization.layers import (
+    CompressedEmbedding,
+    CompressedLinear,
+    TiedHead,
+    decoded,
+    share_inputs,
+)
 from featherweight.quantization.transforms import activations
-from featherweight.quantization.transforms.hadamard import Hadamard, pack_signs, unpack_signs
+from featherweight.quantization.transforms.hadamard import Hadamard, pack_signs
 
 ROTATIONS = ("none", "block64", "full")
 INT = Int(bits=8)
-
-
-def random_qweight(format: Format, shape: tuple[int, int]) -> QWeight:
-    """Any codes are a weight; scales of about one."""
-    tensors = {}
-    for name, (size, dtype) in format.stored(shape).items():
-        tensors[name] = (
-            torch.randint(0, 256, size, dtype=dtype) if dtype == torch.uint8 else torch.rand(size).add(0.5).to(dtype)
-        )
-    return QWeight(format, shape, tensors)
 
 
 def linear(
@@ -80,7 +78,9 @@ def test_forward_is_a_product_with_the_effective_matrix(
     layer = linear(*shape, bias=bias, output_rotation=output_rotation)
     x = torch.randn(2, 3, shape[1])
     expected = nn.functional.linear(x, layer.effective(), layer.bias)
-    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        layer(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize("output", ROTATIONS)
@@ -96,11 +96,14 @@ def test_effective_undoes_the_rotation_of_the_weight(output: str) -> None:
     torch.testing.assert_close(layer.effective(), w, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("format", [Int(bits=4, group=16), Int(bits=3, symmetric=False), Trellis(bits=2)])
+@pytest.mark.parametrize(
+    "format", [Int(bits=4, group=16), Int(bits=3, symmetric=False), Trellis(bits=2)]
+)
 def test_buffers_are_the_stored_tensors_and_an_empty_weight(format: Format) -> None:
     state = linear(format=format, bias=True, output_rotation="full").state_dict()
     assert set(state) == {*format.stored((96, 80)), "weight", "bias", "input_signs", "output_signs"}
-    for name, (size, dtype) in format.stored((96, 80)).items():
+    for name, (size, kind) in format.stored((96, 80)).items():
+        dtype = DTYPES[kind]
         assert (state[name].shape, state[name].dtype) == (torch.Size(size), dtype)
     assert state["weight"].numel() == 0
     assert state["input_signs"].numel() == 10
@@ -112,7 +115,9 @@ def test_decoded_decodes_once_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch
     expected = model(x)
     calls: list[QWeight] = []
     original = Int.unpack
-    monkeypatch.setattr(Int, "unpack", lambda self, weight: calls.append(weight) or original(self, weight))
+    monkeypatch.setattr(
+        Int, "unpack", lambda self, weight: calls.append(weight) or original(self, weight)
+    )
     with decoded(model):
         with decoded(model), torch.inference_mode():
             assert torch.equal(model(x), expected)
@@ -216,8 +221,12 @@ def test_gradients_pass_shared_rotations() -> None:
 def test_rotation_is_orthogonal_and_has_the_right_gradient(rotation: str, inverse: bool) -> None:
     signs = torch.randn(84).sign()
     x = torch.randn(2, 84, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda t: activations.rotate(t, signs, rotation, inverse), x, fast_mode=True)
-    assert torch.autograd.gradgradcheck(lambda t: activations.rotate(t, signs, rotation, inverse), x, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        lambda t: activations.rotate(t, signs, rotation, inverse), x, fast_mode=True
+    )
+    assert torch.autograd.gradgradcheck(
+        lambda t: activations.rotate(t, signs, rotation, inverse), x, fast_mode=True
+    )
     there = activations.rotate(x, signs, rotation, inverse)
     torch.testing.assert_close(activations.rotate(there, signs, rotation, not inverse), x)
 
@@ -355,39 +364,3 @@ def test_a_tied_head_takes_the_place_of_a_linear() -> None:
     assert torch.equal(model["head"](x), nn.functional.linear(x, model["table"].dense(), bias))
     with pytest.raises(UsageError, match="cannot share a table"):
         layers.tie_head(nn.ModuleDict({"head": nn.Linear(64, 299)}), "head", model["table"])
-
-
-def rotated_table(format: Format = INT, dtype: torch.dtype | None = None, scale: float | None = None) -> Any:
-    """300 rows of 84, stored rotated."""
-    made = CompressedEmbedding(300, 84, format, scale, dtype, input_signs=True)
-    made.fill({**random_qweight(format, (300, 84)).tensors, "input_signs": pack_signs(torch.randn(84).sign())})
-    return made
-
-
-@pytest.mark.parametrize("format", [INT, Int(bits=4, group=28), Trellis(bits=4)])
-def test_a_rotated_table_is_the_unrotated_function(format: Format) -> None:
-    light = rotated_table(format, torch.float64)
-    turn = hadamard.matrix(84) * unpack_signs(light.input_signs, 84).double()
-    plain = light.dense(torch.float64) @ turn
-    ids, x = torch.tensor([[0, 299, 5], [5, 5, 1]]), torch.randn(2, 84, dtype=torch.float64)
-    torch.testing.assert_close(light(ids), plain[ids], rtol=0, atol=1e-11)
-    torch.testing.assert_close(TiedHead(light)(x), x @ plain.T, rtol=0, atol=1e-9)
-    torch.testing.assert_close(light.effective().double(), plain, rtol=1e-5, atol=1e-4)
-    expected = light(ids)
-    with decoded(light):
-        assert torch.equal(light(ids), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("scale", [None, 92**0.5])
-def test_a_rotated_look_up_rounds_once(dtype: torch.dtype, scale: float | None) -> None:
-    light = rotated_table(scale=scale).to(dtype)
-    ids = torch.arange(300)
-    rows = light.effective().to(dtype)
-    assert light(ids).dtype == dtype
-    expected = rows if scale is None else rows * torch.tensor(scale, dtype=dtype)
-    assert torch.equal(light(ids), expected)
-    with decoded(light):
-        assert torch.equal(light(ids), expected)
-    assert light.input_signs.dtype == torch.uint8
-    assert TiedHead(light)(torch.randn(84, dtype=dtype)).dtype == dtype

@@ -1,4 +1,6 @@
-"""Tables under 8 bits are rotated and rounded with the Gram of the head's input; at 8 bits they are what they always were."""
+"""Tables under 8 bits are rotated and rounded with the Gram of the head's input; at 8 bits they are
+what they always were.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,16 @@ import tiny
 import torch
 
 import featherweight as fw
-from featherweight.quantization.pipeline import tasks
+from featherweight.models.anatomy import Anatomy
+from featherweight.quantization.pipeline import plan_layers
 
 TABLE = "model.embed_tokens"
 ROTATED = fw.Hadamard()
 
 
-def run(make: Callable[[], Any], table: Any, rounding: Any, transform: Any = ROTATED) -> tuple[Any, dict[str, Any]]:
+def run(
+    make: Callable[[], Any], table: Any, rounding: Any, transform: Any = ROTATED
+) -> tuple[Any, dict[str, Any]]:
     """(model, records by name) with linears left nearly exact, so that what is seen is the table's."""
     model, _ = make()
     tokens = torch.randint(3, 300, (16, 24), generator=torch.Generator().manual_seed(0))
@@ -51,9 +56,15 @@ def test_tables_of_8_bits_stay_as_they_are(make: Callable[[], Any]) -> None:
     model, records = run(make, fw.Int(bits=8), fw.LDLQ(), fw.Hadamard(output="full"))
     original = make()[0]
     for name in {TABLE, "lm_head"} & set(records):
-        assert records[name]["rounding"] == "Nearest()" and not model.get_submodule(name).input_rotation
+        assert (
+            records[name]["rounding"] == "Nearest()"
+            and not model.get_submodule(name).input_rotation
+        )
         torch.testing.assert_close(
-            model.get_submodule(name).dense(), original.get_submodule(name).weight.data, rtol=0, atol=0.006
+            model.get_submodule(name).dense(),
+            original.get_submodule(name).weight.data,
+            rtol=0,
+            atol=0.006,
         )
 
 
@@ -73,7 +84,15 @@ def test_a_rotated_model_is_near_the_original() -> None:
 
 
 def test_what_a_table_is_rounded_with() -> None:
-    coarse = {task.name: task.curvature for task in tasks(tiny.llama()[0], fw.Plan({"*": fw.Int(bits=4)}))}
+    coarse = {
+        layer_plan.name: layer_plan.curvature
+        for layer_plan in plan_layers(Anatomy.of(tiny.llama()[0]), fw.Plan({"*": fw.Int(bits=4)}))
+    }
     assert coarse[TABLE] == "lm_head"
-    fine = {task.name: task.curvature for task in tasks(tiny.llama()[0], fw.Plan({"*": fw.Int(bits=8)}))}
-    assert fine[TABLE] is None and fine["model.layers.0.mlp.up_proj"] == "model.layers.0.mlp.up_proj"
+    fine = {
+        layer_plan.name: layer_plan.curvature
+        for layer_plan in plan_layers(Anatomy.of(tiny.llama()[0]), fw.Plan({"*": fw.Int(bits=8)}))
+    }
+    assert (
+        fine[TABLE] is None and fine["model.layers.0.mlp.up_proj"] == "model.layers.0.mlp.up_proj"
+    )

@@ -1,4 +1,6 @@
-"""A plan decides every matrix, every pattern decides something, and what cannot work is said before the work."""
+"""A plan decides every matrix, every pattern decides something, and what cannot work is said before
+the work.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ SHAPES = {
 
 
 def test_first_match_wins_in_the_order_of_the_model() -> None:
-    plan = Plan({"*.down_proj": Int(bits=3), "model.embed_tokens": Int(bits=8), "*": Trellis(bits=2)})
+    plan = Plan(
+        {"*.down_proj": Int(bits=3), "model.embed_tokens": Int(bits=8), "*": Trellis(bits=2)}
+    )
     assert plan.assign(SHAPES) == {
         "model.embed_tokens": Int(bits=8),
         "model.layers.0.self_attn.q_proj": Trellis(bits=2),
@@ -37,15 +41,21 @@ def test_none_leaves_a_layer_and_says_so() -> None:
 def test_a_tied_head_is_a_second_name_of_the_table() -> None:
     shapes = {name: shape for name, shape in SHAPES.items() if name != "lm_head"}
     plan = Plan({"lm_head": Int(bits=8), "*": Trellis(bits=2)})
-    assert plan.assign(shapes, {"lm_head": "model.embed_tokens"})["model.embed_tokens"] == Int(bits=8)
+    assert plan.assign(shapes, {"lm_head": "model.embed_tokens"})["model.embed_tokens"] == Int(
+        bits=8
+    )
     both = Plan({"lm_head": Int(bits=8), "model.embed_tokens": Int(bits=8), "*": Trellis(bits=2)})
-    assert both.assign(shapes, {"lm_head": "model.embed_tokens"})["model.embed_tokens"] == Int(bits=8)
+    assert both.assign(shapes, {"lm_head": "model.embed_tokens"})["model.embed_tokens"] == Int(
+        bits=8
+    )
     with pytest.raises(UsageError, match="'lm_head' matches no layer"):
         plan.assign(shapes)
 
 
 def test_a_pattern_that_matches_nothing_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"'\*\.donw_proj' matches no layer.*model\.layers\.0\.mlp\.down_proj"):
+    with pytest.raises(
+        UsageError, match=r"'\*\.donw_proj' matches no layer.*model\.layers\.0\.mlp\.down_proj"
+    ):
         Plan({"*.donw_proj": Int(bits=4), "*": Int(bits=2)}).assign(SHAPES)
 
 

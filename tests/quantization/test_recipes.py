@@ -39,8 +39,12 @@ def test_without_head_bits_the_preset_decides() -> None:
 
 
 def test_tables_stand_before_what_is_said_of_all() -> None:
-    recipe = resolve({"preset": "fast", "bits": 2, "head_bits": 4, "plan": {"*": "Trellis(bits=3)"}})
-    assigned = Recipe.of(recipe, TABLES).plan.assign({"model.embed_tokens": (300, 64), "layers.0.up": (64, 64)})
+    recipe = resolve(
+        {"preset": "fast", "bits": 2, "head_bits": 4, "plan": {"*": "Trellis(bits=3)"}}
+    )
+    assigned = Recipe.of(recipe, TABLES).plan.assign(
+        {"model.embed_tokens": (300, 64), "layers.0.up": (64, 64)}
+    )
     assert assigned == {"model.embed_tokens": Int(bits=4, group=64), "layers.0.up": Trellis(bits=3)}
 
 

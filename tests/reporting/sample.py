@@ -1,4 +1,6 @@
-"""The content of a results.json as a run of SmolLM2-135M at 3 bits writes it: 210 layers, one table, hostile text."""
+"""The content of a results.json as a run of SmolLM2-135M at 3 bits writes it: 210 layers, one
+table, hostile text.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ LINEARS = {
     "mlp.up_proj": (1536, 576),
     "mlp.down_proj": (576, 1536),
 }
-HARDER = {"self_attn.q_proj": 0.7, "self_attn.k_proj": 0.6, "self_attn.v_proj": 1.5, "mlp.down_proj": 1.8}
+HARDER = {
+    "self_attn.q_proj": 0.7,
+    "self_attn.k_proj": 0.6,
+    "self_attn.v_proj": 1.5,
+    "mlp.down_proj": 1.8,
+}
 MODEL = {
     "name": "SmolLM2-135M-Instruct",
     "num_parameters": 134_515_008,
@@ -39,7 +46,14 @@ CALIBRATION = {
     "bos": False,
     "template": "the tokenizer's chat template, for dialogue",
 }
-SECONDS = {"load": 2.1, "curvature": 148.2, "quantize": 96.4, "evaluate": 74.9, "blame": 58.8, "samples": 9.4}
+SECONDS = {
+    "load": 2.1,
+    "curvature": 148.2,
+    "quantize": 96.4,
+    "evaluate": 74.9,
+    "blame": 58.8,
+    "samples": 9.4,
+}
 MACHINE = {
     "system": "Linux x86_64",
     "cpu": "AMD EPYC 9B14",
@@ -47,7 +61,12 @@ MACHINE = {
     "memory_bytes": 25_000_000_000,
     "load_average": 0.31,
 }
-VERSIONS = {"python": "3.11.7", "featherweight": "0.1.0", "torch": "2.13.0+cpu", "transformers": "5.24.0"}
+VERSIONS = {
+    "python": "3.11.7",
+    "featherweight": "0.1.0",
+    "torch": "2.13.0+cpu",
+    "transformers": "5.24.0",
+}
 SAMPLES = [
     {
         "question": "Why is the sky blue?",
@@ -83,7 +102,9 @@ def results(blocks: int = 30, bits: int = 3) -> dict[str, Any]:
         "peak_memory_bytes": 3_412_000_000,
         "machine": MACHINE,
         "versions": VERSIONS,
-        "warnings": ["model.layers.0.mlp.down_proj: the output side hurt held-out text and was left out"],
+        "warnings": [
+            "model.layers.0.mlp.down_proj: the output side hurt held-out text and was left out"
+        ],
         "samples": SAMPLES,
     }
     return copy.deepcopy(fixed)
@@ -101,7 +122,12 @@ def _recipe(bits: int) -> dict[str, Any]:
         "transform": "Hadamard()",
         "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
         "gate": {"count": 16},
-        "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
+        "evaluation": {
+            "text": "wikitext2_test",
+            "windows": 16,
+            "length": 1024,
+            "blocks_seconds": 60,
+        },
     }
 
 
@@ -115,14 +141,37 @@ def _quality(rng: random.Random) -> dict[str, Any]:
             "length": 1024,
             "tokens": 16_384,
             "bos": False,
-            "first_ids": [198, 446, 4833, 446, 30, 198, 216, 198, 446, 4833, 446, 30, 25, 281, 1596, 2364],
+            "first_ids": [
+                198,
+                446,
+                4833,
+                446,
+                30,
+                198,
+                216,
+                198,
+                446,
+                4833,
+                446,
+                30,
+                25,
+                281,
+                1596,
+                2364,
+            ],
         },
         "level": 0.95,
         "resamples": 2000,
         "original": {"perplexity": {"mean": 19.86548, "low": 16.2231, "high": 23.9972}},
         "light": {"perplexity": {"mean": 21.93127, "low": 17.8412, "high": 26.5413}},
         "perplexity_ratio": {"mean": 1.103989, "low": 1.0951, "high": 1.11342},
-        "kl": {"mean": mean, "low": mean * 0.95, "high": mean * 1.053, "median": 0.048213, "p99": 0.71243},
+        "kl": {
+            "mean": mean,
+            "low": mean * 0.95,
+            "high": mean * 1.053,
+            "median": 0.048213,
+            "p99": 0.71243,
+        },
         "kl_self": 0.0,
         "top1": {"mean": 0.86133, "low": 0.85301, "high": 0.86987},
         "kl_windows": windows,
@@ -132,7 +181,12 @@ def _quality(rng: random.Random) -> dict[str, Any]:
 def _layer(rng: random.Random, block: int, name: str, bits: int) -> dict[str, Any]:
     rows, columns = LINEARS[name]
     plain = 0.0187 * math.exp(rng.gauss(0, 0.02))
-    weighted = plain * HARDER.get(name, 1.0) * math.exp(rng.gauss(-0.5, 0.25)) * (6.0 if block == 0 else 1.0)
+    weighted = (
+        plain
+        * HARDER.get(name, 1.0)
+        * math.exp(rng.gauss(-0.5, 0.25))
+        * (6.0 if block == 0 else 1.0)
+    )
     return {
         "name": f"model.layers.{block}.{name}",
         "format": f"Trellis(bits={bits})",
@@ -152,7 +206,9 @@ def _layer(rng: random.Random, block: int, name: str, bits: int) -> dict[str, An
         "error_plain": plain,
         "error_weighted": weighted,
         "predicted_kl": weighted * 0.02 * rng.uniform(0.5, 1.5),
-        "kl_block": None if block in (17, 21) else 0.0031 * (7.0 if block == 0 else 1.0) * (1 + 0.4 * math.sin(block)),
+        "kl_block": None
+        if block in (17, 21)
+        else 0.0031 * (7.0 if block == 0 else 1.0) * (1 + 0.4 * math.sin(block)),
         "gate": 0.8412,
         "seconds": round(rows * columns / 2.1e6, 4),
         "fallbacks": [],
@@ -171,7 +227,14 @@ def _table() -> dict[str, Any]:
         "shape": [49152, 576],
         "weights": 49152 * 576,
         "rounding": "Nearest()",
-        "bits": {"codes": 49152 * 576 * 8, "scales": 49152 * 16, "zeros": 0, "signs": 0, "tables": 0, "padding": 0},
+        "bits": {
+            "codes": 49152 * 576 * 8,
+            "scales": 49152 * 16,
+            "zeros": 0,
+            "signs": 0,
+            "tables": 0,
+            "padding": 0,
+        },
         "damping": None,
         "output_damping": None,
         "error_plain": 0.00007,
@@ -203,4 +266,6 @@ def _size(layers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _bpw(layers: list[dict[str, Any]], *kinds: str) -> float:
-    return sum(layer["bits"][kind] for layer in layers for kind in kinds) / sum(layer["weights"] for layer in layers)
+    return sum(layer["bits"][kind] for layer in layers for kind in kinds) / sum(
+        layer["weights"] for layer in layers
+    )

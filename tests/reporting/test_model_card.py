@@ -1,4 +1,6 @@
-"""The card opens with the import, inherits the licence, and prints no number that results.json does not hold."""
+"""The card opens with the import, inherits the licence, and prints no number that results.json does
+not hold.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,17 @@ def numbers_of(value):
 
 
 def shown(text, known):
-    """Whether the printed `text` is one of `known` rounded to the decimals shown, as such, in percent, KB, MB or GB."""
+    """Whether the printed `text` is one of `known` rounded to the decimals shown, as such, in
+    percent, KB, MB or GB.
+    """
     value = float(text.replace(",", ""))
     places = len(text.partition(".")[2])
     tolerance = 0.5000001 * 10**-places
-    return any(math.isclose(n * scale, value, abs_tol=tolerance) for n in known for scale in (1, 100, 1e-3, 1e-6, 1e-9))
+    return any(
+        math.isclose(n * scale, value, abs_tol=tolerance)
+        for n in known
+        for scale in (1, 100, 1e-3, 1e-6, 1e-9)
+    )
 
 
 def test_opens_with_the_import_that_it_needs():
@@ -43,7 +51,10 @@ def test_opens_with_the_import_that_it_needs():
 def test_the_hub_reads_its_data(sample):
     data = ModelCard(card(sample)).data
     assert data.license == "apache-2.0"
-    assert data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct" and data.base_model_relation == "quantized"
+    assert (
+        data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
+        and data.base_model_relation == "quantized"
+    )
     assert data.library_name == "transformers" and "featherweight" in data.tags
     values = {r.metric_type: r.metric_value for r in data.eval_results}
     assert values["perplexity"] == pytest.approx(21.93127, rel=1e-5)
@@ -54,7 +65,9 @@ def test_the_hub_reads_its_data(sample):
 @pytest.mark.parametrize("blocks", [1, 30])
 def test_no_number_that_is_not_in_results(blocks):
     sample = json.loads(json.dumps(results(blocks)))
-    known = numbers_of({key: value for key, value in sample.items() if key not in ("layers", "samples")})
+    known = numbers_of(
+        {key: value for key, value in sample.items() if key not in ("layers", "samples")}
+    )
     for text in NUMBER.findall(card(sample)):
         assert shown(text, known), text
 
@@ -62,7 +75,17 @@ def test_no_number_that_is_not_in_results(blocks):
 def test_a_changed_number_changes_the_card(sample):
     """The check above would pass on a card without numbers; these must be there."""
     text = card(sample).replace("\u00a0", " ")
-    for figure in ("68.7 MB", "269.1 MB", "3.000", "3.025", "4.084", "0.0896 to 0.0993", "19.87", "21.93", "86.1 %"):
+    for figure in (
+        "68.7 MB",
+        "269.1 MB",
+        "3.000",
+        "3.025",
+        "4.084",
+        "0.0896 to 0.0993",
+        "19.87",
+        "21.93",
+        "86.1 %",
+    ):
         assert figure in text, figure
     assert sample["calibration"]["tokens_sha256"] in text and "tables: Int(bits=8)" in text
     assert "the output side hurt held-out text" in text
@@ -91,5 +114,7 @@ def test_names_do_nothing_in_markdown(sample):
     data = ModelCard(text)
     assert data.data.license == "apache-2.0"
     body = data.text
-    assert "<script>" not in re.sub(r"````yaml.*?````", "", body, flags=re.DOTALL).replace("\\<script\\>", "")
+    assert "<script>" not in re.sub(r"````yaml.*?````", "", body, flags=re.DOTALL).replace(
+        "\\<script\\>", ""
+    )
     assert "\n# head" not in body and "\n````yaml" in body

@@ -1,4 +1,6 @@
-"""The page holds every layer and figure, asks for nothing, runs nothing but its own script, and survives any input."""
+"""The page holds every layer and figure, asks for nothing, runs nothing but its own script, and
+survives any input.
+"""
 
 from __future__ import annotations
 
@@ -69,23 +71,46 @@ def test_every_layer_is_there_with_its_figures(page, sample):
 
 def test_worst_layer_comes_first_and_the_unmeasured_last(sample):
     page = Page(render(sample)).text
-    ranked = sorted((x for x in sample["layers"] if x["error_weighted"]), key=lambda x: -x["error_weighted"])
+    ranked = sorted(
+        (x for x in sample["layers"] if x["error_weighted"]), key=lambda x: -x["error_weighted"]
+    )
     table = page[page.index("All 211 compressed layers") :]
     places = [table.index(f"{layer['name']} ") for layer in ranked]
     assert places == sorted(places) and table.index("model.embed_tokens") > places[-1]
 
 
 def test_sections_stand_in_order(page):
-    heads = ["Bits per weight", "What it cost", "Where the bytes are", "Which layers are to blame", "Calibration"]
+    heads = [
+        "Bits per weight",
+        "What it cost",
+        "Where the bytes are",
+        "Which layers are to blame",
+        "Calibration",
+    ]
     heads.append("How it was made")
     places = [page.text.index(head) for head in heads]
     assert places == sorted(places)
 
 
 def test_the_figures_people_quote_are_there(page):
-    for figure in ("68.7 MB", "269.1 MB", "3.000", "3.025", "19.87", "21.93", "86.1 %", "0.0943", "1.104", "0.712"):
+    for figure in (
+        "68.7 MB",
+        "269.1 MB",
+        "3.000",
+        "3.025",
+        "19.87",
+        "21.93",
+        "86.1 %",
+        "0.0943",
+        "1.104",
+        "0.712",
+    ):
         assert figure in page.text, figure
-    assert "AMD EPYC 9B14" in page.text and "2.13.0+cpu" in page.text and "3f1f6a0c2d8b7e95" in page.text
+    assert (
+        "AMD EPYC 9B14" in page.text
+        and "2.13.0+cpu" in page.text
+        and "3f1f6a0c2d8b7e95" in page.text
+    )
     assert "tables: Int(bits=8)" in page.text and "the output side hurt held-out text" in page.text
 
 
@@ -94,7 +119,9 @@ def test_nothing_is_fetched(page):
         if name in ("src", "href", "action", "srcset", "data", "poster", "xlink:href"):
             assert value.startswith("#") or value == "data:,", (tag, name, value)
         assert not name.startswith("on"), (tag, name)
-    assert not {"img", "iframe", "object", "embed", "form", "base", "audio", "video"} & set(page.tags)
+    assert not {"img", "iframe", "object", "embed", "form", "base", "audio", "video"} & set(
+        page.tags
+    )
     styles = re.search(r"<style>(.*?)</style>", render(results(1)), re.DOTALL)[1]
     assert "url(" not in styles and "@import" not in styles
 
@@ -133,7 +160,9 @@ def test_hostile_names_everywhere_stay_text(sample):
 
 def test_pictures_are_described_and_ids_are_unique(page):
     assert len(page.ids) == len(set(page.ids))
-    labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-labelledby"]
+    labels = [
+        value for tag, name, value in page.attributes if tag == "svg" and name == "aria-labelledby"
+    ]
     assert len(labels) == page.tags.count("svg") == 6
     assert all(part in page.ids for label in labels for part in label.split())
     assert page.tags.count("caption") == page.tags.count("table")
@@ -157,8 +186,12 @@ def test_any_part_may_be_missing(key):
 
 def test_any_figure_may_be_missing_or_not_a_number():
     whole = results(1)
-    paths = [("quality", key) for key in whole["quality"]] + [("size", key) for key in whole["size"]]
-    paths += [("model", key) for key in whole["model"]] + [("calibration", key) for key in whole["calibration"]]
+    paths = [("quality", key) for key in whole["quality"]] + [
+        ("size", key) for key in whole["size"]
+    ]
+    paths += [("model", key) for key in whole["model"]] + [
+        ("calibration", key) for key in whole["calibration"]
+    ]
     for section, key in paths:
         for value in (None, float("nan"), "?"):
             broken = copy.deepcopy(whole)
@@ -182,7 +215,11 @@ def test_one_window_has_no_interval_and_says_so():
 def test_mixture_of_experts_and_other_names():
     many = results(2)
     expert = many["layers"][4]
-    experts = [expert | {"name": f"model.layers.{b}.mlp.experts.{e}.up_proj"} for b in (0, 1) for e in range(64)]
+    experts = [
+        expert | {"name": f"model.layers.{b}.mlp.experts.{e}.up_proj"}
+        for b in (0, 1)
+        for e in range(64)
+    ]
     many["layers"] = many["layers"] + experts
     page = Page(render(many))
     assert "worst of 64 mlp.experts.*.up_proj" in page.text
@@ -192,7 +229,9 @@ def test_written_whole_from_a_file_or_a_folder(tmp_path, sample):
     (tmp_path / "results.json").write_text(json.dumps(sample))
     path = report(tmp_path / "results.json", tmp_path / "deeper" / "here")
     assert path == tmp_path / "deeper" / "here" / "report.html"
-    assert report(tmp_path, tmp_path / "other.html").read_text() == path.read_text() == render(sample)
+    assert (
+        report(tmp_path, tmp_path / "other.html").read_text() == path.read_text() == render(sample)
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deeper", "other.html", "results.json"]
 
 

@@ -52,7 +52,10 @@ def test_the_verdict_says_what_is_known(sample):
     assert sentence.startswith(
         "SmolLM2-135M-Instruct now takes 68.7 MB instead of 269.1 MB (16 bits a weight): its most likely next "
     )
-    assert sentence.endswith("goes from 19.87 to 21.93.") and "95 % interval 0.0896 to 0.0993" in sentence
+    assert (
+        sentence.endswith("goes from 19.87 to 21.93.")
+        and "95 % interval 0.0896 to 0.0993" in sentence
+    )
     del sample["quality"]["kl"], sample["quality"]["top1"]
     assert "KL" not in reading.verdict(sample)
     del sample["quality"]
@@ -68,5 +71,8 @@ def test_formats_and_bits(sample):
 
 def test_how_a_layer_was_solved(sample):
     assert reading.solved_by(sample["layers"][0]) == "YAQA, gate 0.841, damping 0.01/0.5"
-    assert reading.solved_by(sample["layers"][6]) == "YAQA, gate 1.07, damping 0.01, output side left out"
+    assert (
+        reading.solved_by(sample["layers"][6])
+        == "YAQA, gate 1.07, damping 0.01, output side left out"
+    )
     assert reading.solved_by({}) == "–"

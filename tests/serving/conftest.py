@@ -1,4 +1,6 @@
-"""Servers for the tests of this folder; all of them are stopped afterwards and must have given everything back."""
+"""Servers for the tests of this folder; all of them are stopped afterwards and must have given
+everything back.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny import tokenizer
 
-from featherweight.inference.text import Text
+from featherweight.inference.text.tokenizer import ChatTokenizer
 
 if TYPE_CHECKING:
     from live_server import LiveServer
 
 
 @pytest.fixture(scope="session")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Text:
+def text(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
     folder = tmp_path_factory.mktemp("text")
     tokenizer().save_pretrained(folder)
-    return Text.open(folder)
+    return ChatTokenizer.open(folder)
 
 
 @pytest.fixture
-def start(text: Text) -> Iterator[Callable[..., LiveServer]]:
+def start(text: ChatTokenizer) -> Iterator[Callable[..., LiveServer]]:
     """Start servers with the options of LiveServer."""
     from live_server import LiveServer
 
@@ -38,7 +40,7 @@ def start(text: Text) -> Iterator[Callable[..., LiveServer]]:
 
 
 @pytest.fixture(scope="module")
-def _shared(text: Text) -> Iterator[LiveServer]:
+def _shared(text: ChatTokenizer) -> Iterator[LiveServer]:
     from live_server import LiveServer
 
     server = LiveServer(text)

@@ -13,16 +13,11 @@ import pytest
 for extra in ("fastapi", "uvicorn", "prometheus_client"):
     pytest.importorskip(extra, reason="the extra `serve` is not installed")
 
-from hypothesis import given  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
 from live_server import LiveServer, wait_until  # noqa: E402
 
 from featherweight.base.errors import UsageError  # noqa: E402
-from featherweight.serving.bodies import parse  # noqa: E402
-from featherweight.serving.errors import ApiError  # noqa: E402
 from featherweight.serving.guard import host_name  # noqa: E402
 from featherweight.serving.limits import Limits, check_binding  # noqa: E402
-from featherweight.serving.requests import ChatRequest, CompletionRequest, read  # noqa: E402
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 JSON = {"Content-Type": "application/json"}
@@ -30,7 +25,11 @@ MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 def send(
-    server: LiveServer, path: str, body: bytes | None = None, headers: dict[str, str] = JSON, method: str | None = None
+    server: LiveServer,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] = JSON,
+    method: str | None = None,
 ) -> tuple[int, Any, dict[str, str]]:
     """Status, JSON (or text) and headers."""
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
@@ -45,7 +44,9 @@ def send(
         connection.close()
 
 
-def refused(server: LiveServer, path: str, body: bytes, **options: Any) -> tuple[int, dict[str, Any]]:
+def refused(
+    server: LiveServer, path: str, body: bytes, **options: Any
+) -> tuple[int, dict[str, Any]]:
     """Status and error of a request that must fail, after which another one must work."""
     status, found, _ = send(server, path, body, **options)
     assert 400 <= status < 500
@@ -71,7 +72,10 @@ def completion(**changes: Any) -> bytes:
         (b"", "not valid JSON"),
         (b"{", "not valid JSON"),
         (b"nonsense", "not valid JSON"),
-        (b'{"model": "light", "prompt": "\xff\xfe"}', "not valid UTF-8: invalid start byte at byte 30"),
+        (
+            b'{"model": "light", "prompt": "\xff\xfe"}',
+            "not valid UTF-8: invalid start byte at byte 30",
+        ),
         (b'{"model": "light", "prompt": "\\ud800"}', "lone surrogate"),
         (b'{"model": "\\udfff"}', "lone surrogate"),
         (b'{"temperature": NaN}', "NaN is not JSON"),
@@ -139,7 +143,11 @@ def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str)
         ({"stream": "yes"}, "stream", "invalid_type"),
         ({"stream": 1}, "stream", "invalid_type"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
-        ({"stream": True, "stream_options": {"other": 1}}, "stream_options.other", "unknown_parameter"),
+        (
+            {"stream": True, "stream_options": {"other": 1}},
+            "stream_options.other",
+            "unknown_parameter",
+        ),
         ({"n": 2}, "n", "unsupported_parameter"),
         ({"n": True}, "n", "unsupported_parameter"),
         ({"best_of": 3}, "best_of", "unsupported_parameter"),
@@ -154,7 +162,9 @@ def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str)
     ],
     ids=range(56),
 )
-def test_completions_that_cannot_work(server: LiveServer, changes: dict[str, Any], param: str, code: str) -> None:
+def test_completions_that_cannot_work(
+    server: LiveServer, changes: dict[str, Any], param: str, code: str
+) -> None:
     status, error = refused(server, COMPLETIONS, completion(**changes))
     assert (status, error["param"], error["code"]) == (400, param, code)
 
@@ -201,7 +211,12 @@ def test_values_that_ask_for_what_happens_anyway(server: LiveServer) -> None:
     harmless = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [], "stop": None,
                 "response_format": {"type": "text"}, "seed": None, "top_logprobs": None, "user": None}  # fmt: skip
     assert send(server, CHAT, chat(**harmless))[0] == 200
-    parts = [{"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind."}]}]
+    parts = [
+        {
+            "role": "developer",
+            "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "kind."}],
+        }
+    ]
     assert send(server, CHAT, chat(messages=[*parts, *MESSAGES]))[0] == 200
 
 
@@ -210,14 +225,24 @@ def test_unknown_models_and_places(server: LiveServer) -> None:
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
     assert refused(server, "/v1/embeddings", b"{}")[0] == 404
     assert refused(server, "/v1/models", b"{}")[0] == 405
-    for path in ("/page.js/../app.py", "/%2e%2e/app.py", "/docs", "/openapi.json", "/page/index.html", "//etc/passwd"):
+    for path in (
+        "/page.js/../app.py",
+        "/%2e%2e/app.py",
+        "/docs",
+        "/openapi.json",
+        "/page/index.html",
+        "//etc/passwd",
+    ):
         assert send(server, path)[0] == 404
 
 
 def test_types_of_bodies(server: LiveServer) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
         assert refused(server, CHAT, chat(), headers={"Content-Type": kind})[0] == 415
-    assert send(server, CHAT, chat(), headers={"Content-Type": "Application/JSON; charset=utf-8"})[0] == 200
+    assert (
+        send(server, CHAT, chat(), headers={"Content-Type": "Application/JSON; charset=utf-8"})[0]
+        == 200
+    )
 
 
 def test_bodies_that_are_too_large(start: Callable[..., LiveServer]) -> None:
@@ -246,7 +271,9 @@ def raw(server: LiveServer, head: bytes) -> bytes:
 
 
 def test_limits_on_queue_time_and_tokens(start: Callable[..., LiveServer]) -> None:
-    server = start(limits=Limits(answer_seconds=0.3, max_tokens=400), slots=1, queue_limit=0, delay=0.005)
+    server = start(
+        limits=Limits(answer_seconds=0.3, max_tokens=400), slots=1, queue_limit=0, delay=0.005
+    )
     status, error = refused_after_idle(server, completion(max_tokens=401))
     assert (status, error["param"]) == (400, "max_tokens")
     host, port = server.url.removeprefix("http://").split(":")
@@ -275,7 +302,9 @@ def refused_after_idle(server: LiveServer, body: bytes) -> tuple[int, dict[str, 
 
 
 def test_clients_that_vanish(server: LiveServer) -> None:
-    """Before the answer begins, in the middle of a stream, in the middle of a body: the slot is free again."""
+    """Before the answer begins, in the middle of a stream, in the middle of a body: the slot is
+    free again.
+    """
     server.engine.delay = 0.002
     host, port = server.url.removeprefix("http://").split(":")
     for stream in (False, True):
@@ -283,13 +312,18 @@ def test_clients_that_vanish(server: LiveServer) -> None:
             body = completion(max_tokens=400, stream=stream)
             with socket.create_connection((host, int(port))) as gone:
                 gone.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
-                gone.sendall(b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+                gone.sendall(
+                    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                    + body
+                )
                 wait_until(lambda: server.batcher.running == 1)
                 if read_first and stream:
                     assert gone.recv(100)
             wait_until(server.idle)
     with socket.create_connection((host, int(port))) as gone:
-        gone.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        gone.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+        )
     assert send(server, COMPLETIONS, completion())[0] == 200
     figures = send(server, "/metrics")[1]
     assert 'featherweight_requests_total{route="/v1/completions",status="499"}' in figures
@@ -302,7 +336,11 @@ def test_who_may_come_in(start: Callable[..., LiveServer]) -> None:
                    {"Authorization": "Bearer"}, {"Authorization": "Bearer \xfc"}):  # fmt: skip
         for path in ("/v1/models", "/metrics"):
             status, found, headers = send(server, path, headers=header)
-            assert (status, found["error"]["code"], headers["www-authenticate"]) == (401, "invalid_api_key", "Bearer")
+            assert (status, found["error"]["code"], headers["www-authenticate"]) == (
+                401,
+                "invalid_api_key",
+                "Bearer",
+            )
     assert send(server, CHAT, chat())[0] == 401
     right = JSON | {"Authorization": "Bearer feather-123", "Host": "models.example"}
     assert send(server, CHAT, chat(), headers=right)[0] == 200
@@ -312,10 +350,14 @@ def test_who_may_come_in(start: Callable[..., LiveServer]) -> None:
 
 def test_other_sites_are_kept_out(server: LiveServer) -> None:
     for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "[::1"):
-        assert send(server, CHAT, chat(), headers=JSON | {"Host": host})[0] == (200 if host == "[::1" else 403)
+        assert send(server, CHAT, chat(), headers=JSON | {"Host": host})[0] == (
+            200 if host == "[::1" else 403
+        )
     for host in ("localhost", "LOCALHOST:1", "127.0.0.1:8000", "[::1]:8000"):
         assert send(server, CHAT, chat(), headers=JSON | {"Host": host})[0] == 200
-    status, _, headers = send(server, CHAT, chat(), headers=JSON | {"Origin": "https://evil.example"})
+    status, _, headers = send(
+        server, CHAT, chat(), headers=JSON | {"Origin": "https://evil.example"}
+    )
     assert not any(name.startswith("access-control") for name in headers)
     preflight = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
     status, _, headers = send(server, CHAT, headers=preflight, method="OPTIONS")
@@ -337,33 +379,3 @@ def test_only_loopback_needs_no_key() -> None:
         Limits(body_bytes=0)
     with pytest.raises(UsageError, match="max_tokens"):
         Limits(max_tokens=0)
-
-
-def outcome(work: Callable[[], object]) -> int:
-    try:
-        work()
-    except ApiError as error:
-        return error.status
-    return 200
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=8,
-)
-NAMES = st.sampled_from([*CompletionRequest.model_fields, *ChatRequest.model_fields, "n", "tools"]) | st.text(
-    max_size=5
-)
-
-
-@given(st.dictionaries(NAMES, VALUES, max_size=6))
-def test_any_object_is_read_or_refused(asked: dict[str, Any]) -> None:
-    assert outcome(lambda: read(ChatRequest, {"model": "light", "messages": MESSAGES, **asked})) in (200, 400)
-    assert outcome(lambda: read(CompletionRequest, {"model": "light", "prompt": "a", **asked})) in (200, 400)
-
-
-@given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode()) | VALUES.map(
-    lambda value: json.dumps(value).encode()))  # fmt: skip
-def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
-    assert outcome(lambda: parse(data)) in (200, 400)

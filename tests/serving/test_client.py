@@ -16,7 +16,7 @@ for extra in ("fastapi", "uvicorn", "prometheus_client", "openai"):
 import openai  # noqa: E402
 from live_server import LiveServer, wait_until  # noqa: E402
 
-from featherweight.inference.text import Text  # noqa: E402
+from featherweight.inference.text.tokenizer import ChatTokenizer  # noqa: E402
 
 HELLO: Any = [{"role": "user", "content": "Hello, who counts the windows?"}]
 
@@ -36,7 +36,7 @@ def test_models(client: openai.OpenAI) -> None:
         client.models.retrieve("owner/dark")
 
 
-def test_chat(client: openai.OpenAI, text: Text) -> None:
+def test_chat(client: openai.OpenAI, text: ChatTokenizer) -> None:
     asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 20, "seed": 3}
     whole = client.chat.completions.create(**asked)
     assert whole.object == "chat.completion"
@@ -55,12 +55,24 @@ def test_chat(client: openai.OpenAI, text: Text) -> None:
 
 
 def test_chat_in_a_stream_is_the_same_text(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_completion_tokens": 20, "seed": 3}
+    asked: dict[str, Any] = {
+        "model": "light",
+        "messages": HELLO,
+        "max_completion_tokens": 20,
+        "seed": 3,
+    }
     whole = client.chat.completions.create(**asked)
-    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    )
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
-    assert [c.choices[0].finish_reason for c in chunks[:-1] if c.choices[0].finish_reason] == ["length"]
+    assert (
+        "".join(c.choices[0].delta.content or "" for c in chunks[:-1])
+        == whole.choices[0].message.content
+    )
+    assert [c.choices[0].finish_reason for c in chunks[:-1] if c.choices[0].finish_reason] == [
+        "length"
+    ]
     assert chunks[-1].choices == []
     assert chunks[-1].usage is not None
     assert whole.usage is not None
@@ -70,12 +82,22 @@ def test_chat_in_a_stream_is_the_same_text(client: openai.OpenAI) -> None:
     assert all(chunk.usage is None for chunk in without)
 
 
-def test_stop_strings_and_the_end_of_text(client: openai.OpenAI, server: LiveServer, text: Text) -> None:
-    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 60, "temperature": 0}
+def test_stop_strings_and_the_end_of_text(
+    client: openai.OpenAI, server: LiveServer, text: ChatTokenizer
+) -> None:
+    asked: dict[str, Any] = {
+        "model": "light",
+        "messages": HELLO,
+        "max_tokens": 60,
+        "temperature": 0,
+    }
     content = client.chat.completions.create(**asked).choices[0].message.content or ""
     cut = content[len(content) // 2 : len(content) // 2 + 3]
     stopped = client.chat.completions.create(**asked, stop=[cut, "never there"]).choices[0]
-    assert (stopped.finish_reason, stopped.message.content) == ("stop", content[: content.index(cut)])
+    assert (stopped.finish_reason, stopped.message.content) == (
+        "stop",
+        content[: content.index(cut)],
+    )
     server.engine.never = tuple(set(range(300)) - text.end_ids)
     ended = client.chat.completions.create(**asked, logprobs=True)
     assert (ended.choices[0].finish_reason, ended.choices[0].message.content) == ("stop", "")
@@ -86,7 +108,12 @@ def test_stop_strings_and_the_end_of_text(client: openai.OpenAI, server: LiveSer
 
 
 def test_chat_logprobs(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 12, "temperature": 0}
+    asked: dict[str, Any] = {
+        "model": "light",
+        "messages": HELLO,
+        "max_tokens": 12,
+        "temperature": 0,
+    }
     whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=3)
     assert whole.choices[0].logprobs is not None
     content = whole.choices[0].logprobs.content or []
@@ -96,8 +123,12 @@ def test_chat_logprobs(client: openai.OpenAI) -> None:
         assert len(entry.top_logprobs) == 3
         assert sum(math.exp(top.logprob) for top in entry.top_logprobs) <= 1 + 1e-6
         assert bytes(entry.bytes or []).decode() == entry.token
-    chunks = list(client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, stream=True))
-    streamed = [e for c in chunks for e in ((c.choices[0].logprobs and c.choices[0].logprobs.content) or [])]
+    chunks = list(
+        client.chat.completions.create(**asked, logprobs=True, top_logprobs=3, stream=True)
+    )
+    streamed = [
+        e for c in chunks for e in ((c.choices[0].logprobs and c.choices[0].logprobs.content) or [])
+    ]
     assert streamed == content
 
 
@@ -106,43 +137,71 @@ def test_answers_after_a_schema(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 200, "seed": 2}
     schema = {
         "type": "object",
-        "properties": {"season": {"enum": ["spring", "autumn"]}, "windows": {"type": "integer", "maximum": 99}},
+        "properties": {
+            "season": {"enum": ["spring", "autumn"]},
+            "windows": {"type": "integer", "maximum": 99},
+        },
         "required": ["season", "windows"],
         "additionalProperties": False,
     }
-    form: Any = {"type": "json_schema", "json_schema": {"name": "house", "schema": schema, "strict": True}}
+    form: Any = {
+        "type": "json_schema",
+        "json_schema": {"name": "house", "schema": schema, "strict": True},
+    }
     choice = client.chat.completions.create(**asked, response_format=form).choices[0]
     assert choice.finish_reason == "stop"
     found = json.loads(choice.message.content or "")
     assert found["season"] in ("spring", "autumn")
     assert found["windows"] <= 99
     stream = client.chat.completions.create(**asked, response_format=form, stream=True)
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == choice.message.content
+    assert (
+        "".join(chunk.choices[0].delta.content or "" for chunk in stream) == choice.message.content
+    )
 
 
-def test_completions(client: openai.OpenAI, text: Text) -> None:
-    asked: dict[str, Any] = {"model": "light", "max_tokens": 16, "temperature": 0.8, "top_p": 0.9, "seed": 5}
+def test_completions(client: openai.OpenAI, text: ChatTokenizer) -> None:
+    asked: dict[str, Any] = {
+        "model": "light",
+        "max_tokens": 16,
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "seed": 5,
+    }
     whole = client.completions.create(prompt="The quick brown", **asked)
     assert whole.object == "text_completion"
     assert whole.usage is not None
     assert whole.usage.prompt_tokens == len(text.encode("The quick brown"))
     ids = text.encode("The quick brown")
     for same in (ids, [ids], ["The quick brown"]):
-        assert client.completions.create(prompt=same, **asked).choices[0].text == whole.choices[0].text
+        assert (
+            client.completions.create(prompt=same, **asked).choices[0].text == whole.choices[0].text
+        )
     chunks = client.completions.create(prompt="The quick brown", **asked, stream=True)
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
     with_extras = client.completions.create(
-        prompt="The quick", **asked, extra_body={"top_k": 1, "min_p": 0.1, "repetition_penalty": 1.0}
+        prompt="The quick",
+        **asked,
+        extra_body={"top_k": 1, "min_p": 0.1, "repetition_penalty": 1.0},
     )
     greedy = client.completions.create(prompt="The quick", **asked | {"temperature": 0})
     assert with_extras.choices[0].text == greedy.choices[0].text
 
 
 def test_completion_logprobs(client: openai.OpenAI) -> None:
-    asked: dict[str, Any] = {"model": "light", "max_tokens": 8, "temperature": 0, "prompt": "The dog"}
+    asked: dict[str, Any] = {
+        "model": "light",
+        "max_tokens": 8,
+        "temperature": 0,
+        "prompt": "The dog",
+    }
     found = client.completions.create(**asked, logprobs=2).choices[0].logprobs
     assert found is not None
-    assert len(found.tokens or []) == len(found.token_logprobs or []) == len(found.text_offset or []) == 8
+    assert (
+        len(found.tokens or [])
+        == len(found.token_logprobs or [])
+        == len(found.text_offset or [])
+        == 8
+    )
     for token, logprob, top in zip(
         found.tokens or [], found.token_logprobs or [], found.top_logprobs or [], strict=True
     ):
@@ -156,7 +215,11 @@ def test_completion_logprobs(client: openai.OpenAI) -> None:
 def test_a_conversation_reuses_its_beginning(client: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "light", "max_tokens": 4}
     client.chat.completions.create(messages=HELLO, **asked)
-    second = [*HELLO, {"role": "assistant", "content": "Nobody."}, {"role": "user", "content": "Why?"}]
+    second = [
+        *HELLO,
+        {"role": "assistant", "content": "Nobody."},
+        {"role": "user", "content": "Why?"},
+    ]
     usage = client.chat.completions.create(messages=second, **asked).usage
     assert usage is not None
     assert usage.prompt_tokens_details is not None
@@ -175,16 +238,28 @@ def test_a_conversation_reuses_its_beginning(client: openai.OpenAI) -> None:
     ],
 )
 def test_errors_arrive_as_the_clients_own(
-    client: openai.OpenAI, asked: dict[str, Any], error: type[openai.APIStatusError], param: str | None, words: str
+    client: openai.OpenAI,
+    asked: dict[str, Any],
+    error: type[openai.APIStatusError],
+    param: str | None,
+    words: str,
 ) -> None:
-    everything: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 4, "n": 1, "presence_penalty": 0}
+    everything: dict[str, Any] = {
+        "model": "light",
+        "messages": HELLO,
+        "max_tokens": 4,
+        "n": 1,
+        "presence_penalty": 0,
+    }
     with pytest.raises(error, match=words) as caught:
         client.chat.completions.create(**everything | asked)
     assert caught.value.param == param  # type: ignore[attr-defined]
 
 
 def test_a_model_damaged_in_mid_answer(client: openai.OpenAI, server: LiveServer) -> None:
-    """A checkpoint truncated after it was loaded: an error for each request in its own form, and the server stays."""
+    """A checkpoint truncated after it was loaded: an error for each request in its own form, and
+    the server stays.
+    """
     server.engine.delay = 0.002
     asked: dict[str, Any] = {"model": "light", "messages": HELLO, "max_tokens": 400}
     stream = client.chat.completions.create(**asked, stream=True)
@@ -228,10 +303,14 @@ def test_shutting_down_in_mid_answer(start: Callable[..., LiveServer]) -> None:
     """Answers under way get a moment; then they are cut off, and every cache is given back."""
     server = start(delay=0.01)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
-        stream = client.chat.completions.create(model="light", messages=HELLO, max_tokens=450, stream=True)
+        stream = client.chat.completions.create(
+            model="light", messages=HELLO, max_tokens=450, stream=True
+        )
         next(iter(stream))
         server.stop()
-        with contextlib.suppress(Exception):  # in mid-body the client raises what its transport does
+        with contextlib.suppress(
+            Exception
+        ):  # in mid-body the client raises what its transport does
             list(stream)
         with pytest.raises(openai.APIConnectionError):
             client.models.list()
@@ -244,4 +323,8 @@ def test_api_key(start: Callable[..., LiveServer]) -> None:
             openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0).models.list()
         assert caught.value.code == "invalid_api_key"
     right = openai.OpenAI(base_url=f"{server.url}/v1", api_key="feather-123", max_retries=0)
-    assert right.chat.completions.create(model="light", messages=HELLO, max_tokens=3).choices[0].message.content
+    assert (
+        right.chat.completions.create(model="light", messages=HELLO, max_tokens=3)
+        .choices[0]
+        .message.content
+    )

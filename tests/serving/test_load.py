@@ -16,9 +16,16 @@ from live_server import LiveServer, wait_until  # noqa: E402
 CLIENTS, TOKENS = 32, 40
 
 
-async def stream(client: openai.AsyncOpenAI, number: int, counts: list[int], at_first_end: list[list[int]]) -> str:
+async def stream(
+    client: openai.AsyncOpenAI, number: int, counts: list[int], at_first_end: list[list[int]]
+) -> str:
     asked = await client.completions.create(
-        model="light", prompt=[5 + number, 6, 7], max_tokens=TOKENS, seed=number, stream=True, logprobs=0
+        model="light",
+        prompt=[5 + number, 6, 7],
+        max_tokens=TOKENS,
+        seed=number,
+        stream=True,
+        logprobs=0,
     )
     text = ""
     async for chunk in asked:
@@ -32,7 +39,9 @@ async def stream(client: openai.AsyncOpenAI, number: int, counts: list[int], at_
 async def all_at_once(url: str) -> tuple[list[str], list[int]]:
     counts, at_first_end = [0] * CLIENTS, list[list[int]]()
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        texts = await asyncio.gather(*(stream(client, number, counts, at_first_end) for number in range(CLIENTS)))
+        texts = await asyncio.gather(
+            *(stream(client, number, counts, at_first_end) for number in range(CLIENTS))
+        )
     assert counts == [TOKENS] * CLIENTS
     return texts, at_first_end[0]
 
@@ -43,11 +52,14 @@ def test_32_clients(start: Callable[..., LiveServer], slots: int) -> None:
     texts, at_first_end = asyncio.run(all_at_once(server.url))
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
     for number in (0, 13, 31):
-        alone = client.completions.create(model="light", prompt=[5 + number, 6, 7], max_tokens=TOKENS, seed=number)
+        alone = client.completions.create(
+            model="light", prompt=[5 + number, 6, 7], max_tokens=TOKENS, seed=number
+        )
         assert alone.choices[0].text == texts[number]
     if slots >= CLIENTS:
-        # A round gives everybody one token (test_batching counts them); what is missing here is on its way.
+        # A round gives everybody one token (test_batching counts them); what is missing here is on
+        # its way.
         assert min(at_first_end) > 0
     wait_until(server.idle)
-    assert len(server.engine.sequences) == slots
+    assert len(server.engine.sessions) == slots
     client.close()

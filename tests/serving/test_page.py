@@ -1,4 +1,6 @@
-"""The chat page, driven in headless Chromium: it streams, stops, compares, and shows what models write as text."""
+"""The chat page, driven in headless Chromium: it streams, stops, compares, and shows what models
+write as text.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ for extra in ("fastapi", "uvicorn", "prometheus_client", "websockets"):
 from chromium import Page, browser, find  # noqa: E402
 from live_server import LiveServer, wait_until  # noqa: E402
 
-from featherweight.inference.text import Text  # noqa: E402
+from featherweight.inference.text.tokenizer import ChatTokenizer  # noqa: E402
 from featherweight.serving.app import FILES, PAGE  # noqa: E402
 
 needs_chromium = pytest.mark.skipif(find() is None, reason="there is no Chromium")
@@ -44,25 +46,33 @@ def say(page: Page, question: str) -> None:
 
 
 def answers(page: Page) -> list[str]:
-    return list(page.run("[...document.querySelectorAll('.words')].map(words => words.textContent)"))
+    return list(
+        page.run("[...document.querySelectorAll('.words')].map(words => words.textContent)")
+    )
 
 
 @needs_chromium
 def test_speed_of_an_answer_that_comes_at_once(page: Page, server: LiveServer) -> None:
     page.open(server.url)
-    page.run("window.box = document.createElement('p'); rate(box, 7, 1000110, 1000112, 1000000, '')")
+    page.run(
+        "window.box = document.createElement('p'); rate(box, 7, 1000110, 1000112, 1000000, '')"
+    )
     assert page.run("box.textContent") == "7 tokens · 62.5 tokens/s · first after 0.11 s"
     page.run("rate(box, 101, 1000100, 1000600, 1000000, 'stopped')")
-    assert page.run("box.textContent") == "101 tokens · 200.0 tokens/s · first after 0.10 s · stopped"
+    assert (
+        page.run("box.textContent") == "101 tokens · 200.0 tokens/s · first after 0.10 s · stopped"
+    )
 
 
 @needs_chromium
-def test_a_conversation(page: Page, server: LiveServer, text: Text) -> None:
+def test_a_conversation(page: Page, server: LiveServer, text: ChatTokenizer) -> None:
     page.open(server.url)
     page.wait("state.models.length")
     assert "light: 2.50 bits a weight, 41.0 MB" in page.run("byId('facts').textContent")
     assert page.run("byId('compare').hidden")
-    page.run("byId('max_tokens').value = 20; byId('temperature').value = 0; byId('system').value = 'Be kind.'")
+    page.run(
+        "byId('max_tokens').value = 20; byId('temperature').value = 0; byId('system').value = 'Be kind.'"
+    )
     say(page, "Hello")
     page.wait(f"{DONE} && document.querySelector('.rate').textContent.startsWith('20 tokens')")
     assert "tokens/s" in page.run("document.querySelector('.rate').textContent")
@@ -70,7 +80,10 @@ def test_a_conversation(page: Page, server: LiveServer, text: Text) -> None:
     assert answers(page) == [asked(server, turns)]
     say(page, "And then?")
     page.wait(f"document.querySelectorAll('.words').length === 2 && {DONE}")
-    turns += [{"role": "assistant", "content": answers(page)[0]}, {"role": "user", "content": "And then?"}]
+    turns += [
+        {"role": "assistant", "content": answers(page)[0]},
+        {"role": "user", "content": "And then?"},
+    ]
     assert answers(page)[1] == asked(server, turns)
     page.run("byId('fresh').click()")
     assert answers(page) == []
@@ -82,7 +95,9 @@ def asked(server: LiveServer, turns: list[dict[str, str]]) -> str:
     """What the page must show: the answer to these turns without a stream."""
     body = {"model": "light", "messages": turns, "max_tokens": 20, "temperature": 0}
     request = urllib.request.Request(
-        f"{server.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{server.url}/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as response:
         return str(json.load(response)["choices"][0]["message"]["content"])
@@ -113,7 +128,9 @@ def test_compare_side_by_side(page: Page, start: Callable[..., LiveServer]) -> N
     page.run("byId('max_tokens').value = 10")
     say(page, "Hello")
     page.wait(f"document.querySelectorAll('.answer').length === 2 && {DONE}")
-    assert page.run("[...document.querySelectorAll('.answer h3')].map(name => name.textContent)") == [
+    assert page.run(
+        "[...document.querySelectorAll('.answer h3')].map(name => name.textContent)"
+    ) == [
         "light",
         "original",
     ]
@@ -126,7 +143,9 @@ def test_compare_side_by_side(page: Page, start: Callable[..., LiveServer]) -> N
 
 
 @needs_chromium
-def test_what_models_write_is_text(page: Page, server: LiveServer, text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_models_write_is_text(
+    page: Page, server: LiveServer, text: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evil = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>&lt;b&gt;'
     script, prompt = text.encode(evil), len(text.chat([{"role": "user", "content": evil}]))
 
@@ -157,7 +176,9 @@ def test_errors_and_keys_are_told(page: Page, start: Callable[..., LiveServer]) 
     server.engine.broken = True
     say(page, "Hello")
     page.wait(f"{DONE} && document.querySelector('.problem')")
-    assert "the model failed at this answer" in page.run("document.querySelector('.problem').textContent")
+    assert "the model failed at this answer" in page.run(
+        "document.querySelector('.problem').textContent"
+    )
 
 
 def test_the_page_needs_nothing_from_elsewhere(server: LiveServer) -> None:
@@ -168,8 +189,18 @@ def test_the_page_needs_nothing_from_elsewhere(server: LiveServer) -> None:
             assert response.read() == (PAGE / file).read_bytes()
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-    words = "".join(path.read_text(encoding="utf-8") for path in Path(PAGE).iterdir() if path.suffix != ".svg")
+    words = "".join(
+        path.read_text(encoding="utf-8") for path in Path(PAGE).iterdir() if path.suffix != ".svg"
+    )
     assert "http://" not in words
     assert "https://" not in words
-    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "onclick=", "style="):
+    for way in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "onclick=",
+        "style=",
+    ):
         assert way not in words

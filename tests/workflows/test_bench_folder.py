@@ -1,4 +1,6 @@
-"""`fw bench` on a tiny model: every figure is there, llama.cpp takes its turns, and what cannot be measured is refused."""
+"""`fw bench` on a tiny model: every figure is there, llama.cpp takes its turns, and what cannot be
+measured is refused.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,15 @@ def test_every_figure_is_there(folder: Path, runtime: str) -> None:
     if runtime == "native" and library.library() is None:
         pytest.skip("needs the native library")
     events: list[Event] = []
-    found = bench_folder(str(folder), threads=1, prompt=20, tokens=5, rounds=2, runtime=runtime, listener=events.append)
+    found = bench_folder(
+        str(folder),
+        threads=1,
+        prompt=20,
+        tokens=5,
+        rounds=2,
+        runtime=runtime,
+        listener=events.append,
+    )
     assert json.loads(json.dumps(found)) == found
     assert len(found["rounds"]) == 2 and found["threads"] == 1 and len(found["load"]) == 2
     assert found["decode"]["low"] <= found["decode"]["mean"] <= found["decode"]["high"]
@@ -67,7 +77,11 @@ def test_llama_takes_its_turns(folder: Path, rival: Path, capsys: Any) -> None:
     assert not stop.value.code
     found = json.loads(capsys.readouterr().out)
     theirs = found["llama"]
-    assert (theirs["prefill"]["mean"], theirs["decode"]["mean"], len(theirs["rounds"])) == (8.0, 4.0, 2)
+    assert (theirs["prefill"]["mean"], theirs["decode"]["mean"], len(theirs["rounds"])) == (
+        8.0,
+        4.0,
+        2,
+    )
     assert theirs["ratio"]["decode"]["mean"] > 0 and theirs["file_bytes"] == 104
     with pytest.raises(SystemExit) as stop:
         main(["bench", str(folder), *options])
@@ -77,7 +91,9 @@ def test_llama_takes_its_turns(folder: Path, rival: Path, capsys: Any) -> None:
         assert word in printed
 
 
-def test_what_is_refused(folder: Path, rival: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_refused(
+    folder: Path, rival: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match="at least one round"):
         bench_folder(str(folder), rounds=0)
     with pytest.raises(UsageError, match="threads"):

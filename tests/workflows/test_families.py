@@ -1,4 +1,6 @@
-"""Every family quantized in memory, saved and loaded: the logits are those from before saving, bit for bit."""
+"""Every family quantized in memory, saved and loaded: the logits are those from before saving, bit
+for bit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The whole workflow on tiny models: outputs, resuming after a kill, families, and what bad input says."""
+"""The whole workflow on tiny models: outputs, resuming after a kill, families, and what bad input
+says.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ import torch
 
 import featherweight
 from featherweight.base.errors import BadInput, FeatherweightError, PreflightRefused, UsageError
-from featherweight.interchange import sources
+from featherweight.interchange import loading
 from featherweight.quantization.curvature import FisherA
 from featherweight.quantization.layers import compressed
 from featherweight.workflows.plan_folder import plan_folder
@@ -55,8 +57,8 @@ def test_every_family_comes_out_whole(family: str, tmp_path: Path) -> None:
     assert results["size"]["bpw_codes"] < results["size"]["bpw_layers"]
     assert all(layer["error_plain"] < 0.5 for layer in results["layers"])
     assert results["samples"][0]["question"] == "Hello?"
-    model, _ = sources.load(out)
-    original, _ = sources.load(source)
+    model, _ = loading.load(out)
+    original, _ = loading.load(source)
     planned = {layer["name"] for layer in results["layers"]}
     assert planned == set(compressed(model))
     ids = torch.arange(20).view(1, -1)
@@ -64,18 +66,31 @@ def test_every_family_comes_out_whole(family: str, tmp_path: Path) -> None:
         assert torch.isfinite(model(ids).logits).all()
         assert not torch.equal(model(ids).logits, original(ids).logits)
     assert not (tmp_path / "out.partial").exists()
-    assert {"report.html", "README.md", "run.yaml", "results.json"} <= {p.name for p in out.iterdir()}
+    assert {"report.html", "README.md", "run.yaml", "results.json"} <= {
+        p.name for p in out.iterdir()
+    }
     assert [p.name for p in report_folder(out)] == ["report.html", "README.md"]
 
 
 def test_portable_leaves_the_tied_table_and_exports(folder: Path, tmp_path: Path) -> None:
-    settings = {key: value for key, value in SMALL.items() if key != "gate"} | {"preset": "portable", "bits": 4}
+    settings = {key: value for key, value in SMALL.items() if key != "gate"} | {
+        "preset": "portable",
+        "bits": 4,
+    }
     assert plan_folder(str(folder), settings).lines
     out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)
-    light, _ = sources.load(out)
-    assert {repr(module.format) for module in compressed(light).values()} == {"Int(bits=4, group=32, portable=True)"}
-    assert featherweight.export(out, "gguf", tmp_path / "light.gguf").types == {"Q4_0": 14, "F32": 6}
-    assert featherweight.export(out, "compressed-tensors", tmp_path / "ct").types == {"4 bits": 14, "float32": 6}
+    light, _ = loading.load(out)
+    assert {repr(module.format) for module in compressed(light).values()} == {
+        "Int(bits=4, group=32, portable=True)"
+    }
+    assert featherweight.export(out, "gguf", tmp_path / "light.gguf").types == {
+        "Q4_0": 14,
+        "F32": 6,
+    }
+    assert featherweight.export(out, "compressed-tensors", tmp_path / "ct").types == {
+        "4 bits": 14,
+        "float32": 6,
+    }
 
 
 @pytest.mark.parametrize("format", ["Ternary()", "Ternary(group=16)"])
@@ -85,18 +100,25 @@ def test_ternary_bodies_under_feedback(format: str, folder: Path, tmp_path: Path
         settings = {**SMALL, "preset": "fast", "plan": {"*_proj": format}, "rounding": method}
         out = quantize_folder(str(folder), tmp_path / method, settings, evaluate=False)
         layers = json.loads((out / "results.json").read_text())["layers"]
-        errors[method] = sum(layer["error_weighted"] for layer in layers if layer["format"] == format)
+        errors[method] = sum(
+            layer["error_weighted"] for layer in layers if layer["format"] == format
+        )
     assert errors["LDLQ()"] < errors["Nearest()"]
 
 
 def test_tables_of_4_bits(folder: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "preset": "fast", "head_bits": 4}
     out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)
-    records = {layer["name"]: layer for layer in json.loads((out / "results.json").read_text())["layers"]}
+    records = {
+        layer["name"]: layer for layer in json.loads((out / "results.json").read_text())["layers"]
+    }
     assert records["model.embed_tokens"]["format"] == "Int(bits=4, group=64)"
     assert records["model.embed_tokens"]["rounding"] == "LDLQ(damp=0.01)"
-    assert records["model.embed_tokens"]["error_weighted"] < records["model.embed_tokens"]["error_plain"]
-    model, _ = sources.load(out)
+    assert (
+        records["model.embed_tokens"]["error_weighted"]
+        < records["model.embed_tokens"]["error_plain"]
+    )
+    model, _ = loading.load(out)
     assert model.model.embed_tokens.input_rotation and not list(model.lm_head.buffers())
     with torch.no_grad():
         assert torch.isfinite(model(torch.arange(20).view(1, -1)).logits).all()
@@ -125,10 +147,18 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(folder: Path, tmp_pat
         "                listener=lambda e: (print(e.stage, flush=True), time.sleep(0.05)))\n"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(featherweight.__file__).parents[1])}
-    command = [sys.executable, str(script), str(folder), str(tmp_path / "killed"), json.dumps(SMALL)]
+    command = [
+        sys.executable,
+        str(script),
+        str(folder),
+        str(tmp_path / "killed"),
+        json.dumps(SMALL),
+    ]
     kills = 0
     for lines in (3, 9, 5):  # in curvature, in the layers, in the layers again
-        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        process = subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         assert process.stdout is not None
         for _ in range(lines):
             process.stdout.readline()
@@ -149,21 +179,33 @@ def test_kept_curvature_serves_other_bits_and_changes_nothing(
 ) -> None:
     three = {**SMALL, "bits": 3}
     straight = quantize_folder(str(folder), tmp_path / "straight", three, evaluate=False)
-    quantize_folder(str(folder), tmp_path / "two", SMALL, evaluate=False, keep_curvature=tmp_path / "kept")
+    quantize_folder(
+        str(folder), tmp_path / "two", SMALL, evaluate=False, keep_curvature=tmp_path / "kept"
+    )
     (kept,) = (tmp_path / "kept").iterdir()
 
     def never(*given: Any, **named: Any) -> None:
         raise AssertionError("collected again")
 
     monkeypatch.setattr(FisherA, "accumulate", never)
-    reused = quantize_folder(str(folder), tmp_path / "three", three, evaluate=False, keep_curvature=tmp_path / "kept")
+    reused = quantize_folder(
+        str(folder), tmp_path / "three", three, evaluate=False, keep_curvature=tmp_path / "kept"
+    )
     assert weights_of(reused) == weights_of(straight)
     other = {**three, "calibration": {"count": 9, "length": 32}}
     with pytest.raises(AssertionError, match="collected again"):
-        quantize_folder(str(folder), tmp_path / "other", other, evaluate=False, keep_curvature=tmp_path / "kept")
+        quantize_folder(
+            str(folder), tmp_path / "other", other, evaluate=False, keep_curvature=tmp_path / "kept"
+        )
     kept.write_bytes(kept.read_bytes()[:1000])
     with pytest.raises(BadInput, match="not a readable curvature collection"):
-        quantize_folder(str(folder), tmp_path / "broken", three, evaluate=False, keep_curvature=tmp_path / "kept")
+        quantize_folder(
+            str(folder),
+            tmp_path / "broken",
+            three,
+            evaluate=False,
+            keep_curvature=tmp_path / "kept",
+        )
 
 
 def test_a_changed_recipe_is_refused_and_fresh_starts_over(folder: Path, tmp_path: Path) -> None:
@@ -175,7 +217,9 @@ def test_a_changed_recipe_is_refused_and_fresh_starts_over(folder: Path, tmp_pat
         quantize_folder(str(folder), tmp_path / "out", SMALL, evaluate=False, listener=stop)
     with pytest.raises(UsageError, match="bits"):
         quantize_folder(str(folder), tmp_path / "out", {**SMALL, "bits": 3}, evaluate=False)
-    out = quantize_folder(str(folder), tmp_path / "out", {**SMALL, "bits": 3}, evaluate=False, fresh=True)
+    out = quantize_folder(
+        str(folder), tmp_path / "out", {**SMALL, "bits": 3}, evaluate=False, fresh=True
+    )
     assert json.loads((out / "results.json").read_text())["recipe"]["bits"] == 3
 
 
@@ -208,10 +252,14 @@ def test_bad_models(folder: Path, tmp_path: Path) -> None:
     broken.mkdir()
     for file in folder.iterdir():
         data = file.read_bytes()
-        (broken / file.name).write_bytes(data[: len(data) // 2] if file.suffix == ".safetensors" else data)
+        (broken / file.name).write_bytes(
+            data[: len(data) // 2] if file.suffix == ".safetensors" else data
+        )
     with pytest.raises(BadInput):
         quantize_folder(str(broken), tmp_path / "out", SMALL)
-    out = quantize_folder(str(folder), tmp_path / "light", {**SMALL, "preset": "fast"}, evaluate=False)
+    out = quantize_folder(
+        str(folder), tmp_path / "light", {**SMALL, "preset": "fast"}, evaluate=False
+    )
     with pytest.raises(UsageError, match="quantized already"):
         quantize_folder(str(out), tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()

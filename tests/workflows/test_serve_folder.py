@@ -16,8 +16,8 @@ import pytest
 import tiny
 import torch
 
-from featherweight.base.bits import bpw_file
 from featherweight.base.errors import BadInput, UsageError
+from featherweight.base.ledger import bpw_file
 from featherweight.interchange import save
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.pipeline import quantize
@@ -45,7 +45,11 @@ def test_file_facts(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for folder in folders:
         size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         assert file_facts(folder) == {"file_bytes": size, "bits": bpw_file(size, weights)}
-    for name, content in (("config.json", b"{"), ("config.json", b"[]"), ("model.safetensors", b"\0" * 20)):
+    for name, content in (
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("model.safetensors", b"\0" * 20),
+    ):
         broken = tmp_path / str(len(list(tmp_path.iterdir())))
         broken.mkdir()
         for file in light.iterdir():
@@ -62,7 +66,12 @@ from featherweight.workflows.file_facts import file_facts
 file_facts(Path({str(folders[1])!r}))
 print("torch" in sys.modules)
 """
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 def test_names() -> None:
@@ -81,7 +90,15 @@ def test_what_cannot_work_is_said_before_a_model_is_opened() -> None:
 
 
 def test_a_process_serves_until_it_is_told_to_stop(folders: tuple[Path, Path]) -> None:
-    command = [sys.executable, "-m", "featherweight", "serve", str(folders[1]), "--compare", str(folders[0])]
+    command = [
+        sys.executable,
+        "-m",
+        "featherweight",
+        "serve",
+        str(folders[1]),
+        "--compare",
+        str(folders[0]),
+    ]
     process = subprocess.Popen(
         [*command, "--port", "0", "--slots", "2", "--context", "64"],
         stdout=subprocess.PIPE,
@@ -116,16 +133,21 @@ def fetch(url: str, body: dict[str, Any] | None = None) -> Any:
 
 def test_batched_answers_equal_single_ones(folders: tuple[Path, Path]) -> None:
     """The batcher on a real engine: company changes nothing."""
-    from featherweight.inference.batching import Batcher
+    from featherweight.inference.batching.batcher import Batcher
     from featherweight.inference.generation import generate
     from featherweight.inference.sampling import Sampling
-    from featherweight.workflows.engine import open_engine
+    from featherweight.workflows.engines import open_engine
 
     torch.manual_seed(0)
     engine, text = open_engine(folders[1], "reference")
     sampling = Sampling(max_tokens=12, temperature=0.8, seed=3)
-    prompts = [text.encode(start) for start in ("The quick", "A feather weighs so little", "In 1905 there")]
-    alone = ["".join(piece.text for piece in generate(engine, text, prompt, sampling)) for prompt in prompts]
+    prompts = [
+        text.encode(start) for start in ("The quick", "A feather weighs so little", "In 1905 there")
+    ]
+    alone = [
+        "".join(piece.text for piece in generate(engine, text, prompt, sampling))
+        for prompt in prompts
+    ]
     with Batcher(engine, text, slots=3, capacity=64) as batcher:
         jobs = [batcher.submit(prompt, sampling) for prompt in prompts]
         assert ["".join(piece.text for piece in job) for job in jobs] == alone
@@ -133,10 +155,12 @@ def test_batched_answers_equal_single_ones(folders: tuple[Path, Path]) -> None:
 
 
 def test_a_file_truncated_after_it_was_loaded(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    """Weights stay mapped files: cut one off under a running server, and requests end with an error, not the process."""
-    from featherweight.inference.batching import Batcher
+    """Weights stay mapped files: cut one off under a running server, and requests end with an
+    error, not the process.
+    """
+    from featherweight.inference.batching.batcher import Batcher
     from featherweight.inference.sampling import Sampling
-    from featherweight.workflows.engine import open_engine
+    from featherweight.workflows.engines import open_engine
 
     folder = shutil.copytree(folders[1], tmp_path / "light")
     try:

@@ -21,6 +21,10 @@ class BadInput(FeatherweightError, ValueError):
     """Data that cannot be used: missing or corrupt files, non-finite numbers, too little text."""
 
 
+class Unsupported(UsageError):
+    """A model, or a machine, that an engine or a file format cannot take although another one can."""
+
+
 class PreflightRefused(FeatherweightError):
     """The plan needs more memory, disk or time than there is."""
 

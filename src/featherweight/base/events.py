@@ -1,4 +1,6 @@
-"""Progress as data: long work reports `Event`s to a listener; whoever called decides how to show them."""
+"""Progress as data: long work reports `Event`s to a listener; whoever called decides how to show
+them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Event:
-    """`done` of `total` units of `stage` are finished after `seconds`; `eta_seconds` is None before the first."""
+    """`done` of `total` units of `stage` are finished after `seconds`; `eta_seconds` is None before
+    the first.
+    """
 
     stage: str
     done: int
@@ -29,8 +33,11 @@ def silent(event: Event) -> None:
     """The listener that shows nothing."""
 
 
-def track(items: Iterable[Item], stage: str, total: int, listener: Listener = silent, done: int = 0) -> Iterator[Item]:
-    """Yield `items`, reporting each one when the caller comes back for the next; `done` units were finished earlier.
+def track(
+    items: Iterable[Item], stage: str, total: int, listener: Listener = silent, done: int = 0
+) -> Iterator[Item]:
+    """Yield `items`, reporting each one when the caller comes back for the next; `done` units were
+    finished earlier.
 
     The estimate uses this run's pace only, so that resuming does not flatter it.
     """

@@ -1,9 +1,10 @@
 """Files that a crash, a kill or a full disk cannot leave half written.
 
-`write_atomic` writes beside the target, flushes to the disk, renames over it and flushes the folder: a reader, or the
-next run, finds the old content or the new one. A name like `.model.safetensors.4711.part` is such a file in the
-making; `remove_leftovers` deletes those that a killed run left. A full disk is reported in the user's words, with
-what was needed and that the same command resumes.
+`write_atomic` writes beside the target, flushes to the disk, renames over it and flushes the
+folder: a reader, or the next run, finds the old content or the new one. A name like
+`.model.safetensors.4711.part` is such a file in the making; `remove_leftovers` deletes those that a
+killed run left. A full disk is reported in the user's words, with what was needed and that the same
+command resumes.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ CHUNK_BYTES = 1 << 20
 def write_atomic(path: Path | str, content: bytes | str | Callable[[Path], object]) -> None:
     """Put `content` at `path`, all of it or nothing; text is UTF-8.
 
-    A callable gets the path of a temporary file in the same folder and fills it (`lambda p: save_file(tensors, p)`).
-    Raises BadInput when the disk is full; then, as with any other error, the old content stands.
+    A callable gets the path of a temporary file in the same folder and fills it (`lambda p:
+    save_file(tensors, p)`). Raises BadInput when the disk is full; then, as with any other error,
+    the old content stands.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
@@ -49,7 +51,9 @@ def write_atomic(path: Path | str, content: bytes | str | Callable[[Path], objec
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that the disk (or the quota) is full; also when a library wraps the system's error."""
+    """Whether `error` says that the disk (or the quota) is full; also when a library wraps the
+    system's error.
+    """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return "No space left on device" in str(error)
@@ -60,7 +64,11 @@ def disk_full(path: Path, needed: int | None = None, written: int = 0) -> BadInp
     free = ""
     with contextlib.suppress(OSError):
         free = f" ({_size(shutil.disk_usage(path.parent).free)} free)"
-    what = f"{path.name} needs {_size(needed)}" if needed is not None else f"{path.name} stopped after {_size(written)}"
+    what = (
+        f"{path.name} needs {_size(needed)}"
+        if needed is not None
+        else f"{path.name} stopped after {_size(written)}"
+    )
     return BadInput(
         f"no space left on the disk of {path.parent}{free}: {what}; free some space, the same command resumes"
     )

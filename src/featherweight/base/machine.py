@@ -1,8 +1,9 @@
-"""What machine this is and what it has left: for preflight, for `doctor`, and for the meta of every figure we report.
+"""What machine this is and what it has left: for preflight, for `doctor`, and for the meta of every
+figure we report.
 
-Only facts that say something about a measurement: no host name, no user, no path. Reads /proc where there is one and
-falls back on what the standard library knows; never imports torch. Memory honours the control group (container) that
-the process lives in, because that is the limit that kills it.
+Only facts that say something about a measurement: no host name, no user, no path. Reads /proc where
+there is one and falls back on what the standard library knows; never imports torch. Memory honours
+the control group (container) that the process lives in, because that is the limit that kills it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("featherweight", "torch", "transformers", "safetensors", "tokenizers", "numpy", "huggingface_hub", "gguf")
+PACKAGES = (
+    "featherweight",
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+    "huggingface_hub",
+    "gguf",
+)
 
 
 def cpu_name() -> str:
@@ -26,7 +36,9 @@ def cpu_name() -> str:
 
 
 def num_cores() -> int:
-    """Cores that this process may use, which in a container or under taskset is fewer than there are."""
+    """Cores that this process may use, which in a container or under taskset is fewer than there
+    are.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -61,7 +73,8 @@ def load_average() -> float:
 
 def peak_memory_bytes() -> int:
     """Most resident memory this process has had; 0 where the system does not say."""
-    # Linux's VmHWM starts anew at exec; getrusage would report the parent's peak for a forked worker.
+    # Linux's VmHWM starts anew at exec; getrusage would report the parent's peak for a forked
+    # worker.
     for line in _lines("/proc/self/status"):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -74,7 +87,9 @@ def peak_memory_bytes() -> int:
 
 
 def resident_memory_bytes() -> int:
-    """Memory of this process that is in RAM now, mapped files included; 0 where the system does not say."""
+    """Memory of this process that is in RAM now, mapped files included; 0 where the system does not
+    say.
+    """
     for line in _lines("/proc/self/status"):
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -82,15 +97,23 @@ def resident_memory_bytes() -> int:
 
 
 def cache_bytes() -> int:
-    """The largest cache that a core reads through, usually its share of the L3; 0 where the system does not say."""
-    sizes = [_lines(path) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    """The largest cache that a core reads through, usually its share of the L3; 0 where the system
+    does not say.
+    """
+    sizes = [
+        _lines(path) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    ]
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
     found = [line[0].strip() for line in sizes if line]
-    return max((int(text[:-1]) * units[text[-1]] for text in found if text[-1:] in units), default=0)
+    return max(
+        (int(text[:-1]) * units[text[-1]] for text in found if text[-1:] in units), default=0
+    )
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result; a package that is not installed is left out."""
+    """Versions of Python and of the packages that decide a result; a package that is not installed
+    is left out.
+    """
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -147,7 +170,9 @@ def _group_limit() -> int:
 
 
 def _group_used() -> int:
-    """Bytes of the control group that cannot be given back: its use without the file cache that nobody reads."""
+    """Bytes of the control group that cannot be given back: its use without the file cache that
+    nobody reads.
+    """
     folder = _group_folder()
     lines = _lines(folder / "memory.current")
     used = int(lines[0]) if lines and lines[0].isdigit() else 0

@@ -1,4 +1,5 @@
-"""The folder of a run that can be killed at any moment: the same command again continues where it stopped.
+"""The folder of a run that can be killed at any moment: the same command again continues where it
+stopped.
 
     OUT.partial/            everything while working; becomes OUT/ by one rename, so OUT/ exists only when complete
       run.yaml              the recipe, fully resolved, and what made it; `--config run.yaml` runs it again
@@ -6,10 +7,11 @@
       journal/              one record a finished unit: its file, that file's SHA-256, the fingerprint of its inputs
       work/                 files of finished units that the result does not keep (deleted, like journal/, at the end)
 
-A unit (one layer solved, one shard of curvature) is done when its record reads well, carries the fingerprint asked
-for, and its file has the recorded SHA-256; anything else (truncated record, altered file, other inputs) means that
-the unit is done again. A recipe that differs from the one in run.yaml is refused, naming the keys, because half of the
-units would belong to something else. A lock keeps a second process out; the system frees it when the first one dies.
+A unit (one layer solved, one shard of curvature) is done when its record reads well, carries the
+fingerprint asked for, and its file has the recorded SHA-256; anything else (truncated record,
+altered file, other inputs) means that the unit is done again. A recipe that differs from the one in
+run.yaml is refused, naming the keys, because half of the units would belong to something else. A
+lock keeps a second process out; the system frees it when the first one dies.
 """
 
 from __future__ import annotations
@@ -36,14 +38,22 @@ SCRATCH = ("journal", "work")
 
 
 class RunFolder:
-    """Opens, or resumes, the run that will become folder `out`; use as a context manager or call `close`.
+    """Opens, or resumes, the run that will become folder `out`; use as a context manager or call
+    `close`.
 
-    `recipe` is everything that decides the result, as plain dicts, lists and scalars. `fresh` forgets an earlier
-    attempt; `overwrite` allows `publish` to replace an `out` that exists. Raises UsageError when `out` exists and may
-    not be replaced, when an earlier attempt had another recipe, or when another process works in the folder.
+    `recipe` is everything that decides the result, as plain dicts, lists and scalars. `fresh`
+    forgets an earlier attempt; `overwrite` allows `publish` to replace an `out` that exists. Raises
+    UsageError when `out` exists and may not be replaced, when an earlier attempt had another
+    recipe, or when another process works in the folder.
     """
 
-    def __init__(self, out: Path | str, recipe: Mapping[str, Any], fresh: bool = False, overwrite: bool = False):
+    def __init__(
+        self,
+        out: Path | str,
+        recipe: Mapping[str, Any],
+        fresh: bool = False,
+        overwrite: bool = False,
+    ):
         self.out = Path(out)
         if self.out.name in ("", ".."):
             raise UsageError(f"--out {out} names no folder to make; give it a name, like out/light")
@@ -72,7 +82,9 @@ class RunFolder:
         return self.folder / "work"
 
     def done(self, unit: str, fingerprint: str) -> dict[str, Any] | None:
-        """The record of a finished unit, or None when it must be done (again); its file is verified by SHA-256."""
+        """The record of a finished unit, or None when it must be done (again); its file is verified
+        by SHA-256.
+        """
         try:
             entry = json.loads(self._journal(unit).read_text(encoding="utf-8"))
             if entry["unit"] != unit or entry["fingerprint"] != fingerprint:
@@ -84,8 +96,12 @@ class RunFolder:
             return None
         return record if isinstance(record, dict) else None
 
-    def finish_unit(self, unit: str, fingerprint: str, file: Path | None, record: Mapping[str, Any]) -> None:
-        """Journal `unit`; its `file`, if any, lies complete in this folder; `record` is plain data worth keeping."""
+    def finish_unit(
+        self, unit: str, fingerprint: str, file: Path | None, record: Mapping[str, Any]
+    ) -> None:
+        """Journal `unit`; its `file`, if any, lies complete in this folder; `record` is plain data
+        worth keeping.
+        """
         entry = {
             "unit": unit,
             "fingerprint": fingerprint,
@@ -109,8 +125,8 @@ class RunFolder:
     def publish(self) -> Path:
         """Make this folder `out` by one rename and return it; the run is closed.
 
-        An `out` to be replaced is set aside first and deleted last. The rename comes before journal/ and work/ are
-        deleted, so that a kill in between loses nothing.
+        An `out` to be replaced is set aside first and deleted last. The rename comes before
+        journal/ and work/ are deleted, so that a kill in between loses nothing.
         """
         _check_replaceable(self.out, self.overwrite)
         remove_leftovers(self.folder)
@@ -162,7 +178,9 @@ class RunFolder:
 
 
 def is_finished(out: Path | str, recipe: Mapping[str, Any]) -> bool:
-    """Whether folder `out` is the published result of this very recipe, so that nothing is left to do."""
+    """Whether folder `out` is the published result of this very recipe, so that nothing is left to
+    do.
+    """
     path = Path(out) / "run.yaml"
     try:
         return path.exists() and not differing_keys(_read_recipe(path), recipe)
@@ -171,13 +189,17 @@ def is_finished(out: Path | str, recipe: Mapping[str, Any]) -> bool:
 
 
 def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Differences of two recipes in words: "plan.lm_head: Int(bits=8) became None", sorted by key."""
+    """Differences of two recipes in words: "plan.lm_head:
+
+    Int(bits=8) became None", sorted by key.
+    """
     before, after = _flat(_plain(earlier)), _flat(_plain(now))
     words = []
     for key in sorted(before.keys() | after.keys()):
         if key not in before or key not in after or before[key] != after[key]:
             words.append(f"{key}: {before.get(key, 'absent')} became {after.get(key, 'absent')}")
-    # In a plan the first pattern that matches decides, so the same patterns in another order are another recipe.
+    # In a plan the first pattern that matches decides, so the same patterns in another order are
+    # another recipe.
     for key in earlier.keys() & now.keys():
         if not words and isinstance(now[key], Mapping) and list(earlier[key]) != list(now[key]):
             words.append(f"{key}: the order {', '.join(earlier[key])} became {', '.join(now[key])}")
@@ -194,7 +216,9 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(tree: Any) -> Any:
-    """The same data after a trip through JSON: tuples become lists, so that what was read equals what was written."""
+    """The same data after a trip through JSON: tuples become lists, so that what was read equals
+    what was written.
+    """
     return json.loads(json.dumps(tree))
 
 
@@ -218,14 +242,18 @@ def _yaml(tree: Mapping[str, Any]) -> str:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nothing but a run of ours can be lost in `folder`: it has a run.yaml, or nothing but our first steps."""
+    """Whether nothing but a run of ours can be lost in `folder`: it has a run.yaml, or nothing but
+    our first steps.
+    """
     names = [path.name for path in folder.iterdir()]
     return "run.yaml" in names or all(name == "lock" or name.endswith(".part") for name in names)
 
 
 def _check_ours(partial: Path) -> None:
     if partial.is_dir() and not _is_ours(partial):
-        raise UsageError(f"{partial} exists but is not an unfinished run of featherweight; choose another --out")
+        raise UsageError(
+            f"{partial} exists but is not an unfinished run of featherweight; choose another --out"
+        )
 
 
 def _check_replaceable(out: Path, overwrite: bool) -> None:
@@ -236,9 +264,13 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
     if not any(out.iterdir()):
         return
     if not overwrite:
-        raise UsageError(f"{out} exists already; choose another --out, or add --overwrite to replace it")
+        raise UsageError(
+            f"{out} exists already; choose another --out, or add --overwrite to replace it"
+        )
     if not (out / "run.yaml").exists():
-        raise UsageError(f"{out} was not made by featherweight (it has no run.yaml), so it will not be overwritten")
+        raise UsageError(
+            f"{out} was not made by featherweight (it has no run.yaml), so it will not be overwritten"
+        )
 
 
 def _empty(folder: Path, keep: str) -> None:
@@ -258,7 +290,9 @@ def _lock(path: Path, folder: Path) -> IO[str]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             handle.close()
-            raise UsageError(f"another process works in {folder}; wait for it, or choose another --out") from error
+            raise UsageError(
+                f"another process works in {folder}; wait for it, or choose another --out"
+            ) from error
     return handle
 
 

@@ -1,6 +1,8 @@
-"""One integer from any words, for generators: torch's CPU generator looks at 32 bits of its seed and at no more.
+"""One integer from any words, for generators: torch's CPU generator looks at 32 bits of its seed
+and at no more.
 
-Shifting parts into a 64-bit seed therefore gives equal streams for different parts; a hash does not.
+Shifting parts into a 64-bit seed therefore gives equal streams for different parts; a hash does
+not.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Objects as text and back: `"Trellis(bits=2)"` <-> `Trellis(bits=2)`, parsed in a given namespace, never evaluated.
+"""Objects as text and back: `"Trellis(bits=2)"` <-> `Trellis(bits=2)`, parsed in a given namespace,
+never evaluated.
 
-The text of an object is the constructor call that makes it, with only the fields that differ from their defaults. It
-is what recipes, checkpoints and the shell hold, so it is also untrusted input: the parser walks Python's syntax tree
-and accepts literals, tuples, lists, dicts and calls of names that the caller put into `namespace`; nothing else
-(no attributes, no operators, no comprehensions) ever runs. A bare name is a call without arguments: `YAQA` is `YAQA()`.
+The text of an object is the constructor call that makes it, with only the fields that differ from
+their defaults. It is what recipes, checkpoints and the shell hold, so it is also untrusted input:
+the parser walks Python's syntax tree and accepts literals, tuples, lists, dicts and calls of names
+that the caller put into `namespace`; nothing else (no attributes, no operators, no comprehensions)
+ever runs. A bare name is a call without arguments: `YAQA` is `YAQA()`.
 
     text(parse("Trellis(bits=2, L=12)", {"Trellis": Trellis}))  ->  "Trellis(bits=2)"
 """
@@ -16,18 +18,25 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from .errors import FeatherweightError, UsageError
 
+# Metadata of a dataclass field that stands in the text even when it has its default: `Int(bits=4)`.
+ALWAYS_SHOWN: Mapping[str, bool] = MappingProxyType({"always_shown": True})
 MAX_LENGTH = 10_000
 MAX_DEPTH = 20
 
 
 def parse(text: str, namespace: Mapping[str, type]) -> Any:
-    """The object that `text` describes; raises UsageError with the nearest known name when a name is unknown."""
+    """The object that `text` describes; raises UsageError with the nearest known name when a name
+    is unknown.
+    """
     if len(text) > MAX_LENGTH:
-        raise UsageError(f"a description of {len(text)} characters is too long; the limit is {MAX_LENGTH}")
+        raise UsageError(
+            f"a description of {len(text)} characters is too long; the limit is {MAX_LENGTH}"
+        )
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -35,14 +44,25 @@ def parse(text: str, namespace: Mapping[str, type]) -> Any:
     return _build(tree.body, namespace, 0)
 
 
-def text(obj: Any) -> str:
-    """The shortest text that `parse` turns back into an equal object; raises UsageError for what has no such text."""
+def text(obj: Any, name: str | None = None) -> str:
+    """The shortest text that `parse` turns back into an equal object; raises UsageError for what
+    has no such text.
+
+    `name` stands in place of the class's own name.
+    """
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        if inspect.signature(type(obj)).parameters.keys() != {f.name for f in dataclasses.fields(obj) if f.init}:
-            # A constructor of its own: the fields are not its arguments, so the class writes itself.
+        if inspect.signature(type(obj)).parameters.keys() != {
+            f.name for f in dataclasses.fields(obj) if f.init
+        }:
+            # A constructor of its own: the fields are not its arguments, so the class writes
+            # itself.
             return repr(obj)
-        shown = (f"{f.name}={text(getattr(obj, f.name))}" for f in dataclasses.fields(obj) if _differs(obj, f))
-        return f"{type(obj).__name__}({', '.join(shown)})"
+        arguments = (
+            f"{f.name}={text(getattr(obj, f.name))}"
+            for f in dataclasses.fields(obj)
+            if _is_written(obj, f)
+        )
+        return f"{name or type(obj).__name__}({', '.join(arguments)})"
     if isinstance(obj, float) and not math.isfinite(obj):
         raise UsageError(f"{obj} cannot be written as text")
     if obj is None or type(obj) in (bool, int, float, str):
@@ -65,9 +85,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return "known: " + ", ".join(known) if known else "nothing is known here"
 
 
-def _differs(obj: Any, field: dataclasses.Field[Any]) -> bool:
+def _is_written(obj: Any, field: dataclasses.Field[Any]) -> bool:
+    """Whether a field stands in an object's text: when it differs from its default, or its metadata
+    say so.
+    """
     if not field.init:
         return False
+    if field.metadata == ALWAYS_SHOWN:
+        return True
     if field.default is not dataclasses.MISSING:
         default = field.default
     elif field.default_factory is not dataclasses.MISSING:
@@ -82,9 +107,15 @@ def _differs(obj: Any, field: dataclasses.Field[Any]) -> bool:
 def _build(node: ast.expr, namespace: Mapping[str, type], depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise UsageError(f"a description nested deeper than {MAX_DEPTH} levels is refused")
-    if isinstance(node, ast.Constant) and (node.value is None or type(node.value) in (bool, int, float, str)):
+    if isinstance(node, ast.Constant) and (
+        node.value is None or type(node.value) in (bool, int, float, str)
+    ):
         return node.value
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+    if (
+        isinstance(node, ast.UnaryOp)
+        and isinstance(node.op, ast.USub)
+        and isinstance(node.operand, ast.Constant)
+    ):
         if type(node.operand.value) in (int, float):
             return -node.operand.value  # type: ignore[operator]
     if isinstance(node, ast.Tuple):
@@ -92,32 +123,45 @@ def _build(node: ast.expr, namespace: Mapping[str, type], depth: int) -> Any:
     if isinstance(node, ast.List):
         return [_build(item, namespace, depth + 1) for item in node.elts]
     if isinstance(node, ast.Dict):
-        return dict(_item(key, value, namespace, depth) for key, value in zip(node.keys, node.values, strict=True))
+        return dict(
+            _item(key, value, namespace, depth)
+            for key, value in zip(node.keys, node.values, strict=True)
+        )
     if isinstance(node, ast.Name):
         return _call(node.id, [], {}, namespace)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if any(keyword.arg is None for keyword in node.keywords):
             raise UsageError(f"{ast.unparse(node)[:80]!r}: ** is not understood here")
         arguments = [_build(item, namespace, depth + 1) for item in node.args]
-        keywords = {k.arg: _build(k.value, namespace, depth + 1) for k in node.keywords if k.arg is not None}
+        keywords = {
+            k.arg: _build(k.value, namespace, depth + 1) for k in node.keywords if k.arg is not None
+        }
         return _call(node.func.id, arguments, keywords, namespace)
-    raise UsageError(f"{ast.unparse(node)[:80]!r} is not a literal or a call like Name(field=value)")
+    raise UsageError(
+        f"{ast.unparse(node)[:80]!r} is not a literal or a call like Name(field=value)"
+    )
 
 
-def _item(key: ast.expr | None, value: ast.expr, namespace: Mapping[str, type], depth: int) -> tuple[Any, Any]:
+def _item(
+    key: ast.expr | None, value: ast.expr, namespace: Mapping[str, type], depth: int
+) -> tuple[Any, Any]:
     built = None if key is None else _build(key, namespace, depth + 1)
     if key is None or not (built is None or isinstance(built, (bool, int, float, str))):
         raise UsageError(f"the key of {ast.unparse(value)[:80]!r} is not a literal")
     return built, _build(value, namespace, depth + 1)
 
 
-def _call(name: str, arguments: list[Any], keywords: dict[str, Any], namespace: Mapping[str, type]) -> Any:
+def _call(
+    name: str, arguments: list[Any], keywords: dict[str, Any], namespace: Mapping[str, type]
+) -> Any:
     if name not in namespace:
         raise UsageError(f"unknown name {name!r}; {nearest(name, namespace)}")
     signature = inspect.signature(namespace[name])
     for keyword in keywords:
         if keyword not in signature.parameters:
-            raise UsageError(f"{name} has no field {keyword!r}; {nearest(keyword, signature.parameters)}")
+            raise UsageError(
+                f"{name} has no field {keyword!r}; {nearest(keyword, signature.parameters)}"
+            )
     try:
         return namespace[name](*arguments, **keywords)
     except FeatherweightError:

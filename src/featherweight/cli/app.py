@@ -1,8 +1,8 @@
 """The program: runs a command and turns what went wrong into one line and an exit code.
 
 0 done · 1 an error of ours · 2 usage or bad input · 3 the preflight refused · 4 a bound was missed · 130 interrupted.
-A traceback is shown only with FEATHERWEIGHT_TRACEBACK=1. Starting up imports typer and nothing heavy, so that
-`fw --help` answers at once; each command fetches what it needs when it runs.
+A traceback is shown only with FEATHERWEIGHT_TRACEBACK=1. Starting up imports typer and nothing
+heavy, so that `fw --help` answers at once; each command fetches what it needs when it runs.
 """
 
 from __future__ import annotations

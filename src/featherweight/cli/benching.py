@@ -19,19 +19,30 @@ if TYPE_CHECKING:
 def bench(
     model: options.Model,
     threads: Annotated[
-        int | None, typer.Option(help="Threads; all cores unless FEATHERWEIGHT_THREADS says less.", show_default=False)
+        int | None,
+        typer.Option(
+            help="Threads; all cores unless FEATHERWEIGHT_THREADS says less.", show_default=False
+        ),
     ] = None,
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt.", min=1)] = 512,
     tokens: Annotated[int, typer.Option(help="Tokens to decode.", min=1)] = 128,
-    rounds: Annotated[int, typer.Option(help="How often everything is measured, in turns.", min=1)] = 5,
+    rounds: Annotated[
+        int, typer.Option(help="How often everything is measured, in turns.", min=1)
+    ] = 5,
     runtime: options.Runtime = "auto",
     against_llama: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.gguf", help="Let llama.cpp run this file in turns with ours.", show_default=False),
+        typer.Option(
+            metavar="FILE.gguf",
+            help="Let llama.cpp run this file in turns with ours.",
+            show_default=False,
+        ),
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Measure how fast MODEL runs here: tokens a second, first token, memory, share of the memory's bandwidth."""
+    """Measure how fast MODEL runs here: tokens a second, first token, memory, share of the memory's
+    bandwidth.
+    """
     from ..workflows.bench_folder import bench_folder
 
     with progress() as listener:
@@ -63,7 +74,11 @@ def bench_table(found: Mapping[str, Any]) -> Table:
     theirs = found.get("llama")
     sides = [found, theirs] if theirs else [found]
     table = Table(box=box.SIMPLE_HEAD)
-    for header in ("", found["model"]["name"], *([theirs["name"], "times as fast"] if theirs else [])):
+    for header in (
+        "",
+        found["model"]["name"],
+        *([theirs["name"], "times as fast"] if theirs else []),
+    ):
         table.add_column(header, justify="left" if not header else "right")
     ratios = theirs["ratio"] if theirs else {}
     for name, title, digits, unit in (
@@ -75,7 +90,11 @@ def bench_table(found: Mapping[str, Any]) -> Table:
         table.add_row(title, *cells, *([interval(ratios.get(name))] if theirs else []))
     sizes = [found["model"]["file_bytes"], *([theirs["file_bytes"]] if theirs else [])]
     table.add_row("file", *map(megabytes, sizes), *([""] if theirs else []))
-    table.add_row("memory taken", megabytes(found["memory_growth_bytes"] or None), *(["", ""] if theirs else []))
+    table.add_row(
+        "memory taken",
+        megabytes(found["memory_growth_bytes"] or None),
+        *(["", ""] if theirs else []),
+    )
     return table
 
 

@@ -1,4 +1,6 @@
-"""The commands: each reads its options, calls the workflow of the same name, and shows what came back."""
+"""The commands: each reads its options, calls the workflow of the same name, and shows what came
+back.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ..base.errors import UsageError
-from . import gates
+from . import bounds as result_bounds
 from .benching import bench
 from .generation import chat, generate
 from .options import Json, Model, OptionalModel
@@ -27,43 +29,95 @@ app = typer.Typer(
 
 Bits = Annotated[
     int | None,
-    typer.Option("--bits", "-b", help="Bits of a weight: 1-4 with the trellis, 2-8 with integers.", show_default=False),
+    typer.Option(
+        "--bits",
+        "-b",
+        help="Bits of a weight: 1-4 with the trellis, 2-8 with integers.",
+        show_default=False,
+    ),
 ]
 HeadBits = Annotated[
     int | None,
     typer.Option(
-        help="Bits of embedding and head, 2-8 (8, or the preset's): 4 is half of the bytes.", show_default=False
+        help="Bits of embedding and head, 2-8 (8, or the preset's): 4 is half of the bytes.",
+        show_default=False,
     ),
 ]
 Preset = Annotated[
     str | None,
-    typer.Option(help="fast: minutes. balanced: better, the default. portable: integers other programs read."),
+    typer.Option(
+        help="fast: minutes. balanced: better, the default. portable: integers other programs read."
+    ),
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help="A recipe as YAML; its keys are these flags, and flags win.", show_default=False),
+    typer.Option(
+        help="A recipe as YAML; its keys are these flags, and flags win.", show_default=False
+    ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change one key of the recipe, e.g. plan.lm_head=Int(bits=6).", show_default=False),
+    typer.Option(
+        "--set",
+        help="Change one key of the recipe, e.g. plan.lm_head=Int(bits=6).",
+        show_default=False,
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.", show_default=False)]
 MaxRam = Annotated[
     float | None,
-    typer.Option("--max-ram", help="Refuse, before the work, a plan that needs more memory (GB).", show_default=False),
+    typer.Option(
+        "--max-ram",
+        help="Refuse, before the work, a plan that needs more memory (GB).",
+        show_default=False,
+    ),
 ]
 MaxDisk = Annotated[
     float | None,
-    typer.Option("--max-disk", help="Refuse, before the work, a plan that needs more disk (GB).", show_default=False),
+    typer.Option(
+        "--max-disk",
+        help="Refuse, before the work, a plan that needs more disk (GB).",
+        show_default=False,
+    ),
 ]
 FailIf = Annotated[
     list[str] | None,
-    typer.Option(help='Exit with code 4 when this holds of the result, e.g. "kl>0.05".', show_default=False),
+    typer.Option(
+        help='Exit with code 4 when this holds of the result, e.g. "kl>0.05".', show_default=False
+    ),
+]
+
+
+OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Forget an unfinished run instead of resuming it.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")]
+KeepCurvature = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that keeps collected curvature for other runs on this model.",
+        show_default=False,
+    ),
+]
+Evaluate = Annotated[
+    bool | None,
+    typer.Option(
+        "--evaluate/--no-evaluate",
+        help="Measure what it cost (the default).",
+        show_default=False,
+    ),
+]
+Ask = Annotated[
+    str | None,
+    typer.Option(help="Ask the original and the light model this at the end.", show_default=False),
 ]
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         from importlib.metadata import PackageNotFoundError
         from importlib.metadata import version as installed
@@ -77,7 +131,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def quantize(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
+    out: OutFolder,
     model: OptionalModel = None,
     bits: Bits = None,
     head_bits: HeadBits = None,
@@ -87,20 +141,11 @@ def quantize(
     seed: Seed = None,
     max_ram: MaxRam = None,
     max_disk: MaxDisk = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an unfinished run instead of resuming it.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")] = False,
-    keep_curvature: Annotated[
-        Path | None,
-        typer.Option(help="Folder that keeps collected curvature for other runs on this model.", show_default=False),
-    ] = None,
-    evaluate: Annotated[
-        bool | None,
-        typer.Option("--evaluate/--no-evaluate", help="Measure what it cost (the default).", show_default=False),
-    ] = None,
-    ask: Annotated[
-        str | None,
-        typer.Option(help="Ask the original and the light model this at the end.", show_default=False),
-    ] = None,
+    fresh: Fresh = False,
+    overwrite: Overwrite = False,
+    keep_curvature: KeepCurvature = None,
+    evaluate: Evaluate = None,
+    ask: Ask = None,
     fail_if: FailIf = None,
     json_: Json = False,
 ) -> None:
@@ -108,8 +153,10 @@ def quantize(
 
     Killed or interrupted, the same command continues where it stopped.
     """
-    bounds = gates.parse(fail_if or [])
-    settings = _recipe(model, bits, head_bits, preset, config, set_, seed, ask=ask, evaluate=evaluate)
+    bounds = result_bounds.parse(fail_if or [])
+    settings = _recipe(
+        model, bits, head_bits, preset, config, set_, seed, ask=ask, evaluate=evaluate
+    )
     question, measure = settings.pop("ask", None), settings.pop("evaluate", True)
     from ..workflows.quantize_folder import quantize_folder
 
@@ -134,7 +181,7 @@ def quantize(
         from .tables import results_table, samples, show
 
         show(results_table(results), f"report: {folder / 'report.html'}", *samples(results))
-    gates.check(bounds, results)
+    result_bounds.check(bounds, results)
 
 
 @app.command()
@@ -146,7 +193,10 @@ def evaluate(
     ] = None,
     text: Annotated[
         str | None,
-        typer.Option(help="A text file, or the name of a text that comes with featherweight.", show_default=False),
+        typer.Option(
+            help="A text file, or the name of a text that comes with featherweight.",
+            show_default=False,
+        ),
     ] = None,
     windows: Annotated[int, typer.Option(help="How many windows of the text.", min=1)] = 16,
     length: Annotated[int, typer.Option(help="Tokens in a window.", min=2)] = 1024,
@@ -162,12 +212,18 @@ def evaluate(
     json_: Json = False,
 ) -> None:
     """Measure perplexity, and with --against the KL from the original and how often both agree."""
-    bounds = gates.parse(fail_if or [])
+    bounds = result_bounds.parse(fail_if or [])
     from ..workflows.evaluate_folder import evaluate_folder
 
     with progress() as listener:
         results = evaluate_folder(
-            model, against=against, text=text, windows=windows, length=length, runtime=runtime, listener=listener
+            model,
+            against=against,
+            text=text,
+            windows=windows,
+            length=length,
+            runtime=runtime,
+            listener=listener,
         )
     if json_:
         typer.echo(json.dumps(results, indent=1))
@@ -175,7 +231,7 @@ def evaluate(
         from .tables import results_table, show
 
         show(results_table(results))
-    gates.check(bounds, results)
+    result_bounds.check(bounds, results)
 
 
 @app.command()
@@ -189,7 +245,10 @@ def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made
 
 @app.command()
 def export(
-    packed: Annotated[Path, typer.Argument(metavar="PACKED", help="A folder that quantize made.", show_default=False)],
+    packed: Annotated[
+        Path,
+        typer.Argument(metavar="PACKED", help="A folder that quantize made.", show_default=False),
+    ],
     to: Annotated[
         str,
         typer.Option(
@@ -200,32 +259,44 @@ def export(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="What to make: a .gguf file, or a folder.", show_default=False)
+        Path,
+        typer.Option(
+            "--out", "-o", help="What to make: a .gguf file, or a folder.", show_default=False
+        ),
     ],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT when it exists.")
+    ] = False,
     odd_bits: Annotated[
         bool,
         typer.Option(
-            "--odd-bits", help="Allow 3, 5, 6 and 7 bits in compressed-tensors, which releases before 0.18 misread."
+            "--odd-bits",
+            help="Allow 3, 5, 6 and 7 bits in compressed-tensors, which releases before 0.18 misread.",
         ),
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Write a model that quantize made for other programs, code for code, and compare what they will read.
+    """Write a model that quantize made for other programs, code for code, and compare what they
+    will read.
 
-    Nothing is rounded again: a format that cannot hold the codes exactly is refused, naming the nearest that can.
+    Nothing is rounded again: a format that cannot hold the codes exactly is refused, naming the
+    nearest that can.
     """
     from ..workflows.export_folder import export_folder
 
     with progress() as listener:
-        made = export_folder(packed, to, out, overwrite=overwrite, odd_bits=odd_bits, listener=listener)
+        made = export_folder(
+            packed, to, out, overwrite=overwrite, odd_bits=odd_bits, listener=listener
+        )
     if json_:
         import dataclasses
 
         typer.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=1))
     else:
         types = ", ".join(f"{num} in {name}" for name, num in made.types.items())
-        typer.echo(f"{made.path}: {made.file_bytes / 1e6:.1f} MB, {made.num_tensors} tensors ({types})")
+        typer.echo(
+            f"{made.path}: {made.file_bytes / 1e6:.1f} MB, {made.num_tensors} tensors ({types})"
+        )
         for note in made.notes:
             typer.echo(f"  {note}")
         typer.echo("  read again and compared: every number is the packed model's")
@@ -245,7 +316,9 @@ def plan(
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     json_: Json = False,
 ) -> None:
-    """Say before the work what quantize would do to each layer, and the memory, disk and time that it takes."""
+    """Say before the work what quantize would do to each layer, and the memory, disk and time that
+    it takes.
+    """
     settings = _recipe(model, bits, head_bits, preset, config, set_, seed)
     for key in ("ask", "evaluate"):
         settings.pop(key, None)
@@ -253,7 +326,11 @@ def plan(
 
     with progress() as listener:
         found = plan_folder(
-            str(settings["model"]), settings, max_ram_gb=max_ram, max_disk_gb=max_disk, listener=listener
+            str(settings["model"]),
+            settings,
+            max_ram_gb=max_ram,
+            max_disk_gb=max_disk,
+            listener=listener,
         )
     if json_:
         import dataclasses
@@ -299,8 +376,17 @@ def _recipe(
     seed: int | None,
     **others: str | bool | None,
 ) -> dict[str, Any]:
-    """The settings a user gave in the file and the flags; the model, which a recipe may name too, is among them."""
-    flags = {"model": model, "bits": bits, "head_bits": head_bits, "preset": preset, "seed": seed, **others}
+    """The settings a user gave in the file and the flags; the model, which a recipe may name too,
+    is among them.
+    """
+    flags = {
+        "model": model,
+        "bits": bits,
+        "head_bits": head_bits,
+        "preset": preset,
+        "seed": seed,
+        **others,
+    }
     settings = gather(config, flags, changes or [])
     if not settings.get("model"):
         raise UsageError("name a model to make light, or a --config that names one")

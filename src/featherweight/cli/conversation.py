@@ -1,4 +1,6 @@
-"""Chat in the terminal: a line in, an answer out as it is made; lines from a pipe are questions too."""
+"""Chat in the terminal: a line in, an answer out as it is made; lines from a pipe are questions
+too.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,9 @@ def generate(
     from ..workflows.generate_text import generate_text
 
     longest, stops = 256 if max_tokens is None else max_tokens, tuple(stop or ())
-    sampling = Sampling(longest, temperature, top_k, top_p, min_p, repetition_penalty, seed, stops, logprobs)
+    sampling = Sampling(
+        longest, temperature, top_k, top_p, min_p, repetition_penalty, seed, stops, logprobs
+    )
     with (
         progress() as listener,
         generate_text(
@@ -73,8 +75,12 @@ def generate(
 
 def chat(
     model: options.Model,
-    once: Annotated[str | None, typer.Option(help="Ask this one question and stop.", show_default=False)] = None,
-    system: Annotated[str | None, typer.Option(help="What the model is told first.", show_default=False)] = None,
+    once: Annotated[
+        str | None, typer.Option(help="Ask this one question and stop.", show_default=False)
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(help="What the model is told first.", show_default=False)
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
     temperature: options.Temperature = 0.7,
     top_k: options.TopK = 0,
@@ -94,13 +100,22 @@ def chat(
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with progress() as listener:
         conversation = chat_folder(
-            model, sampling, system=system, runtime=runtime, lookup=lookup, cache_dir=cache_dir, listener=listener
+            model,
+            sampling,
+            system=system,
+            runtime=runtime,
+            lookup=lookup,
+            cache_dir=cache_dir,
+            listener=listener,
         )
     converse(conversation, once)
 
 
 def read_prompt(given: str) -> str:
-    """The prompt itself, or what `@file` or `-` (stdin) holds. Raises UsageError or BadInput when it is no UTF-8 text."""
+    """The prompt itself, or what `@file` or `-` (stdin) holds.
+
+    Raises UsageError or BadInput when it is no UTF-8 text.
+    """
     if given == "-":
         return _decoded(sys.stdin.buffer.read(), "the prompt on stdin")
     if given.startswith("@") and len(given) > 1:
@@ -121,7 +136,9 @@ def speed(usage: Usage, seconds: Mapping[str, float]) -> str:
     line = f"{usage.completion_tokens} tokens, {rate:.1f} tokens/s, first token after {seconds['first_token']:.3f} s"
     line += f" ({usage.prompt_tokens} in the prompt"
     line += f", {usage.cached_tokens} of them remembered)" if usage.cached_tokens else ")"
-    return line + (f"; {usage.accepted} of {usage.guessed} guesses were right" if usage.guessed else "")
+    return line + (
+        f"; {usage.accepted} of {usage.guessed} guesses were right" if usage.guessed else ""
+    )
 
 
 def _show(run: Iterable[Piece], quiet: bool) -> tuple[list[Piece], dict[str, float]]:
@@ -165,11 +182,15 @@ def _read(path: Path, what: str) -> str:
     try:
         return _decoded(path.read_bytes(), f"{what} in {path}")
     except OSError as error:
-        raise BadInput(f"{what} cannot be read from {path}: {(error.strerror or str(error)).lower()}") from error
+        raise BadInput(
+            f"{what} cannot be read from {path}: {(error.strerror or str(error)).lower()}"
+        ) from error
 
 
 def _decoded(content: bytes, what: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadInput(f"{what} is not UTF-8 text: byte 0x{content[error.start]:02x} at {error.start}") from error
+        raise BadInput(
+            f"{what} is not UTF-8 text: byte 0x{content[error.start]:02x} at {error.start}"
+        ) from error

@@ -1,6 +1,8 @@
-"""How progress is shown: bars on a terminal, one JSON line an event anywhere else (always on stderr).
+"""How progress is shown: bars on a terminal, one JSON line an event anywhere else (always on
+stderr).
 
-A bar has the stage, how much of it is done, the rate, the time left, the peak of memory so far and what is worked on.
+A bar has the stage, how much of it is done, the rate, the time left, the peak of memory so far and
+what is worked on.
 """
 
 from __future__ import annotations
@@ -71,8 +73,8 @@ def pace(event: Event) -> str:
         return f"took {clock(event.seconds)}"
     if event.eta_seconds is None:
         return ""
-    # The estimate covers this run's units only, so the rate is taken from it and not from `done`, which a resumed
-    # run starts above zero.
+    # The estimate covers this run's units only, so the rate is taken from it and not from `done`,
+    # which a resumed run starts above zero.
     left = event.total - event.done
     rate = left / event.eta_seconds if event.eta_seconds else 0.0
     each = f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each" if rate else ""

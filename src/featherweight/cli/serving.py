@@ -12,37 +12,55 @@ from .progress import progress
 LOCAL = "127.0.0.1"
 
 
+Compare = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ORIGINAL",
+        help="Serve this as well; the page shows both side by side.",
+        show_default=False,
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="FEATHERWEIGHT_API_KEY",
+        help="What clients must send; better through the variable, which other users of the machine do not see.",
+        show_default=False,
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        help="Tokens of prompt and answer together (2048, or what the model holds).", min=2
+    ),
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="Longest answer that clients may ask for.", min=1, show_default=False),
+]
+Host = Annotated[
+    str, typer.Option(help="Address to listen on; others than this machine need a key.")
+]
+
+
 def serve(
     model: options.Model,
-    compare: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ORIGINAL", help="Serve this as well; the page shows both side by side.", show_default=False
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; others than this machine need a key.")] = LOCAL,
+    compare: Compare = None,
+    host: Host = LOCAL,
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="FEATHERWEIGHT_API_KEY",
-            help="What clients must send; better through the variable, which other users of the machine do not see.",
-            show_default=False,
-        ),
-    ] = None,
+    api_key: ApiKey = None,
     slots: Annotated[int, typer.Option(help="Answers that are made at once.", min=1)] = 8,
-    context: Annotated[
-        int | None,
-        typer.Option(help="Tokens of prompt and answer together (2048, or what the model holds).", min=2),
-    ] = None,
+    context: Context = None,
     queue: Annotated[int, typer.Option(help="Requests that may wait for a slot.", min=0)] = 64,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Longest answer that clients may ask for.", min=1, show_default=False)
-    ] = None,
-    seconds: Annotated[float, typer.Option(help="Longest time for one answer, waiting included.", min=0.1)] = 600.0,
+    max_tokens: MaxTokens = None,
+    seconds: Annotated[
+        float, typer.Option(help="Longest time for one answer, waiting included.", min=0.1)
+    ] = 600.0,
     runtime: options.Runtime = "auto",
 ) -> None:
-    """Serve MODEL over HTTP as OpenAI does (/v1/chat/completions, /v1/completions), with a chat page; Ctrl-C stops."""
+    """Serve MODEL over HTTP as OpenAI does (/v1/chat/completions, /v1/completions), with a chat
+    page; Ctrl-C stops.
+    """
     from ..workflows.serve_folder import serve_folder
 
     def ready(url: str, models: list[dict[str, Any]]) -> None:

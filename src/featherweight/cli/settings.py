@@ -2,10 +2,11 @@
 
     --config recipe.yaml  <  --bits, --preset, --seed  <  --set key=value
 
-Later ones win, so that a file can be varied from the shell. `--bits 2` and `bits: 2` in the file are the same thing,
-and so are `--set plan.lm_head=Int(bits=8)` and its YAML; objects stay text here (`base/spec.py` reads them later). In
-a group (`plan`, `calibration`, …) everything after the first dot is the key, because names of layers hold dots too. A
-run.yaml of an earlier run works as a recipe.
+Later ones win, so that a file can be varied from the shell. `--bits 2` and `bits: 2` in the file
+are the same thing, and so are `--set plan.lm_head=Int(bits=8)` and its YAML; objects stay text here
+(`base/spec.py` reads them later). In a group (`plan`, `calibration`, …) everything after the first
+dot is the key, because names of layers hold dots too. A run.yaml of an earlier run works as a
+recipe.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from typing import Any
 from ..base.errors import BadInput, UsageError
 
 
-def gather(config: Path | None, flags: Mapping[str, Any], changes: Iterable[str] = ()) -> dict[str, Any]:
-    """Merge; a flag that is None was not given. Raises BadInput for the file, UsageError for a change."""
+def gather(
+    config: Path | None, flags: Mapping[str, Any], changes: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Merge; a flag that is None was not given.
+
+    Raises BadInput for the file, UsageError for a change.
+    """
     settings = {} if config is None else read(config)
     settings.update({key: value for key, value in flags.items() if value is not None})
     for change in changes:
@@ -50,7 +56,9 @@ def _apply(settings: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     group, dot, name = key.strip().partition(".")
     if not equals or not group or (dot and not name):
-        raise UsageError(f"--set {change!r} should look like key=value, e.g. --set calibration.count=128")
+        raise UsageError(
+            f"--set {change!r} should look like key=value, e.g. --set calibration.count=128"
+        )
     if not dot:
         settings[group] = _value(text)
         return

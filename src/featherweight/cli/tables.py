@@ -1,7 +1,8 @@
-"""What the commands print: one table of what was gained and what it cost, the plan, and the doctor's findings.
+"""What the commands print: one table of what was gained and what it cost, the plan, and the
+doctor's findings.
 
-Figures come from results.json and nowhere else; one that is missing there is shown as a dash. Intervals are the
-bootstrap's 95 %.
+Figures come from results.json and nowhere else; one that is missing there is shown as a dash.
+Intervals are the bootstrap's 95 %.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def show(*things: Any) -> None:
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
-    """Size, bits, KL and perplexity of the original and the light model, from the content of results.json."""
+    """Size, bits, KL and perplexity of the original and the light model, from the content of
+    results.json.
+    """
     from rich import box
     from rich.table import Table
 
@@ -43,8 +46,16 @@ def results_table(results: Mapping[str, Any]) -> Table:
         table.add_column(header, justify="left" if not header else "right")
     text = quality.get("text") or {}
     rows = [
-        ("weight files", megabytes(model.get("source_file_bytes")), megabytes(size.get("file_bytes"))),
-        ("bpw_file, everything", number(model.get("source_bits"), 2), number(size.get("bpw_file"), 3)),
+        (
+            "weight files",
+            megabytes(model.get("source_file_bytes")),
+            megabytes(size.get("file_bytes")),
+        ),
+        (
+            "bpw_file, everything",
+            number(model.get("source_bits"), 2),
+            number(size.get("bpw_file"), 3),
+        ),
         ("bpw_layers, with scales", "", number(size.get("bpw_layers"), 3)),
         ("bpw_codes, codes only", "", number(size.get("bpw_codes"), 3)),
         ("bpw_codes, without tables", "", number(size.get("bpw_codes_blocks"), 3)),
@@ -53,8 +64,16 @@ def results_table(results: Mapping[str, Any]) -> Table:
             interval(_perplexity(quality, "original")),
             interval(_perplexity(quality, "light")),
         ),
-        ("KL from the original, nats", number(quality.get("kl_self"), 4), interval(quality.get("kl"), 4)),
-        ("same most likely next token", "100 %", interval(quality.get("top1"), 1, scale=100, unit=" %")),
+        (
+            "KL from the original, nats",
+            number(quality.get("kl_self"), 4),
+            interval(quality.get("kl"), 4),
+        ),
+        (
+            "same most likely next token",
+            "100 %",
+            interval(quality.get("top1"), 1, scale=100, unit=" %"),
+        ),
     ]
     if not quality:
         rows = rows[:5]
@@ -73,7 +92,9 @@ def samples(results: Mapping[str, Any]) -> list[str]:
 
 
 def plan_table(report: Any, every_layer: bool) -> Table:
-    """Which format where: a line for each layer, or for each group of layers with one pattern, format and shape."""
+    """Which format where: a line for each layer, or for each group of layers with one pattern,
+    format and shape.
+    """
     from rich import box
     from rich.table import Table
 
@@ -90,7 +111,9 @@ def plan_table(report: Any, every_layer: bool) -> Table:
         line = group[0]
         name = line.name if len(group) == 1 else f"{len(group)} like {line.name}"
         shape = "x".join(map(str, line.shape))
-        table.add_row(name, shape, line.format, line.pattern, megabytes(sum(line.bits for line in group) / 8))
+        table.add_row(
+            name, shape, line.format, line.pattern, megabytes(sum(line.bits for line in group) / 8)
+        )
     return table
 
 
@@ -108,14 +131,22 @@ def plan_lines(report: Any) -> list[str]:
 
 
 def checks_table(checks: Iterable[Check]) -> Table:
-    """The doctor's findings: what is well, what is missing but not needed, what is broken and what to do."""
+    """The doctor's findings: what is well, what is missing but not needed, what is broken and what
+    to do.
+    """
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_header=False)
     for check in checks:
-        mark = "[green]ok[/]" if check.ok else "[red]FAILED[/]" if check.essential else "[yellow]note[/]"
+        mark = (
+            "[green]ok[/]"
+            if check.ok
+            else "[red]FAILED[/]"
+            if check.essential
+            else "[yellow]note[/]"
+        )
         advice = f" [dim]({escape(check.advice)})[/]" if check.advice and not check.ok else ""
         table.add_row(mark, escape(check.name), escape(check.detail) + advice)
     return table
@@ -126,7 +157,9 @@ def number(value: float | None, digits: int) -> str:
     return DASH if value is None else f"{value:.{digits}f}"
 
 
-def interval(entry: Mapping[str, Any] | None, digits: int = 2, scale: float = 1, unit: str = "") -> str:
+def interval(
+    entry: Mapping[str, Any] | None, digits: int = 2, scale: float = 1, unit: str = ""
+) -> str:
     """A mean with its interval, "18.27 [17.90, 18.65]"."""
     if not entry or entry.get("mean") is None:
         return DASH

@@ -1,14 +1,17 @@
-"""Text: what curvature is measured on (calibration) and what results are measured on (evaluation), never the same.
+"""Text: what curvature is measured on (calibration) and what results are measured on (evaluation),
+never the same.
 
-`text(name)` reads a shipped text, `windows` cuts it the way the judge does, `calibration` mixes shipped sources into
-sequences of exactly one length; `calibration_from_files`, `calibration_from_text` and `calibration_from_model` do so
-with a user's own files, a string, or what the model itself writes. `sources` and `mixes` need no torch.
+`text(name)` reads a shipped text, `windows` cuts it the way the judge does, `calibration` mixes
+shipped corpora into sequences of exactly one length; `calibration_from_files`,
+`calibration_from_text` and `calibration_from_model` do so with a user's own files, a string, or
+what the model itself writes. `corpora` and `mixes` need no torch.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .calibration_set import (
@@ -19,33 +22,33 @@ if TYPE_CHECKING:
         calibration_from_files,
         calibration_from_text,
     )
-    from .generated import calibration_from_model
+    from .corpora import CORPORA, Corpus, text
     from .mixes import MIXES, SHIPPED
-    from .sources import SOURCES, Source, text
+    from .model_text import calibration_from_model
     from .tokens import windows
 
-_HOMES = {
+_TARGETS = {
     "Calibration": "calibration_set",
     "blend": "calibration_set",
     "calibration": "calibration_set",
     "calibration_from_documents": "calibration_set",
     "calibration_from_files": "calibration_set",
     "calibration_from_text": "calibration_set",
-    "calibration_from_model": "generated",
+    "calibration_from_model": "model_text",
     "MIXES": "mixes",
     "SHIPPED": "mixes",
-    "SOURCES": "sources",
-    "Source": "sources",
-    "text": "sources",
+    "CORPORA": "corpora",
+    "Corpus": "corpora",
+    "text": "corpora",
     "windows": "tokens",
 }
 
 __all__ = [
+    "CORPORA",
     "MIXES",
     "SHIPPED",
-    "SOURCES",
     "Calibration",
-    "Source",
+    "Corpus",
     "blend",
     "calibration",
     "calibration_from_documents",
@@ -55,16 +58,5 @@ __all__ = [
     "text",
     "windows",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # Lazy, so that the shell can list sources and mixes without waiting for torch.
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# Lazy, so that the shell can list corpora and mixes without waiting for torch.
+__getattr__, __dir__ = lazy_names(__name__, _TARGETS)

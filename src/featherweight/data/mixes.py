@@ -1,7 +1,9 @@
-"""Which calibration sources, in which shares. `SHIPPED` is what users get; the others are what it was chosen among.
+"""Which calibration sources, in which shares. `SHIPPED` is what users get; the others are what it
+was chosen among.
 
-A mix is an ordered mapping of source name -> share; shares need not sum to 1. What decided between them is measured by
-`benchmarks/calibration.py` on held-out text of several kinds; `docs/log.md` has the figures.
+A mix is an ordered mapping of source name -> share; shares need not sum to 1. What decided between
+them is measured by `benchmarks/calibration.py` on held-out text of several kinds; `docs/log.md` has
+the figures.
 """
 
 from __future__ import annotations
@@ -25,7 +27,13 @@ CODE_MATH = _mix(code=0.5, math=0.5)
 CHAT = _mix(tasks_chat=0.3, instructions_chat=0.3, math_chat=0.2, code_chat=0.2)
 PROSE = _mix(novels=0.4, wikipedia=0.5, plays=0.1)
 CHATTY = _mix(
-    wikipedia=0.2, novels=0.1, tasks_chat=0.15, math_chat=0.15, code_chat=0.15, instructions_chat=0.15, code=0.1
+    wikipedia=0.2,
+    novels=0.1,
+    tasks_chat=0.15,
+    math_chat=0.15,
+    code_chat=0.15,
+    instructions_chat=0.15,
+    code=0.1,
 )
 SHIPPED = _mix(
     wikipedia=0.3,

@@ -1,7 +1,9 @@
-"""From text to token ids: exactly the judge's windows, and documents as a tokenizer's own model saw them in training.
+"""From text to token ids: exactly the judge's windows, and documents as a tokenizer's own model saw
+them in training.
 
-A tokenizer is anything that is called like a transformers tokenizer: `tokenizer(text, add_special_tokens=...)` gives
-`input_ids`, and `apply_chat_template` exists where `chat_template` is set. Nothing here imports transformers.
+A tokenizer is anything that is called like a transformers tokenizer: `tokenizer(text,
+add_special_tokens=...)` gives `input_ids`, and `apply_chat_template` exists where `chat_template`
+is set. Nothing here imports transformers.
 """
 
 from __future__ import annotations
@@ -15,14 +17,18 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ..base.errors import BadInput
-from .sources import Dialogue, Document
+from .corpora import Dialogue, Document
 
 
-def windows(tokenizer: Any, text: str, length: int = 1024, count: int = 16) -> Int64[Tensor, "count length_plus_1"]:
-    """Windows i*length .. (i+1)*length+1 of the tokenised `text`: `length` inputs and the `length` targets after them.
+def windows(
+    tokenizer: Any, text: str, length: int = 1024, count: int = 16
+) -> Int64[Tensor, "count length_plus_1"]:
+    """Windows i*length .. (i+1)*length+1 of the tokenised `text`: `length` inputs and the `length`
+    targets after them.
 
-    The text is tokenised once as it is and no BOS is added; windows do not overlap except that the last target of one
-    is the first input of the next. Raises BadInput when the text has fewer than `count` windows.
+    The text is tokenised once as it is and no BOS is added; windows do not overlap except that the
+    last target of one is the first input of the next. Raises BadInput when the text has fewer than
+    `count` windows.
     """
     ids = encode(tokenizer, text)
     found = max(0, (len(ids) - 1) // length)
@@ -36,12 +42,16 @@ def windows(tokenizer: Any, text: str, length: int = 1024, count: int = 16) -> I
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text` without special tokens (and without the warning about the model's context length)."""
+    """Token ids of `text` without special tokens (and without the warning about the model's context
+    length).
+    """
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
 
 def prefix(tokenizer: Any) -> list[int]:
-    """What the tokenizer itself puts before a text (a BOS for Llama and Gemma, nothing for SmolLM2 and Qwen)."""
+    """What the tokenizer itself puts before a text (a BOS for Llama and Gemma, nothing for SmolLM2
+    and Qwen).
+    """
     probe = "a"
     with_special = list(tokenizer(probe, add_special_tokens=True, verbose=False).input_ids)
     plain = encode(tokenizer, probe)
@@ -68,12 +78,17 @@ def render(tokenizer: Any, dialogue: Dialogue) -> str:
     messages = [{"role": "user", "content": dialogue.prompt}]
     if dialogue.answer:
         messages.append({"role": "assistant", "content": dialogue.answer})
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not dialogue.answer))
+    return str(
+        tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=not dialogue.answer
+        )
+    )
 
 
 def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
-    """Token ids of each document. Running text ends with a blank line, so that joined documents stay apart; a rendered
-    dialogue loses the BOS its template writes when the tokenizer adds one, which then stands once, at the start."""
+    """Token ids of each document. Running text ends with a blank line, so that joined documents
+    stay apart; a rendered dialogue loses the BOS its template writes when the tokenizer adds one,
+    which then stands once, at the start."""
     if not documents:
         return []
     first, templated = prefix(tokenizer), has_template(tokenizer)
@@ -82,6 +97,10 @@ def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list
         if isinstance(document, Dialogue) and templated:
             texts.append(render(tokenizer, document))
         else:
-            texts.append((document.plain if isinstance(document, Dialogue) else document).rstrip() + "\n\n")
-    encoded = [list(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False).input_ids]
+            texts.append(
+                (document.plain if isinstance(document, Dialogue) else document).rstrip() + "\n\n"
+            )
+    encoded = [
+        list(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
+    ]
     return [ids[len(first) :] if first and ids[: len(first)] == first else ids for ids in encoded]

@@ -1,7 +1,8 @@
 """What it cost: perplexity, KL from the original, top-1 agreement, and which block is to blame.
 
-`evaluate(model, [Perplexity(windows), KL(original, windows)])` reads every window once with each model and returns
-`Results`: plain entries for results.json and the per-token scores behind them. Importing this room imports torch.
+`evaluate(model, [Perplexity(windows), KL(original, windows)])` reads every window once with each
+model and returns `Results`: plain entries for results.json and the per-token scores behind them.
+Importing this room imports torch.
 """
 
 from __future__ import annotations

@@ -1,17 +1,21 @@
-"""A window of text is read once by each model, and everything that metrics ask is scored from those logits together.
+"""A window of text is read once by each model, and everything that metrics ask is scored from those
+logits together.
 
-For each of the L positions of a window (L tokens in, their L successors as targets; the first token is context only):
+For each of the L positions of a window (L tokens in, their L successors as targets; the first token
+is context only):
 
     loss  = -log q(target)                      of the model under test, in nats
     kl    = sum_v p(v) (log p(v) - log q(v))    p the original, q the model under test: what was lost, in nats
     agree = argmax p == argmax q                greedy decoding would take the same token
 
-Both log-softmaxes are taken in float32 from whatever dtype the logits have (at 4 bits the KL is near 0.01 and would
-drown in bf16 noise), `POSITIONS` rows at a time so that the temporaries stay in the cache: at a vocabulary of 49,152
-they are a few megabytes beside the 200 MB that the logits of 1,024 positions take. Sums over tokens are float64.
-A model scored against its own logits reads exactly 0: both sides go through the same instructions, no case is special.
+Both log-softmaxes are taken in float32 from whatever dtype the logits have (at 4 bits the KL is
+near 0.01 and would drown in bf16 noise), `POSITIONS` rows at a time so that the temporaries stay in
+the cache: at a vocabulary of 49,152 they are a few megabytes beside the 200 MB that the logits of
+1,024 positions take. Sums over tokens are float64. A model scored against its own logits reads
+exactly 0: both sides go through the same instructions, no case is special.
 
-A metric is a window set, perhaps an original, and a few lines that turn scores into entries of `results.json`.
+A metric is a window set, perhaps an original, and a few lines that turn scores into entries of
+`results.json`.
 """
 
 from __future__ import annotations
@@ -32,13 +36,16 @@ from ..base.errors import BadInput, UsageError
 POSITIONS = 16
 
 
-# What evaluation needs of a model: `model(tokens (1, L), use_cache=False).logits` is (1, L, vocabulary).
+# What evaluation needs of a model: `model(tokens (1, L), use_cache=False).logits` is (1, L,
+# vocabulary).
 CausalModel = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Per-token numbers of every window, in nats; the three that need an original are None without one."""
+    """Per-token numbers of every window, in nats; the three that need an original are None without
+    one.
+    """
 
     loss: Float64[np.ndarray, "windows length"]
     original_loss: Float64[np.ndarray, "windows length"] | None = None
@@ -56,7 +63,10 @@ class Scores:
 
 
 class Metric(ABC):
-    """One question about a model over windows of a text. Metrics over the same windows share the forwards."""
+    """One question about a model over windows of a text.
+
+    Metrics over the same windows share the forwards.
+    """
 
     windows: Int[Tensor, "count positions"]
     text: str
@@ -72,16 +82,27 @@ class Metric(ABC):
 
 
 def check_windows(windows: Tensor) -> None:
-    """Raise UsageError unless `windows` is (count >= 1, length + 1 >= 2) of integers, as `data.windows` makes them."""
-    if windows.ndim != 2 or windows.shape[0] < 1 or windows.shape[1] < 2 or windows.is_floating_point():
+    """Raise UsageError unless `windows` is (count >= 1, length + 1 >= 2) of integers, as
+    `data.windows` makes them.
+    """
+    if (
+        windows.ndim != 2
+        or windows.shape[0] < 1
+        or windows.shape[1] < 2
+        or windows.is_floating_point()
+    ):
         raise UsageError(
             f"windows must be integers of shape (count, length + 1), as data.windows makes them; "
             f"got {windows.dtype} {tuple(windows.shape)}"
         )
 
 
-def logits(model: CausalModel, window: Int[Tensor, " positions"]) -> Float[Tensor, "length vocabulary"]:
-    """Logits at the L positions of one window of L + 1 tokens, on the model's device and in its own dtype."""
+def logits(
+    model: CausalModel, window: Int[Tensor, " positions"]
+) -> Float[Tensor, "length vocabulary"]:
+    """Logits at the L positions of one window of L + 1 tokens, on the model's device and in its own
+    dtype.
+    """
     device = next(model.parameters()).device if isinstance(model, nn.Module) else window.device
     return model(window[None, :-1].to(device), use_cache=False).logits[0]
 
@@ -93,10 +114,13 @@ def score(
 ) -> Scores:
     """Score one window; the arrays have one row. Raises UsageError when the vocabularies differ.
 
-    Nothing of the logits' size is copied: rows are cast, normalised and reduced `POSITIONS` at a time.
+    Nothing of the logits' size is copied: rows are cast, normalised and reduced `POSITIONS` at a
+    time.
     """
     if original is not None and original.shape != light.shape:
-        raise UsageError(f"the original's logits are {tuple(original.shape)}, the light model's {tuple(light.shape)}")
+        raise UsageError(
+            f"the original's logits are {tuple(original.shape)}, the light model's {tuple(light.shape)}"
+        )
     pieces = []
     for start in range(0, len(targets), POSITIONS):
         rows = slice(start, start + POSITIONS)
@@ -121,7 +145,10 @@ def score(
 def divergence(
     log_p: Float[Tensor, "rows vocabulary"], log_q: Float[Tensor, "rows vocabulary"]
 ) -> Float[Tensor, " rows"]:
-    """KL(p || q) in nats of each row of log-probabilities. Overwrites `log_q`, whose memory it reuses."""
+    """KL(p || q) in nats of each row of log-probabilities.
+
+    Overwrites `log_q`, whose memory it reuses.
+    """
     difference = torch.sub(log_p, log_q, out=log_q)
     return difference.mul_(log_p.exp()).sum(-1)
 
@@ -133,14 +160,24 @@ def check_finite(scores: Scores, model: str, text: str, window: int) -> None:
         if values is not None and not np.isfinite(values).all():
             who = "the original" if name == "original_loss" else model
             first = int(np.argmin(np.isfinite(values[0])))
-            raise BadInput(f"{who} gives non-finite numbers in window {window} of {text}, first at token {first}")
+            raise BadInput(
+                f"{who} gives non-finite numbers in window {window} of {text}, first at token {first}"
+            )
 
 
 @contextmanager
 def reading(*models: object) -> Iterator[None]:
-    """No gradients and evaluation mode for every model inside; each module's own mode is put back after."""
-    # no_grad rather than inference_mode: a module may keep a tensor made here (rotary tables) and train with it later.
-    modes = [(module, module.training) for m in models if isinstance(m, nn.Module) for module in m.modules()]
+    """No gradients and evaluation mode for every model inside; each module's own mode is put back
+    after.
+    """
+    # no_grad rather than inference_mode: a module may keep a tensor made here (rotary tables) and
+    # train with it later.
+    modes = [
+        (module, module.training)
+        for m in models
+        if isinstance(m, nn.Module)
+        for module in m.modules()
+    ]
     try:
         for module, _ in modes:
             module.training = False

@@ -1,17 +1,20 @@
-"""Blame: the KL that one block alone costs, measured by putting only that block into the original model.
+"""Blame: the KL that one block alone costs, measured by putting only that block into the original
+model.
 
-The error of a layer says how far its output moved; the KL with only that block compressed says what the whole model
-makes of it. Both are needed: errors add up in the residual stream, are absorbed by norms, and some layers (the first
-`down_proj`) matter far beyond their size. The sum of the blocks' KLs is not the KL of the model, but near it while the
-damage is small.
+The error of a layer says how far its output moved; the KL with only that block compressed says what
+the whole model makes of it. Both are needed: errors add up in the residual stream, are absorbed by
+norms, and some layers (the first `down_proj`) matter far beyond their size. The sum of the blocks'
+KLs is not the KL of the model, but near it while the damage is small.
 
-The original reads every window once, and what each block gave out is kept. For block i the original then runs again
-with block i's forward replaced by the light model's block and every earlier block replaced by handing on what block
-i - 1 gave: half the work on average, the same numbers. Forwards are replaced on the instance and restored in `finally`.
+The original reads every window once, and what each block gave out is kept. For block i the original
+then runs again with block i's forward replaced by the light model's block and every earlier block
+replaced by handing on what block i - 1 gave: half the work on average, the same numbers. Forwards
+are replaced on the instance and restored in `finally`.
 
-Largest predicted damage first, until `budget_seconds` are used up: a block that was not reached is None, never guessed.
-Memory: blocks x tokens x hidden x bytes for the kept outputs (70 MB for 30 blocks of 576 and 1,024 tokens in float32)
-and the original's logits of every window; two windows of 512 rank blocks well.
+Largest predicted damage first, until `budget_seconds` are used up: a block that was not reached is
+None, never guessed. Memory: blocks x tokens x hidden x bytes for the kept outputs (70 MB for 30
+blocks of 576 and 1,024 tokens in float32) and the original's logits of every window; two windows of
+512 rank blocks well.
 """
 
 from __future__ import annotations
@@ -40,11 +43,13 @@ def block_kl(
     predicted: Mapping[str, float] | None = None,
     listener: Listener = silent,
 ) -> dict[str, float | None]:
-    """Mean KL in nats with only one block light, for each block by name in the model's order; None where time ran out.
+    """Mean KL in nats with only one block light, for each block by name in the model's order; None
+    where time ran out.
 
-    `predicted` (block name -> any number that grows with the expected damage) sets the order; without it, the model's.
-    A block is not begun when the slowest so far would overrun the budget. Raises UsageError when the two models do not
-    have the same blocks. Both models are left as they were found.
+    `predicted` (block name -> any number that grows with the expected damage) sets the order;
+    without it, the model's. A block is not begun when the slowest so far would overrun the budget.
+    Raises UsageError when the two models do not have the same blocks. Both models are left as they
+    were found.
     """
     check_windows(windows)
     pairs = _paired_blocks(original, light)
@@ -66,26 +71,46 @@ def block_kl(
     return found
 
 
-def with_block_kl(layers: Sequence[Mapping[str, Any]], found: Mapping[str, float | None]) -> list[dict[str, Any]]:
-    """Copies of layer records with `kl_block`: the KL of the block whose name the layer's starts with, else None."""
+def with_block_kl(
+    layers: Sequence[Mapping[str, Any]], found: Mapping[str, float | None]
+) -> list[dict[str, Any]]:
+    """Copies of layer records with `kl_block`: the KL of the block whose name the layer's starts
+    with, else None.
+    """
     return [
-        {**layer, "kl_block": next((kl for block, kl in found.items() if layer["name"].startswith(block + ".")), None)}
+        {
+            **layer,
+            "kl_block": next(
+                (kl for block, kl in found.items() if layer["name"].startswith(block + ".")), None
+            ),
+        }
         for layer in layers
     ]
 
 
-def predicted_by_block(layers: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, float]:
-    """Predicted damage of each block: the sum of its layers' `predicted_kl`, else of their `error_weighted`."""
-    key = "predicted_kl" if any(layer.get("predicted_kl") is not None for layer in layers) else "error_weighted"
+def predicted_by_block(
+    layers: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> dict[str, float]:
+    """Predicted damage of each block: the sum of its layers' `predicted_kl`, else of their
+    `error_weighted`.
+    """
+    key = (
+        "predicted_kl"
+        if any(layer.get("predicted_kl") is not None for layer in layers)
+        else "error_weighted"
+    )
     return {
-        name: sum(layer.get(key) or 0.0 for layer in layers if layer["name"].startswith(name + ".")) for name in names
+        name: sum(layer.get(key) or 0.0 for layer in layers if layer["name"].startswith(name + "."))
+        for name in names
     }
 
 
 def _paired_blocks(original: nn.Module, light: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
     ours, theirs = dict(structure.blocks(original)), dict(structure.blocks(light))
     if list(ours) != list(theirs):
-        raise UsageError(f"the original has {len(ours)} blocks ({_ends(ours)}), the light model {len(theirs)}")
+        raise UsageError(
+            f"the original has {len(ours)} blocks ({_ends(ours)}), the light model {len(theirs)}"
+        )
     return {name: (block, theirs[name]) for name, block in ours.items()}
 
 
@@ -93,12 +118,17 @@ def _ends(names: Mapping[str, object]) -> str:
     return " .. ".join(list(names)[:1] + list(names)[-1:]) or "none"
 
 
-def _record(original: nn.Module, blocks: list[nn.Module], windows: Tensor) -> tuple[list[list[Any]], list[Tensor]]:
+def _record(
+    original: nn.Module, blocks: list[nn.Module], windows: Tensor
+) -> tuple[list[list[Any]], list[Tensor]]:
     outputs: list[list[Any]] = []
     reference = []
     for window in windows:
         kept: list[Any] = []
-        hooks = [block.register_forward_hook(lambda m, a, out, kept=kept: kept.append(out)) for block in blocks]
+        hooks = [
+            block.register_forward_hook(lambda m, a, out, kept=kept: kept.append(out))
+            for block in blocks
+        ]
         try:
             reference.append(logits(original, window))
         finally:

@@ -1,12 +1,14 @@
-"""KL(original || light): how many nats of the original's next-token distribution the light model fails to give.
+"""KL(original || light): how many nats of the original's next-token distribution the light model
+fails to give.
 
-The mean over all positions of a text, not only of the targets that happen to stand there, so it uses the whole
-distribution and needs far fewer tokens than perplexity to tell two models apart. It is heavy-tailed: most tokens move
-little, a few move a lot, hence the median and the 99th percentile of tokens beside the mean, and an interval that
-resamples windows. Top-1 agreement, the share of positions where greedy decoding takes the same token, comes along.
+The mean over all positions of a text, not only of the targets that happen to stand there, so it
+uses the whole distribution and needs far fewer tokens than perplexity to tell two models apart. It
+is heavy-tailed: most tokens move little, a few move a lot, hence the median and the 99th percentile
+of tokens beside the mean, and an interval that resamples windows. Top-1 agreement, the share of
+positions where greedy decoding takes the same token, comes along.
 
-Of a model with itself it reads exactly 0.0, which is the control of the measurement; the floor that another dtype or
-another kernel sets is measured by evaluating the same weights in that dtype.
+Of a model with itself it reads exactly 0.0, which is the control of the measurement; the floor that
+another dtype or another kernel sets is measured by evaluating the same weights in that dtype.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class KL(Metric):
         return self.teacher
 
     def entries(self, scores: Scores) -> Mapping[str, Any]:
-        """`kl` (mean with interval, median and p99 of tokens), `top1`, and the mean of each window (paired tests)."""
+        """`kl` (mean with interval, median and p99 of tokens), `top1`, and the mean of each window
+        (paired tests).
+        """
         assert scores.kl is not None and scores.agree is not None
         windows = scores.kl.mean(1)
         median, p99 = np.quantile(scores.kl, [0.5, 0.99])

@@ -1,11 +1,13 @@
 """`evaluate`: run metrics over a model, each window read once by each model that the metrics name.
 
-Metrics are grouped by their windows; within a group the model under test reads a window once, each distinct original
-once, and all metrics share the scores. An original that *is* the model under test is the same reading: its logits go
-through both sides of the arithmetic, and the KL comes out as exactly 0.
+Metrics are grouped by their windows; within a group the model under test reads a window once, each
+distinct original once, and all metrics share the scores. An original that *is* the model under test
+is the same reading: its logits go through both sides of the arithmetic, and the KL comes out as
+exactly 0.
 
-Memory beside the models: the logits of one window for two models (2 x length x vocabulary x bytes of the dtype; 400 MB
-at 1,024 x 49,152 in float32) plus a few megabytes. Time: the forwards; scoring adds about a tenth on a small model.
+Memory beside the models: the logits of one window for two models (2 x length x vocabulary x bytes
+of the dtype; 400 MB at 1,024 x 49,152 in float32) plus a few megabytes. Time: the forwards; scoring
+adds about a tenth on a small model.
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ from .base import CausalModel, Metric, Scores, check_finite, logits, reading, sc
 
 @dataclass(frozen=True, eq=False)
 class TextResult:
-    """What one window set showed: `quality` is plain data for results.json, `scores` keeps every token."""
+    """What one window set showed:
+
+    `quality` is plain data for results.json, `scores` keeps every token.
+    """
 
     quality: dict[str, Any]
     scores: Scores
@@ -33,7 +38,9 @@ class TextResult:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """One `TextResult` for each window set, in the order of the metrics, and how long all of it took."""
+    """One `TextResult` for each window set, in the order of the metrics, and how long all of it
+    took.
+    """
 
     texts: tuple[TextResult, ...]
     seconds: float
@@ -46,24 +53,31 @@ class Results:
 
     @property
     def scores(self) -> Scores:
-        """Per-token scores of the first text, for paired comparisons with another run over the same windows."""
+        """Per-token scores of the first text, for paired comparisons with another run over the same
+        windows.
+        """
         return self.texts[0].scores
 
 
 def evaluate(model: CausalModel, metrics: Sequence[Metric], listener: Listener = silent) -> Results:
-    """Score `model` with every metric; raises UsageError for none, BadInput when a model gives non-finite numbers.
+    """Score `model` with every metric; raises UsageError for none, BadInput when a model gives
+    non-finite numbers.
 
-    Models are put in evaluation mode and back. Deterministic given models and windows; intervals use a fixed seed.
+    Models are put in evaluation mode and back. Deterministic given models and windows; intervals
+    use a fixed seed.
     """
     if not metrics:
         raise UsageError("evaluate needs at least one metric, for example Perplexity(windows)")
     start = time.monotonic()
     groups = _group(metrics)
     total = sum(len(group[0].windows) for group in groups)
-    steps = track((w for group in groups for w in range(len(group[0].windows))), "evaluate", total, listener)
+    steps = track(
+        (w for group in groups for w in range(len(group[0].windows))), "evaluate", total, listener
+    )
     with reading(model, *(m.original for m in metrics)):
         texts = tuple(_measure(model, group, steps) for group in groups)
-        # The bar's generator reports a window when asked for the next one: ask once more, so that it reaches the end.
+        # The bar's generator reports a window when asked for the next one: ask once more, so that
+        # it reaches the end.
         next(steps, None)
     return Results(texts, time.monotonic() - start)
 
@@ -92,7 +106,13 @@ def _measure(model: CausalModel, group: list[Metric], steps: Any) -> TextResult:
     for window, index in zip(windows, steps, strict=False):
         light = logits(model, window)
         for original, kept in zip(originals, rows, strict=True):
-            before = None if original is None else light if original is model else logits(original, window)
+            before = (
+                None
+                if original is None
+                else light
+                if original is model
+                else logits(original, window)
+            )
             found = score(light, window[1:], before)
             check_finite(found, "the model", text, index)
             kept.append(found)

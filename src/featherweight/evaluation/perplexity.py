@@ -1,12 +1,14 @@
 """Perplexity: exp of the mean loss per token, with the interval of the mean over windows.
 
-It says how well a model predicts a text, not how far it moved from another model: a compressed model may gain on one
-token what it loses on another, so KL (`kl.py`) is the sharper measure of damage and this one the familiar figure.
+It says how well a model predicts a text, not how far it moved from another model: a compressed
+model may gain on one token what it loses on another, so KL (`kl.py`) is the sharper measure of
+damage and this one the familiar figure.
 
-The protocol is windows of L tokens with L targets, no overlap, no BOS, every position counted. Published figures differ
-in all of these, so `text` in results.json records them. The mean over all tokens equals the mean over windows because
-windows have one length. When an original ran over the same windows, both perplexities are reported and the *paired*
-ratio light / original, whose interval is much narrower than theirs: a hard window is hard for both.
+The protocol is windows of L tokens with L targets, no overlap, no BOS, every position counted.
+Published figures differ in all of these, so `text` in results.json records them. The mean over all
+tokens equals the mean over windows because windows have one length. When an original ran over the
+same windows, both perplexities are reported and the *paired* ratio light / original, whose interval
+is much narrower than theirs: a hard window is hard for both.
 """
 
 from __future__ import annotations
@@ -39,9 +41,13 @@ class Perplexity(Metric):
         return None
 
     def entries(self, scores: Scores) -> Mapping[str, Any]:
-        """`light.perplexity`, and beside an original `original.perplexity` and the paired `perplexity_ratio`."""
+        """`light.perplexity`, and beside an original `original.perplexity` and the paired
+        `perplexity_ratio`.
+        """
         loss = scores.loss.mean(1)
-        found: dict[str, Any] = {"light": {"perplexity": bootstrap_mean(loss).map(math.exp).as_dict()}}
+        found: dict[str, Any] = {
+            "light": {"perplexity": bootstrap_mean(loss).map(math.exp).as_dict()}
+        }
         if scores.original_loss is not None:
             before = scores.original_loss.mean(1)
             found["original"] = {"perplexity": bootstrap_mean(before).map(math.exp).as_dict()}

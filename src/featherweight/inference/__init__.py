@@ -1,65 +1,57 @@
 """Generation: engines that turn tokens into logits, and conversations on top of them.
 
-Importing this room imports none of it (the native engine needs no torch): each name is fetched when first asked for.
+Importing this room imports none of it (the native engine needs no torch): each name is imported
+when it is first used.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..base.lazy import lazy_names
 
 if TYPE_CHECKING:
     from .conversation import Conversation, answer
-    from .described import Unsupported
-    from .engine import Engine, Sequence
+    from .engine import Engine, Session
     from .generation import Generation, Piece, Usage, generate
-    from .reference import Reference
-    from .runtime import Runtime
+    from .native.engine import NativeEngine
+    from .reference import ReferenceEngine
     from .sampling import Choice, Sampler, Sampling
-    from .streaming import TextStream
-    from .text import Text
+    from .text.streaming import TextStream
+    from .text.tokenizer import ChatTokenizer
 
-_HOMES = {
+_TARGETS = {
+    "ChatTokenizer": "text.tokenizer",
     "Choice": "sampling",
     "Conversation": "conversation",
     "Engine": "engine",
     "Generation": "generation",
+    "NativeEngine": "native.engine",
     "Piece": "generation",
-    "Reference": "reference",
-    "Runtime": "runtime",
+    "ReferenceEngine": "reference",
     "Sampler": "sampling",
     "Sampling": "sampling",
-    "Sequence": "engine",
-    "Text": "text",
-    "TextStream": "streaming",
-    "Unsupported": "described",
+    "Session": "engine",
+    "TextStream": "text.streaming",
     "Usage": "generation",
     "answer": "conversation",
     "generate": "generation",
 }
 __all__ = [
+    "ChatTokenizer",
     "Choice",
     "Conversation",
     "Engine",
     "Generation",
+    "NativeEngine",
     "Piece",
-    "Reference",
-    "Runtime",
+    "ReferenceEngine",
     "Sampler",
     "Sampling",
-    "Sequence",
-    "Text",
+    "Session",
     "TextStream",
-    "Unsupported",
     "Usage",
     "answer",
     "generate",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(__name__, _TARGETS)

@@ -1,14 +1,16 @@
-"""What generation asks of a model, whoever computes it: token ids in, logits out, keys and values remembered.
+"""What generation asks of a model, whoever computes it: token ids in, logits out, keys and values
+remembered.
 
-`Runtime` (native, imports no torch) and `Reference` (PyTorch, the definition) are the two engines. A `Sequence` is one
-text in the making: `forward` appends tokens to it, `rewind` forgets the last ones, and many sequences may advance
-together in one `step`. Everything that crosses this interface is a numpy array or a plain number.
+`NativeEngine` (native, imports no torch) and `ReferenceEngine` (PyTorch, the definition) are the
+two engines. A `Session` is one text in the making: `forward` appends tokens to it, `rewind` forgets
+the last ones, and many sessions may advance together in one `step`. Everything that crosses this
+interface is a numpy array or a plain number.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -17,8 +19,10 @@ from numpy.typing import NDArray
 Logits = Literal["last", "all", "none"]
 
 
-class Sequence(ABC):
-    """One text in the making: the keys and values of its first `length` tokens, at most `capacity` of them."""
+class Session(ABC):
+    """One text in the making: the keys and values of its first `length` tokens, at most `capacity`
+    of them.
+    """
 
     length: int
     capacity: int
@@ -33,44 +37,56 @@ class Sequence(ABC):
 
     @abstractmethod
     def restore(self, state: dict[str, NDArray], length: int) -> None:
-        """Become the sequence whose `state` was taken at `length`. Raises BadInput when a name, shape or dtype differs."""
+        """Become the session whose `state` was taken at `length`.
+
+        Raises BadInput when a name, shape or dtype differs.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Give the memory back; the sequence cannot be used again. Does nothing the second time."""
+        """Give the memory back; the session cannot be used again. Does nothing the second time."""
 
 
 class Engine(ABC):
-    """A loaded model that advances sequences; not safe for two threads at once (callers take turns)."""
+    """A loaded model that advances sessions; not safe for two threads at once (callers take turns)."""
 
     vocab_size: int
-    context: int  # the longest sequence that the model was made for
-    max_batch: int  # sequences that `step` advances together
+    context: int  # the longest session that the model was made for
+    max_batch: int  # sessions that `step` advances together
     fingerprint: str  # changes whenever the same tokens could leave other keys and values: weights, settings, kind
     description: str  # for people: which model, how many bits, who computes it
 
     @abstractmethod
-    def sequence(self, capacity: int | None = None) -> Sequence:
-        """An empty sequence of at most `capacity` tokens (None: `context`).
+    def session(self, capacity: int | None = None) -> Session:
+        """An empty session of at most `capacity` tokens (None: `context`).
 
         Raises UsageError beyond `context`, MemoryError when there is no memory for its cache.
         """
 
     @abstractmethod
-    def forward(self, sequence: Sequence, tokens: Many[int] | NDArray, logits: Logits = "last") -> NDArray[np.float32]:
-        """Append `tokens`; the logits after the last one (1, vocab), after each (count, vocab), or none (0, vocab).
+    def forward(
+        self, session: Session, tokens: Sequence[int] | NDArray, logits: Logits = "last"
+    ) -> NDArray[np.float32]:
+        """Append `tokens`; the logits after the last one (1, vocab), after each (count, vocab), or
+        none (0, vocab).
 
-        Raises UsageError, before anything changes, for no tokens, ids outside the vocabulary, or more tokens than the
-        capacity leaves; BadInput when the weights on disk have changed under it.
+        Raises UsageError, before anything changes, for no tokens, ids outside the vocabulary, or
+        more tokens than the capacity leaves; BadInput when the weights on disk have changed under
+        it.
         """
 
     @abstractmethod
-    def step(self, sequences: Many[Sequence], tokens: Many[int]) -> NDArray[np.float32]:
-        """Append one token to each of at most `max_batch` different sequences; logits (count, vocab).
+    def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Append one token to each of at most `max_batch` different sessions; logits (count,
+        vocab).
 
-        Each row equals what `forward` would give for that sequence alone, bit for bit on `Runtime`. Raises as `forward`.
+        Each row equals what `forward` would give for that session alone, bit for bit on
+        `NativeEngine`. Raises as `forward`.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give the model's memory back; its sequences must be closed first. Does nothing the second time."""
+        """Give the model's memory back; its sessions must be closed first.
+
+        Does nothing the second time.
+        """

@@ -1,12 +1,14 @@
-"""Beginnings of earlier texts on disk: a long prompt is computed once, and answers at once the next time.
+"""Beginnings of earlier texts on disk: a long prompt is computed once, and answers at once the next
+time.
 
-One file a text: its token ids and the engine's state, as safetensors, with a checksum over all of it. The entry that
-shares the longest beginning with a new prompt is restored and rewound to where they part. Entries belong to the
-engine's fingerprint, because other weights leave other keys and values; so they lie in a folder of its name.
+One file a text: its token ids and the engine's state, as safetensors, with a checksum over all of
+it. The entry that shares the longest beginning with a new prompt is restored and rewound to where
+they part. Entries belong to the engine's fingerprint, because other weights leave other keys and
+values; so they lie in a folder of its name.
 
-Files are written beside and renamed; the least recently used go when all together are larger than `max_bytes`. A file
-that is damaged or of another shape is removed with a warning, and the prompt computed. It holds what people typed, so
-the folder is made for its owner only.
+Files are written beside and renamed; the least recently used go when all together are larger than
+`max_bytes`. A file that is damaged or of another shape is removed with a warning, and the prompt
+computed. It holds what people typed, so the folder is made for its owner only.
 """
 
 from __future__ import annotations
@@ -15,8 +17,7 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +26,55 @@ from numpy.typing import NDArray
 
 from ..base.errors import BadInput, FeatherweightError, UsageError
 from ..base.files import write_atomic
-from .engine import Engine, Sequence
+from .engine import Engine, Session
 
 MAX_BYTES, MIN_TOKENS = 2 << 30, 32
 TOKENS, STATE, CHECKSUM = "tokens", "state.", "crc32"
 
 
 class PrefixCache:
-    """Prefixes in `folder` (made when missing), at most `max_bytes` of them; texts under `min_tokens` are not kept.
+    """Prefixes in `folder` (made when missing), at most `max_bytes` of them; texts under
+    `min_tokens` are not kept.
 
     Raises UsageError when the folder cannot be made.
     """
 
-    def __init__(self, folder: Path | str, max_bytes: int = MAX_BYTES, min_tokens: int = MIN_TOKENS) -> None:
+    def __init__(
+        self, folder: Path | str, max_bytes: int = MAX_BYTES, min_tokens: int = MIN_TOKENS
+    ) -> None:
         self.folder, self.max_bytes, self.min_tokens = Path(folder), max_bytes, max(1, min_tokens)
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(f"the prefix cache cannot be kept in {folder}: {error.strerror}") from error
+            raise UsageError(
+                f"the prefix cache cannot be kept in {folder}: {error.strerror}"
+            ) from error
 
-    def restore(self, engine: Engine, sequence: Sequence, ids: Many[int]) -> int:
-        """Make `sequence` hold the longest known beginning of `ids`, if that is longer than now; its length after."""
+    def restore(self, engine: Engine, session: Session, ids: Sequence[int]) -> int:
+        """Make `session` hold the longest known beginning of `ids`, if that is longer than now; its
+        length after.
+        """
         wanted = np.asarray(ids, np.int64)
         entries = self._entries(engine)
-        shared = {path: _shared(tokens, wanted[: sequence.capacity]) for path, tokens in entries.items()}
+        shared = {
+            path: _shared(tokens, wanted[: session.capacity]) for path, tokens in entries.items()
+        }
         for path in sorted(shared, key=lambda path: -shared[path]):
-            if shared[path] < max(self.min_tokens, sequence.length + 1):
+            if shared[path] < max(self.min_tokens, session.length + 1):
                 break
-            if self._restore(path, engine, sequence, shared[path]):
+            if self._restore(path, engine, session, shared[path]):
                 break
-        return sequence.length
+        return session.length
 
-    def keep(self, engine: Engine, sequence: Sequence, ids: Many[int]) -> None:
-        """Remember `sequence`, which holds `ids`; entries that are beginnings of it are replaced by it.
+    def keep(self, engine: Engine, session: Session, ids: Sequence[int]) -> None:
+        """Remember `session`, which holds `ids`; entries that are beginnings of it are replaced by
+        it.
 
         A full disk is a warning: the text was computed already.
         """
         tokens = np.asarray(ids, np.int64)
-        if len(tokens) != sequence.length:
-            raise UsageError(f"{len(tokens)} ids for a sequence of {sequence.length} tokens")
+        if len(tokens) != session.length:
+            raise UsageError(f"{len(tokens)} ids for a session of {session.length} tokens")
         if len(tokens) < self.min_tokens:
             return
         entries = self._entries(engine)
@@ -71,7 +82,10 @@ class PrefixCache:
             if len(known) >= len(tokens) and _shared(known, tokens) == len(tokens):
                 _touch(path)
                 return
-        arrays = {TOKENS: tokens, **{STATE + name: array for name, array in sequence.state().items()}}
+        arrays = {
+            TOKENS: tokens,
+            **{STATE + name: array for name, array in session.state().items()},
+        }
         if sum(array.nbytes for array in arrays.values()) > self.max_bytes:
             return
         try:
@@ -88,7 +102,9 @@ class PrefixCache:
 
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(path, lambda beside: save_file(arrays, beside, {CHECKSUM: str(_checksum(arrays))}))
+        write_atomic(
+            path, lambda beside: save_file(arrays, beside, {CHECKSUM: str(_checksum(arrays))})
+        )
 
     def _folder(self, engine: Engine) -> Path:
         return self.folder / _digest(engine.fingerprint.encode())
@@ -102,18 +118,24 @@ class PrefixCache:
                 found[path] = tokens
         return found
 
-    def _restore(self, path: Path, engine: Engine, sequence: Sequence, length: int) -> bool:
+    def _restore(self, path: Path, engine: Engine, session: Session, length: int) -> bool:
         def read(path: Path) -> bool:
             arrays = _read(path)
             tokens = arrays.pop(TOKENS)
-            _restore(engine, sequence, {name.removeprefix(STATE): a for name, a in arrays.items()}, len(tokens), length)
+            _restore(
+                engine,
+                session,
+                {name.removeprefix(STATE): a for name, a in arrays.items()},
+                len(tokens),
+                length,
+            )
             return True
 
         done = bool(self._guarded(path, read))
         if done:
             _touch(path)
         else:
-            sequence.rewind(0)
+            session.rewind(0)
         return done
 
     def _guarded(self, path: Path, read: Any) -> Any:
@@ -124,7 +146,14 @@ class PrefixCache:
             return read(path)
         except FileNotFoundError:
             return None  # another process needed the space
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, FeatherweightError) as error:
+        except (
+            SafetensorError,
+            OSError,
+            KeyError,
+            ValueError,
+            TypeError,
+            FeatherweightError,
+        ) as error:
             _log().warning("%s is damaged or of another kind (%s); it is removed", path, error)
             path.unlink(missing_ok=True)
             return None
@@ -146,17 +175,19 @@ class PrefixCache:
             total -= size
 
 
-def _restore(engine: Engine, sequence: Sequence, state: dict[str, NDArray], length: int, wanted: int) -> None:
-    """Make `sequence` hold the first `wanted` of the `length` tokens in `state`."""
-    if length <= sequence.capacity:
-        sequence.restore(state, length)
-        sequence.rewind(wanted)
+def _restore(
+    engine: Engine, session: Session, state: dict[str, NDArray], length: int, wanted: int
+) -> None:
+    """Make `session` hold the first `wanted` of the `length` tokens in `state`."""
+    if length <= session.capacity:
+        session.restore(state, length)
+        session.rewind(wanted)
         return
-    longer = engine.sequence(length)
+    longer = engine.session(length)
     try:
         longer.restore(state, length)
         longer.rewind(wanted)
-        sequence.restore(longer.state(), wanted)
+        session.restore(longer.state(), wanted)
     finally:
         longer.close()
 

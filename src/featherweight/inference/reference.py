@@ -1,20 +1,23 @@
-"""The PyTorch engine: any model that `fw.load` gives, computed as its definition says; the one module here with torch.
+"""The PyTorch engine: any model that `fw.load` gives, computed as its definition says; the one
+module here with torch.
 
-Compressed weights are decoded once and kept until `close`. Keys and values are transformers' `DynamicCache`, the whole
-past in every layer (windows are a matter of the attention mask), so that a sequence can be rewound anywhere.
+Compressed weights are decoded once and kept until `close`. Keys and values are transformers'
+`DynamicCache`, the whole past in every layer (windows are a matter of the attention mask), so that
+a session can be rewound anywhere.
 
-`int8=True` rounds the input of every compressed matrix as the native engine does: per token, q = round-half-even(x *
-steps / max|x|), and the product sees q * max|x| / steps. Rotated inputs have no outliers and take one digit of 8 bits
-(127 steps); inputs that are not rotated take two (127 * 128 steps); keys and values are kept in half precision. What
-differs from the native engine then is the order of sums only. Rounding is chaotic, though: one part in 10^7 on the
-embedding moves the logits of a 30-block model as far as rounding itself does, so compare distributions, or one block.
+`int8_activations=True` rounds the input of every compressed matrix as the native engine does: per
+token, q = round-half-even(x * steps / max|x|), and the product sees q * max|x| / steps. Rotated
+inputs have no outliers and take one digit of 8 bits (127 steps); inputs that are not rotated take
+two (127 * 128 steps); keys and values are kept in half precision. What differs from the native
+engine then is the order of sums only. Rounding is chaotic, though: one part in 10^7 on the
+embedding moves the logits of a 30-block model as far as rounding itself does, so compare
+distributions, or one block.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -25,27 +28,37 @@ from torch import Tensor, nn
 
 from ..base.errors import BadInput, UsageError
 from ..quantization.layers import CompressedLinear, TiedHead, decoded
-from .engine import Engine, Logits, Sequence
+from .engine import Engine, Logits, Session
 
-ONE_DIGIT, TWO_DIGITS = 127, 127 * 128
+ONE_PLANE, TWO_PLANES = 127, 127 * 128
 MAX_BATCH = 8  # one after the other; only a limit for the caller's sake
 
 
-class Reference(Engine):
+class ReferenceEngine(Engine):
     """An engine around a loaded transformers model (packed or not); see the top of this file.
 
-    The model may be used elsewhere meanwhile, except with `int8`, which changes its layers until `close`.
+    The model may be used elsewhere meanwhile, except with `int8_activations`, which changes its
+    layers until `close`.
     """
 
-    def __init__(self, model: nn.Module, fingerprint: str, description: str, *, int8: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        fingerprint: str,
+        description: str,
+        *,
+        int8_activations: bool = False,
+    ) -> None:
         config: Any = model.config
         text_config = config.get_text_config(decoder=True)
         self.vocab_size = int(text_config.vocab_size)
         self.context = int(text_config.max_position_embeddings)
         self.max_batch = MAX_BATCH
-        self.fingerprint = f"{fingerprint}-reference" + ("-int8" if int8 else "")
-        self.description = description + (", PyTorch, activations in 8 bits" if int8 else ", PyTorch")
-        self.half_cache = int8
+        self.fingerprint = f"{fingerprint}-reference" + ("-int8" if int8_activations else "")
+        self.description = description + (
+            ", PyTorch, activations in 8 bits" if int8_activations else ", PyTorch"
+        )
+        self.half_cache = int8_activations
         self._model: Any = model
         # transformers renames it, and warns about the old name.
         arguments = inspect.signature(self._model.forward).parameters
@@ -53,41 +66,49 @@ class Reference(Engine):
         self._shapes: dict[str, tuple[int, ...]] | None = None
         self._stack = ExitStack()
         self._stack.enter_context(decoded(model))
-        if int8:
+        if int8_activations:
             self._stack.callback(_round_inputs(model))
 
-    def sequence(self, capacity: int | None = None) -> ReferenceSequence:
+    def session(self, capacity: int | None = None) -> ReferenceSession:
         capacity = self.context if capacity is None else capacity
         if not 1 <= capacity <= self.context:
-            raise UsageError(f"a sequence of {capacity} tokens: the model's context is {self.context}")
-        return ReferenceSequence(self, capacity)
+            raise UsageError(
+                f"a session of {capacity} tokens: the model's context is {self.context}"
+            )
+        return ReferenceSession(self, capacity)
 
-    def forward(self, sequence: Sequence, tokens: Many[int] | NDArray, logits: Logits = "last") -> NDArray[np.float32]:
-        ids = check_tokens(sequence, tokens, self.vocab_size)
-        assert isinstance(sequence, ReferenceSequence)
-        before = sequence.length
+    def forward(
+        self, session: Session, tokens: Sequence[int] | NDArray, logits: Logits = "last"
+    ) -> NDArray[np.float32]:
+        ids = check_tokens(session, tokens, self.vocab_size)
+        assert isinstance(session, ReferenceSession)
+        before = session.length
         try:
             with torch.no_grad():
                 found = self._model(
                     input_ids=torch.from_numpy(ids)[None].to(next(self._model.parameters()).device),
                     use_cache=True,
                     logits_to_keep=0 if logits == "all" else 1,
-                    **{self._cache_name: sequence.cache},
+                    **{self._cache_name: session.cache},
                 ).logits[0]
         except BaseException:
             # Interrupted between two layers, some have the new keys already.
-            sequence.crop(before)
+            session.crop(before)
             raise
-        sequence.length = before + len(ids)
+        session.length = before + len(ids)
         rows = found[:0] if logits == "none" else found
         return rows.float().cpu().numpy()
 
-    def step(self, sequences: Many[Sequence], tokens: Many[int]) -> NDArray[np.float32]:
-        if len(set(map(id, sequences))) != len(sequences) or len(sequences) > self.max_batch:
-            raise UsageError(f"{len(sequences)} sequences at once: at most {self.max_batch}, each once")
-        for sequence, token in zip(sequences, tokens, strict=True):
-            check_tokens(sequence, [token], self.vocab_size)
-        rows = [self.forward(sequence, [token]) for sequence, token in zip(sequences, tokens, strict=True)]
+    def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> NDArray[np.float32]:
+        if len(set(map(id, sessions))) != len(sessions) or len(sessions) > self.max_batch:
+            raise UsageError(
+                f"{len(sessions)} sessions at once: at most {self.max_batch}, each once"
+            )
+        for session, token in zip(sessions, tokens, strict=True):
+            check_tokens(session, [token], self.vocab_size)
+        rows = [
+            self.forward(session, [token]) for session, token in zip(sessions, tokens, strict=True)
+        ]
         return np.concatenate(rows) if rows else np.zeros((0, self.vocab_size), np.float32)
 
     def close(self) -> None:
@@ -97,9 +118,11 @@ class Reference(Engine):
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """Names of a state's arrays and their (heads, width), found once by running one token."""
         if self._shapes is None:
-            probe = self.sequence(1)
+            probe = self.session(1)
             self.forward(probe, [0], "none")
-            self._shapes = {name: (array.shape[0], array.shape[2]) for name, array in probe.state().items()}
+            self._shapes = {
+                name: (array.shape[0], array.shape[2]) for name, array in probe.state().items()
+            }
         return self._shapes
 
     @property
@@ -108,10 +131,12 @@ class Reference(Engine):
         return next(self._model.parameters())
 
 
-class ReferenceSequence(Sequence):
-    """Keys and values in a `DynamicCache`; a state holds them per layer as (heads, length, width) in float32."""
+class ReferenceSession(Session):
+    """Keys and values in a `DynamicCache`; a state holds them per layer as (heads, length, width)
+    in float32.
+    """
 
-    def __init__(self, engine: Reference, capacity: int) -> None:
+    def __init__(self, engine: ReferenceEngine, capacity: int) -> None:
         self.capacity, self.length = capacity, 0
         self._engine = engine
         self.cache = _new_cache(engine.half_cache)
@@ -139,7 +164,9 @@ class ReferenceSequence(Sequence):
     def restore(self, state: dict[str, NDArray], length: int) -> None:
         shapes = self._engine.state_shapes() if length else {}
         if length > self.capacity:
-            raise UsageError(f"a state of {length} tokens does not fit into a sequence of {self.capacity}")
+            raise UsageError(
+                f"a state of {length} tokens does not fit into a session of {self.capacity}"
+            )
         if set(state) != set(shapes):
             raise BadInput("the state has other layers than this model")
         for name, (heads, width) in shapes.items():
@@ -161,16 +188,20 @@ class ReferenceSequence(Sequence):
         self.cache, self.length, self.capacity = _new_cache(False), 0, 0
 
 
-def check_tokens(sequence: Sequence, tokens: Many[int] | NDArray, vocab_size: int) -> NDArray[np.int64]:
+def check_tokens(
+    session: Session, tokens: Sequence[int] | NDArray, vocab_size: int
+) -> NDArray[np.int64]:
     """`tokens` as an array. Raises UsageError as `Engine.forward` does."""
     ids = np.asarray(tokens, np.int64)
     if ids.ndim != 1 or not len(ids):
         raise UsageError("no tokens; give at least one")
     if ids.min() < 0 or ids.max() >= vocab_size:
-        raise UsageError(f"token {ids.min() if ids.min() < 0 else ids.max()} is outside the vocabulary of {vocab_size}")
-    if sequence.length + len(ids) > sequence.capacity:
         raise UsageError(
-            f"{len(ids)} more tokens after {sequence.length}: the sequence holds at most {sequence.capacity}"
+            f"token {ids.min() if ids.min() < 0 else ids.max()} is outside the vocabulary of {vocab_size}"
+        )
+    if session.length + len(ids) > session.capacity:
+        raise UsageError(
+            f"{len(ids)} more tokens after {session.length}: the session holds at most {session.capacity}"
         )
     return ids
 
@@ -181,7 +212,9 @@ def _new_cache(half: bool) -> Any:
 
     class Half(DynamicCache):
         def update(self, keys: Tensor, values: Tensor, *more: Any, **options: Any) -> Any:  # type: ignore[override]
-            return super().update(keys.half().to(keys.dtype), values.half().to(values.dtype), *more, **options)
+            return super().update(
+                keys.half().to(keys.dtype), values.half().to(values.dtype), *more, **options
+            )
 
     # Without the configuration: with it, layers with a window forget, and could not be rewound.
     return Half() if half else DynamicCache()
@@ -200,7 +233,7 @@ class _RoundedRotation:
         self.rotation = rotation
 
     def __call__(self, x: Tensor, key: bytes, signs: Tensor) -> Tensor:
-        return whole_steps(self.rotation(x, key, signs), ONE_DIGIT)
+        return whole_steps(self.rotation(x, key, signs), ONE_PLANE)
 
 
 def _round_inputs(model: nn.Module) -> Callable[[], None]:
@@ -209,13 +242,17 @@ def _round_inputs(model: nn.Module) -> Callable[[], None]:
     for module in model.modules():
         if isinstance(module, TiedHead):
             table: Any = module.embedding
-            table.as_stored = _rounded_after(table.as_stored, ONE_DIGIT if table.input_rotation else TWO_DIGITS)
+            table.as_stored = _rounded_after(
+                table.as_stored, ONE_PLANE if table.input_rotation else TWO_PLANES
+            )
             undo.callback(delattr, table, "as_stored")
         elif isinstance(module, CompressedLinear) and module.input_rotation:
             undo.callback(setattr, module, "memo", module.memo)
             module.memo = _RoundedRotation(module.memo)  # type: ignore[assignment]
         elif isinstance(module, CompressedLinear):
-            hook = module.register_forward_pre_hook(lambda module, args: (whole_steps(args[0], TWO_DIGITS), *args[1:]))
+            hook = module.register_forward_pre_hook(
+                lambda module, args: (whole_steps(args[0], TWO_PLANES), *args[1:])
+            )
             undo.callback(hook.remove)
     return undo.close
 

@@ -1,15 +1,17 @@
-"""From logits to a token: greedy, or temperature, top-k, top-p, min-p and repetition penalty, from a seed.
+"""From logits to a token: greedy, or temperature, top-k, top-p, min-p and repetition penalty, from
+a seed.
 
-Order, as in transformers: repetition penalty (Keskar et al. 2019, CTRL: logits of tokens that occurred are divided by
-it when positive, multiplied when negative), mask, temperature, top-k, top-p (the fewest likeliest tokens with that much
-of what top-k left), min-p (Nguyen et al. 2024: at least that share of the likeliest token's probability).
+Order, as in transformers: repetition penalty (Keskar et al. 2019, CTRL: logits of tokens that
+occurred are divided by it when positive, multiplied when negative), mask, temperature, top-k, top-p
+(the fewest likeliest tokens with that much of what top-k left), min-p (Nguyen et al. 2024: at least
+that share of the likeliest token's probability).
 
-Every call with a temperature draws exactly one number, whatever the distribution looks like, so the same seed gives the
-same tokens however they were proposed. Log-probabilities are those of the model: temperature 1, before penalty, mask
-and truncation, in nats.
+Every call with a temperature draws exactly one number, whatever the distribution looks like, so the
+same seed gives the same tokens however they were proposed. Log-probabilities are those of the
+model: temperature 1, before penalty, mask and truncation, in nats.
 
-Cost at 49,152 tokens: greedy one pass of argmax; sampling one exp and one cumulative sum; top-k and top-p look at the
-likeliest few through a partition and sort only those.
+Cost at 49,152 tokens: greedy one pass of argmax; sampling one exp and one cumulative sum; top-k and
+top-p look at the likeliest few through a partition and sort only those.
 """
 
 from __future__ import annotations
@@ -24,14 +26,19 @@ from numpy.typing import NDArray
 from ..base.errors import BadInput, UsageError
 
 MAX_STOPS, MAX_STOP_LENGTH, MAX_LOGPROBS = 16, 500, 20
-GREEDY_BELOW = 1e-4  # colder than this, float32 logits divided by it say nothing but which one is largest
+GREEDY_BELOW = (
+    1e-4  # colder than this, float32 logits divided by it say nothing but which one is largest
+)
 FIRST_LOOK = 128  # tokens that top-p sorts first; most of the time they hold its mass
 BLOCK = 512  # weights that are summed before one is looked for among them
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens and when to stop. Raises UsageError, naming the field, for values that cannot work."""
+    """How to choose tokens and when to stop.
+
+    Raises UsageError, naming the field, for values that cannot work.
+    """
 
     max_tokens: int = 256
     temperature: float = 1.0  # 0: always the likeliest token
@@ -70,7 +77,9 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A token and, when asked for, its log-probability and the likeliest (id, log-probability), best first."""
+    """A token and, when asked for, its log-probability and the likeliest (id, log-probability),
+    best first.
+    """
 
     token: int
     logprob: float | None = None
@@ -78,19 +87,24 @@ class Choice:
 
 
 class Sampler:
-    """Chooses the tokens of one text, one `choose` each; remembers its random stream and which tokens occurred."""
+    """Chooses the tokens of one text, one `choose` each; remembers its random stream and which
+    tokens occurred.
+    """
 
     def __init__(self, sampling: Sampling, prompt_ids: Iterable[int] = ()) -> None:
         self.sampling = sampling
         self._random = None
         if not sampling.greedy:
-            self._random = np.random.default_rng(None if sampling.seed is None else sampling.seed % 2**64)
+            self._random = np.random.default_rng(
+                None if sampling.seed is None else sampling.seed % 2**64
+            )
         self._penalised = sampling.repetition_penalty != 1
         self._seen = set(prompt_ids) if self._penalised else set()
         self._seen_ids = np.fromiter(self._seen, np.int64, len(self._seen))
 
     def choose(self, logits: NDArray[np.float32], mask: NDArray[np.bool_] | None = None) -> Choice:
-        """The next token from `logits` (vocab,), among those that `mask` allows; `logits` stay as they are.
+        """The next token from `logits` (vocab,), among those that `mask` allows; `logits` stay as
+        they are.
 
         Raises BadInput for logits that are not finite, or a mask that allows nothing.
         """
@@ -98,9 +112,17 @@ class Sampler:
         best = int(scores.argmax())
         if not math.isfinite(scores[best]):
             if mask is not None and not mask.any():
-                raise BadInput("nothing that was asked for can follow this text: no token is allowed")
-            raise BadInput("the model gives logits that are not finite; its weights, or the file, are damaged")
-        token = best if self._random is None else self._draw(scores, float(scores[best]), self._random.random())
+                raise BadInput(
+                    "nothing that was asked for can follow this text: no token is allowed"
+                )
+            raise BadInput(
+                "the model gives logits that are not finite; its weights, or the file, are damaged"
+            )
+        token = (
+            best
+            if self._random is None
+            else self._draw(scores, float(scores[best]), self._random.random())
+        )
         if self._penalised and token not in self._seen:
             self._seen.add(token)
             self._seen_ids = np.append(self._seen_ids, token)
@@ -108,7 +130,9 @@ class Sampler:
             return Choice(token)
         return self._with_logprobs(token, logits, self.sampling.logprobs)
 
-    def _modified(self, logits: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> NDArray[np.float32]:
+    def _modified(
+        self, logits: NDArray[np.float32], mask: NDArray[np.bool_] | None
+    ) -> NDArray[np.float32]:
         scores = logits
         if self._penalised and len(self._seen_ids):
             scores, penalty = logits.copy(), np.float32(self.sampling.repetition_penalty)
@@ -124,7 +148,8 @@ class Sampler:
         top_k, top_p = self.sampling.top_k, self.sampling.top_p
         if 0 < top_k < len(scores):
             ids = np.argpartition(scores, -top_k)[-top_k:]
-            # In the vocabulary's order, so that the outcome does not hang on how the partition left them.
+            # In the vocabulary's order, so that the outcome does not hang on how the partition left
+            # them.
             ids.sort()
             scores = scores[ids]
         weights = np.exp((scores - np.float32(best)) / np.float32(self.sampling.temperature))
@@ -139,7 +164,9 @@ class Sampler:
 
     def _with_logprobs(self, token: int, logits: NDArray[np.float32], count: int) -> Choice:
         highest = float(logits.max())
-        total = highest + math.log(float(np.exp(logits - np.float32(highest)).sum(dtype=np.float64)))
+        total = highest + math.log(
+            float(np.exp(logits - np.float32(highest)).sum(dtype=np.float64))
+        )
         top: tuple[tuple[int, float], ...] = ()
         if count:
             likely = likeliest(logits, count)
@@ -156,7 +183,9 @@ def likeliest(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
 
 
 def _place(weights: NDArray[np.float32], uniform: float) -> int:
-    """Where the cumulated weights pass `uniform` (0 to 1) of their sum; of many, first in which block of them."""
+    """Where the cumulated weights pass `uniform` (0 to 1) of their sum; of many, first in which
+    block of them.
+    """
     begins = np.arange(0, len(weights), BLOCK)
     sums = np.cumsum(np.add.reduceat(weights, begins, dtype=np.float64))
     target = uniform * sums[-1]
@@ -170,7 +199,9 @@ def _place(weights: NDArray[np.float32], uniform: float) -> int:
 
 
 def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
-    """Indices, ascending, of the fewest largest weights whose sum reaches `top_p` of the total; at least one."""
+    """Indices, ascending, of the fewest largest weights whose sum reaches `top_p` of the total; at
+    least one.
+    """
     wanted = top_p * float(weights.sum(dtype=np.float64))
     look = FIRST_LOOK
     while True:
@@ -188,7 +219,11 @@ def _nucleus(weights: NDArray[np.float32], top_p: float) -> NDArray[np.int64]:
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, np.integer))
+        or not low <= value <= high
+    ):
         raise UsageError(f"{name}={value!r}: a whole number from {low} to {high}")
 
 

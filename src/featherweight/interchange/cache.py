@@ -1,8 +1,9 @@
 """Where fetched and converted models live, and how a folder comes into being all at once.
 
-The cache is `$FEATHERWEIGHT_CACHE`, else `~/.cache/featherweight`; everything in it can be deleted at any time. A
-folder is built beside its place and renamed into it: a killed conversion leaves nothing that looks finished, and of
-two processes that convert the same model one wins and both use the result.
+The cache is `$FEATHERWEIGHT_CACHE`, else `~/.cache/featherweight`; everything in it can be deleted
+at any time. A folder is built beside its place and renamed into it: a killed conversion leaves
+nothing that looks finished, and of two processes that convert the same model one wins and both use
+the result.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def built_once(folder: Path, build: Callable[[Path], object]) -> Path:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete what a killed process left of `folder`; a day old, because another process may be at work now."""
+    """Delete what a killed process left of `folder`; a day old, because another process may be at
+    work now.
+    """
     for left in folder.parent.glob(f".{folder.name}.*.part"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:

@@ -1,14 +1,15 @@
-"""The transformers plug-in: importing this module, and nothing else, registers the quantizer `featherweight`.
+"""The transformers plug-in: importing this module, and nothing else, registers the quantizer
+`featherweight`.
 
     import featherweight.interchange.hf
     model = AutoModelForCausalLM.from_pretrained("out/")
 
-transformers then builds the model on meta, we put compressed modules in place, it loads the tensors by name, and we
-refuse what is not complete. Before loading: description, file sums, and every stored tensor's presence, shape and
-dtype (where the weights are local files). After loading: nothing unfilled, no non-finite scale. What transformers
-itself refuses (sizes that differ, files it cannot parse) it refuses in its own words.
-Without the import, transformers warns that the method is unknown, finds empty tensors where it wants matrices, and
-raises a size mismatch.
+transformers then builds the model on meta, we put compressed modules in place, it loads the tensors
+by name, and we refuse what is not complete. Before loading: description, file sums, and every
+stored tensor's presence, shape and dtype (where the weights are local files). After loading:
+nothing unfilled, no non-finite scale. What transformers itself refuses (sizes that differ, files it
+cannot parse) it refuses in its own words. Without the import, transformers warns that the method is
+unknown, finds empty tensors where it wants matrices, and raises a size mismatch.
 
 Only hooks that exist unchanged from transformers 5.15 on are overridden.
 """
@@ -22,20 +23,23 @@ from transformers.quantizers import HfQuantizer, register_quantization_config, r
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING, AUTO_QUANTIZER_MAPPING
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from ..models.config import PACKED
 from ..models.tensors import TensorFolder
-from . import description as descriptions
-from .verify import check_against, check_filled, check_stored, check_sums
+from .packed import description as descriptions
+from .packed.verify import check_against, check_filled, check_stored, check_sums
 
 
 class FeatherweightConfig(QuantizationConfigMixin):
     """The `quantization_config` of a packed model; `description.py` says what it holds."""
 
     def __init__(self, **entries: Any) -> None:
-        self.quant_method: Any = descriptions.METHOD
-        self.description = descriptions.read({**entries, "quant_method": descriptions.METHOD})
+        self.quant_method: Any = PACKED
+        self.description = descriptions.read({**entries, "quant_method": PACKED})
 
     def to_dict(self) -> dict[str, Any]:
-        """What a re-saved config.json holds; without `files`, because the weights are then written anew."""
+        """What a re-saved config.json holds; without `files`, because the weights are then written
+        anew.
+        """
         plain = self.description.to_dict()
         plain.pop("files", None)
         return plain
@@ -55,10 +59,14 @@ class FeatherweightQuantizer(HfQuantizer):
     requires_calibration = True
     quantization_config: FeatherweightConfig
 
-    def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Any = None, **kwargs: Any) -> None:
+    def _process_model_before_weight_loading(
+        self, model: Any, checkpoint_files: Any = None, **kwargs: Any
+    ) -> None:
         description = self.quantization_config.description
         descriptions.install(model, description)
-        files = [Path(file) for file in checkpoint_files or [] if str(file).endswith(".safetensors")]
+        files = [
+            Path(file) for file in checkpoint_files or [] if str(file).endswith(".safetensors")
+        ]
         if files:
             tensors = TensorFolder(files[0] if len(files) == 1 else files[0].parent)
             check_sums(files, description)
@@ -79,10 +87,10 @@ class FeatherweightQuantizer(HfQuantizer):
 
 def register() -> None:
     """Make transformers know `quant_method: featherweight`; does nothing the second time."""
-    if descriptions.METHOD not in AUTO_QUANTIZATION_CONFIG_MAPPING:
-        register_quantization_config(descriptions.METHOD)(FeatherweightConfig)
-    if descriptions.METHOD not in AUTO_QUANTIZER_MAPPING:
-        register_quantizer(descriptions.METHOD)(FeatherweightQuantizer)
+    if PACKED not in AUTO_QUANTIZATION_CONFIG_MAPPING:
+        register_quantization_config(PACKED)(FeatherweightConfig)
+    if PACKED not in AUTO_QUANTIZER_MAPPING:
+        register_quantizer(PACKED)(FeatherweightQuantizer)
 
 
 register()

@@ -1,45 +1,57 @@
-"""Where a model is: an alias, a local folder, a GGUF file or a hub id, and it ends as a folder in transformers' layout.
+"""Where a model is: an alias, a local folder, a GGUF file or a hub id, and it ends as a folder in
+transformers' layout.
 
-Aliases and GGUF files are converted once and kept in the cache. Nothing here imports torch (a first conversion does), so
-that the native engine can start without it; `sources` loads what lies in the folder.
+Aliases and GGUF files are converted once and kept in the cache. Nothing here imports torch (a first
+conversion does), so that the native engine can start without it; `sources` loads what lies in the
+folder.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import BadInput
 from ..base.events import Event, Listener, silent
 from ..base.files import sha256
-from . import carried
+from . import bundled
 from .cache import built_once, cache_folder
 
-CONFIG, PACKED = "config.json", "featherweight"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# What a model folder needs; not the pickles, other frameworks' files, and copies in subfolders that hubs also hold.
-WANTED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "NOTICE*", "README.md")
+# What a model folder needs; not the pickles, other frameworks' files, and copies in subfolders that
+# hubs also hold.
+WANTED = (
+    "*.json",
+    "*.safetensors",
+    "*.jinja",
+    "*.txt",
+    "*.model",
+    "*.tiktoken",
+    "LICENSE*",
+    "NOTICE*",
+    "README.md",
+)
 UNWANTED = ("*/*", "consolidated*")
 
 
 def find_folder(model: str | Path, listener: Listener = silent) -> Path:
-    """The local folder of an alias, a folder, a `.gguf` file or a hub id; what lies in it is not looked at.
+    """The local folder of an alias, a folder, a `.gguf` file or a hub id; what lies in it is not
+    looked at.
 
-    A path that exists wins over an alias or hub id of the same name. Raises BadInput, saying what to try.
+    A path that exists wins over an alias or hub id of the same name. Raises BadInput, saying what
+    to try.
     """
     text, path = str(model), Path(model).expanduser()
     if path.is_dir():
         return path
     if path.is_file():
         return _from_file(path, listener)
-    if found := carried.find(text):
-        return carried.folder_of(found, listener)
+    if found := bundled.find(text):
+        return bundled.folder_of(found, listener)
     if not _looks_like_a_path(model) and HUB_ID.fullmatch(text):
         return _from_hub(text, listener)
-    aliases = [name for known in carried.MODELS for name in (known.name, *known.also)]
+    aliases = [name for known in bundled.MODELS for name in (known.name, *known.also)]
     near = get_close_matches(text, aliases, n=1)
     raise BadInput(
         f"{text!r} was not found: there is no such folder or file"
@@ -52,45 +64,13 @@ def repository(model: str) -> str | None:
     """The name on the hub of what a user called `model`; None for a folder or a file."""
     if Path(model).expanduser().exists():
         return None
-    if found := carried.find(model):
+    if found := bundled.find(model):
         return found.repository
     return model if HUB_ID.fullmatch(model) else None
 
 
-def method(folder: Path) -> str | None:
-    """Who quantized the model, as its config.json says; None for an ordinary one. Raises BadInput for no such file."""
-    config = folder / CONFIG
-    if not config.is_file():
-        ggufs = sorted(folder.glob("*.gguf"))
-        hint = f"; to use {ggufs[0].name}, give its path" if ggufs else ""
-        raise BadInput(f"{folder} is not a model folder: it has no {CONFIG}{hint}")
-    try:
-        described = json.loads(config.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{config} is not JSON ({error}); fetch it again") from error
-    if not isinstance(described, dict) or not isinstance(described.get("model_type"), str):
-        raise BadInput(f"{config} names no model_type; it is not the configuration of a transformers model")
-    quantization = described.get("quantization_config")
-    if quantization is None:
-        return None
-    return str(quantization.get("quant_method")) if isinstance(quantization, dict) else "an unknown method"
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of `folder`, unchecked but for being an object. Raises BadInput where it is not."""
-    try:
-        config = json.loads((folder / CONFIG).read_bytes())
-    except OSError as error:
-        raise BadInput(f"{folder / CONFIG} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{folder / CONFIG} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{folder / CONFIG} is not a JSON object")
-    return config
-
-
 def _from_file(path: Path, listener: Listener) -> Path:
-    from .gguf import convert
+    from .gguf.convert import convert
 
     with open(path, "rb") as file:
         magic = file.read(4)
@@ -105,13 +85,17 @@ def _from_file(path: Path, listener: Listener) -> Path:
 
 
 def _from_hub(name: str, listener: Listener) -> Path:
-    """The hub's snapshot of `name` in its own cache; HF_HUB_OFFLINE=1 uses only what is there already."""
+    """The hub's snapshot of `name` in its own cache; HF_HUB_OFFLINE=1 uses only what is there
+    already.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     listener(Event("download", 0, 1, message=name))
     try:
-        folder = snapshot_download(name, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED))
+        folder = snapshot_download(
+            name, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
+        )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(
@@ -124,4 +108,8 @@ def _from_hub(name: str, listener: Listener) -> Path:
 
 def _looks_like_a_path(model: str | Path) -> bool:
     text = str(model)
-    return isinstance(model, Path) or text.startswith((".", "~", "/")) or text.endswith((".gguf", ".safetensors", "/"))
+    return (
+        isinstance(model, Path)
+        or text.startswith((".", "~", "/"))
+        or text.endswith((".gguf", ".safetensors", "/"))
+    )

@@ -1,9 +1,10 @@
 """Weights written as safetensors, one tensor in memory at a time, with the SHA-256 of each file.
 
-A checkpoint is one `model.safetensors` up to `limit` bytes, else numbered shards and an index. The bytes depend on
-nothing but names, dtypes, shapes and values: inside a file wider dtypes come first (so that every tensor lies aligned
-to its own size), then names in order; the header holds no times and no versions. The first tensor begins with a line of
-the cache, and so do the codes of packed weights, whose sizes are whole lines.
+A checkpoint is one `model.safetensors` up to `limit` bytes, else numbered shards and an index. The
+bytes depend on nothing but names, dtypes, shapes and values: inside a file wider dtypes come first
+(so that every tensor lies aligned to its own size), then names in order; the header holds no times
+and no versions. The first tensor begins with a line of the cache, and so do the codes of packed
+weights, whose sizes are whole lines.
 """
 
 from __future__ import annotations
@@ -40,16 +41,22 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def write_checkpoint(folder: Path, entries: Sequence[Entry], limit: int = LIMIT_BYTES) -> dict[str, str]:
+def write_checkpoint(
+    folder: Path, entries: Sequence[Entry], limit: int = LIMIT_BYTES
+) -> dict[str, str]:
     """Write all `entries` into `folder`; returns file name -> SHA-256 (weights files only)."""
     shards = _split(sorted(entries, key=lambda entry: entry.name), limit)
     if len(shards) == 1:
         return {SINGLE: write_file(folder / SINGLE, shards[0])}
     names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
-    sums = {name: write_file(folder / name, shard) for name, shard in zip(names, shards, strict=True)}
+    sums = {
+        name: write_file(folder / name, shard) for name, shard in zip(names, shards, strict=True)
+    }
     index = {
         "metadata": {"total_size": sum(entry.num_bytes for entry in entries)},
-        "weight_map": {entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard},
+        "weight_map": {
+            entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard
+        },
     }
     write_atomic(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
     return sums

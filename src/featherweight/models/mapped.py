@@ -1,8 +1,10 @@
-"""Named tensors on disk without torch: safetensors files mapped into memory, each tensor a view of the file's bytes.
+"""Named tensors on disk without torch: safetensors files mapped into memory, each tensor a view of
+the file's bytes.
 
-What `TensorFolder` is for PyTorch, this is for the native engine, which must start within a second: the header is read
-and checked in full (lengths, offsets, dtypes, names, no overlap, no gap), nothing else is touched. A file that shrinks
-while it is mapped would kill the process at the next access, so `check_unchanged` says so before each use.
+What `TensorFolder` is for PyTorch, this is for the native engine, which must start within a second:
+the header is read and checked in full (lengths, offsets, dtypes, names, no overlap, no gap),
+nothing else is touched. A file that shrinks while it is mapped would kill the process at the next
+access, so `check_unchanged` says so before each use.
 """
 
 from __future__ import annotations
@@ -41,12 +43,21 @@ ITEM_BYTES = {
     "F8_E5M2": 1,
 }
 # What numpy calls a dtype; bfloat16 has no name there and comes as its 16 bits.
-NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "U8": "u1", "I8": "i1", "I32": "<i4", "I64": "<i8"}
+NUMPY = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",
+    "U8": "u1",
+    "I8": "i1",
+    "I32": "<i4",
+    "I64": "<i8",
+}
 LONGEST_HEADER = 100_000_000
 
 
 @dataclass(frozen=True)
-class Stored:
+class MappedTensor:
     """One tensor: its dtype as the file names it, its shape, and its bytes where they lie."""
 
     dtype: str
@@ -67,7 +78,9 @@ class _File:
             with open(path, "rb") as file:
                 self.status = os.fstat(file.fileno())
                 if self.status.st_size < 8:
-                    raise BadInput(f"{path} is no safetensors file: it has {self.status.st_size} bytes")
+                    raise BadInput(
+                        f"{path} is no safetensors file: it has {self.status.st_size} bytes"
+                    )
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 self.descriptor = os.dup(file.fileno())
         except OSError as error:
@@ -86,12 +99,15 @@ class _File:
 
 
 class MappedFolder:
-    """The tensors of a model folder by name, mapped. Raises BadInput, naming file and tensor, for anything wrong."""
+    """The tensors of a model folder by name, mapped.
+
+    Raises BadInput, naming file and tensor, for anything wrong.
+    """
 
     def __init__(self, folder: Path | str) -> None:
         folder = Path(folder)
         self._files = [_File(path) for path in _paths(folder)]
-        self.tensors: dict[str, Stored] = {}
+        self.tensors: dict[str, MappedTensor] = {}
         for file in self._files:
             for name, stored in read_header(file.bytes, str(file.path)).items():
                 if name in self.tensors:
@@ -104,7 +120,9 @@ class MappedFolder:
 
     def identity(self) -> str:
         """Sizes and times of the files: changes whenever the weights do."""
-        return " ".join(f"{f.path.name}:{f.status.st_size}:{f.status.st_mtime_ns}" for f in self._files)
+        return " ".join(
+            f"{f.path.name}:{f.status.st_size}:{f.status.st_mtime_ns}" for f in self._files
+        )
 
     def check_unchanged(self) -> None:
         """Raise BadInput when a file is no longer what was mapped."""
@@ -117,11 +135,15 @@ class MappedFolder:
             file.close()
 
 
-def read_header(data: NDArray[np.uint8], where: str) -> dict[str, Stored]:
-    """The tensors of a whole safetensors file in memory; BadInput for anything that does not add up."""
+def read_header(data: NDArray[np.uint8], where: str) -> dict[str, MappedTensor]:
+    """The tensors of a whole safetensors file in memory; BadInput for anything that does not add
+    up.
+    """
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > min(LONGEST_HEADER, len(data) - 8):
-        raise BadInput(f"{where}: its header claims {length} bytes, more than the file holds; fetch it again")
+        raise BadInput(
+            f"{where}: its header claims {length} bytes, more than the file holds; fetch it again"
+        )
     try:
         header = json.loads(data[8 : 8 + length].tobytes())
     except (ValueError, RecursionError) as error:
@@ -129,16 +151,22 @@ def read_header(data: NDArray[np.uint8], where: str) -> dict[str, Stored]:
     if not isinstance(header, Mapping):
         raise BadInput(f"{where}: its header is not a JSON object")
     body = data[8 + length :]
-    found = {name: _stored(name, entry, body, where) for name, entry in header.items() if name != "__metadata__"}
+    found = {
+        name: _stored(name, entry, body, where)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
     spans = sorted(tuple(header[name]["data_offsets"]) for name in found)
     if any(a[1] > b[0] for a, b in pairwise(spans)):
         raise BadInput(f"{where}: two of its tensors overlap; fetch it again")
     if (spans[-1][1] if spans else 0) != len(body):
-        raise BadInput(f"{where} is {len(body)} bytes of tensors long, its header says otherwise; fetch it again")
+        raise BadInput(
+            f"{where} is {len(body)} bytes of tensors long, its header says otherwise; fetch it again"
+        )
     return found
 
 
-def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> Stored:
+def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> MappedTensor:
     wrong = f"{where}: tensor {name[:80]!r} has an impossible description; fetch it again"
     if not isinstance(entry, Mapping):
         raise BadInput(wrong)
@@ -157,11 +185,15 @@ def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> Store
     begin, end = offsets
     if not begin <= end <= len(body) or math.prod(shape) * ITEM_BYTES[dtype] != end - begin:
         raise BadInput(wrong)
-    return Stored(dtype, tuple(shape), body[begin:end])
+    return MappedTensor(dtype, tuple(shape), body[begin:end])
 
 
 def _whole_numbers(values: Any) -> bool:
-    return isinstance(values, list) and len(values) <= 16 and all(type(n) is int and 0 <= n < 1 << 48 for n in values)
+    return (
+        isinstance(values, list)
+        and len(values) <= 16
+        and all(type(n) is int and 0 <= n < 1 << 48 for n in values)
+    )
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -1,184 +1,148 @@
-"""Forward and backward through a model block by block, so that only one block's working set is alive.
+"""Forward and backward through a model block by block, so that only one block's working set is in
+memory.
 
-The model's own `forward` runs; hooks cut the graph at the input of every block. Weights that are not float32 (a
-memory-mapped bfloat16 checkpoint) are widened when their block is entered and dropped when it is left. The backward
-pass walks the blocks from last to first, recomputing each from its saved input unless the graphs were kept.
+The model's own `forward` runs; hooks cut the graph at the input of every block. Weights that are
+not float32 (a memory-mapped bfloat16 checkpoint) are converted when their block is entered and
+dropped when it is left. The backward pass walks the blocks from last to first and computes each
+again from its saved input, unless the graphs were kept.
+
+`attach(block)` is a context manager that installs the caller's hooks in block number `block`, or
+outside the blocks for None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..base.errors import BadInput
 from .structure import blocks, head
 
-# Called with (name, module, input (batch, seq, n), gradient of the output (batch, seq, m) or None in forward passes).
-Visitor = Callable[[str, nn.Linear, Tensor, Tensor | None], None]
+Attach = Callable[[int | None], AbstractContextManager[None]]
+Inputs = Mapping[str, Tensor]
 
 
 @contextmanager
 def widened(module: nn.Module) -> Iterator[None]:
-    """Parameters of `module` in float32 inside, as they were outside."""
-    before = {p: p.data for p in module.parameters(recurse=True) if p.dtype != torch.float32}
+    """Inside, the parameters of `module` are float32; afterwards they are as before."""
+    narrow = {p: p.data for p in module.parameters(recurse=True) if p.dtype != torch.float32}
     try:
-        for p in before:
+        for p in narrow:
             p.data = p.data.float()
         yield
     finally:
-        for p, data in before.items():
+        for p, data in narrow.items():
             p.data = data
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside, as it was outside."""
-    training = model.training
-    wanted = [p for p in model.parameters() if p.requires_grad]
+    """Inside, the model is in evaluation mode and no parameter gets a gradient; afterwards both are
+    as before.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    trainable = [p for p in model.parameters() if p.requires_grad]
     try:
         model.eval()
-        for p in wanted:
+        for p in trainable:
             p.requires_grad_(False)
         yield
     finally:
-        model.train(training)
-        for p in wanted:
+        for module, training in modes:
+            module.training = training
+        for p in trainable:
             p.requires_grad_(True)
 
 
-@contextmanager
-def watching(name: str, block: nn.Module, visit: Visitor, backward: bool) -> Iterator[None]:
-    """Call `visit` for every linear of `block`: after its forward, or when its output's gradient arrives."""
+def forward(model: nn.Module, inputs: Inputs, attach: Attach, needs_head: bool = False) -> None:
+    """One forward pass.
 
-    def hook(layer_name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def after(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            x = args[0].detach()
-            _require_finite(x, layer_name)
-            if not backward:
-                visit(layer_name, module, x, None)  # type: ignore[arg-type]
-            else:
-                output.register_hook(lambda g: visit(layer_name, module, x, g))  # type: ignore[arg-type]
-
-        return after
-
-    handles = [
-        module.register_forward_hook(hook(f"{name}.{inner}"))
-        for inner, module in block.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _require_finite(x: Tensor, name: str) -> None:
-    # The largest magnitude is not finite when any number is not, and takes no copy.
-    if not bool(torch.isfinite(torch.linalg.vector_norm(x, float("inf")))):
-        raise BadInput(f"{name}: its inputs are not finite on the calibration text; the model or its dtype overflows")
-
-
-def forward(model: nn.Module, tokens: Int[Tensor, "batch seq"], visit: Visitor) -> None:
-    """One forward pass that shows the input of every block linear, and of the head, to `visit`; no logits are computed."""
+    The head sees all positions, but its product is left out unless `needs_head`.
+    """
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(frozen(model))
-        whole = stack.enter_context(_head_shown_instead(model, visit))
-        for name, block in blocks(model):
-            stack.enter_context(watching(name, block, visit, backward=False))
-            stack.enter_context(_widened_when_run(block))
-        model(input_ids=tokens, use_cache=False, logits_to_keep=0 if whole else 1)
+        if not needs_head:
+            stack.enter_context(_without_head_product(model))
+        stack.enter_context(attach(None))
+        for index, (_, block) in enumerate(blocks(model)):
+            stack.enter_context(attach(index))
+            stack.enter_context(_widened_while_running(block))
+        model(**inputs, use_cache=False)
 
 
 @contextmanager
-def _head_shown_instead(model: nn.Module, visit: Visitor) -> Iterator[bool]:
-    """Inside, a linear head shows its input to `visit` and hands on one column of it; False when there is no such head."""
+def _without_head_product(model: nn.Module) -> Iterator[None]:
+    """Inside, the head returns one column of its input instead of logits: its hooks run, the large
+    product does not.
+    """
     name = head(model)
-    module = None if name is None else model.get_submodule(name)
-    if name is None or not isinstance(module, nn.Linear):
-        yield False
+    if name is None:
+        yield
         return
-
-    def show(x: Tensor) -> Tensor:
-        _require_finite(x, name)
-        visit(name, module, x.detach(), None)
-        return x[..., :1]
-
-    own = vars(module).get("forward")
-    module.forward = show  # type: ignore[method-assign, assignment]
+    module = model.get_submodule(name)
+    instance_forward = vars(module).get("forward")
+    module.forward = lambda x: x[..., :1]  # type: ignore[method-assign, assignment]
     try:
-        yield True
+        yield
     finally:
         vars(module).pop("forward")
-        if own is not None:
-            vars(module)["forward"] = own
-
-
-@contextmanager
-def _head_shown(model: nn.Module, visit: Visitor | None) -> Iterator[None]:
-    """Inside, a linear head shows its input to `visit` (when there is one) before it computes."""
-    name = head(model)
-    module = None if name is None else model.get_submodule(name)
-    if visit is None or name is None or not isinstance(module, nn.Linear):
-        yield
-        return
-    handle = module.register_forward_pre_hook(lambda _, args: visit(name, module, args[0].detach(), None))
-    try:
-        yield
-    finally:
-        handle.remove()
+        if instance_forward is not None:
+            vars(module)["forward"] = instance_forward
 
 
 def forward_backward(
     model: nn.Module,
-    tokens: Int[Tensor, "batch seq"],
+    inputs: Inputs,
     logit_gradient: Callable[[Float[Tensor, "batch seq vocab"]], Float[Tensor, "batch seq vocab"]],
-    visit: Visitor,
+    attach: Attach,
     keep_graphs: bool = False,
-    visit_head: Visitor | None = None,
 ) -> None:
-    """Backpropagate `logit_gradient(logits)` and show every block linear's input and output gradient to `visit`.
+    """Propagate `logit_gradient(logits)` back through the whole model; no parameter gets a
+    gradient.
 
-    `visit_head` is shown the head's input, without a gradient.
-    With `keep_graphs` the blocks are not recomputed: faster by a forward pass, memory for all blocks' activations
-    (and it needs float32 weights).
+    With `keep_graphs` the blocks are not computed a second time: faster by one forward pass, but
+    the activations of all blocks stay in memory, and the weights must be float32.
     """
-    inner = blocks(model)
-    cuts = _Cuts(inner[-1][0])
+    named_blocks = blocks(model)
+    cuts = _Cuts(named_blocks[-1][0])
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
-        for name, block in inner:
+        # Hooks that were registered first run first: those of the caller see the tensors behind the
+        # cuts.
+        for index, (name, block) in enumerate(named_blocks):
             stack.enter_context(cuts.at(name, block))
             if keep_graphs:
-                stack.enter_context(watching(name, block, visit, backward=True))
+                stack.enter_context(attach(index))
             else:
                 stack.enter_context(_without_gradients(block))
-                stack.enter_context(_widened_when_run(block))
-        with torch.enable_grad(), _head_shown(model, visit_head):
-            logits = model(input_ids=tokens, use_cache=False).logits
+                stack.enter_context(_widened_while_running(block))
+        stack.enter_context(attach(None))
+        with torch.enable_grad():
+            logits = model(**inputs, use_cache=False).logits
         logits.backward(logit_gradient(logits.detach()))
         del logits
     gradient = cuts.tail.grad
     with frozen(model):
-        for name, block in reversed(inner):
+        for index, (name, block) in reversed(list(enumerate(named_blocks))):
             output = cuts.outputs.pop(name)
             if not keep_graphs:
-                output = _rerun(name, block, cuts.calls[name], visit)
+                output = _rerun(index, block, cuts.calls[name], attach)
             output.backward(gradient)
             gradient = cuts.leaves.pop(name).grad
             cuts.calls.pop(name)
 
 
 class _Cuts:
-    """The graph cut before every block and after the last one: each piece starts at a leaf that collects a gradient."""
+    """Cuts the graph at the input of every block and after the last one; each part starts at a leaf
+    that collects a gradient.
+    """
 
-    def __init__(self, last: str) -> None:
-        self.last = last
+    def __init__(self, last_block: str) -> None:
+        self.last_block = last_block
         self.calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self.leaves: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
@@ -186,21 +150,23 @@ class _Cuts:
 
     @contextmanager
     def at(self, name: str, block: nn.Module) -> Iterator[None]:
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Cut at the block `name` inside."""
+
+        def on_entry(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             args, kwargs, self.leaves[name] = _with_leaf(args, kwargs)
             self.calls[name] = (args, kwargs)
             return args, kwargs
 
-        def after(module: nn.Module, args: Any, output: Any) -> Any:
+        def on_exit(module: nn.Module, args: Any, output: Any) -> Any:
             self.outputs[name] = output[0] if isinstance(output, tuple) else output
-            if name != self.last:
+            if name != self.last_block:
                 return None
             self.tail = self.outputs[name].detach().requires_grad_()
             return (self.tail, *output[1:]) if isinstance(output, tuple) else self.tail
 
         handles = [
-            block.register_forward_pre_hook(before, with_kwargs=True),
-            block.register_forward_hook(after),
+            block.register_forward_pre_hook(on_entry, with_kwargs=True),
+            block.register_forward_hook(on_exit),
         ]
         try:
             yield
@@ -209,15 +175,19 @@ class _Cuts:
                 handle.remove()
 
 
-def _rerun(name: str, block: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], visit: Visitor) -> Tensor:
+def _rerun(
+    index: int, block: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], attach: Attach
+) -> Tensor:
     args, kwargs = call
-    with torch.enable_grad(), widened(block), watching(name, block, visit, backward=True):
+    with torch.enable_grad(), widened(block), attach(index):
         output = block(*args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
 
 
-def _with_leaf(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
-    """The block's call with its hidden states replaced by a leaf that collects a gradient."""
+def _with_leaf(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
+    """The call of a block with its hidden states replaced by a leaf that collects a gradient."""
     if args:
         leaf = args[0].detach().requires_grad_()
         return (leaf, *args[1:]), kwargs, leaf
@@ -226,30 +196,33 @@ def _with_leaf(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any
 
 
 @contextmanager
-def _widened_when_run(block: nn.Module) -> Iterator[None]:
-    entered: list[ExitStack] = []
+def _widened_while_running(block: nn.Module) -> Iterator[None]:
+    contexts: list[ExitStack] = []
 
     def enter(module: nn.Module, args: Any) -> None:
         stack = ExitStack()
         stack.enter_context(widened(module))
-        entered.append(stack)
+        contexts.append(stack)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        entered.pop().close()
+        contexts.pop().close()
 
-    handles = [block.register_forward_pre_hook(enter), block.register_forward_hook(leave, always_call=True)]
+    handles = [
+        block.register_forward_pre_hook(enter),
+        block.register_forward_hook(leave, always_call=True),
+    ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        while entered:
-            entered.pop().close()
+        while contexts:
+            contexts.pop().close()
 
 
 @contextmanager
 def _without_gradients(block: nn.Module) -> Iterator[None]:
-    """No graph is recorded while `block` runs."""
+    """Inside, no graph is recorded while `block` runs."""
     modes: list[torch.no_grad] = []
 
     def enter(module: nn.Module, args: Any) -> None:
@@ -260,7 +233,10 @@ def _without_gradients(block: nn.Module) -> Iterator[None]:
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         modes.pop().__exit__(None, None, None)
 
-    handles = [block.register_forward_pre_hook(enter), block.register_forward_hook(leave, always_call=True)]
+    handles = [
+        block.register_forward_pre_hook(enter),
+        block.register_forward_hook(leave, always_call=True),
+    ]
     try:
         yield
     finally:

@@ -1,12 +1,12 @@
 """A model's anatomy found by its structure, so that a new architecture needs no entry anywhere.
 
-Blocks: the longest list of modules that hold linear layers. Linears: every `nn.Linear` by its full name, the head
-included. Embedding and head: what the model itself answers, found by identity. Which linears read the very same
-tensor (q/k/v, gate/up) is not guessed from names: two tokens are run through the model and every linear says which
-tensor it was given.
+Blocks: the longest list of modules that hold linear layers. Linears: every `nn.Linear` by its full
+name, the head included. Embedding and head: what the model itself answers, found by identity. Which
+linears read the very same tensor (q/k/v, gate/up) is not guessed from names: two tokens are run
+through the model and every linear says which tensor it was given.
 
-What could be missed silently is refused loudly: no linears at all, or expert weights fused into 3-D parameters, which
-no `nn.Linear` covers.
+What could be missed silently is refused loudly: no linears at all, or expert weights fused into 3-D
+parameters, which no `nn.Linear` covers.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from ..base.errors import UsageError
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """(name, block) of the repeated layers, in order: the longest outermost ModuleList whose items hold linears.
+    """(name, block) of the repeated layers, in order: the longest outermost ModuleList whose items
+    hold linears.
 
     Works before and after quantization. Raises UsageError when there is none.
     """
     found = _longest_list(model)
     if found is None:
-        raise UsageError(f"{type(model).__name__} has no repeated blocks with linear layers: nothing to quantize")
+        raise UsageError(
+            f"{type(model).__name__} has no repeated blocks with linear layers: nothing to quantize"
+        )
     name, items = found
     return [(f"{name}.{i}" if name else str(i), block) for i, block in enumerate(items)]
 
@@ -36,12 +39,17 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear]:
     """Every `nn.Linear` by its full name, in order, the head included.
 
-    Raises UsageError when there is none, or when expert weights are fused into 3-D parameters (which a plan over
-    linears would leave out without a word) unless `accept_fused` says that leaving them out is wanted.
+    Raises UsageError when there is none, or when expert weights are fused into 3-D parameters
+    (which a plan over linears would leave out without a word) unless `accept_fused` says that
+    leaving them out is wanted.
     """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    found = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
+    }
     if not found:
-        raise UsageError(f"{type(model).__name__} has no linear layers (torch.nn.Linear): nothing to quantize")
+        raise UsageError(
+            f"{type(model).__name__} has no linear layers (torch.nn.Linear): nothing to quantize"
+        )
     if not accept_fused and (fused := fused_experts(model)):
         names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(fused.items())[:3])
         more = f" and {len(fused) - 3} more" if len(fused) > 3 else ""
@@ -53,7 +61,9 @@ def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear
 
 
 def fused_experts(model: nn.Module) -> dict[str, nn.Parameter]:
-    """3-D parameters inside the blocks by full name, except the kernels of convolutions; empty for a dense model."""
+    """3-D parameters inside the blocks by full name, except the kernels of convolutions; empty for
+    a dense model.
+    """
     found: dict[str, nn.Parameter] = {}
     for block_name, block in blocks(model) if _longest_list(model) else ():
         for name, module in block.named_modules(prefix=block_name):
@@ -65,9 +75,16 @@ def fused_experts(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def embedding(model: nn.Module) -> str:
-    """Full name of the module that turns token ids into vectors. Raises UsageError when the model has none."""
+    """Full name of the module that turns token ids into vectors.
+
+    Raises UsageError when the model has none.
+    """
     answer = getattr(model, "get_input_embeddings", None)
-    module = answer() if callable(answer) else next((m for m in model.modules() if isinstance(m, nn.Embedding)), None)
+    module = (
+        answer()
+        if callable(answer)
+        else next((m for m in model.modules() if isinstance(m, nn.Embedding)), None)
+    )
     name = _name_of(model, module)
     if name is None:
         raise UsageError(f"{type(model).__name__} has no token embedding")
@@ -75,13 +92,17 @@ def embedding(model: nn.Module) -> str:
 
 
 def head(model: nn.Module) -> str | None:
-    """Full name of the module that turns vectors into logits, tied or not; None when the model has no such module."""
+    """Full name of the module that turns vectors into logits, tied or not; None when the model has
+    no such module.
+    """
     answer = getattr(model, "get_output_embeddings", None)
     return _name_of(model, answer() if callable(answer) else getattr(model, "lm_head", None))
 
 
 def is_tied(model: nn.Module) -> bool:
-    """Whether the head uses the embedding's table: the same parameter, or a head that owns no tensor at all."""
+    """Whether the head uses the embedding's table: the same parameter, or a head that owns no
+    tensor at all.
+    """
     head_name = head(model)
     if head_name is None:
         return False
@@ -89,15 +110,18 @@ def is_tied(model: nn.Module) -> bool:
     own = [*module.parameters(), *module.buffers()]
     if not own:
         return True
-    return getattr(module, "weight", None) is getattr(model.get_submodule(embedding(model)), "weight", own)
+    return getattr(module, "weight", None) is getattr(
+        model.get_submodule(embedding(model)), "weight", own
+    )
 
 
 def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
     """Groups of linears of one block that read the very same input tensor, in order of first use.
 
-    Every linear inside the blocks is in exactly one group; most groups of o and down projections have one member.
-    Found by running two tokens (on the meta device too): linears that the run never reaches, or reaches with
-    different inputs, stay alone. Raises UsageError when the model cannot run on token ids alone.
+    Every linear inside the blocks is in exactly one group; most groups of o and down projections
+    have one member. Found by running two tokens (on the meta device too): linears that the run
+    never reaches, or reaches with different inputs, stay alone. Raises UsageError when the model
+    cannot run on token ids alone.
     """
     inside = {
         f"{block_name}.{name}": block_name
@@ -112,8 +136,8 @@ def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
 
 
 def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | None]:
-    """For each linear, in the order of first use, what identifies the one tensor it was given; None when not just
-    one."""
+    """For each linear, in the order of first use, what identifies the one tensor it was given; None
+    when not just one."""
     seen: dict[str, tuple[Any, ...] | None] = {}
     alive: list[Tensor] = []  # a freed input's address would be used again by another tensor
 
@@ -127,14 +151,20 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
 
         return before
 
-    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True) for name in names]
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True)
+        for name in names
+    ]
     try:
         device = next(model.parameters()).device
         with _evaluating(model), torch.no_grad():
-            # With a cache, transformers asks no values of the position ids, which the meta device cannot give.
+            # With a cache, transformers asks no values of the position ids, which the meta device
+            # cannot give.
             model(input_ids=torch.arange(2, device=device).view(1, 2), use_cache=True)
     except (TypeError, RuntimeError, ValueError) as error:
-        raise UsageError(f"{type(model).__name__} cannot run on two token ids alone: {error}") from error
+        raise UsageError(
+            f"{type(model).__name__} cannot run on two token ids alone: {error}"
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -153,18 +183,34 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _longest_list(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """Outermost lists only, or the experts of one block would win over the blocks; between equals the heavier one."""
+    """Outermost lists only, or the experts of one block would win over the blocks; between equals
+    the heavier one.
+    """
     lists: list[tuple[str, nn.ModuleList]] = []
     for name, module in model.named_modules():
         inside_another = any(name.startswith(f"{outer}.") or not outer for outer, _ in lists)
-        if isinstance(module, nn.ModuleList) and not inside_another and any(map(_holds_linear, module)):
+        if (
+            isinstance(module, nn.ModuleList)
+            and not inside_another
+            and any(map(_holds_linear, module))
+        ):
             lists.append((name, module))
     return max(lists, key=lambda item: (len(item[1]), _num_weights(item[1])), default=None)
 
 
+def is_linear(module: nn.Module) -> bool:
+    """Whether `module` multiplies with a matrix: an `nn.Linear`, or a compressed layer in the place
+    of one.
+    """
+    # A compressed layer is no nn.Linear (and lives on a higher floor), but it has the same two
+    # widths.
+    return all(
+        isinstance(getattr(module, width, None), int) for width in ("in_features", "out_features")
+    )
+
+
 def _holds_linear(module: nn.Module) -> bool:
-    # A compressed layer is no nn.Linear (and lives on a higher floor), but has the same two widths.
-    return any(isinstance(getattr(inner, "in_features", None), int) for inner in module.modules())
+    return any(map(is_linear, module.modules()))
 
 
 def _num_weights(module: nn.Module) -> int:
@@ -172,4 +218,7 @@ def _num_weights(module: nn.Module) -> int:
 
 
 def _name_of(model: nn.Module, module: object) -> str | None:
-    return next((name for name, inner in model.named_modules() if inner is module and module is not None), None)
+    return next(
+        (name for name, inner in model.named_modules() if inner is module and module is not None),
+        None,
+    )

@@ -1,13 +1,14 @@
 """Named tensors on disk, read one at a time: safetensors only, mapped rather than loaded.
 
-A `TensorFolder` opens a file or a folder (one file, or shards with an index) and checks all of it before it gives out
-a tensor: the header of every file, that the file is as long as its header says, that the index and the shards name
-the same tensors, that no name leads outside the folder. Then `read` returns a view of the mapped file: untouched
-pages cost nothing, touched ones are clean page cache that the system takes back under pressure. Views start at the
-file's own offsets, which safetensors aligns to 8 bytes only: kernels must not assume more.
+A `TensorFolder` opens a file or a folder (one file, or shards with an index) and checks all of it
+before it gives out a tensor: the header of every file, that the file is as long as its header says,
+that the index and the shards name the same tensors, that no name leads outside the folder. Then
+`read` returns a view of the mapped file: untouched pages cost nothing, touched ones are clean page
+cache that the system takes back under pressure. Views start at the file's own offsets, which
+safetensors aligns to 8 bytes only: kernels must not assume more.
 
-Contents are not checked here (a flipped bit in a weight is still a weight): packed folders add checksums, and whoever
-reads weights for arithmetic calls `require_finite`.
+Contents are not checked here (a flipped bit in a weight is still a weight): packed folders add
+checksums, and whoever reads weights for arithmetic calls `require_finite`.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ DTYPES = {
 class TensorFolder:
     """The tensors of a `.safetensors` file or of a model folder, by name.
 
-    Raises BadInput, naming the file and the tensor, for anything missing, truncated, contradictory or of an unknown
-    dtype.
+    Raises BadInput, naming the file and the tensor, for anything missing, truncated, contradictory
+    or of an unknown dtype.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -88,21 +89,29 @@ class TensorFolder:
     def dtype(self, name: str) -> torch.dtype:
         stored = self._slice(name).get_dtype()
         if stored not in DTYPES:
-            raise BadInput(f"{self._where[name]}: tensor {name} has dtype {stored}, which is not supported")
+            raise BadInput(
+                f"{self._where[name]}: tensor {name} has dtype {stored}, which is not supported"
+            )
         return DTYPES[stored]
 
     def read(self, name: str) -> Tensor:
-        """The tensor as a view of the mapped file, on the CPU; writing to it changes memory, never the file."""
+        """The tensor as a view of the mapped file, on the CPU; writing to it changes memory, never
+        the file.
+        """
         self.dtype(name)
         file = self._where[name]
         try:
             tensor: Tensor = self._handles[file].get_tensor(name)
         except (SafetensorError, RuntimeError, ValueError) as error:
-            raise BadInput(f"{file}: tensor {name} cannot be read ({error}); fetch the file again") from error
+            raise BadInput(
+                f"{file}: tensor {name} cannot be read ({error}); fetch the file again"
+            ) from error
         return tensor
 
     def metadata(self) -> dict[str, str]:
-        """The text the files carry in their headers; of two files with the same key the first one counts."""
+        """The text the files carry in their headers; of two files with the same key the first one
+        counts.
+        """
         merged: dict[str, str] = {}
         for handle in reversed(self._handles.values()):
             merged.update(handle.metadata() or {})
@@ -127,9 +136,13 @@ class TensorFolder:
         promised = _weight_map(index)
         for name, file in promised.items():
             if self._where.get(name) != self.path / file:
-                raise BadInput(f"{self.path / file} lacks tensor {name}, which {index.name} promises; fetch it again")
+                raise BadInput(
+                    f"{self.path / file} lacks tensor {name}, which {index.name} promises; fetch it again"
+                )
         if extra := sorted(set(self._where) - set(promised)):
-            raise BadInput(f"{self._where[extra[0]]} holds tensor {extra[0]}, which {index.name} does not name")
+            raise BadInput(
+                f"{self._where[extra[0]]} holds tensor {extra[0]}, which {index.name} does not name"
+            )
 
 
 def _files(path: Path) -> list[Path]:
@@ -142,7 +155,9 @@ def _files(path: Path) -> list[Path]:
     if (path / INDEX).is_file():
         return [path / file for file in sorted(set(_weight_map(path / INDEX).values()))]
     if any(path.glob("*.bin")) or any(path.glob("*.pt*")):
-        raise BadInput(f"{path} holds pickled weights only; save the model as safetensors, nothing else is read")
+        raise BadInput(
+            f"{path} holds pickled weights only; save the model as safetensors, nothing else is read"
+        )
     raise BadInput(f"{path} holds no weights: neither {SINGLE} nor {INDEX} is there")
 
 
@@ -152,13 +167,19 @@ def _weight_map(index: Path) -> dict[str, str]:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         entries = dict(weight_map.items())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{index} is not an index of safetensors shards ({error!r}); fetch it again") from error
+        raise BadInput(
+            f"{index} is not an index of safetensors shards ({error!r}); fetch it again"
+        ) from error
     for name, file in entries.items():
         plain = isinstance(file, str) and file == Path(file).name and file.endswith(".safetensors")
         if not plain:
-            raise BadInput(f"{index}: tensor {name} lies in {file!r}, which is not the name of a shard in the folder")
+            raise BadInput(
+                f"{index}: tensor {name} lies in {file!r}, which is not the name of a shard in the folder"
+            )
         if not (index.parent / file).is_file():
-            raise BadInput(f"{index.parent / file} is missing, and {index.name} needs it for {name}; fetch the shard")
+            raise BadInput(
+                f"{index.parent / file} is missing, and {index.name} needs it for {name}; fetch the shard"
+            )
     if not entries:
         raise BadInput(f"{index} names no tensors")
     return entries
@@ -168,25 +189,36 @@ def _open(file: Path) -> Any:
     try:
         return safe_open(file, framework="pt")
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise BadInput(f"{file} is truncated or not a safetensors file ({error}); fetch it again") from error
+        raise BadInput(
+            f"{file} is truncated or not a safetensors file ({error}); fetch it again"
+        ) from error
 
 
 def require_finite(tensor: Tensor, name: str) -> None:
     """Raise BadInput naming the tensor when it holds NaN or infinity."""
-    # The sum of a tensor without NaN or infinity may still overflow, so it only decides the common case.
+    # The sum of a tensor without NaN or infinity may still overflow, so it only decides the common
+    # case.
     if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
         return
     if num := int((~torch.isfinite(tensor)).sum()):
-        raise BadInput(f"{name} holds {num} non-finite values (NaN or infinity); the checkpoint is damaged")
+        raise BadInput(
+            f"{name} holds {num} non-finite values (NaN or infinity); the checkpoint is damaged"
+        )
 
 
-def write_shard(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write `tensors` as one safetensors file, whole or not at all (flushed, then renamed over `path`)."""
+def write_shard(
+    path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write `tensors` as one safetensors file, whole or not at all (flushed, then renamed over
+    `path`).
+    """
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(temporary: Path) -> None:
         save_file(ready, temporary, {"format": "pt", **(metadata or {})})
-        os.chmod(temporary, 0o666 & ~_umask())  # safetensors makes files that only their owner can read
+        os.chmod(
+            temporary, 0o666 & ~_umask()
+        )  # safetensors makes files that only their owner can read
 
     write_atomic(path, write)
 

@@ -1,16 +1,18 @@
-"""The storage order of packed codes: what a decoder with one stream in every byte of a vector wants to read.
+"""The storage order of packed codes: what a decoder with one stream in every byte of a vector wants
+to read.
 
-Trellis. One byte lane holds one stream, a 16 x 16 tile. Four lanes side by side are the same 16 rows at four tile
-columns, and a line of 64 lanes covers 16 such groups, 256 rows by 64 columns. For each row block of 256 rows, for each
-block of 64 columns, for each byte i of the streams: lane 4 * group + segment holds byte i of the tile (group, 4 * block
-+ segment). The last row block holds what is left, 4, 8 or 12 groups, in lines of 16, 32 or 48 lanes: it is never padded
-to 64.
+Trellis. One byte lane holds one stream, a 16 x 16 tile. Four lanes side by side are the same 16
+rows at four tile columns, and a line of 64 lanes covers 16 such groups, 256 rows by 64 columns. For
+each row block of 256 rows, for each block of 64 columns, for each byte i of the streams: lane 4 *
+group + segment holds byte i of the tile (group, 4 * block + segment). The last row block holds what
+is left, 4, 8 or 12 groups, in lines of 16, 32 or 48 lanes: it is never padded to 64.
 
-Integers. A row is four byte lanes; a line of 64 bytes covers 16 rows. Codes are cut into bit planes of 8, 4, 2 or 1
-bits (`PLANES`, the first holds the lowest bits), and a plane of width w has w lines for 32 columns. For each block of
+Integers. A row is four byte lanes; a line of 64 bytes covers 16 rows. Codes are cut into bit planes
+of 8, 4, 2 or 1 bits (`PLANES`, the first holds the lowest bits), and a plane of width w has w lines
+for 32 columns. For each block of
 16 rows, each chunk of 32 columns, each plane, each of its lines: byte 4 * row + b holds in bits p w ... p w + w - 1 the
-plane of column 32 chunk + (32 / w) line + 4 p + b. So a line shifted and masked once holds four adjacent columns of 16
-rows, ready for a dot product.
+plane of column 32 chunk + (32 / w) line + 4 p + b. So a line shifted and masked once holds four
+adjacent columns of 16 rows, ready for a dot product.
 
 These are layouts only: every function permutes bytes or bits and has its inverse beside it.
 """
@@ -27,8 +29,13 @@ PLANES = {2: (2,), 3: (2, 1), 4: (4,), 5: (4, 1), 6: (4, 2), 7: (4, 2, 1), 8: (8
 _GROUPS = 16  # groups of 16 rows in a full row block of trellis tiles
 
 
-def trellis_to_lanes(streams: UInt8[Tensor, "tile_rows tile_columns bytes"]) -> UInt8[Tensor, " total"]:
-    """Streams of all tiles -> stored bytes. Raises UsageError unless tile rows and columns are multiples of 4."""
+def trellis_to_lanes(
+    streams: UInt8[Tensor, "tile_rows tile_columns bytes"],
+) -> UInt8[Tensor, " total"]:
+    """Streams of all tiles -> stored bytes.
+
+    Raises UsageError unless tile rows and columns are multiples of 4.
+    """
     tile_rows, tile_columns, _ = streams.shape
     _check_tiles(tile_rows, tile_columns)
     parts = []
@@ -55,7 +62,10 @@ def lanes_to_trellis(
 
 
 def int_to_lanes(codes: UInt8[Tensor, "rows columns"], bits: int) -> UInt8[Tensor, " total"]:
-    """Codes below 2^bits -> stored bytes. Raises UsageError unless rows % 16 == 0 and columns % 32 == 0."""
+    """Codes below 2^bits -> stored bytes.
+
+    Raises UsageError unless rows % 16 == 0 and columns % 32 == 0.
+    """
     rows, columns = codes.shape
     _check_codes(rows, columns, bits)
     planes, shift = [], 0
@@ -71,7 +81,9 @@ def int_to_lanes(codes: UInt8[Tensor, "rows columns"], bits: int) -> UInt8[Tenso
     return torch.cat(planes, -1).reshape(-1)
 
 
-def lanes_to_int(lanes: UInt8[Tensor, " total"], rows: int, columns: int, bits: int) -> UInt8[Tensor, "rows columns"]:
+def lanes_to_int(
+    lanes: UInt8[Tensor, " total"], rows: int, columns: int, bits: int
+) -> UInt8[Tensor, "rows columns"]:
     """The inverse. Raises UsageError when the number of bytes is not rows * columns * bits / 8."""
     _check_codes(rows, columns, bits)
     if lanes.numel() * 8 != rows * columns * bits:
@@ -90,11 +102,15 @@ def lanes_to_int(lanes: UInt8[Tensor, " total"], rows: int, columns: int, bits: 
 
 def _check_tiles(tile_rows: int, tile_columns: int) -> None:
     if tile_rows % 4 or tile_columns % 4:
-        raise UsageError(f"{tile_rows} x {tile_columns} trellis tiles; pad rows and columns to multiples of 64")
+        raise UsageError(
+            f"{tile_rows} x {tile_columns} trellis tiles; pad rows and columns to multiples of 64"
+        )
 
 
 def _check_codes(rows: int, columns: int, bits: int) -> None:
     if bits not in PLANES:
         raise UsageError(f"{bits} bits a code; integers have 2 to 8")
     if rows % 16 or columns % 32:
-        raise UsageError(f"{rows} x {columns} codes; pad rows to a multiple of 16 and columns to one of 32")
+        raise UsageError(
+            f"{rows} x {columns} codes; pad rows to a multiple of 16 and columns to one of 32"
+        )

@@ -1,9 +1,11 @@
-"""The native library, if there is one: loaded lazily with ctypes, its absence said once. Imports no torch.
+"""The native library, if there is one: loaded lazily with ctypes, its absence said once. Imports no
+torch.
 
-`FEATHERWEIGHT_NATIVE=0` disables it, `FEATHERWEIGHT_LIBRARY` names another file (for development), `FEATHERWEIGHT_ISA`
-is one of scalar, avx2, avx512, and `FEATHERWEIGHT_THREADS` the number of threads. The library checks every size itself
-and answers with a status; `check` turns that into an exception. Tensors handed over as pointers must stay referenced by
-the caller until the call returns; ctypes gives up the GIL meanwhile.
+`FEATHERWEIGHT_NATIVE=0` disables it, `FEATHERWEIGHT_LIBRARY` names another file (for development),
+`FEATHERWEIGHT_ISA` is one of scalar, avx2, avx512, and `FEATHERWEIGHT_THREADS` the number of
+threads. The library checks every size itself and answers with a status; `check` turns that into an
+exception. Tensors handed over as pointers must stay referenced by the caller until the call
+returns; ctypes gives up the GIL meanwhile.
 """
 
 from __future__ import annotations
@@ -32,9 +34,31 @@ _POINTER, _INT, _LONG, _FLOAT, _TEXT = (
     ctypes.c_char_p,
 )
 _SIGNATURES = {
-    "fw_viterbi_encode": (_POINTER, _LONG, _LONG, _POINTER, _INT, _INT, _FLOAT, _TEXT, _INT, _POINTER),
+    "fw_viterbi_encode": (
+        _POINTER,
+        _LONG,
+        _LONG,
+        _POINTER,
+        _INT,
+        _INT,
+        _FLOAT,
+        _TEXT,
+        _INT,
+        _POINTER,
+    ),
     "fw_trellis_decode": (_POINTER, _LONG, _LONG, _POINTER, _INT, _INT, _TEXT, _INT, _POINTER),
-    "fw_trellis_dense": (_POINTER, _LONG, _LONG, _POINTER, _INT, _INT, _POINTER, _TEXT, _INT, _POINTER),
+    "fw_trellis_dense": (
+        _POINTER,
+        _LONG,
+        _LONG,
+        _POINTER,
+        _INT,
+        _INT,
+        _POINTER,
+        _TEXT,
+        _INT,
+        _POINTER,
+    ),
     "fw_int_dense": (
         *(_POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG),
         *(_POINTER, _LONG, _TEXT, _INT, _POINTER),
@@ -47,14 +71,20 @@ _SIGNATURES = {
 
 
 def library() -> ctypes.CDLL | None:
-    """The native library, or None where the references must do; the reason is logged once a process."""
+    """The native library, or None where the references must do; the reason is logged once a
+    process.
+    """
     return None if os.environ.get("FEATHERWEIGHT_NATIVE") == "0" else _load()
 
 
 def path() -> Path:
     """Where the library is looked for; it need not be there."""
     override = os.environ.get("FEATHERWEIGHT_LIBRARY")
-    return Path(override) if override else Path(__file__).parent.parent / "_native" / "libfeatherweight.so"
+    return (
+        Path(override)
+        if override
+        else Path(__file__).parent.parent / "_native" / "libfeatherweight.so"
+    )
 
 
 @cache
@@ -93,7 +123,11 @@ def isa() -> str:
 def available() -> tuple[str, ...]:
     """Every instruction set that runs on this machine, slowest first; empty without a library."""
     found = library()
-    return () if found is None else tuple(name for name in ISAS if found.fw_isa_available(name.encode()))
+    return (
+        ()
+        if found is None
+        else tuple(name for name in ISAS if found.fw_isa_available(name.encode()))
+    )
 
 
 def threads() -> int:
@@ -128,5 +162,7 @@ def check(status: int, what: str) -> None:
     if status == 5:
         raise UsageError(f"{what}: another thread is using this model; let calls take turns")
     if status == 4:
-        raise UsageError(f"{what}: this machine cannot run that isa; it has {', '.join(available())}")
+        raise UsageError(
+            f"{what}: this machine cannot run that isa; it has {', '.join(available())}"
+        )
     raise UsageError(f"{what}: sizes that the native library refuses (status {status})")

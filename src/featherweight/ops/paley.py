@@ -1,13 +1,14 @@
-"""Hadamard matrices built from quadratic residues, and the blocks that a size without one falls back to.
+"""Hadamard matrices built from quadratic residues, and the blocks that a size without one falls
+back to.
 
-A Hadamard matrix has entries +-1 and orthogonal rows. With chi the quadratic character of the field GF(q) and
-Q[i, j] = chi(i - j), Paley's constructions give
+A Hadamard matrix has entries +-1 and orthogonal rows. With chi the quadratic character of the field
+GF(q) and Q[i, j] = chi(i - j), Paley's constructions give
 
     I    q = 3 mod 4, order q + 1:        I + [[0, 1], [-1, Q]]                                     (not symmetric)
     II   q = 1 mod 4, order 2 (q + 1):    B (x) [[1, 1], [1, -1]] + I (x) [[1, -1], [-1, -1]],  B = [[0, 1], [1, Q]]
 
-for q a prime or, here, the square of one. Sizes are H_{2^p} (x) H_order with Sylvester's H_{2^p}. No table is copied.
-Plain numpy, because the native engine rotates without torch.
+for q a prime or, here, the square of one. Sizes are H_{2^p} (x) H_order with Sylvester's H_{2^p}.
+No table is copied. Plain numpy, because the native engine rotates without torch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# An order costs that many products a number; above this the blocks are cheaper and rotate well enough.
+# An order costs that many products a number; above this the blocks are cheaper and rotate well
+# enough.
 LARGEST_ORDER = 512
 # Equal blocks smaller than this mix too little to be preferred to unequal ones.
 SMALLEST_BLOCK = 64
@@ -27,7 +29,9 @@ SMALLEST_BLOCK = 64
 
 @cache
 def factors(n: int) -> tuple[int, int] | None:
-    """(p, order) with n = 2^p * order and the smallest order that has a matrix; None when there is none."""
+    """(p, order) with n = 2^p * order and the smallest order that has a matrix; None when there is
+    none.
+    """
     order = n & -n  # the power of two in n
     odd = n // order
     power = order.bit_length() - 1
@@ -39,11 +43,12 @@ def factors(n: int) -> tuple[int, int] | None:
 
 @cache
 def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]:
-    """(power, order, right factor of a row block) of a size n that has a matrix, as the native library wants it.
+    """(power, order, right factor of a row block) of a size n that has a matrix, as the native
+    library wants it.
 
-    A row of n numbers is 2^power blocks of `order`; each block is multiplied by the factor (None: order 1), after
-    butterflies between the blocks. Four butterflies between neighbours do not fill a vector, so a pure power of two
-    multiplies blocks of 16 instead.
+    A row of n numbers is 2^power blocks of `order`; each block is multiplied by the factor (None:
+    order 1), after butterflies between the blocks. Four butterflies between neighbours do not fill
+    a vector, so a pure power of two multiplies blocks of 16 instead.
     """
     found = factors(n)
     assert found is not None, f"{n} has no single matrix"
@@ -75,9 +80,11 @@ def block_plans(
 
 @cache
 def blocks(n: int) -> tuple[int, ...]:
-    """Sizes of the diagonal blocks that rotate n numbers: (n,) where n has a matrix; never fails for n >= 1.
+    """Sizes of the diagonal blocks that rotate n numbers: (n,) where n has a matrix; never fails
+    for n >= 1.
 
-    Else the largest divisor of at least 64 that has one, repeated; else greedily the largest that fits what is left.
+    Else the largest divisor of at least 64 that has one, repeated; else greedily the largest that
+    fits what is left.
     """
     if factors(n):
         return (n,)

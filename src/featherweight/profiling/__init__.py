@@ -1,4 +1,6 @@
-"""How fast a model runs and what it asks of the machine: tokens a second, memory, share of the bandwidth, rivals."""
+"""How fast a model runs and what it asks of the machine: tokens a second, memory, share of the
+bandwidth, rivals.
+"""
 
 from .bandwidth import Bandwidth, measure_bandwidth
 from .speed import Speed, measure_speed

@@ -1,6 +1,8 @@
-"""Bytes a second that memory gives to some threads: the roof over every decode, because a token reads all weights.
+"""Bytes a second that memory gives to some threads: the roof over every decode, because a token
+reads all weights.
 
-Measured over a footprint above twice the largest cache, as the best of several ways to walk through it.
+Measured over a footprint above twice the largest cache, as the best of several ways to walk through
+it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ LEAST = 128_000_000
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """What was read a second, over how many bytes, by how many threads; `cache_bytes` is 0 where it is not known."""
+    """What was read a second, over how many bytes, by how many threads; `cache_bytes` is 0 where it
+    is not known.
+    """
 
     bytes_per_second: float
     footprint: int
@@ -26,9 +30,11 @@ class Bandwidth:
 
 
 def measure_bandwidth(threads: int, repeats: int = 3) -> Bandwidth | None:
-    """The bandwidth of this machine now; None without the native library or the memory for a footprint.
+    """The bandwidth of this machine now; None without the native library or the memory for a
+    footprint.
 
-    Takes tens of milliseconds a repeat, and 2.5 times the largest cache (at least 128 MB) of memory meanwhile.
+    Takes tens of milliseconds a repeat, and 2.5 times the largest cache (at least 128 MB) of memory
+    meanwhile.
     """
     native, cache = library.library(), machine.cache_bytes()
     footprint = max(LEAST, cache * 5 // 2)

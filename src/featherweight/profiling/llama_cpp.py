@@ -1,7 +1,8 @@
-"""llama.cpp as a rival: its own `llama-bench` where there is one, else the `llama_cpp` Python package.
+"""llama.cpp as a rival: its own `llama-bench` where there is one, else the `llama_cpp` Python
+package.
 
-`FEATHERWEIGHT_LLAMA_BENCH` names the program, else it is looked for on PATH. It is run once a round with one
-repetition, so that rounds can take turns; it warms up by itself and samples nothing.
+`FEATHERWEIGHT_LLAMA_BENCH` names the program, else it is looked for on PATH. It is run once a round
+with one repetition, so that rounds can take turns; it warms up by itself and samples nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class Peer(ABC):
 
 
 def find_peer() -> Peer:
-    """The llama.cpp of this machine. Raises UsageError, saying how to get one, when there is none."""
+    """The llama.cpp of this machine.
+
+    Raises UsageError, saying how to get one, when there is none.
+    """
     named = os.environ.get(VARIABLE)
     found = shutil.which(named or "llama-bench")
     if found is not None:
@@ -71,11 +75,17 @@ class LlamaBench(Peer):
             raise BadInput(f"llama-bench cannot run {file}: {last[:300]}")
         try:
             lines: list[dict[str, Any]] = json.loads(ran.stdout)
-            prefill = next(float(line["avg_ts"]) for line in lines if line["n_prompt"] and not line["n_gen"])
-            decode = next(float(line["avg_ts"]) for line in lines if line["n_gen"] and not line["n_prompt"])
+            prefill = next(
+                float(line["avg_ts"]) for line in lines if line["n_prompt"] and not line["n_gen"]
+            )
+            decode = next(
+                float(line["avg_ts"]) for line in lines if line["n_gen"] and not line["n_prompt"]
+            )
             commit = lines[0].get("build_commit", "")
         except (ValueError, KeyError, TypeError, StopIteration, IndexError) as error:
-            raise BadInput(f"{self.program} printed something else than the JSON of llama-bench") from error
+            raise BadInput(
+                f"{self.program} printed something else than the JSON of llama-bench"
+            ) from error
         self.description = f"llama.cpp {commit}".strip()
         return Speed(prefill, decode, prompt / prefill)
 
@@ -114,7 +124,13 @@ class LlamaPackage(Peer):
             from llama_cpp import Llama
 
             try:
-                self._model = Llama(str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False)
+                self._model = Llama(
+                    str(file),
+                    n_ctx=context,
+                    n_threads=threads,
+                    n_threads_batch=threads,
+                    verbose=False,
+                )
             except (ValueError, RuntimeError) as error:
                 raise BadInput(f"llama.cpp cannot run {file}: {error}") from error
             self._key = (file, context, threads)

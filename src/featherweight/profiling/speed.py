@@ -1,8 +1,8 @@
 """Tokens a second of an engine: one prompt read, then tokens chosen one after the other, greedily.
 
-Decoding starts from one token, not from the prompt, because that is what llama-bench's `tg` does. Choosing the largest
-logit is part of our time and not of llama-bench's, which feeds random tokens. Timings of rivals are to be taken in
-turns, one round each, so that a busy minute hits them all.
+Decoding starts from one token, not from the prompt, because that is what llama-bench's `tg` does.
+Choosing the largest logit is part of our time and not of llama-bench's, which feeds random tokens.
+Timings of rivals are to be taken in turns, one round each, so that a busy minute hits them all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Speed:
 
 
 def measure_speed(engine: Engine, prompt: int, tokens: int, seed: int = 0) -> Speed:
-    """One round of `prompt` random tokens read at once, then `tokens` decoded greedily in a fresh sequence.
+    """One round of `prompt` random tokens read at once, then `tokens` decoded greedily in a fresh
+    session.
 
     Raises UsageError when the model's context holds neither.
     """
@@ -38,15 +39,15 @@ def measure_speed(engine: Engine, prompt: int, tokens: int, seed: int = 0) -> Sp
             "ask for a shorter prompt and fewer tokens"
         )
     ids = np.random.default_rng(seed).integers(0, engine.vocab_size, prompt)
-    sequence = engine.sequence(prompt)
+    session = engine.session(prompt)
     start = time.perf_counter()
-    token = int(engine.forward(sequence, ids)[0].argmax())
+    token = int(engine.forward(session, ids)[0].argmax())
     first_token = time.perf_counter() - start
-    sequence.close()
-    sequence = engine.sequence(tokens)
+    session.close()
+    session = engine.session(tokens)
     start = time.perf_counter()
     for _ in range(tokens):
-        token = int(engine.step([sequence], [token])[0].argmax())
+        token = int(engine.step([session], [token])[0].argmax())
     seconds = time.perf_counter() - start
-    sequence.close()
+    session.close()
     return Speed(prompt / first_token, tokens / seconds, first_token)

@@ -1,8 +1,10 @@
-"""Judge every layer's output side on held-out sequences; where it hurts, the layer falls back to one side.
+"""Judge every layer's output side on held-out sequences; where it hurts, the layer falls back to
+one side.
 
-One forward and backward pass over all held-out sequences together, with labels sampled as for the collection. For each
-layer the expected loss (`curvature/gates.py`) under two-sided feedback is compared with that under the one-sided
-fallback; the smaller wins. Factors and their splits are made when a layer's gradient arrives and dropped at once.
+There is one forward and backward pass over all held-out sequences, with labels sampled as for the
+collection. For each layer the expected loss (`curvature/gates.py`) under two-sided feedback is
+compared with that under the one-sided fallback; the smaller one wins. Factors and their splits are
+made when a layer's gradient arrives, and dropped at once.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ..base.events import Event, Listener, silent
-from ..models import passes
+from ..models.observe import observe, paired, sites
 from .curvature.base import Factors
 from .curvature.fisher import LabelSampler
 from .curvature.gates import expected_loss
-from .pipeline import Task
+from .pipeline import LayerPlan
 from .rounding.base import Rounding
 from .transforms.hadamard import Hadamard, rotate_rows, signs
 
@@ -31,64 +33,81 @@ def judge(
     model: nn.Module,
     held_out: Int[Tensor, "sequences seq"],
     factors: Callable[[str], Factors],
-    todo: Sequence[Task],
+    layer_plans: Sequence[LayerPlan],
     rounding: Rounding,
     transform: Hadamard | None,
     listener: Listener = silent,
     batch: int = 8,
 ) -> dict[str, dict[str, Any]]:
-    """Layer name -> {"two_sided": bool, "ratio": two-sided over one-sided expected loss}; empty when nothing to judge."""
-    inside = {task.name: task for task in todo if task.in_block}
-    sums: dict[str, Tensor] = {}
-    steps = -(-len(held_out) // batch)
+    """Layer name -> {"two_sided": bool, "ratio": two-sided over one-sided expected loss}; empty
+    when nothing can be judged.
 
-    def visit(name: str, module: nn.Linear, x: Tensor, g: Tensor | None) -> None:
-        assert g is not None
-        if name not in inside:
-            return
-        found = _losses(inside[name], module.weight.detach(), x, g.detach(), factors(name), rounding, transform)
-        if found is not None:
-            sums[name] = sums.get(name, torch.zeros(2, dtype=torch.float64)) + found
+    held_out: sequences that the factors were not collected on; `batch` of them are read at a time.
+    factors: name of a layer -> its factors.
+    """
+    plans = {plan.name: plan for plan in layer_plans if plan.in_block}
+    losses: dict[str, Tensor] = {}
+    num_steps = -(-len(held_out) // batch)
 
-    for step in range(steps):
-        listener(Event("gate", step, steps))
+    def visit(name: str, x: Tensor, g: Tensor) -> None:
+        weight = model.get_submodule(name).weight.detach()
+        pair = _expected_losses(plans[name], weight, x, g, factors(name), rounding, transform)
+        if pair is not None:
+            losses[name] = (
+                losses.get(name, torch.zeros(2, dtype=torch.float64, device="cpu")) + pair.cpu()
+            )
+
+    observed = [
+        site for kind in ("output", "input") for site in sites(model, kind) if site.name in plans
+    ]
+    for step in range(num_steps):
+        listener(Event("gate", step, num_steps))
         indices = list(range(step * batch, min((step + 1) * batch, len(held_out))))
-        passes.forward_backward(model, held_out[indices], LabelSampler(SEED, indices), visit)
-    listener(Event("gate", steps, steps))
+        observe(
+            model,
+            held_out[indices],
+            observed,
+            paired(visit),
+            logit_gradient=LabelSampler(SEED, indices),
+        )
+    listener(Event("gate", num_steps, num_steps))
     return {
-        name: {"two_sided": bool(both <= one), "ratio": float(both / one) if one > 0 else 1.0}
-        for name, (both, one) in sums.items()
+        name: {"two_sided": bool(two <= one), "ratio": float(two / one) if one > 0 else 1.0}
+        for name, (two, one) in losses.items()
     }
 
 
-def _losses(
-    task: Task,
+def _expected_losses(
+    plan: LayerPlan,
     w: Tensor,
     x: Tensor,
     g: Tensor,
-    known: Factors,
+    factors: Factors,
     rounding: Rounding,
     transform: Hadamard | None,
 ) -> Tensor | None:
-    """Summed expected losses of the sequences, two-sided and one-sided; None when there is no output side."""
+    """Summed expected losses of the sequences, two-sided and one-sided; None when there is no
+    output side.
+    """
     x, g, w = x.float(), g.float(), w.float()
     if transform is not None:
-        rotated = transform.rotate(w, known, task.input_key, task.name)
-        w, known = rotated.w, rotated.factors  # type: ignore[assignment]
-        x = rotate_rows(x * signs(transform.seed, f"in/{task.input_key}", x.shape[-1]), "full")
+        rotated = transform.rotate(w, factors, plan.input_key, plan.name)
+        w, factors = rotated.w, rotated.factors  # type: ignore[assignment]
+        input_signs = signs(transform.seed, f"in/{plan.input_key}", x.shape[-1], x.device)
+        x = rotate_rows(x * input_signs, "full")
         if rotated.output_signs is not None:
             g = rotate_rows(g * rotated.output_signs, transform.output)
-    padded = task.format.padded(task.shape)
-    both = rounding.split(known, padded, task.format.tile, task.name)
-    one = rounding.split(known.one_sided(), padded, task.format.tile, task.name)
-    if both is None or one is None or both.lower_out is None:
+    padded = plan.format.padded(plan.shape)
+    two_sided = rounding.split(factors, padded, plan.format.tile, plan.name)
+    one_sided = rounding.split(factors.one_sided(), padded, plan.format.tile, plan.name)
+    if two_sided is None or one_sided is None or two_sided.lower_out is None:
         return None
     x = nn.functional.pad(x, (0, padded[1] - x.shape[-1]))
     g = nn.functional.pad(g, (0, padded[0] - g.shape[-1]))
-    scale = nn.functional.pad(w.square().mean(1).sqrt(), (0, padded[0] - w.shape[0]))
+    row_scale = nn.functional.pad(w.square().mean(1).sqrt(), (0, padded[0] - w.shape[0]))
     return torch.stack(
         [
-            expected_loss(x, g, scale, both.lower_in, both.lower_out).sum(dtype=torch.float64),
-            expected_loss(x, g, scale, one.lower_in, one.lower_out).sum(dtype=torch.float64),
+            expected_loss(x, g, row_scale, split.lower_in, split.lower_out).sum(dtype=torch.float64)
+            for split in (two_sided, one_sided)
         ]
     )

@@ -1,11 +1,14 @@
-"""Recipes: everything that decides a result, as plain data that a person can read, edit and run again.
+"""Recipes: everything that decides a result, as plain data that a person can read, edit and run
+again.
 
-A preset is a printable YAML file; flags, `--config` files and `--set` change its keys. `resolve` merges them into one
-complete dict (stored as run.yaml, refused on resume when it differs), `Recipe.of` turns that into the frozen objects
-that Python users pass themselves. Unknown keys and words are errors that name the nearest known one.
+A preset is a printable YAML file; flags, `--config` files and `--set` change its keys. `resolve`
+merges them into one complete dict (stored as run.yaml, refused on resume when it differs),
+`Recipe.of` turns that into the frozen objects that Python users pass themselves. Unknown keys and
+words are errors that name the nearest known one.
 
-In a plan, `tables` stands for the embedding and the head, whatever the model calls them; `head_bits` is short for a format
-of them: a scale a row from 6 bits on, one for 64 columns below (docs/log.md), groups of 32 where the preset is portable.
+In a plan, `tables` stands for the embedding and the head, whatever the model calls them;
+`head_bits` is short for a format of them: a scale a row from 6 bits on, one for 64 columns below
+(docs/log.md), groups of 32 where the preset is portable.
 """
 
 from __future__ import annotations
@@ -29,14 +32,27 @@ from .transforms.hadamard import Hadamard
 PRESETS = ("fast", "balanced", "portable")
 DEFAULT_BITS = {"fast": 3, "balanced": 2, "portable": 4}
 NAMESPACE: dict[str, type] = {
-    name: getattr(room, name) for room in (formats, curvature, rounding, transforms) for name in room.__all__
+    name: getattr(room, name)
+    for room in (formats, curvature, rounding, transforms)
+    for name in room.__all__
 }
 SECTIONS: dict[str, dict[str, Any]] = {
     "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
     "gate": {"count": 16},
     "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
 }
-KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", "rounding", "curvature", "transform", *SECTIONS)
+KEYS = (
+    "model",
+    "preset",
+    "bits",
+    "head_bits",
+    "seed",
+    "plan",
+    "rounding",
+    "curvature",
+    "transform",
+    *SECTIONS,
+)
 
 
 @dataclass(frozen=True)
@@ -65,14 +81,19 @@ class Recipe:
         source = _object("curvature", settings["curvature"], Curvature)
         if method is None:
             raise UsageError("rounding: choose one of " + ", ".join(rounding.__all__))
-        if source is None and not isinstance(method, rounding.Nearest):
+        if source is None and method.needs_curvature:
             raise UsageError(f"rounding {method!r} needs curvature: Gram(), FisherA() or FisherB()")
         plan = Plan(patterns, frozenset(defaults))
-        return Recipe(settings, plan, method, source, _object("transform", settings["transform"], Hadamard))
+        return Recipe(
+            settings, plan, method, source, _object("transform", settings["transform"], Hadamard)
+        )
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete recipe from what a user gave. Raises UsageError for unknown keys, words and impossible values."""
+    """A complete recipe from what a user gave.
+
+    Raises UsageError for unknown keys, words and impossible values.
+    """
     _known(settings, KEYS, "the recipe")
     preset = settings.get("preset") or "balanced"
     if preset not in PRESETS:
@@ -81,7 +102,12 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     bits = DEFAULT_BITS[preset] if bits is None else _whole("bits", bits)
     seed = _whole("seed", settings.get("seed", 0))
     base: dict[str, Any] = yaml.safe_load(preset_text(preset).replace("{bits}", str(bits)))
-    recipe: dict[str, Any] = {"model": str(settings.get("model", "")), "preset": preset, "bits": bits, "seed": seed}
+    recipe: dict[str, Any] = {
+        "model": str(settings.get("model", "")),
+        "preset": preset,
+        "bits": bits,
+        "seed": seed,
+    }
     # The user's patterns stand first: the first match decides.
     mine = {str(k): _text(v) for k, v in (settings.get("plan") or {}).items()}
     if settings.get("head_bits") is not None:
@@ -95,7 +121,9 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
             recipe[section] = None
             continue
         if not isinstance(given, Mapping):
-            raise UsageError(f"{section} must be a group of keys ({', '.join(defaults)}), not {given!r}")
+            raise UsageError(
+                f"{section} must be a group of keys ({', '.join(defaults)}), not {given!r}"
+            )
         _known(given, defaults, section)
         merged = {**defaults, **(base.get(section) or {}), **given}
         if "seed" in merged and "seed" not in given:
@@ -105,7 +133,9 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
             for key, value in merged.items()
         }
     if recipe["calibration"] is None and recipe["curvature"] is not None:
-        raise UsageError("calibration: null leaves no text to collect curvature on; use rounding Nearest() without it")
+        raise UsageError(
+            "calibration: null leaves no text to collect curvature on; use rounding Nearest() without it"
+        )
     return recipe
 
 
@@ -115,7 +145,9 @@ def _with_tables(mine: dict[str, str | None], bits: int, preset: str) -> dict[st
     group = 32 if portable else 64 if bits < 6 else None
     text = repr(formats.Int(bits, group, portable=portable))
     if mine.get("tables", text) != text:
-        raise UsageError(f"head_bits={bits} and plan.tables={mine['tables']} decide the same tables; give one of them")
+        raise UsageError(
+            f"head_bits={bits} and plan.tables={mine['tables']} decide the same tables; give one of them"
+        )
     return {"tables": text, **mine}
 
 
@@ -127,7 +159,11 @@ def preset_plan(preset: str, bits: int) -> dict[str, str | None]:
 
 def preset_text(preset: str) -> str:
     """The YAML of a preset, as a user may print and edit it."""
-    return importlib.resources.files(__package__).joinpath(f"presets/{preset}.yaml").read_text(encoding="utf-8")
+    return (
+        importlib.resources.files(__package__)
+        .joinpath(f"presets/{preset}.yaml")
+        .read_text(encoding="utf-8")
+    )
 
 
 def _seeded(text: str | None, seed: int) -> str | None:
@@ -146,7 +182,9 @@ def _object(key: str, text: str | None, kind: type) -> Any:
         return None
     found = spec.parse(text, NAMESPACE)
     if not isinstance(found, kind):
-        raise UsageError(f"{key}: {text} is a {type(found).__name__}, not a {kind.__name__.lower()}")
+        raise UsageError(
+            f"{key}: {text} is a {type(found).__name__}, not a {kind.__name__.lower()}"
+        )
     return found
 
 

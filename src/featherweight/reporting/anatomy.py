@@ -1,9 +1,11 @@
-"""The model laid out, one cell a layer: blocks across, the linears of a block down, coloured by error.
+"""The model laid out, one cell a layer: blocks across, the linears of a block down, coloured by
+error.
 
-Above the cells stand bars of the KL that each block costs when it alone is compressed, on the same columns, so that one
-sees whether a dark column matters. A block that was not measured has a hollow mark, never a bar of zero. Colour is the
-opacity of one accent over the page, from faint to full, which reads the same on white and on black and in print; its
-scale is drawn by `legend`, logarithmic when errors span more than a factor of eight.
+Above the cells stand bars of the KL that each block costs when it alone is compressed, on the same
+columns, so that one sees whether a dark column matters. A block that was not measured has a hollow
+mark, never a bar of zero. Colour is the opacity of one accent over the page, from faint to full,
+which reads the same on white and on black and in print; its scale is drawn by `legend`, logarithmic
+when errors span more than a factor of eight.
 
 Experts share a cell, and the worst of them is shown.
 """
@@ -28,7 +30,11 @@ MAX_ROWS = 40
 def anatomy(results: Mapping[str, Any]) -> Markup | None:
     """Bars of KL with one block compressed, over a strip of blocks x linears coloured by error."""
     layers = records(results, "layers")
-    placed = [(found, layer) for layer in layers if (found := place(str(layer.get("name", "")))) is not None]
+    placed = [
+        (found, layer)
+        for layer in layers
+        if (found := place(str(layer.get("name", "")))) is not None
+    ]
     if not placed:
         return None
     kinds = list(dict.fromkeys(found.within for found, _ in placed))[:MAX_ROWS]
@@ -45,7 +51,9 @@ def anatomy(results: Mapping[str, Any]) -> Markup | None:
     width = 100 / len(blocks)
     for i, block in enumerate(blocks):
         if block % step == 0:
-            drawing.text((i + 0.5) * width, top + ROW * len(kinds) + 16, str(block), "middle", "label quiet")
+            drawing.text(
+                (i + 0.5) * width, top + ROW * len(kinds) + 16, str(block), "middle", "label quiet"
+            )
     drawing.row_label(top + ROW * len(kinds) + 16, "block")
     return drawing.markup()
 
@@ -68,7 +76,9 @@ def _block_bars(drawing: Drawing, blocks: list[int], kls: Mapping[int, Any]) -> 
             hint = f"block {block}: KL {figures.number(kl)} nats with only this block compressed"
             drawing.rect(i * width, BARS - height, 0.86 * width, height, "bar", hint)
         else:
-            drawing.rect(i * width, BARS - 3, 0.86 * width, 3, "unknown", f"block {block}: not measured")
+            drawing.rect(
+                i * width, BARS - 3, 0.86 * width, 3, "unknown", f"block {block}: not measured"
+            )
     drawing.line(0, BARS, 100, BARS, "axis")
 
 
@@ -92,14 +102,20 @@ def _cells(
             continue
         values = [layer[key] for layer in layers if figures.is_number(layer.get(key))]
         x, y = width * blocks.index(block), top + ROW * kinds.index(kind)
-        name = str(layers[0].get("name")) if len(layers) == 1 else f"block {block}, worst of {len(layers)} {kind}"
+        name = (
+            str(layers[0].get("name"))
+            if len(layers) == 1
+            else f"block {block}, worst of {len(layers)} {kind}"
+        )
         hint = f"{name}: {figures.number(max(values))}" if values else f"{name}: not measured"
         style, opacity = ("cell", shade(max(values))) if values else ("unknown", 1.0)
         drawing.rect(x, y, 0.94 * width, ROW - 2, style, hint, fill_opacity=f"{opacity:.3f}")
 
 
 class Shade:
-    """Errors to opacity of the accent colour, on a log scale when they span more than a factor of eight."""
+    """Errors to opacity of the accent colour, on a log scale when they span more than a factor of
+    eight.
+    """
 
     FAINTEST = 0.06
 
@@ -121,12 +137,18 @@ class Shade:
 
 def legend(results: Mapping[str, Any]) -> Markup | None:
     """The colour scale of `anatomy`, with the errors at its ends and its middle."""
-    layers = [layer for layer in records(results, "layers") if place(str(layer.get("name", ""))) is not None]
+    layers = [
+        layer
+        for layer in records(results, "layers")
+        if place(str(layer.get("name", ""))) is not None
+    ]
     key = ranked_by(layers)
     shade = Shade([layer[key] for layer in layers if figures.is_number(layer.get(key))])
     if not shade.known:
         return None
-    what = "Curvature-weighted relative error" if key == "error_weighted" else "Relative squared error"
+    what = (
+        "Curvature-weighted relative error" if key == "error_weighted" else "Relative squared error"
+    )
     what += ", log scale" if shade.log else ""
     ends = f"From {figures.number(shade.low, 2)} to {figures.number(shade.high, 2)}."
     drawing = Drawing("legend", what, ends, 48)

@@ -1,4 +1,5 @@
-"""The report's pictures, each a function of results.json that gives an svg, or None where nothing was measured.
+"""The report's pictures, each a function of results.json that gives an svg, or None where nothing
+was measured.
 
 - `files`: the weight files before and after on one scale, and the light one enlarged, by what its bytes are spent on.
 - `windows`: the KL of each window of text, so that one sees whether the mean speaks for all of them.
@@ -23,7 +24,9 @@ GUTTER = 116
 
 
 def files(results: Mapping[str, Any]) -> Markup | None:
-    """Bars of the original's and the light model's weight files on one scale, and the light one enlarged by kind."""
+    """Bars of the original's and the light model's weight files on one scale, and the light one
+    enlarged by kind.
+    """
     shares = ledger(results)
     before: Any = section(results, "model").get("source_file_bytes")
     if not shares:
@@ -31,7 +34,12 @@ def files(results: Mapping[str, Any]) -> Markup | None:
     total = sum(share.num_bytes for share in shares)
     widest = max(total, before if figures.is_number(before) else 0.0)
     parts = ", ".join(f"{share.label} {figures.size(share.num_bytes)}" for share in shares)
-    drawing = Drawing("files", "Weight files before and after", f"Light model {figures.size(total)}: {parts}.", 172)
+    drawing = Drawing(
+        "files",
+        "Weight files before and after",
+        f"Light model {figures.size(total)}: {parts}.",
+        172,
+    )
     if figures.is_number(before):
         drawing.text(0, 12, "Original")
         drawing.text(100, 12, figures.size(before), "end", "label strong")
@@ -67,21 +75,36 @@ def windows(results: Mapping[str, Any]) -> Markup | None:
     scale = Scale(max(0.0, min(values) - pad), max(values) + pad)
     ends = figures.span(kl)
     told = f"{len(values)} windows from {figures.number(min(values))} to {figures.number(max(values))} nats"
-    drawing = Drawing("windows", "KL of each window of text", f"{told}; mean {figures.number(mean)}, {ends}.", 134)
+    drawing = Drawing(
+        "windows", "KL of each window of text", f"{told}; mean {figures.number(mean)}, {ends}.", 134
+    )
     if ends != figures.MISSING:
         low, high = scale(kl["low"]), scale(kl["high"])
-        drawing.rect(low, 24, max(high - low, 0.3), 76, "band", f"{level(results)} interval of the mean: {ends}")
+        drawing.rect(
+            low,
+            24,
+            max(high - low, 0.3),
+            76,
+            "band",
+            f"{level(results)} interval of the mean: {ends}",
+        )
     drawing.line(scale(mean), 24, scale(mean), 100, "mean")
     x = scale(mean)
-    drawing.text(x, 14, f"mean {figures.number(mean)}", "start" if x < 12 else "end" if x > 88 else "middle")
+    drawing.text(
+        x, 14, f"mean {figures.number(mean)}", "start" if x < 12 else "end" if x > 88 else "middle"
+    )
     for x, lane, value, index in _swarm(values, scale):
-        drawing.dot(x, 62 + 11 * lane, 4.5, "dot", f"window {index + 1}: {figures.number(value)} nats")
+        drawing.dot(
+            x, 62 + 11 * lane, 4.5, "dot", f"window {index + 1}: {figures.number(value)} nats"
+        )
     drawing.axis(108, [(scale(t), _plain(t)) for t in nice_ticks(scale.low, scale.high)])
     return drawing.markup()
 
 
 def _swarm(values: list[float], scale: Scale) -> list[tuple[float, int, float, int]]:
-    """(percent, lane, value, index): the lane nearest the middle where a dot touches none placed before."""
+    """(percent, lane, value, index): the lane nearest the middle where a dot touches none placed
+    before.
+    """
     placed: list[tuple[float, int, float, int]] = []
     for index, value in sorted(enumerate(values), key=lambda pair: pair[1]):
         x = scale(value)
@@ -105,7 +128,9 @@ def perplexities(results: Mapping[str, Any]) -> Markup | None:
     pad = 0.08 * (max(every) - min(every)) or 0.1 * max(every)
     scale = Scale(max(0.0, min(every) - pad), max(every) + pad)
     told = "; ".join(f"{label} {figures.fixed(mean, 2)}" for _, label, mean, _ in rows)
-    drawing = Drawing("perplexities", "Perplexity before and after", f"{told}.", 12 + 44 * len(rows) + 34)
+    drawing = Drawing(
+        "perplexities", "Perplexity before and after", f"{told}.", 12 + 44 * len(rows) + 34
+    )
     for i, (key, label, mean, ends) in enumerate(rows):
         y = 12 + 44 * i
         drawing.text(0, y, label)
@@ -113,16 +138,28 @@ def perplexities(results: Mapping[str, Any]) -> Markup | None:
         drawing.line(0, y + 16, 100, y + 16, "grid")
         if ends:
             hint = f"{level(results)} interval {ends[0]:.2f} to {ends[1]:.2f}"
-            drawing.rect(scale(ends[0]), y + 12, scale(ends[1]) - scale(ends[0]), 8, f"range-{key}", hint, rx=4)
+            drawing.rect(
+                scale(ends[0]),
+                y + 12,
+                scale(ends[1]) - scale(ends[0]),
+                8,
+                f"range-{key}",
+                hint,
+                rx=4,
+            )
         drawing.dot(scale(mean), y + 16, 5.5, f"dot-{key}", f"{label}: {figures.fixed(mean, 2)}")
-    drawing.axis(8 + 44 * len(rows), [(scale(t), _plain(t)) for t in nice_ticks(scale.low, scale.high)])
+    drawing.axis(
+        8 + 44 * len(rows), [(scale(t), _plain(t)) for t in nice_ticks(scale.low, scale.high)]
+    )
     return drawing.markup()
 
 
 def stages(results: Mapping[str, Any]) -> Markup | None:
     """A bar for each stage that was timed, in the order in which they ran."""
     timed = [
-        (str(k), float(v)) for k, v in section(results, "seconds").items() if figures.is_number(v) and k != "total"
+        (str(k), float(v))
+        for k, v in section(results, "seconds").items()
+        if figures.is_number(v) and k != "total"
     ]
     if not timed:
         return None

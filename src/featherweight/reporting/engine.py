@@ -1,7 +1,9 @@
-"""The template engine of page and card, with this room's ways of writing numbers and of defusing text.
+"""The template engine of page and card, with this room's ways of writing numbers and of defusing
+text.
 
-HTML templates escape everything that is put into them. Markdown has no such switch: there the filter `plain` is applied
-by hand to each text from outside, and YAML goes into a fence that it cannot close.
+HTML templates escape everything that is put into them. Markdown has no such switch: there the
+filter `plain` is applied by hand to each text from outside, and YAML goes into a fence that it
+cannot close.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 @cache
 def environment() -> Environment:
-    """The engine; a missing value is empty however deep it was looked up, and a test `measured` tells numbers."""
+    """The engine; a missing value is empty however deep it was looked up, and a test `measured`
+    tells numbers.
+    """
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=lambda name: bool(name) and ".html" in str(name),
@@ -55,7 +59,11 @@ def plain(value: Any) -> str:
 
 def as_yaml(value: Any) -> str:
     """Plain data as YAML in its own order; empty for nothing."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).strip() if value else ""
+    return (
+        yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100).strip()
+        if value
+        else ""
+    )
 
 
 def fenced(text: str) -> str:

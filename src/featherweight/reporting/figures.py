@@ -1,8 +1,10 @@
-"""How numbers are written: as many digits as they carry, one unit a figure, and a word where there is no number.
+"""How numbers are written: as many digits as they carry, one unit a figure, and a word where there
+is no number.
 
-Three significant digits unless said otherwise; the ends of an interval get the decimals of their mean. Bytes are powers
-of ten (1 MB = 1,000,000 bytes), as disks and downloads count. Nothing here rounds what is stored: results.json keeps
-every digit. A number that was not measured is None (or not a number at all) and is written as `MISSING`.
+Three significant digits unless said otherwise; the ends of an interval get the decimals of their
+mean. Bytes are powers of ten (1 MB = 1,000,000 bytes), as disks and downloads count. Nothing here
+rounds what is stored: results.json keeps every digit. A number that was not measured is None (or
+not a number at all) and is written as `MISSING`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ MISSING = "–"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether `value` is a finite int or float, which is not to be taken for granted in a file from elsewhere."""
+    """Whether `value` is a finite int or float, which is not to be taken for granted in a file from
+    elsewhere.
+    """
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -25,7 +29,9 @@ def decimals(value: float, digits: int = 3) -> int:
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """`value` with `digits` significant digits: 0.0991, 21.9, 16,384; an exact 0 is "0"; tiny ones as 1.2e-06."""
+    """`value` with `digits` significant digits: 0.0991, 21.9, 16,384; an exact 0 is "0"; tiny ones
+    as 1.2e-06.
+    """
     if not is_number(value):
         return MISSING
     if value and abs(value) < 1e-4:
@@ -80,11 +86,14 @@ def duration(seconds: Any) -> str:
 
 
 def span(interval: Any, digits: int = 3, share: bool = False) -> str:
-    """The two ends of an interval, "0.0943 to 0.1049", with the decimals of its mean; MISSING when they are not known.
+    """The two ends of an interval, "0.0943 to 0.1049", with the decimals of its mean; MISSING when
+    they are not known.
 
     `share` writes percent: "85.3 to 87.0 %".
     """
-    if not isinstance(interval, Mapping) or not all(is_number(interval.get(key)) for key in ("mean", "low", "high")):
+    if not isinstance(interval, Mapping) or not all(
+        is_number(interval.get(key)) for key in ("mean", "low", "high")
+    ):
         return MISSING
     low, mean, high = (float(interval[key]) for key in ("low", "mean", "high"))
     if share:

@@ -1,13 +1,14 @@
-"""`card`: the README.md that travels with the weights, as the hub reads it: YAML for machines, then a page for people.
+"""`card`: the README.md that travels with the weights, as the hub reads it: YAML for machines, then
+a page for people.
 
-It opens with the line without which the weights cannot be used: transformers does not find the format by itself,
-warns, and builds the layers with random numbers. Then the verdict with its intervals, the three figures of bits per
-weight, the calibration fingerprint, the recipe and the limits. Every number is one of results.json, rounded or in
-another unit (bytes as MB, shares as percent); nothing is computed here, so that the card can be checked against the
-file beside it.
+It opens with the line without which the weights cannot be used: transformers does not find the
+format by itself, warns, and builds the layers with random numbers. Then the verdict with its
+intervals, the three figures of bits per weight, the calibration fingerprint, the recipe and the
+limits. Every number is one of results.json, rounded or in another unit (bytes as MB, shares as
+percent); nothing is computed here, so that the card can be checked against the file beside it.
 
-The licence is the original's, and `base_model_relation: quantized` says what this is. Names from outside go into tables
-and headings with Markdown's own characters escaped.
+The licence is the original's, and `base_model_relation: quantized` says what this is. Names from
+outside go into tables and headings with Markdown's own characters escaped.
 """
 
 from __future__ import annotations
@@ -63,9 +64,15 @@ def _evaluations(results: Mapping[str, Any]) -> list[EvalResult]:
     quality = reading.section(results, "quality")
     text = str(reading.section(quality, "text").get("name") or "text")
     found = {
-        "perplexity": ("Perplexity", figures.mean(reading.section(quality, "light").get("perplexity"))),
+        "perplexity": (
+            "Perplexity",
+            figures.mean(reading.section(quality, "light").get("perplexity")),
+        ),
         "kl_divergence": ("KL from the original, nats a token", figures.mean(quality.get("kl"))),
-        "top_1_agreement": ("Share of tokens with the same most likely successor", figures.mean(quality.get("top1"))),
+        "top_1_agreement": (
+            "Share of tokens with the same most likely successor",
+            figures.mean(quality.get("top1")),
+        ),
     }
     return [
         EvalResult(

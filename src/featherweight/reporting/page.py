@@ -1,12 +1,14 @@
-"""`report`: results.json in, one HTML file out that needs nothing else: no network, no fonts, no library.
+"""`report`: results.json in, one HTML file out that needs nothing else: no network, no fonts, no
+library.
 
-The template holds the words and the order, `charts.py` and `anatomy.py` the pictures, `reading.py` what follows from
-the numbers. Everything that comes from the results (model text above all) is escaped by the template engine; control
-characters and lone surrogates, which HTML cannot hold, are replaced. A content security policy in the page forbids any
-request and any script but the one it carries, named by its hash.
+The template holds the words and the order, `charts.py` and `anatomy.py` the pictures, `reading.py`
+what follows from the numbers. Everything that comes from the results (model text above all) is
+escaped by the template engine; control characters and lone surrogates, which HTML cannot hold, are
+replaced. A content security policy in the page forbids any request and any script but the one it
+carries, named by its hash.
 
-The style is inlined; light, dark and print are one set of colours in CSS. Without JavaScript the page is complete: the
-script only sorts the table of layers and folds it to its worst rows.
+The style is inlined; light, dark and print are one set of colours in CSS. Without JavaScript the
+page is complete: the script only sorts the table of layers and folds it to its worst rows.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ NOT_IN_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def report(results: Mapping[str, Any] | Path | str, out: Path | str) -> Path:
-    """Write the report of `results` (the content of results.json, or its path) and return the file's path.
+    """Write the report of `results` (the content of results.json, or its path) and return the
+    file's path.
 
-    `out` is a file that ends in .html, or a folder, which then gets `report.html`. Raises BadInput when results.json is
-    missing or is not an object. What was not measured is left out or said to be missing.
+    `out` is a file that ends in .html, or a folder, which then gets `report.html`. Raises BadInput
+    when results.json is missing or is not an object. What was not measured is left out or said to
+    be missing.
     """
     out = Path(out)
     path = out if out.suffix == ".html" else out / "report.html"
@@ -78,7 +82,9 @@ def render(results: Mapping[str, Any]) -> str:
             level=reading.level(results),
             shares=reading.ledger(results),
             layers=reading.worst_first(reading.records(results, "layers")),
-            total_seconds=sum(s for s in reading.section(results, "seconds").values() if figures.is_number(s)),
+            total_seconds=sum(
+                s for s in reading.section(results, "seconds").values() if figures.is_number(s)
+            ),
             recipe=as_yaml(results.get("recipe")),
             charts={
                 "files": charts.files(results),

@@ -1,12 +1,14 @@
-"""What the report asks of results.json beyond looking up a key: where bytes went, which layer sits where, the verdict.
+"""What the report asks of results.json beyond looking up a key: where bytes went, which layer sits
+where, the verdict.
 
-The file may come from elsewhere or be older than this code, so nothing is assumed: what is missing is left out of the
-sentence, the bar or the table, and is never guessed.
+The file may come from elsewhere or be older than this code, so nothing is assumed: what is missing
+is left out of the sentence, the bar or the table, and is never guessed.
 
-Layers are placed by name: the first number in a dotted name is its block, what follows is its place in the block
-(`model.layers.7.mlp.down_proj` -> block 7, `mlp.down_proj`), numbers further in are experts and share one place. A
-layer without a number is a table or a head. The ledger splits the file: codes, scales, zeros, signs, code tables and
-padding of the blocks; embedding table and head, whatever they are spent on; and the rest.
+Layers are placed by name: the first number in a dotted name is its block, what follows is its place
+in the block (`model.layers.7.mlp.down_proj` -> block 7, `mlp.down_proj`), numbers further in are
+experts and share one place. A layer without a number is a table or a head. The ledger splits the
+file: codes, scales, zeros, signs, code tables and padding of the blocks; embedding table and head,
+whatever they are spent on; and the rest.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ _TEXT = {
     "original": {"perplexity": _INTERVAL},
     "light": {"perplexity": _INTERVAL},
 }
-# Where results.json holds mappings, and where lists; a list with one entry gives the shape of each of its items.
+# Where results.json holds mappings, and where lists; a list with one entry gives the shape of each
+# of its items.
 SHAPE: dict[str, Any] = {
     "model": {},
     "size": {"bytes": {}},
@@ -73,9 +76,11 @@ class Share:
 
 
 def tidy(value: Any, shape: Any = SHAPE) -> Any:
-    """`value` with mappings and lists where `shape` has them, so that what follows need not ask; the rest untouched.
+    """`value` with mappings and lists where `shape` has them, so that what follows need not ask;
+    the rest untouched.
 
-    What should be a mapping or a list and is not becomes an empty one; items of a wrong kind are left out.
+    What should be a mapping or a list and is not becomes an empty one; items of a wrong kind are
+    left out.
     """
     if isinstance(shape, dict):
         known = dict(value) if isinstance(value, Mapping) else {}
@@ -110,9 +115,13 @@ def place(name: str) -> Place | None:
 
 
 def worst_first(layers: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Layers by curvature-weighted error, largest first; by plain error where no curvature was collected."""
+    """Layers by curvature-weighted error, largest first; by plain error where no curvature was
+    collected.
+    """
     key = ranked_by(layers)
-    return sorted(layers, key=lambda layer: -(layer[key] if figures.is_number(layer.get(key)) else -1.0))
+    return sorted(
+        layers, key=lambda layer: -(layer[key] if figures.is_number(layer.get(key)) else -1.0)
+    )
 
 
 def ranked_by(layers: list[Mapping[str, Any]]) -> str:
@@ -131,18 +140,24 @@ def bits_per_weight(layer: Mapping[str, Any]) -> float | None:
 
 
 def ledger(results: Mapping[str, Any]) -> list[Share]:
-    """Where the bytes of the weight files went, in the order of KINDS, empty kinds left out; they add up to the file.
+    """Where the bytes of the weight files went, in the order of KINDS, empty kinds left out; they
+    add up to the file.
 
-    `size.bytes` counts by kind over all layers; what embedding and head take is moved to a share of its own.
+    `size.bytes` counts by kind over all layers; what embedding and head take is moved to a share of
+    its own.
     """
-    spent = {k: float(v) for k, v in section(results, "size", "bytes").items() if figures.is_number(v)}
+    spent = {
+        k: float(v) for k, v in section(results, "size", "bytes").items() if figures.is_number(v)
+    }
     total: Any = section(results, "size").get("file_bytes")
     if not spent or not figures.is_number(total):
         return []
     if "embedding" not in spent:
         _move_tables(spent, records(results, "layers"))
     named = {kind: max(0.0, spent.get(kind, 0.0)) for kind in KINDS}
-    named["other"] = max(0.0, total - sum(value for kind, value in named.items() if kind != "other"))
+    named["other"] = max(
+        0.0, total - sum(value for kind, value in named.items() if kind != "other")
+    )
     return [Share(kind, label, named[kind]) for kind, label in KINDS.items() if named[kind] > 0]
 
 
@@ -171,7 +186,9 @@ def solved_by(layer: Mapping[str, Any]) -> str:
     parts = [str(layer["rounding"]).partition("(")[0]] if layer.get("rounding") is not None else []
     if figures.is_number(layer.get("gate")):
         parts.append(f"gate {figures.number(layer['gate'])}")
-    damping = [f"{layer[k]:g}" for k in ("damping", "output_damping") if figures.is_number(layer.get(k))]
+    damping = [
+        f"{layer[k]:g}" for k in ("damping", "output_damping") if figures.is_number(layer.get(k))
+    ]
     if damping:
         parts.append(f"damping {'/'.join(damping)}")
     fallbacks = layer.get("fallbacks")
@@ -181,8 +198,13 @@ def solved_by(layer: Mapping[str, Any]) -> str:
 
 def formats(results: Mapping[str, Any]) -> str:
     """Which formats hold how many layers: "210 layers in Trellis(bits=3), 1 in Int(bits=8)"."""
-    found = Counter(str(layer.get("format")) for layer in records(results, "layers") if layer.get("format"))
-    parts = [f"{n} {'layers ' if i == 0 else ''}in {name}" for i, (name, n) in enumerate(found.most_common())]
+    found = Counter(
+        str(layer.get("format")) for layer in records(results, "layers") if layer.get("format")
+    )
+    parts = [
+        f"{n} {'layers ' if i == 0 else ''}in {name}"
+        for i, (name, n) in enumerate(found.most_common())
+    ]
     return ", ".join(parts)
 
 
@@ -191,19 +213,27 @@ def verdict(results: Mapping[str, Any]) -> str:
     model, size, quality = (section(results, key) for key in ("model", "size", "quality"))
     name = str(model.get("name") or "The model")
     after, before = size.get("file_bytes"), model.get("source_file_bytes")
-    gained = f"{name} now takes {figures.size(after)}" if figures.is_number(after) else f"{name} was compressed"
+    gained = (
+        f"{name} now takes {figures.size(after)}"
+        if figures.is_number(after)
+        else f"{name} was compressed"
+    )
     if figures.is_number(after) and figures.is_number(before):
         gained += f" instead of {figures.size(before)}"
         if figures.is_number(bits := model.get("source_bits")):
             gained += f" ({figures.number(bits, 2)} bits a weight)"
     costs = []
     if (agreement := figures.mean(quality.get("top1"))) is not None:
-        costs.append(f"its most likely next token is the original's {figures.percent(agreement)} of the time")
+        costs.append(
+            f"its most likely next token is the original's {figures.percent(agreement)} of the time"
+        )
     if (kl := figures.mean(quality.get("kl"))) is not None:
         ends = figures.span(quality["kl"])
         interval = f" ({level(results)} interval {ends})" if ends != figures.MISSING else ""
         costs.append(f"the KL from the original is {figures.number(kl)} nats a token{interval}")
-    old, new = (figures.mean(section(quality, which).get("perplexity")) for which in ("original", "light"))
+    old, new = (
+        figures.mean(section(quality, which).get("perplexity")) for which in ("original", "light")
+    )
     if old is not None and new is not None:
         where = section(quality, "text").get("name")
         on = f" on {where}" if where else ""

@@ -1,7 +1,9 @@
-"""One answer as asyncio sees it: pieces that arrive from the batcher's thread, within a time, counted on the way.
+"""One answer as asyncio sees it: pieces that arrive from the batcher's thread, within a time,
+counted on the way.
 
-No thread waits for a piece: the batcher's thread drops it into the event loop. Whatever ends the reading early (a
-client that left, a time that ran out, an error) cancels the job, so its slot is free again at the next round.
+No thread waits for a piece: the batcher's thread drops it into the event loop. Whatever ends the
+reading early (a client that left, a time that ran out, an error) cancels the job, so its slot is
+free again at the next round.
 """
 
 from __future__ import annotations
@@ -13,21 +15,24 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from ..inference.batching.requests import Cancelled, Event
 from ..inference.generation import Mask, Piece
-from ..inference.jobs import Cancelled, Event
 from ..inference.sampling import Sampling
-from .hosted import Hosted
+from .hosted import HostedModel
 from .metrics import Metrics
 
 Result = TypeVar("Result")
 
 
 class Answer:
-    """An asynchronous iterator of pieces. Raises what `Batcher.submit` does, TimeoutError, and what ended the job."""
+    """An asynchronous iterator of pieces.
+
+    Raises what `Batcher.submit` does, TimeoutError, and what ended the job.
+    """
 
     def __init__(
         self,
-        model: Hosted,
+        model: HostedModel,
         prompt: Sequence[int],
         sampling: Sampling,
         metrics: Metrics,

@@ -1,7 +1,8 @@
 """The routes: OpenAI's, health and metrics, and the page.
 
-A request is read and checked in full, its answer begun, and only when the first piece is there the response starts, so
-that whatever goes wrong before is a proper status. After that an error comes as an event of the stream.
+A request is read and checked in full, its answer begun, and only when the first piece is there the
+response starts, so that whatever goes wrong before is a proper status. After that an error comes as
+an event of the stream.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ..base.errors import UsageError
+from ..inference.batching.requests import Cancelled
 from ..inference.generation import Mask, Piece
-from ..inference.jobs import Cancelled
 from .answers import Answer, unless_gone
 from .bodies import read_object
 from .errors import CLIENT_LEFT, ApiError, from_exception, to_json
 from .guard import Guard
-from .hosted import Hosted, Models
+from .hosted import HostedModel, Models
 from .limits import Limits
 from .metrics import Metrics
 from .requests import ChatRequest, CompletionRequest, Generation, read
@@ -74,10 +75,14 @@ class Service:
         asked = read(ChatRequest, await read_object(request, self.limits))
         model = self.models.find(asked.model)
         turns = [{"role": turn.role, "content": turn.content} for turn in asked.messages]
-        # In a thread: a long conversation takes a while, and the others' pieces should not wait for it.
+        # In a thread: a long conversation takes a while, and the others' pieces should not wait for
+        # it.
         prompt = await asyncio.to_thread(model.batcher.text.chat, turns)
         mask = None
-        if asked.response_format is not None and (schema := asked.response_format.schema_wanted()) is not None:
+        if (
+            asked.response_format is not None
+            and (schema := asked.response_format.schema_wanted()) is not None
+        ):
             mask = await asyncio.to_thread(_follow, schema, model)
         shape = ChatShape(model.name, model.batcher.text, asked.logprobs)
         return await self._answer(request, asked, model, prompt, shape, mask)
@@ -97,7 +102,7 @@ class Service:
         self,
         request: Request,
         asked: Generation,
-        model: Hosted,
+        model: HostedModel,
         prompt: Iterable[int],
         shape: Shape,
         mask: Mask | None = None,
@@ -140,12 +145,17 @@ async def _told(response: Awaitable[Response]) -> Response:
     except Exception as error:
         found = from_exception(error)
         # Nobody reads this one; the guard counts it.
-        return Response(status_code=CLIENT_LEFT) if found.status == CLIENT_LEFT else found.response()
+        return (
+            Response(status_code=CLIENT_LEFT) if found.status == CLIENT_LEFT else found.response()
+        )
 
 
-def _follow(schema: dict[str, Any], model: Hosted) -> Mask:
-    """What keeps an answer on the schema. Raises ApiError when it cannot be used, or the extra is not installed."""
-    from ..inference.json_schema import JsonSchema
+def _follow(schema: dict[str, Any], model: HostedModel) -> Mask:
+    """What keeps an answer on the schema.
+
+    Raises ApiError when it cannot be used, or the extra is not installed.
+    """
+    from ..inference.text.json_schema import JsonSchema
 
     try:
         return JsonSchema(model.batcher.text, schema, model.batcher.engine.vocab_size)
@@ -162,7 +172,8 @@ class EventStream(Response):
 
     def __init__(self, answer: Answer, first: Piece, shape: Shape, usage: bool) -> None:
         super().__init__(
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, media_type="text/event-stream"
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+            media_type="text/event-stream",
         )
         del self.headers["content-length"]
         self._answer, self._first, self._shape, self._usage = answer, first, shape, usage
@@ -180,7 +191,13 @@ class EventStream(Response):
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         async for event in self._events():
-            await send({"type": "http.response.body", "body": b"data: " + event + b"\n\n", "more_body": True})
+            await send(
+                {
+                    "type": "http.response.body",
+                    "body": b"data: " + event + b"\n\n",
+                    "more_body": True,
+                }
+            )
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncIterator[bytes]:
@@ -197,8 +214,13 @@ class EventStream(Response):
         yield b"[DONE]"
 
 
-def create_app(models: Iterable[Hosted], limits: Limits | None = None, api_key: str | None = None) -> FastAPI:
-    """The ASGI application. The batchers stay the caller's; they are closed when the server shuts down."""
+def create_app(
+    models: Iterable[HostedModel], limits: Limits | None = None, api_key: str | None = None
+) -> FastAPI:
+    """The ASGI application.
+
+    The batchers stay the caller's; they are closed when the server shuts down.
+    """
     service = Service(Models(models), limits or Limits())
 
     @asynccontextmanager
@@ -219,7 +241,9 @@ def create_app(models: Iterable[Hosted], limits: Limits | None = None, api_key: 
     app.add_api_route(CHAT, service.chat, methods=["POST"], response_model=None)
     app.add_api_route(COMPLETIONS, service.complete, methods=["POST"], response_model=None)
     app.add_api_route(MODELS, service.list_models, methods=["GET"], response_model=None)
-    app.add_api_route(MODELS + "/{name:path}", service.show_model, methods=["GET"], response_model=None)
+    app.add_api_route(
+        MODELS + "/{name:path}", service.show_model, methods=["GET"], response_model=None
+    )
     app.add_api_route("/health", service.health, methods=["GET"], response_model=None)
     app.add_api_route("/metrics", service.show_metrics, methods=["GET"], response_model=None)
     for path, (file, kind) in FILES.items():

@@ -1,7 +1,8 @@
 """From the bytes a client sends to a JSON object, within limits: everything here is untrusted.
 
-A body has a largest size and a longest time to arrive. It must say that it is JSON (a page on another site cannot send
-that without asking first, and this server never allows it), be UTF-8 with whole characters, and hold one object.
+A body has a largest size and a longest time to arrive. It must say that it is JSON (a page on
+another site cannot send that without asking first, and this server never allows it), be UTF-8 with
+whole characters, and hold one object.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
         async with asyncio.timeout(limits.body_seconds):
             data = await _read(request, limits.body_bytes)
     except TimeoutError:
-        raise ApiError(408, f"the body did not arrive within {limits.body_seconds:g} seconds") from None
+        raise ApiError(
+            408, f"the body did not arrive within {limits.body_seconds:g} seconds"
+        ) from None
     except ClientDisconnect:
         raise ApiError(CLIENT_LEFT, "the client left") from None
     return parse(data)
@@ -54,7 +57,9 @@ def parse(data: bytes) -> dict[str, Any]:
         # JSON can spell half a character (\ud800), which no tokenizer takes.
         json.dumps(found, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
-        raise ApiError(400, f"the body is not valid UTF-8: {error.reason} at byte {error.start}") from None
+        raise ApiError(
+            400, f"the body is not valid UTF-8: {error.reason} at byte {error.start}"
+        ) from None
     except UnicodeEncodeError:
         raise ApiError(400, "the body holds half a character (a lone surrogate)") from None
     except RecursionError:

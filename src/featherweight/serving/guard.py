@@ -1,9 +1,11 @@
-"""What stands before every route: who may come in, what browsers may do with us, and the count of requests.
+"""What stands before every route: who may come in, what browsers may do with us, and the count of
+requests.
 
-With a key, `/v1/…` and `/metrics` want `Authorization: Bearer KEY`, compared in constant time; the page itself and
-`/health` say nothing that needs one. Without a key the server listens on this machine only, and then only requests that
-name it so (`localhost`, `127.0.0.1`) are answered: a page on the web whose name was pointed at 127.0.0.1 is refused. No
-answer allows another site to read it, and the policy for our own page forbids everything that does not come from here.
+With a key, `/v1/…` and `/metrics` want `Authorization: Bearer KEY`, compared in constant time; the
+page itself and `/health` say nothing that needs one. Without a key the server listens on this
+machine only, and then only requests that name it so (`localhost`, `127.0.0.1`) are answered: a page
+on the web whose name was pointed at 127.0.0.1 is refused. No answer allows another site to read it,
+and the policy for our own page forbids everything that does not come from here.
 """
 
 from __future__ import annotations
@@ -66,15 +68,21 @@ class Guard:
         headers = Headers(scope=scope)
         if self._key is None:
             if host_name(headers.get("host", "")) not in LOOPBACK:
-                return ApiError(403, "this server answers requests to localhost only", "permission_error")
+                return ApiError(
+                    403, "this server answers requests to localhost only", "permission_error"
+                )
             return None
         path = scope["path"]
         if not any(path == start or path.startswith(f"{start}/") for start in PROTECTED):
             return None
         kind, _, key = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and hmac.compare_digest(key.strip().encode("latin-1", "replace"), self._key):
+        if kind.lower() == "bearer" and hmac.compare_digest(
+            key.strip().encode("latin-1", "replace"), self._key
+        ):
             return None
-        return ApiError(401, "give the server's API key", "authentication_error", code="invalid_api_key")
+        return ApiError(
+            401, "give the server's API key", "authentication_error", code="invalid_api_key"
+        )
 
 
 def host_name(header: str) -> str:

@@ -1,6 +1,7 @@
 """The models that a server offers: one, and for comparison perhaps the original beside it.
 
-Each has an engine, its text side and a batcher of its own, so that neither waits in the other's queue.
+Each has an engine, its text side and a batcher of its own, so that neither waits in the other's
+queue.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..inference.batching import Batcher
+from ..inference.batching.batcher import Batcher
 from .errors import ApiError
 
 
 @dataclass(frozen=True)
-class Hosted:
-    """A model by the `name` that clients ask for; `facts` are shown on the page (bits, file_bytes, role, ...)."""
+class HostedModel:
+    """A model by the `name` that clients ask for; `facts` are shown on the page (bits, file_bytes,
+    role, ...).
+    """
 
     name: str
     batcher: Batcher
@@ -44,13 +47,13 @@ class Hosted:
 class Models:
     """All of them, by name."""
 
-    def __init__(self, models: Iterable[Hosted]) -> None:
+    def __init__(self, models: Iterable[HostedModel]) -> None:
         self._by_name = {model.name: model for model in models}
 
-    def __iter__(self) -> Iterator[Hosted]:
+    def __iter__(self) -> Iterator[HostedModel]:
         return iter(self._by_name.values())
 
-    def find(self, name: str) -> Hosted:
+    def find(self, name: str) -> HostedModel:
         """The model of that name. Raises ApiError 404."""
         if name not in self._by_name:
             offered = ", ".join(self._by_name)

@@ -28,7 +28,9 @@ class Limits:
 
 def check_binding(host: str, api_key: str | None) -> None:
     """Raise UsageError when everyone on the network could use the model, or the key is no key."""
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and len(api_key.split()) == 1):
+    if api_key is not None and not (
+        api_key.isascii() and api_key.isprintable() and len(api_key.split()) == 1
+    ):
         raise UsageError("the API key should be printable ASCII without spaces")
     if host not in LOOPBACK and api_key is None:
         raise UsageError(

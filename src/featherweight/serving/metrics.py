@@ -1,7 +1,7 @@
 """Figures for Prometheus: requests by status, tokens, who waits and runs, and how long tokens take.
 
-Each server has a registry of its own, so two in one process do not share figures. Labels take a few known values only,
-whatever clients send.
+Each server has a registry of its own, so two in one process do not share figures. Labels take a few
+known values only, whatever clients send.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Metrics:
             f"{PREFIX}_requests", "Requests by route and status; 499: the client left", ["route", "status"],
             registry=self._registry,
         )  # fmt: skip
-        self.prompt_tokens = Counter(f"{PREFIX}_prompt_tokens", "Tokens of prompts", ["model"], registry=self._registry)
+        self.prompt_tokens = Counter(
+            f"{PREFIX}_prompt_tokens", "Tokens of prompts", ["model"], registry=self._registry
+        )
         self.reused_tokens = Counter(
             f"{PREFIX}_reused_prompt_tokens", "Tokens of prompts that an earlier request had left in the cache",
             ["model"], registry=self._registry,
@@ -45,8 +47,18 @@ class Metrics:
             f"{PREFIX}_inter_token_seconds", "Between two tokens of one answer", ["model"],
             buckets=BETWEEN, registry=self._registry,
         )  # fmt: skip
-        waiting = Gauge(f"{PREFIX}_requests_waiting", "Requests in the queue", ["model"], registry=self._registry)
-        running = Gauge(f"{PREFIX}_requests_running", "Requests that have a slot", ["model"], registry=self._registry)
+        waiting = Gauge(
+            f"{PREFIX}_requests_waiting",
+            "Requests in the queue",
+            ["model"],
+            registry=self._registry,
+        )
+        running = Gauge(
+            f"{PREFIX}_requests_running",
+            "Requests that have a slot",
+            ["model"],
+            registry=self._registry,
+        )
         for model in models:
             waiting.labels(model.name).set_function(partial(getattr, model.batcher, "waiting"))
             running.labels(model.name).set_function(partial(getattr, model.batcher, "running"))

@@ -1,7 +1,8 @@
 """What clients may ask: OpenAI's parameters with their types and bounds, and nothing beyond.
 
-A parameter that this server does not implement is refused, never ignored, unless its value asks for what happens
-anyway (`n: 1`, `presence_penalty: 0`, null). Beyond OpenAI's: `top_k`, `min_p`, `repetition_penalty`.
+A parameter that this server does not implement is refused, never ignored, unless its value asks for
+what happens anyway (`n: 1`, `presence_penalty: 0`, null). Beyond OpenAI's: `top_k`, `min_p`,
+`repetition_penalty`.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class StreamOptions(Strict):
 
 
 class Schema(Strict):
-    """OpenAI's wrapping of a JSON schema; only the schema itself changes anything, and it is always followed."""
+    """OpenAI's wrapping of a JSON schema; only the schema itself changes anything, and it is always
+    followed.
+    """
 
     name: Annotated[str, Field(max_length=64)]
     wanted: Annotated[dict[str, Any], Field(alias="schema")]
@@ -104,7 +107,9 @@ def _content(value: Any) -> Any:
     texts = []
     for part in value:
         if not isinstance(part, dict) or set(part) != {"type", "text"} or part["type"] != "text":
-            raise ValueError('parts should look like {"type": "text", "text": "..."}; this model reads nothing else')
+            raise ValueError(
+                'parts should look like {"type": "text", "text": "..."}; this model reads nothing else'
+            )
         if not isinstance(part["text"], str):
             raise ValueError("a part's text should be a string")
         texts.append(part["text"])
@@ -124,7 +129,11 @@ def _stop(value: Any) -> Any:
 
 def _prompt(value: Any) -> Any:
     # Some clients always send a list of prompts; with one in it, that is no different.
-    only = value[0] if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list) else value
+    only = (
+        value[0]
+        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list)
+        else value
+    )
     if isinstance(only, str):
         return only
     if isinstance(only, list) and all(type(token) is int for token in only):
@@ -172,22 +181,41 @@ def read(kind: type[Request], asked: dict[str, Any]) -> Request:
     for name, harmless in UNIMPLEMENTED.items():
         if name in given and name not in kind.model_fields:
             value = given.pop(name)
-            if not any(value == same and isinstance(value, bool) == isinstance(same, bool) for same in harmless):
+            if not any(
+                value == same and isinstance(value, bool) == isinstance(same, bool)
+                for same in harmless
+            ):
                 raise ApiError(
-                    400, f"{name} is not implemented by this server", param=name, code="unsupported_parameter"
+                    400,
+                    f"{name} is not implemented by this server",
+                    param=name,
+                    code="unsupported_parameter",
                 )
     try:
         request = kind.model_validate(given)
     except ValidationError as error:
         raise _explained(error) from None
     if request.stream_options is not None and not request.stream:
-        raise ApiError(400, "stream_options is for stream: true only", param="stream_options", code="invalid_value")
+        raise ApiError(
+            400,
+            "stream_options is for stream: true only",
+            param="stream_options",
+            code="invalid_value",
+        )
     if isinstance(request, ChatRequest):
         if request.top_logprobs is not None and not request.logprobs:
-            raise ApiError(400, "top_logprobs is for logprobs: true only", param="top_logprobs", code="invalid_value")
+            raise ApiError(
+                400,
+                "top_logprobs is for logprobs: true only",
+                param="top_logprobs",
+                code="invalid_value",
+            )
         if None not in (request.max_tokens, request.max_completion_tokens):
             raise ApiError(
-                400, "give max_tokens or max_completion_tokens, not both", param="max_tokens", code="invalid_value"
+                400,
+                "give max_tokens or max_completion_tokens, not both",
+                param="max_tokens",
+                code="invalid_value",
             )
     return request
 

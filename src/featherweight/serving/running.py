@@ -1,7 +1,7 @@
 """The server process: uvicorn around the application until it is told to stop.
 
-SIGINT and SIGTERM stop it from taking new connections; answers under way get `GRACE_SECONDS` to end, then their
-clients are cut off, the threads stop and the caches are given back.
+SIGINT and SIGTERM stop it from taking new connections; answers under way get `GRACE_SECONDS` to
+end, then their clients are cut off, the threads stop and the caches are given back.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ import uvicorn
 
 from ..base.errors import UsageError
 from .app import create_app
-from .hosted import Hosted
+from .hosted import HostedModel
 from .limits import Limits, check_binding
 
 GRACE_SECONDS = 10
 
 
 def run(
-    models: Iterable[Hosted],
+    models: Iterable[HostedModel],
     host: str = "127.0.0.1",
     port: int = 8000,
     api_key: str | None = None,
     limits: Limits | None = None,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until a signal comes; `ready` gets the URL once connections are taken. Port 0 takes a free one.
+    """Serve until a signal comes; `ready` gets the URL once connections are taken. Port 0 takes a
+    free one.
 
     Raises UsageError for a port that is taken, and for a host that others reach without an API key.
     """
@@ -54,7 +55,9 @@ def run(
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens at `host` and `port`; connections wait there until the server takes them."""
+    """A socket that listens at `host` and `port`; connections wait there until the server takes
+    them.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -63,5 +66,7 @@ def listening(host: str, port: int) -> socket.socket:
         made.listen(128)
     except OSError as error:
         made.close()
-        raise UsageError(f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(
+            f"cannot listen on {host}:{port}: {(error.strerror or str(error)).lower()}"
+        ) from error
     return made

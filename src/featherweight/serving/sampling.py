@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..inference.batching import PromptTooLong
+from ..inference.batching.batcher import PromptTooLong
 from ..inference.sampling import Sampling
 from .errors import ApiError
 from .limits import Limits
@@ -10,7 +10,10 @@ from .requests import ChatRequest, CompletionRequest, Generation
 
 
 def sampling(asked: Generation, prompt: int, capacity: int, limits: Limits) -> Sampling:
-    """The sampler's settings for a prompt of `prompt` tokens. Raises ApiError, PromptTooLong and UsageError."""
+    """The sampler's settings for a prompt of `prompt` tokens.
+
+    Raises ApiError, PromptTooLong and UsageError.
+    """
     room = capacity - prompt
     if room < 1:
         raise PromptTooLong(
@@ -20,7 +23,12 @@ def sampling(asked: Generation, prompt: int, capacity: int, limits: Limits) -> S
     if isinstance(asked, ChatRequest) and asked.max_completion_tokens is not None:
         name, wanted = "max_completion_tokens", asked.max_completion_tokens
     if wanted is not None and limits.max_tokens is not None and wanted > limits.max_tokens:
-        raise ApiError(400, f"{name}: this server makes at most {limits.max_tokens}", param=name, code="invalid_value")
+        raise ApiError(
+            400,
+            f"{name}: this server makes at most {limits.max_tokens}",
+            param=name,
+            code="invalid_value",
+        )
     return Sampling(
         max_tokens=wanted if wanted is not None else min(room, limits.max_tokens or room),
         temperature=asked.temperature,

@@ -1,7 +1,8 @@
 """The two shapes of OpenAI's answers, whole and in chunks: chat completions and (text) completions.
 
-A shape is made for one answer and turns its pieces into JSON objects. Log-probabilities follow the tokens, as clients
-expect: a chunk holds those of the tokens that it brings, also when their text is not certain yet.
+A shape is made for one answer and turns its pieces into JSON objects. Log-probabilities follow the
+tokens, as clients expect: a chunk holds those of the tokens that it brings, also when their text is
+not certain yet.
 """
 
 from __future__ import annotations
@@ -14,21 +15,27 @@ from typing import Any
 
 from ..inference.generation import Piece
 from ..inference.sampling import Choice
-from ..inference.text import Text
+from ..inference.text.tokenizer import ChatTokenizer
 
 IMPOSSIBLE = -9999.0  # what OpenAI writes for the log of zero
 
 
 class Shape(ABC):
-    """What both share: an id, the time, the model's name, and whether log-probabilities were asked for."""
+    """What both share: an id, the time, the model's name, and whether log-probabilities were asked
+    for.
+    """
 
     prefix: str
     whole_object: str
     chunk_object: str
 
-    def __init__(self, model: str, text: Text, logprobs: bool) -> None:
+    def __init__(self, model: str, text: ChatTokenizer, logprobs: bool) -> None:
         self._text, self._logprobs = text, logprobs
-        self._head = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._head = {
+            "id": f"{self.prefix}-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": model,
+        }
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks before the first piece."""
@@ -52,7 +59,12 @@ class Shape(ABC):
             tuple(choice for piece in pieces for choice in self._seen(piece)),
             pieces[-1].finish,
         )
-        return {**self._head, "object": self.whole_object, "choices": [self._choice(joined)], "usage": usage}
+        return {
+            **self._head,
+            "object": self.whole_object,
+            "choices": [self._choice(joined)],
+            "usage": usage,
+        }
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {**self._head, "object": self.chunk_object, "choices": choices}
@@ -78,15 +90,27 @@ class ChatShape(Shape):
     def opening(self) -> list[dict[str, Any]]:
         """The role comes first, alone."""
         delta = {"role": "assistant", "content": ""}
-        return [self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])]
+        return [
+            self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
+        ]
 
     def _delta(self, piece: Piece) -> dict[str, Any]:
         delta = {"content": piece.text} if piece.text or not piece.finish else {}
-        return {"index": 0, "delta": delta, "logprobs": self._likely(piece), "finish_reason": piece.finish}
+        return {
+            "index": 0,
+            "delta": delta,
+            "logprobs": self._likely(piece),
+            "finish_reason": piece.finish,
+        }
 
     def _choice(self, joined: Piece) -> dict[str, Any]:
         message = {"role": "assistant", "content": joined.text, "refusal": None}
-        return {"index": 0, "message": message, "logprobs": self._likely(joined), "finish_reason": joined.finish}
+        return {
+            "index": 0,
+            "message": message,
+            "logprobs": self._likely(joined),
+            "finish_reason": joined.finish,
+        }
 
     def _likely(self, piece: Piece) -> dict[str, Any] | None:
         if not self._logprobs:
@@ -100,7 +124,11 @@ class ChatShape(Shape):
 
     def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
         text = self._text.token_text(token)
-        return {"token": text, "logprob": written(logprob), "bytes": list(text.encode("utf-8", "replace"))}
+        return {
+            "token": text,
+            "logprob": written(logprob),
+            "bytes": list(text.encode("utf-8", "replace")),
+        }
 
 
 class CompletionShape(Shape):
@@ -108,12 +136,17 @@ class CompletionShape(Shape):
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, model: str, text: Text, logprobs: bool) -> None:
+    def __init__(self, model: str, text: ChatTokenizer, logprobs: bool) -> None:
         super().__init__(model, text, logprobs)
         self._offset = 0
 
     def _delta(self, piece: Piece) -> dict[str, Any]:
-        return {"index": 0, "text": piece.text, "logprobs": self._likely(piece), "finish_reason": piece.finish}
+        return {
+            "index": 0,
+            "text": piece.text,
+            "logprobs": self._likely(piece),
+            "finish_reason": piece.finish,
+        }
 
     def _choice(self, joined: Piece) -> dict[str, Any]:
         return self._delta(joined)

@@ -1,7 +1,9 @@
-"""The shell's `bench`: how fast a model folder runs here, what memory it takes, and the same of llama.cpp in turns.
+"""The shell's `bench`: how fast a model folder runs here, what memory it takes, and the same of
+llama.cpp in turns.
 
-Memory is what the process grew by while it opened the model and ran it; it holds the weights (mapped pages count once
-they were read), keys and values, and scratch. It is taken in the first round, before anything else needs memory.
+Memory is what the process grew by while it opened the model and ran it; it holds the weights
+(mapped pages count once they were read), keys and values, and scratch. It is taken in the first
+round, before anything else needs memory.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from ..base.errors import BadInput, UsageError
 from ..base.events import Event, Listener, silent
 from ..base.statistics import bootstrap_mean
 from ..inference.engine import Engine
-from ..inference.runtime import Runtime
-from ..interchange.locating import find_folder, method
+from ..inference.native.engine import NativeEngine
+from ..interchange.locating import find_folder
+from ..models.config import quantization_method
 from ..ops import library
 from ..profiling import Speed, bytes_per_token, measure_bandwidth, measure_speed
 from ..profiling.llama_cpp import Peer, find_peer
-from .engine import open_weights
+from .engines import open_weights
 
 MAX_THREADS = 1024
 
@@ -37,23 +40,26 @@ def bench_folder(
     against_llama: Path | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
-    """Plain data for JSON: machine, load, rounds, means with intervals, memory, bandwidth, and llama.cpp's side.
+    """Plain data for JSON: machine, load, rounds, means with intervals, memory, bandwidth, and
+    llama.cpp's side.
 
-    `against_llama`: a GGUF file that llama.cpp runs between our rounds, on as many threads. Raises UsageError or
-    BadInput for what cannot be measured.
+    `against_llama`: a GGUF file that llama.cpp runs between our rounds, on as many threads. Raises
+    UsageError or BadInput for what cannot be measured.
     """
     if rounds < 1 or (threads is not None and not 1 <= threads <= MAX_THREADS):
-        raise UsageError(f"{rounds} rounds on {threads} threads: at least one round, and 1 to {MAX_THREADS} threads")
+        raise UsageError(
+            f"{rounds} rounds on {threads} threads: at least one round, and 1 to {MAX_THREADS} threads"
+        )
     peer = None if against_llama is None else _peer(against_llama)
     folder = find_folder(model, listener)
-    method(folder)
+    quantization_method(folder)
     threads = threads or library.threads()
     load = [machine.load_average()]
     before = machine.resident_memory_bytes()
     with closing(open_weights(folder, runtime, threads=threads, listener=listener)) as engine:
-        ours: list[Speed] = []
-        theirs: list[Speed] = []
-        measure_speed(engine, min(prompt, 64, engine.context), 1)  # pages of the file come in, threads wake up
+        ours, theirs = list[Speed](), list[Speed]()
+        # Pages of the file are read and threads are started before anything is measured.
+        measure_speed(engine, min(prompt, 64, engine.context), 1)
         growth = 0
         for done in range(rounds):
             listener(Event("rounds", done, rounds, message=engine.description))
@@ -64,7 +70,11 @@ def bench_folder(
         listener(Event("rounds", rounds, rounds, message=engine.description))
         load.append(machine.load_average())
         found: dict[str, Any] = {
-            "model": {"name": folder.name, "engine": engine.description, "file_bytes": _file_bytes(folder)},
+            "model": {
+                "name": folder.name,
+                "engine": engine.description,
+                "file_bytes": _file_bytes(folder),
+            },
             "machine": machine.describe(),
             "load": [round(value, 2) for value in load],
             "threads": threads,
@@ -93,7 +103,8 @@ def _peer(file: Path) -> Peer:
 def _side(speeds: list[Speed]) -> dict[str, Any]:
     """Means with intervals over the rounds, and the rounds themselves."""
     summary = {
-        name: bootstrap_mean([getattr(s, name) for s in speeds]).as_dict() for name in Speed.__dataclass_fields__
+        name: bootstrap_mean([getattr(s, name) for s in speeds]).as_dict()
+        for name in Speed.__dataclass_fields__
     }
     return {**summary, "rounds": [vars(speed) for speed in speeds]}
 
@@ -102,7 +113,9 @@ def _rival(peer: Peer, file: Path, ours: list[Speed], theirs: list[Speed]) -> di
     """llama.cpp's side, and how many times as fast we are: geometric means over the rounds, paired."""
     ratios = {}
     for name in ("prefill", "decode"):
-        logs = [math.log(getattr(a, name) / getattr(b, name)) for a, b in zip(ours, theirs, strict=True)]
+        logs = [
+            math.log(getattr(a, name) / getattr(b, name)) for a, b in zip(ours, theirs, strict=True)
+        ]
         ratios[name] = bootstrap_mean(logs).map(math.exp).as_dict()
     facts = {"name": file.name, "description": peer.description, "file_bytes": file.stat().st_size}
     return {**facts, **_side(theirs), "ratio": ratios}
@@ -114,7 +127,7 @@ def _bandwidth(engine: Engine, threads: int, ours: list[Speed]) -> dict[str, Any
     if measured is None:
         return None
     found: dict[str, Any] = dict(vars(measured))
-    if isinstance(engine, Runtime):
+    if isinstance(engine, NativeEngine):
         size = bytes_per_token(engine.model)
         rate = bootstrap_mean([speed.decode for speed in ours]).mean
         found |= {"bytes_per_token": size, "share": size * rate / measured.bytes_per_second}

@@ -1,7 +1,8 @@
 """The run's curvature: collected in shards that survive a kill, then judged on held-out text.
 
-A shard ends in a snapshot of the running sums in the run folder's work/; resuming starts from the newest one, with the
-same bytes at the end. The held-out sequences come from the same calibration draw, after the ones that are collected.
+A shard ends in a snapshot of the running sums in the run folder's work/; resuming starts from the
+newest one, with the same bytes at the end. The held-out sequences come from the same calibration
+draw, after the ones that are collected.
 """
 
 from __future__ import annotations
@@ -21,81 +22,74 @@ from ..base.machine import total_memory_bytes
 from ..base.run_folder import RunFolder
 from ..data import calibration, calibration_from_files
 from ..data.mixes import mix
-from ..interchange import sources
+from ..interchange import loading
+from ..interchange.source import Source
 from ..models import structure
 from ..quantization import gating
 from ..quantization.curvature import storage
 from ..quantization.curvature.base import Sums
-from .job import Job
+from .quantize_run import QuantizeRun
 
-SHARD = 32
+SHARD = 32  # sequences
 
 
-def load_for_passes(source: Path, num_parameters: int) -> tuple[nn.Module, Any]:
-    """The model in float32, or, when that would take over a third of the memory, as stored with its blocks widened
-    one at a time during passes (embedding, head and norms are float32 all the same)."""
-    if 4 * num_parameters * 3 <= total_memory_bytes():
-        return sources.load(source, dtype=torch.float32)
-    model, tokenizer = sources.load(source, dtype=None)
-    inside = {id(p) for _, block in structure.blocks(model) for p in block.parameters()}
+def load_for_passes(source: Source) -> tuple[nn.Module, Any]:
+    """The model and its tokenizer: in float32, or, when that would take over a third of the memory,
+    in its own dtype.
+
+    In the second case passes convert the blocks one at a time; embedding, head and norms are
+    float32 all the same.
+    """
+    if 4 * source.anatomy.num_parameters * 3 <= total_memory_bytes():
+        return loading.load(source.path, dtype=torch.float32)
+    model, tokenizer = loading.load(source.path, dtype=None)
+    in_blocks = {id(p) for _, block in structure.blocks(model) for p in block.parameters()}
     for parameter in model.parameters():
-        if id(parameter) not in inside:
+        if id(parameter) not in in_blocks:
             parameter.data = parameter.data.float()
     return model, tokenizer
 
 
-def calibration_of(job: Job, tokenizer: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """(collected sequences, held-out sequences, fingerprint of all of them)."""
-    wanted = job.settings["calibration"]
-    gate = job.settings["gate"]
-    held_out = gate["count"] if gate else 0
-    count = wanted["count"] + held_out
-    if wanted["files"]:
-        files = [Path(f) for f in wanted["files"]]
-        found = calibration_from_files(tokenizer, *files, count=count, length=wanted["length"], seed=wanted["seed"])
+def calibration_of(run: QuantizeRun, tokenizer: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """(sequences to collect on, held-out sequences, fingerprint of all of them)."""
+    settings, gate = run.settings["calibration"], run.settings["gate"]
+    count = settings["count"] + (gate["count"] if gate else 0)
+    length, seed = settings["length"], settings["seed"]
+    if settings["files"]:
+        files = [Path(file) for file in settings["files"]]
+        text = calibration_from_files(tokenizer, *files, count=count, length=length, seed=seed)
     else:
-        shares = mix(wanted["mix"]) if isinstance(wanted["mix"], str) else wanted["mix"]
-        found = calibration(tokenizer, count, wanted["length"], wanted["seed"], shares)
-    return found.tokens[: wanted["count"]], found.tokens[wanted["count"] :], found.fingerprint
+        shares = mix(settings["mix"]) if isinstance(settings["mix"], str) else settings["mix"]
+        text = calibration(tokenizer, count, length, seed, shares)
+    return text.tokens[: settings["count"]], text.tokens[settings["count"] :], text.fingerprint
 
 
 def collect(
-    job: Job, run: RunFolder, listener: Listener, keep: Path | None = None
+    run: QuantizeRun, folder: RunFolder, listener: Listener, keep: Path | None = None
 ) -> tuple[storage.Snapshot | None, dict[str, Any]]:
-    """The finished collection (None when the recipe needs none) and what was learnt: calibration, gate, seconds.
+    """The finished collection (None when the recipe needs none), and its record: calibration, gate,
+    seconds.
 
-    In the folder `keep` a collection from the same weights, method and text is looked for, and otherwise left.
+    In the folder `keep` a collection from the same weights, method and text is looked for, and left
+    there otherwise.
     """
-    method = job.recipe.curvature
+    method = run.recipe.curvature
     if method is None:
         return None, {"calibration": {}, "gate": {}, "seconds": {}}
-    fingerprint = job.fingerprint()
-    done = run.done("curvature", fingerprint)
-    if done is not None:
-        return storage.Snapshot(run.folder / done["path"]), done
-    model, tokenizer = load_for_passes(job.source, job.num_parameters)
-    tokens, held_out, about = calibration_of(job, tokenizer)
-    own = job.collection_fingerprint()
-    kept = None if keep is None else keep / f"curvature-{own[:16]}.safetensors"
-    if kept is not None and kept.exists():
-        _adopt(own, run, kept, fingerprint, len(tokens))
-    sums, seconds, path = _newest(run, fingerprint, len(tokens))
-    start = time.monotonic()
-    while sums.sequences < len(tokens):
-        begin = sums.sequences
-        indices = range(begin, min(begin + SHARD, len(tokens)))
-        method.accumulate(model, tokens, indices, sums, _whole(listener, begin, len(tokens), start))
-        spent = seconds + time.monotonic() - start
-        older, path = path, run.work / f"curvature-{sums.sequences:06d}.safetensors"
-        storage.save(sums, path, own)
-        run.finish_unit(f"curvature/{sums.sequences:06d}", fingerprint, path, {"seconds": spent})
-        if older is not None:
-            older.unlink(missing_ok=True)
-    seconds += time.monotonic() - start
-    assert path is not None
-    if kept is not None and not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(kept, lambda temporary: shutil.copyfile(path, temporary))
+    fingerprint = run.layer_fingerprint()
+    record = folder.done("curvature", fingerprint)
+    if record is not None:
+        return storage.Snapshot(folder.folder / record["path"]), record
+    model, tokenizer = load_for_passes(run.source)
+    tokens, held_out, text_fingerprint = calibration_of(run, tokenizer)
+    collection = run.curvature_fingerprint()
+    shared = None if keep is None else keep / f"curvature-{collection[:16]}.safetensors"
+    if shared is not None and shared.exists():
+        _adopt(collection, folder, shared, fingerprint, len(tokens))
+    path, seconds = _accumulate(run, folder, model, tokens, collection, listener)
+    if shared is not None and not shared.exists():
+        shared.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(shared, lambda temporary: shutil.copyfile(path, temporary))
     snapshot = storage.Snapshot(path)
     start = time.monotonic()
     verdicts: dict[str, Any] = {}
@@ -104,47 +98,84 @@ def collect(
             model,
             held_out,
             lambda name: snapshot.factors(method, name),
-            job.todo,
-            job.recipe.rounding,
-            job.recipe.transform,
+            run.layer_plans,
+            run.recipe.rounding,
+            run.recipe.transform,
             listener,
         )
     record = {
-        "path": str(path.relative_to(run.folder)),
-        "calibration": about,
+        "path": str(path.relative_to(folder.folder)),
+        "calibration": text_fingerprint,
         "gate": verdicts,
         "seconds": {"curvature": seconds, "gate": time.monotonic() - start},
     }
-    run.finish_unit("curvature", fingerprint, None, record)
+    folder.finish_unit("curvature", fingerprint, None, record)
     return snapshot, record
 
 
-def _adopt(own: str, run: RunFolder, kept: Path, fingerprint: str, total: int) -> None:
-    """Put a kept collection where a finished one of this run would lie."""
-    found = storage.Snapshot(kept)
-    if found.fingerprint != own or found.sequences != total:
-        raise BadInput(f"{kept} holds another collection than its name says; delete it to collect again")
-    path = run.work / f"curvature-{total:06d}.safetensors"
-    write_atomic(path, lambda temporary: shutil.copyfile(kept, temporary))
-    run.finish_unit(f"curvature/{total:06d}", fingerprint, path, {"seconds": 0.0})
+def _accumulate(
+    run: QuantizeRun,
+    folder: RunFolder,
+    model: nn.Module,
+    tokens: Tensor,
+    collection: str,
+    listener: Listener,
+) -> tuple[Path, float]:
+    """Collect what is missing, shard by shard; the snapshot of all sequences, and the seconds that
+    it took in all.
+    """
+    assert run.recipe.curvature is not None
+    fingerprint = run.layer_fingerprint()
+    sums, earlier_seconds, path = _newest(folder, fingerprint, len(tokens))
+    start = time.monotonic()
+    while sums.sequences < len(tokens):
+        begin = sums.sequences
+        indices = range(begin, min(begin + SHARD, len(tokens)))
+        progress = _as_part(listener, begin, len(tokens), start)
+        run.recipe.curvature.accumulate(model, tokens, indices, sums, progress)
+        seconds = earlier_seconds + time.monotonic() - start
+        older, path = path, folder.work / f"curvature-{sums.sequences:06d}.safetensors"
+        storage.save(sums, path, collection)
+        folder.finish_unit(
+            f"curvature/{sums.sequences:06d}", fingerprint, path, {"seconds": seconds}
+        )
+        if older is not None:
+            older.unlink(missing_ok=True)
+    assert path is not None
+    return path, earlier_seconds + time.monotonic() - start
 
 
-def _newest(run: RunFolder, fingerprint: str, total: int) -> tuple[Sums, float, Path | None]:
-    for path in sorted(run.work.glob("curvature-*.safetensors"), reverse=True):
-        record = run.done(f"curvature/{path.stem.split('-')[1]}", fingerprint)
+def _adopt(collection: str, folder: RunFolder, shared: Path, fingerprint: str, total: int) -> None:
+    """Put a shared collection where a finished one of this run would lie."""
+    snapshot = storage.Snapshot(shared)
+    if snapshot.fingerprint != collection or snapshot.sequences != total:
+        raise BadInput(
+            f"{shared} holds another collection than its name says; delete it to collect again"
+        )
+    path = folder.work / f"curvature-{total:06d}.safetensors"
+    write_atomic(path, lambda temporary: shutil.copyfile(shared, temporary))
+    folder.finish_unit(f"curvature/{total:06d}", fingerprint, path, {"seconds": 0.0})
+
+
+def _newest(folder: RunFolder, fingerprint: str, total: int) -> tuple[Sums, float, Path | None]:
+    """Sums, seconds and file of the newest snapshot of this run; empty sums when there is none."""
+    for path in sorted(folder.work.glob("curvature-*.safetensors"), reverse=True):
+        record = folder.done(f"curvature/{path.stem.split('-')[1]}", fingerprint)
         if record is not None and int(path.stem.split("-")[1]) <= total:
             return storage.Snapshot(path).sums(), record["seconds"], path
     return Sums(), 0.0, None
 
 
-def _whole(listener: Listener, begin: int, total: int, start: float) -> Listener:
-    """Events of one shard as progress of the whole collection."""
+def _as_part(listener: Listener, begin: int, total: int, start: float) -> Listener:
+    """Turns events of one shard into progress of the whole collection."""
 
-    def show(event: Event) -> None:
-        done = begin + round((event.done / event.total) * min(SHARD, total - begin)) if event.total else begin
-        seconds = time.monotonic() - start
-        fresh = max(done - begin, 0)
-        pace = event.seconds / fresh if fresh else None
-        listener(Event("curvature", done, total, seconds, None if pace is None else pace * (total - done)))
+    def receive(event: Event) -> None:
+        num_new = (
+            round((event.done / event.total) * min(SHARD, total - begin)) if event.total else 0
+        )
+        done = begin + num_new
+        pace = event.seconds / num_new if num_new else None
+        eta_seconds = None if pace is None else pace * (total - done)
+        listener(Event("curvature", done, total, time.monotonic() - start, eta_seconds))
 
-    return show
+    return receive

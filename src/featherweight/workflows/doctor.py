@@ -1,10 +1,11 @@
 """`doctor`: is this installation sound, and what will it be able to do?
 
-Facts first (versions, packages that contradict each other, native library, memory, disk, accelerator, network
-switches), then self-tests that run the real code on toys: packed codes come back as they were, the native library
-gives the reference's bytes, and a model has no KL from itself. A check that cannot run is a finding, never a crash, so
-that the doctor helps where the patient is ill. `essential` checks decide the exit code; the others are advice.
-Details hold no path below the home folder, no host name and no secret, so the output can be pasted into a bug report.
+Facts first (versions, packages that contradict each other, native library, memory, disk,
+accelerator, network switches), then self-tests that run the real code on toys: packed codes come
+back as they were, the native library gives the reference's bytes, and a model has no KL from
+itself. A check that cannot run is a finding, never a crash, so that the doctor helps where the
+patient is ill. `essential` checks decide the exit code; the others are advice. Details hold no path
+below the home folder, no host name and no secret, so the output can be pasted into a bug report.
 """
 
 from __future__ import annotations
@@ -22,7 +23,16 @@ from ..base import machine
 
 PACKAGE = "featherweight"
 # Packages that pin what we share with them; each is fine in an environment of its own.
-NEIGHBOURS = ("vllm", "sglang", "llmcompressor", "gptqmodel", "auto-round", "torchao", "compressed-tensors", "trl")
+NEIGHBOURS = (
+    "vllm",
+    "sglang",
+    "llmcompressor",
+    "gptqmodel",
+    "auto-round",
+    "torchao",
+    "compressed-tensors",
+    "trl",
+)
 SHARED = ("torch", "transformers", "compressed-tensors", "huggingface-hub", "numpy", "safetensors")
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 COMFORTABLE_MEMORY = 6_000_000_000
@@ -41,7 +51,10 @@ class Check:
 
 
 def doctor() -> list[Check]:
-    """Run every check, the quick ones first. Takes a few seconds, most of them to import torch and transformers."""
+    """Run every check, the quick ones first.
+
+    Takes a few seconds, most of them to import torch and transformers.
+    """
     checks = [_python(), *_versions(), _conflicts(), _processor(), _native(), _accelerator()]
     checks += [_memory(), _bandwidth(), _disk(), _offline()]
     tests: tuple[tuple[str, bool, Callable[[], str]], ...] = (
@@ -78,7 +91,9 @@ def _python() -> Check:
 
 
 def _requirements(package: str) -> Iterator[tuple[str, str]]:
-    """(name, range) of what an installed package needs without extras; nothing when it is not installed."""
+    """(name, range) of what an installed package needs without extras; nothing when it is not
+    installed.
+    """
     from packaging.requirements import Requirement
 
     try:
@@ -105,10 +120,20 @@ def _in_range(version: str, allowed: str) -> bool:
 
 
 def _versions() -> list[Check]:
-    """Each requirement of ours against what is installed; the ranges are those of the package itself."""
+    """Each requirement of ours against what is installed; the ranges are those of the package
+    itself.
+    """
     own = _installed(PACKAGE)
     if own is None:
-        return [Check(PACKAGE, False, False, "runs from its source, not installed", "pip install . checks versions")]
+        return [
+            Check(
+                PACKAGE,
+                False,
+                False,
+                "runs from its source, not installed",
+                "pip install . checks versions",
+            )
+        ]
     checks = [Check(PACKAGE, True, True, own)]
     for name, allowed in _requirements(PACKAGE):
         version = _installed(name)
@@ -153,7 +178,11 @@ def _accelerator() -> Check:
     try:
         import torch
 
-        name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; everything runs on the processor"
+        name = (
+            torch.cuda.get_device_name(0)
+            if torch.cuda.is_available()
+            else "none; everything runs on the processor"
+        )
     except Exception as error:  # as above
         return Check("accelerator", False, False, private(f"{type(error).__name__}: {error}"))
     triton = _installed("triton")
@@ -163,11 +192,15 @@ def _accelerator() -> Check:
 def _memory() -> Check:
     free, total = machine.available_memory_bytes(), machine.total_memory_bytes()
     detail = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
-    return Check("memory", free >= COMFORTABLE_MEMORY, False, detail, "`fw plan` says what a model needs")
+    return Check(
+        "memory", free >= COMFORTABLE_MEMORY, False, detail, "`fw plan` says what a model needs"
+    )
 
 
 def _bandwidth() -> Check:
-    """Bytes read and written by a large copy; what bounds the speed of generating text on a processor."""
+    """Bytes read and written by a large copy; what bounds the speed of generating text on a
+    processor.
+    """
     try:
         import numpy as np
 
@@ -179,17 +212,31 @@ def _bandwidth() -> Check:
             seconds.append(time.perf_counter() - start)
     except Exception as error:  # as above
         return Check("memory bandwidth", False, False, private(f"{type(error).__name__}: {error}"))
-    return Check("memory bandwidth", True, False, f"{2 * source.nbytes / min(seconds) / 1e9:.1f} GB/s, one thread")
+    return Check(
+        "memory bandwidth",
+        True,
+        False,
+        f"{2 * source.nbytes / min(seconds) / 1e9:.1f} GB/s, one thread",
+    )
 
 
 def _disk() -> Check:
     free = machine.free_disk_bytes(Path.cwd())
-    return Check("disk", free >= COMFORTABLE_DISK, False, f"{free / 1e9:.1f} GB free here", "free some space")
+    return Check(
+        "disk", free >= COMFORTABLE_DISK, False, f"{free / 1e9:.1f} GB free here", "free some space"
+    )
 
 
 def _offline() -> Check:
-    on = [name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")]
-    return Check("network", True, False, f"switched off by {', '.join(on)}" if on else "allowed for hub names")
+    on = [
+        name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+    ]
+    return Check(
+        "network",
+        True,
+        False,
+        f"switched off by {', '.join(on)}" if on else "allowed for hub names",
+    )
 
 
 def _pack_unpack() -> str:
@@ -199,10 +246,16 @@ def _pack_unpack() -> str:
     from ..quantization.formats import Int, Trellis
 
     generator = torch.Generator().manual_seed(0)
-    formats = (Int(bits=4, group=32), Int(bits=3, symmetric=False), Int(bits=8), Trellis(bits=2), Trellis(bits=3))
+    formats = (
+        Int(bits=4, group=32),
+        Int(bits=3, symmetric=False),
+        Int(bits=8),
+        Trellis(bits=2),
+        Trellis(bits=3),
+    )
     for format in formats:
         w = torch.randn(64, 64, generator=generator)
-        params = format.fit(w)
+        params = format.fit(w).stored()
         high, wide = format.tile
         tiles = w.view(64 // high, high, 64 // wide, wide).transpose(1, 2).reshape(-1, high, wide)
         index = torch.arange(len(tiles))
@@ -230,18 +283,24 @@ def _native_equals_reference() -> str:
         decoded = trellis.decode(streams, values, 12, bits, isa="reference")
         for isa in available():
             same = torch.equal(trellis.encode(x, values, 12, bits, isa=isa), streams)
-            if not same or not torch.equal(trellis.decode(streams, values, 12, bits, isa=isa), decoded):
-                raise ValueError(f"{isa} differs from the reference at {bits} bits; set FEATHERWEIGHT_NATIVE=0")
+            if not same or not torch.equal(
+                trellis.decode(streams, values, 12, bits, isa=isa), decoded
+            ):
+                raise ValueError(
+                    f"{isa} differs from the reference at {bits} bits; set FEATHERWEIGHT_NATIVE=0"
+                )
     return f"{', '.join(available())} give the reference's bytes"
 
 
 def _native_products() -> str:
-    """Packed matrices times whole numbers, which have one right answer, on every instruction set of this machine."""
+    """Packed matrices times whole numbers, which have one right answer, on every instruction set of
+    this machine.
+    """
     import numpy as np
     import torch
 
-    from ..inference.described import Matrix
-    from ..inference.product import multiply
+    from ..inference.native.product import multiply
+    from ..inference.native.weights import MatrixWeights
     from ..ops import lanes
     from ..ops.library import available
 
@@ -254,11 +313,15 @@ def _native_products() -> str:
     for bits in (2, 3, 4, 8):
         codes = random.integers(0, 1 << bits, (48, 96), np.uint8)
         stored = lanes.int_to_lanes(torch.from_numpy(codes), bits).numpy()
-        matrix = Matrix("int", (48, 96), stored, bits=bits, group=96, scales=scales, zero=1 << (bits - 1))
+        matrix = MatrixWeights(
+            "int", (48, 96), stored, bits=bits, group=96, scales=scales, zero=1 << (bits - 1)
+        )
         right = x @ (codes.astype(np.float32) - matrix.zero).T * np.float32(0.25)
         for isa in available():
             if not np.array_equal(multiply(matrix, x, isa=isa), right):
-                raise ValueError(f"{isa} multiplies wrongly at {bits} bits; set FEATHERWEIGHT_ISA=scalar")
+                raise ValueError(
+                    f"{isa} multiplies wrongly at {bits} bits; set FEATHERWEIGHT_ISA=scalar"
+                )
     return f"{', '.join(available())} multiply exactly"
 
 
@@ -270,7 +333,11 @@ def _kl_with_itself() -> str:
     from ..evaluation import KL, evaluate
 
     config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
     )
     model = LlamaForCausalLM(config).eval()
     windows = torch.arange(2 * 17).view(2, 17) % 64

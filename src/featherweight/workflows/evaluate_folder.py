@@ -1,4 +1,6 @@
-"""The shell's `evaluate`: perplexity of a model folder, and with `against` its KL from the original."""
+"""The shell's `evaluate`: perplexity of a model folder, and with `against` its KL from the
+original.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,10 @@ from .. import data
 from ..base.errors import BadInput, UsageError
 from ..base.events import Listener, silent
 from ..evaluation import KL, Metric, Perplexity, evaluate
-from ..inference.engine import Engine, Sequence
-from ..interchange import locating, sources
+from ..inference.engine import Engine, Session
+from ..interchange import loading, locating
 from ..quantization.layers import decoded
-from .engine import open_engine
+from .engines import open_engine
 
 
 def evaluate_folder(
@@ -29,10 +31,11 @@ def evaluate_folder(
     runtime: str | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
-    """{"quality": ...} as in results.json. `text`: a file, or the name of a shipped text (default wikitext2_test).
+    """{"quality": ...} as in results.json. `text`: a file, or the name of a shipped text (default
+    wikitext2_test).
 
-    `runtime`: what computes the logits of `model`, as in `open_engine`; None is PyTorch's plain forward, which is also
-    what computes those of `against`.
+    `runtime`: what computes the logits of `model`, as in `open_engine`; None is PyTorch's plain
+    forward, which is also what computes those of `against`.
     """
     name = text or "wikitext2_test"
     content = _content(name)
@@ -41,27 +44,33 @@ def evaluate_folder(
         tokens = data.windows(tokenizer, content, length, windows)
         metrics: list[Metric] = [Perplexity(tokens, Path(name).name)]
         if against is not None:
-            original, other = sources.load(against, dtype=torch.float32)
+            original, other = loading.load(against, dtype=torch.float32)
             if other.get_vocab() != tokenizer.get_vocab():
-                raise UsageError(f"{against} and {model} have different vocabularies; KL compares equal ones")
+                raise UsageError(
+                    f"{against} and {model} have different vocabularies; KL compares equal ones"
+                )
             stack.enter_context(decoded(original))
             metrics.append(KL(original, tokens, Path(name).name))
         quality = evaluate(light, metrics, listener).quality
         return {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
 
 
-def _light(model: str, runtime: str | None, length: int, stack: ExitStack, listener: Listener) -> tuple[Any, Any]:
-    """The model under test, as a function of a window's tokens, and its tokenizer; `stack` closes it."""
+def _light(
+    model: str, runtime: str | None, length: int, stack: ExitStack, listener: Listener
+) -> tuple[Any, Any]:
+    """The model under test, as a function of a window's tokens, and its tokenizer; `stack` closes
+    it.
+    """
     if runtime is None:
-        light, tokenizer = sources.load(model, dtype=torch.float32)
+        light, tokenizer = loading.load(model, dtype=torch.float32)
         stack.enter_context(decoded(light))
         return light, tokenizer
     folder = locating.find_folder(model, listener)
     engine, _ = open_engine(folder, runtime, listener=listener)
     stack.callback(engine.close)
-    sequence = engine.sequence(length)
-    stack.callback(sequence.close)
-    return TeacherForced(engine, sequence), sources.load_tokenizer(folder)
+    session = engine.session(length)
+    stack.callback(session.close)
+    return TeacherForced(engine, session), loading.load_tokenizer(folder)
 
 
 @dataclass
@@ -72,12 +81,12 @@ class _Output:
 class TeacherForced:
     """An engine as what `evaluate` calls: the logits after each token of a window."""
 
-    def __init__(self, engine: Engine, sequence: Sequence) -> None:
-        self.engine, self.sequence = engine, sequence
+    def __init__(self, engine: Engine, session: Session) -> None:
+        self.engine, self.session = engine, session
 
     def __call__(self, tokens: torch.Tensor, use_cache: bool = False) -> _Output:
-        self.sequence.rewind(0)
-        logits = self.engine.forward(self.sequence, tokens[0].cpu().numpy(), logits="all")
+        self.session.rewind(0)
+        logits = self.engine.forward(self.session, tokens[0].cpu().numpy(), logits="all")
         return _Output(torch.from_numpy(logits)[None])
 
 

@@ -1,7 +1,7 @@
 """The proof of a run: results.json, report.html and the model card, written beside the weights.
 
-The original is loaded next to the light model, both in float32, and read over the same windows. Every figure in the page
-and the card comes from results.json.
+The original is loaded next to the light model, both in float32, and read over the same windows.
+Every figure in the page and the card comes from results.json.
 """
 
 from __future__ import annotations
@@ -15,24 +15,26 @@ from typing import Any
 import torch
 
 from ..base import machine
-from ..base.bits import bpw_file
 from ..base.events import Listener
 from ..base.files import write_atomic
+from ..base.ledger import bpw_file
 from ..base.run_folder import RunFolder
 from ..data import text, windows
 from ..evaluation import KL, Perplexity, block_kl, evaluate, predicted_by_block, with_block_kl
-from ..inference import Text, answer
-from ..inference.reference import Reference
-from ..interchange import locating, packed, sources
+from ..inference import ChatTokenizer, answer
+from ..inference.reference import ReferenceEngine
+from ..interchange import loading
+from ..interchange.packed import folder as packed
+from ..interchange.source import Source
 from ..models.tensors import TensorFolder
 from ..quantization.layers import decoded
 from ..reporting import card, report
-from .job import Job
+from .quantize_run import QuantizeRun
 
 
 def gather(
-    job: Job,
-    run: RunFolder,
+    run: QuantizeRun,
+    folder: RunFolder,
     records: Sequence[Mapping[str, Any]],
     calibration: Mapping[str, Any],
     seconds: dict[str, float],
@@ -40,11 +42,13 @@ def gather(
     ask: str | None,
     listener: Listener,
 ) -> None:
-    """Measure (when `wanted`) and write results.json, report.html and README.md into the run's folder."""
+    """Measure (when `wanted`) and write results.json, report.html and README.md into the run's
+    folder.
+    """
     results: dict[str, Any] = {
-        "model": model_facts(job),
-        "recipe": dict(job.settings),
-        "size": size(job, run.folder),
+        "model": model_facts(run.source),
+        "recipe": dict(run.settings),
+        "size": size(run, folder.folder),
         "layers": [dict(record) for record in records],
         "calibration": dict(calibration),
         "warnings": warnings(records),
@@ -52,14 +56,14 @@ def gather(
     }
     if wanted:
         start = time.monotonic()
-        results.update(measure(job, run.folder, records, ask, listener))
+        results.update(measure(run, folder.folder, records, ask, listener))
         seconds["evaluate"] = time.monotonic() - start
     results["seconds"] = {stage: round(value, 2) for stage, value in seconds.items()}
     results["peak_memory_bytes"] = machine.peak_memory_bytes()
     results["machine"] = machine.describe()
     results["versions"] = machine.versions()
-    write_atomic(run.folder / "results.json", json.dumps(results, indent=1) + "\n")
-    publish_pages(results, run.folder)
+    write_atomic(folder.folder / "results.json", json.dumps(results, indent=1) + "\n")
+    publish_pages(results, folder.folder)
 
 
 def publish_pages(results: Mapping[str, Any] | Path, folder: Path) -> list[Path]:
@@ -69,39 +73,31 @@ def publish_pages(results: Mapping[str, Any] | Path, folder: Path) -> list[Path]
     return [page, folder / "README.md"]
 
 
-def model_facts(job: Job) -> dict[str, Any]:
+def model_facts(source: Source) -> dict[str, Any]:
     """What the original is."""
-    source_bytes = job.weights.file_bytes
-    name = Path(job.name).name if Path(job.name).exists() else job.name
+    source_bytes, num_parameters = source.weights.file_bytes, source.anatomy.num_parameters
     return {
-        "name": name,
-        "base_model": locating.repository(job.name),
-        "num_parameters": job.num_parameters,
+        "name": source.display_name,
+        "base_model": source.repository,
+        "num_parameters": num_parameters,
         "source_file_bytes": source_bytes,
-        "source_bits": bpw_file(source_bytes, job.num_parameters),
-        "licence": licence(job.source),
+        "source_bits": bpw_file(source_bytes, num_parameters),
+        "licence": source.licence,
     }
 
 
-def licence(source: Path) -> str | None:
-    """What the source's own card says."""
-    from huggingface_hub import metadata_load
-
-    path = source / "README.md"
-    found = metadata_load(path) if path.is_file() else None
-    return str(found["license"]) if found and found.get("license") else None
-
-
-def size(job: Job, folder: Path) -> dict[str, Any]:
-    """The ledger: three figures of bits per weight over the same model, and what the bytes are spent on."""
-    bits, in_blocks = job.bits(), job.bits(blocks_only=True)
+def size(run: QuantizeRun, folder: Path) -> dict[str, Any]:
+    """The ledger: three figures of bits per weight over the same model, and what the bytes are
+    spent on.
+    """
+    ledger, in_blocks = run.ledger(), run.ledger(blocks_only=True)
     file_bytes = TensorFolder(folder).file_bytes
-    parts = {key: getattr(bits, key) // 8 for key in ("codes", "scales", "zeros", "signs", "tables", "padding")}
+    parts = {kind: bits // 8 for kind, bits in ledger.spent.items() if bits}
     return {
         "file_bytes": file_bytes,
-        "bpw_codes": bits.bpw_codes,
-        "bpw_layers": bits.bpw_layers,
-        "bpw_file": bpw_file(file_bytes, job.num_parameters),
+        "bpw_codes": ledger.bpw_codes,
+        "bpw_layers": ledger.bpw_layers,
+        "bpw_file": bpw_file(file_bytes, run.source.anatomy.num_parameters),
         "bpw_codes_blocks": in_blocks.bpw_codes,
         "bpw_layers_blocks": in_blocks.bpw_layers,
         "bytes": {**parts, "other": file_bytes - sum(parts.values())},
@@ -110,15 +106,25 @@ def size(job: Job, folder: Path) -> dict[str, Any]:
 
 def warnings(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Every fallback, in words."""
-    return [f"{record['name']}: {fallback}" for record in records for fallback in record.get("fallbacks", ())]
+    return [
+        f"{record['name']}: {fallback}"
+        for record in records
+        for fallback in record.get("fallbacks", ())
+    ]
 
 
 def measure(
-    job: Job, folder: Path, records: Sequence[Mapping[str, Any]], ask: str | None, listener: Listener
+    run: QuantizeRun,
+    folder: Path,
+    records: Sequence[Mapping[str, Any]],
+    ask: str | None,
+    listener: Listener,
 ) -> dict[str, Any]:
-    """Quality over the recipe's windows, KL of the original with itself, blame by block, and the two answers."""
-    wanted = job.settings["evaluation"]
-    original, tokenizer = sources.load(job.source, dtype=torch.float32)
+    """Quality over the recipe's windows, KL of the original with itself, blame by block, and the
+    two answers.
+    """
+    wanted = run.settings["evaluation"]
+    original, tokenizer = loading.load(run.source.path, dtype=torch.float32)
     light = packed.load(folder, dtype=torch.float32)
     name = wanted["text"]
     content = Path(name).read_text(encoding="utf-8") if Path(name).is_file() else text(name)
@@ -128,7 +134,7 @@ def measure(
         itself = evaluate(original, [KL(original, tokens[:1, :257], name)])
         quality = {**found.quality, "kl_self": itself.quality["kl"]["mean"]}
         short = tokens[: min(2, len(tokens)), :513]
-        guess = predicted_by_block(records, job.block_names)
+        guess = predicted_by_block(records, run.source.anatomy.blocks)
         blame = block_kl(original, light, short, wanted["blocks_seconds"], guess, listener)
         samples = []
         if ask is not None:
@@ -144,8 +150,8 @@ def measure(
 
 def _answer(model: Any, tokenizer: Any, question: str) -> str:
     """One greedy answer of a model in memory."""
-    engine = Reference(model, fingerprint="in memory", description="in memory")
+    engine = ReferenceEngine(model, fingerprint="in memory", description="in memory")
     try:
-        return answer(engine, Text.of(tokenizer), question)
+        return answer(engine, ChatTokenizer.of(tokenizer), question)
     finally:
         engine.close()

@@ -1,4 +1,6 @@
-"""The shell's `export`: a packed folder written for other programs, code for code, read again and compared."""
+"""The shell's `export`: a packed folder written for other programs, code for code, read again and
+compared.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from pathlib import Path
 from ..base import spec
 from ..base.errors import BadInput, UsageError
 from ..base.events import Listener, silent
-from ..interchange.exports import Exported, PackedModel
-from ..interchange.packed import is_packed
+from ..interchange.exports.base import ExportResult, PackedModel
+from ..interchange.packed.folder import is_packed
 
 FORMATS = ("gguf", "compressed-tensors", "hf")
 
@@ -21,31 +23,36 @@ def export_folder(
     overwrite: bool = False,
     odd_bits: bool = False,
     listener: Listener = silent,
-) -> Exported:
-    """Write the packed folder `packed` for the programs that read `to`: "gguf" (`out` is a file), "compressed-tensors"
-    or "hf" (a decoded, ordinary transformers folder; `out` is a folder).
+) -> ExportResult:
+    """Write the packed folder `packed` for the programs that read `to`: "gguf" (`out` is a file),
+    "compressed-tensors" or "hf" (a decoded, ordinary transformers folder; `out` is a folder).
 
-    `odd_bits` allows widths in compressed-tensors that its older releases read wrongly. Raises UsageError when the
-    format cannot hold the codes exactly, ExportFailed (exit code 5) when what was written, read again, differs.
+    `odd_bits` allows widths in compressed-tensors that its older releases read wrongly. Raises
+    UsageError when the format cannot hold the codes exactly, ExportFailed (exit code 5) when what
+    was written, read again, differs.
     """
     packed, out = Path(packed), Path(out)
     if to not in FORMATS:
         raise UsageError(f"unknown export {to!r}; {spec.nearest(to, FORMATS)}")
     if odd_bits and to != "compressed-tensors":
-        raise UsageError(f"--odd-bits is about compressed-tensors; --to {to} needs no such permission")
+        raise UsageError(
+            f"--odd-bits is about compressed-tensors; --to {to} needs no such permission"
+        )
     if not is_packed(packed):
-        raise BadInput(f"{packed} is not a folder that `featherweight quantize` made; exports write those")
+        raise BadInput(
+            f"{packed} is not a folder that `featherweight quantize` made; exports write those"
+        )
     if out.resolve() == packed.resolve():
         raise UsageError(f"{out} is the packed folder itself; name another place")
     model = PackedModel(packed)
     if to == "gguf":
-        from ..interchange.export_gguf import export_gguf
+        from ..interchange.exports.gguf import export_gguf
 
         return export_gguf(model, out, overwrite, listener)
     if to == "hf":
-        from ..interchange.export_hf import export_hf
+        from ..interchange.exports.hf import export_hf
 
         return export_hf(model, out, overwrite, listener)
-    from ..interchange.export_compressed_tensors import export_compressed_tensors
+    from ..interchange.exports.compressed_tensors import export_compressed_tensors
 
     return export_compressed_tensors(model, out, overwrite, odd_bits, listener)

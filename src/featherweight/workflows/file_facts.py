@@ -1,7 +1,8 @@
 """How large a model folder is: bytes of its weight files, and bits per weight of the whole file.
 
-Read from the headers of the safetensors files and from config.json; no weight is loaded and no torch imported. A
-compressed matrix counts the weights that it stands for, everything else what it stores.
+Read from the headers of the safetensors files and from config.json; no weight is loaded and no
+torch imported. A compressed matrix counts the weights that it stands for, everything else what it
+stores.
 """
 
 from __future__ import annotations
@@ -11,27 +12,31 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..base.bits import bpw_file
 from ..base.errors import BadInput
+from ..base.ledger import bpw_file
 
 
 def file_facts(folder: Path) -> dict[str, Any]:
-    """{"file_bytes", "bits"}; `bits` as `bpw_file` in a report. Raises BadInput for files that cannot be read."""
+    """{"file_bytes", "bits"}; `bits` as `bpw_file` in a report.
+
+    Raises BadInput for files that cannot be read.
+    """
     from safetensors import SafetensorError, safe_open
 
     files = sorted(folder.glob("*.safetensors"))
     shapes: dict[str, list[int]] = {}
     try:
-        layers = (json.loads((folder / "config.json").read_bytes()).get("quantization_config") or {}).get(
-            "layers"
-        ) or {}
+        layers = (
+            json.loads((folder / "config.json").read_bytes()).get("quantization_config") or {}
+        ).get("layers") or {}
         for file in files:
             with safe_open(file, framework="numpy") as tensors:
                 shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
         compressed = sum(math.prod(layer["shape"]) for layer in layers.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadInput(f"{folder} cannot be read: {error}") from error
-    # Beside its codes a compressed module may store a bias, which counts as it is; `weight` is an empty placeholder.
+    # Beside its codes a compressed module may store a bias, which counts as it is; `weight` is an
+    # empty placeholder.
     others = sum(
         math.prod(shape)
         for name, shape in shapes.items()

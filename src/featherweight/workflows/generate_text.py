@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..base.errors import UsageError
 from ..base.events import Listener, silent
-from ..inference import Generation, Sampling, Text, generate
+from ..inference import ChatTokenizer, Generation, Sampling, generate
 from ..inference.prefix_cache import PrefixCache
-from .engine import open_engine
+from .engines import open_engine
 
 LONGEST_TOKEN = 256  # characters; a prompt of more than this times the context is refused before it is tokenised
 
@@ -32,8 +32,9 @@ def generate_text(
 ) -> Iterator[Generation]:
     """The answer to `prompt`, computed as it is read; the model is closed when the block ends.
 
-    `fit`: give fewer than `max_tokens` when the context leaves less, instead of refusing. `chat`: write the prompt as a
-    user's turn through the chat template (None: if the model has one). `cache_dir`: where prompts are remembered.
+    `fit`: give fewer than `max_tokens` when the context leaves less, instead of refusing. `chat`:
+    write the prompt as a user's turn through the chat template (None: if the model has one).
+    `cache_dir`: where prompts are remembered.
     """
     if not prompt.strip():
         raise UsageError("the prompt is empty; give it some text")
@@ -47,10 +48,12 @@ def generate_text(
             )
         ids = _ids(text, prompt, chat)
         if fit and len(ids) < engine.context:
-            sampling = replace(sampling, max_tokens=min(sampling.max_tokens, engine.context - len(ids)))
+            sampling = replace(
+                sampling, max_tokens=min(sampling.max_tokens, engine.context - len(ids))
+            )
         mask = None
         if json_schema is not None:
-            from ..inference.json_schema import JsonSchema
+            from ..inference.text.json_schema import JsonSchema
 
             mask = JsonSchema(text, json_schema, engine.vocab_size)
         run = generate(engine, text, ids, sampling, cache=cache, lookup=lookup, mask=mask)
@@ -58,7 +61,7 @@ def generate_text(
         yield run
 
 
-def _ids(text: Text, prompt: str, chat: bool | None) -> list[int]:
+def _ids(text: ChatTokenizer, prompt: str, chat: bool | None) -> list[int]:
     if chat is False or (chat is None and not text.has_template):
         return text.encode(prompt)
     if not text.has_template:

@@ -1,7 +1,8 @@
-"""How much memory and disk a run will take, from shapes alone, and the refusal when there is not enough.
+"""How much memory and disk a run will take, from shapes alone, and the refusal when there is not
+enough.
 
 Memory is the largest of three stages (each added to what this process holds after its imports):
-- curvature: the model, the running sums, one batch's activations and logits, or the sums and their packed copy;
+- curvature: the model, and what the method says it needs (`Curvature.memory`);
 - layers: one matrix, its factors in float64 while they are split, and the encoder's batch;
 - evidence: the original and the decoded light model in float32, and two windows of logits.
 """
@@ -13,15 +14,14 @@ from pathlib import Path
 
 from ..base import machine
 from ..base.errors import PreflightRefused
-from .job import Job
-
-# Saved by autograd for one token of one block, in units of (hidden, intermediate) widths; measured on Llama blocks.
-HIDDEN_KEPT, INTERMEDIATE_KEPT = 14, 6
+from .quantize_run import QuantizeRun
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes at the peak: memory of this process, disk in OUT.partial/, and the finished weight files."""
+    """Bytes at the peak: memory of this process, disk in OUT.partial/, and the finished weight
+    files.
+    """
 
     memory_bytes: int
     disk_bytes: int
@@ -29,27 +29,33 @@ class Needs:
     stages: tuple[tuple[str, int], ...]
 
 
-def needs(job: Job) -> Needs:
+def needs(run: QuantizeRun) -> Needs:
     """Estimate from shapes; reads nothing but headers."""
-    base = machine.peak_memory_bytes()
-    model = 4 * job.num_parameters
+    process_bytes = machine.peak_memory_bytes()
+    anatomy, curvature = run.source.anatomy, run.recipe.curvature
+    model_bytes = 4 * anatomy.num_parameters
+    collection = 0
+    if curvature is not None:
+        collection = model_bytes + curvature.memory(anatomy, run.settings["calibration"]["length"])
     stages = {
-        "curvature": base + _curvature(job, model),
-        "layers": base + _layers(job),
-        "evidence": base + _evidence(job, model),
+        "curvature": process_bytes + collection,
+        "layers": process_bytes + _layer_bytes(run),
+        "evidence": process_bytes + _evidence_bytes(run, model_bytes),
     }
-    stored = job.bits().total // 8
-    compressed = sum(task.shape[0] * task.shape[1] for task in job.todo)
-    rest = max(0, job.num_parameters - compressed) * _source_bytes(job)
-    sums = sum(_square_bytes(job)) // 2
-    file_bytes = stored + rest + 60_000
-    disk = max(2 * sums, sums + 2 * stored + rest) + 2_000_000
-    return Needs(max(stages.values()), disk, file_bytes, tuple(stages.items()))
+    stored = run.ledger().total // 8
+    num_compressed = sum(plan.shape[0] * plan.shape[1] for plan in run.layer_plans)
+    copied = max(0, anatomy.num_parameters - num_compressed) * _source_bytes_per_weight(run)
+    saved_sums = 0 if curvature is None else curvature.sums_bytes(anatomy) // 2
+    file_bytes = stored + copied + 60_000
+    disk_bytes = max(2 * saved_sums, saved_sums + 2 * stored + copied) + 2_000_000
+    return Needs(max(stages.values()), disk_bytes, file_bytes, tuple(stages.items()))
 
 
-def check_fits(job: Job, out: Path, max_ram_gb: float | None, max_disk_gb: float | None) -> Needs:
+def check_fits(
+    run: QuantizeRun, out: Path, max_ram_gb: float | None, max_disk_gb: float | None
+) -> Needs:
     """Raise PreflightRefused when the plan needs more than there is, or than the user allows."""
-    need = needs(job)
+    need = needs(run)
     free = machine.available_memory_bytes() + machine.peak_memory_bytes()
     ram = free if max_ram_gb is None else min(free, int(max_ram_gb * 1e9))
     disk = machine.free_disk_bytes(out)
@@ -68,51 +74,21 @@ def check_fits(job: Job, out: Path, max_ram_gb: float | None, max_disk_gb: float
     return need
 
 
-def _square_bytes(job: Job) -> list[int]:
-    """Bytes of every running sum."""
-    if job.recipe.curvature is None:
-        return []
-    inside = [task for task in job.todo if task.in_block]
-    widths = {task.input_key: task.shape[1] for task in inside}
-    found = [4 * n * n for n in widths.values()] + [4 * _widths(job)[0] ** 2]  # the last is the head's
-    if job.recipe.curvature.two_sided:
-        found += [4 * (task.shape[0] ** 2 + task.shape[1] ** 2) for task in inside]
-    return found
-
-
-def _curvature(job: Job, model: int) -> int:
-    method, wanted = job.recipe.curvature, job.settings["calibration"]
-    if method is None:
-        return 0
-    sums = sum(_square_bytes(job))
-    tokens = method.batch * wanted["length"]
-    hidden, widest = _widths(job)
-    block = tokens * (HIDDEN_KEPT * hidden + INTERMEDIATE_KEPT * widest) * 4
-    if not method.two_sided:
-        return model + max(sums + block, sums + sums // 2)
-    vocab = max(task.shape[0] for task in job.todo)
-    logits = 3 * tokens * vocab * 4
-    blocks = block * (len(job.block_names) if method.keep_graphs else 1) + tokens * hidden * 4 * len(job.block_names)
-    return model + max(sums + blocks + logits, sums + sums // 2)
-
-
-def _layers(job: Job) -> int:
-    largest = max((max(task.shape) for task in job.todo if task.in_block), default=0)
-    # Rounded to nearest: the matrix, padded, and its codes; under curvature also rotated, what it became, and the errors.
-    table = max((t.shape[0] * t.shape[1] * 4 * (7 if t.curvature else 3) for t in job.todo), default=0)
+def _layer_bytes(run: QuantizeRun) -> int:
+    largest = max((max(plan.shape) for plan in run.layer_plans if plan.in_block), default=0)
+    # In units of the float32 matrix. Nearest rounding: the padded matrix, its codes and values;
+    # under curvature also the rotated matrix, the rounded one, and the errors.
+    table = max(
+        (p.shape[0] * p.shape[1] * 4 * (7 if p.curvature else 3) for p in run.layer_plans),
+        default=0,
+    )
     return max(8 * largest * largest * 6, table) + 200_000_000
 
 
-def _evidence(job: Job, model: int) -> int:
-    wanted = job.settings["evaluation"]
-    vocab = max(task.shape[0] for task in job.todo)
-    return 2 * model + job.bits().total // 8 + 4 * wanted["length"] * vocab * 4
+def _evidence_bytes(run: QuantizeRun, model_bytes: int) -> int:
+    logits = 4 * run.settings["evaluation"]["length"] * run.source.anatomy.vocabulary * 4
+    return 2 * model_bytes + run.ledger().total // 8 + logits
 
 
-def _widths(job: Job) -> tuple[int, int]:
-    inside = [task.shape for task in job.todo if task.in_block]
-    return min(max(s) for s in inside), max(max(s) for s in inside)
-
-
-def _source_bytes(job: Job) -> int:
-    return max(2, round(job.weights.file_bytes / job.num_parameters))
+def _source_bytes_per_weight(run: QuantizeRun) -> int:
+    return max(2, round(run.source.weights.file_bytes / run.source.anatomy.num_parameters))

@@ -1,9 +1,11 @@
 """The shell's `quantize`: a model folder goes in, a packed folder with its evidence comes out.
 
-    locate -> plan -> preflight -> curvature -> gate -> layers -> assemble -> evaluate -> report -> one rename
+    find the source -> plan -> preflight -> curvature -> gate -> layers -> assemble -> evaluate ->
+    report -> one rename
 
-Work lies in OUT.partial/ and is journalled unit by unit; the same command after a kill continues and ends with the same
-bytes of weights and config. One matrix and its factors are in memory while layers are solved.
+Work lies in OUT.partial/ and is journalled unit by unit; the same command after a kill continues,
+and ends with the same bytes of weights and config. One matrix and its factors are in memory while
+layers are solved.
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..base.events import Listener, silent, track
+from ..base.events import Event, Listener, silent, track
 from ..base.run_folder import RunFolder, is_finished
-from ..interchange import packed
-from ..models.tensors import TensorFolder, write_shard
+from ..interchange.packed.folder import assemble
+from ..models.tensors import write_shard
 from ..quantization.curvature.base import Factors
 from ..quantization.curvature.storage import Snapshot
-from ..quantization.pipeline import Solution, Task, solve_layer
+from ..quantization.pipeline import LayerPlan, LayerResult, solve_layer
 from . import curvature_stage, evidence
-from .job import Job
 from .preflight import check_fits
+from .quantize_run import QuantizeRun
 
 
 def quantize_folder(
@@ -39,93 +41,112 @@ def quantize_folder(
     ask: str | None = None,
     listener: Listener = silent,
 ) -> Path:
-    """Returns `out`. A finished `out` of the very same recipe is returned as it is.
+    """Quantize `model` by the recipe `settings` into the folder `out`, and return `out`.
 
-    Raises UsageError and BadInput before the work for what can be known, PreflightRefused when memory or disk do not
-    suffice; whatever was finished stays in OUT.partial/. `keep_curvature`: a folder where collections are left for, and
-    taken from, other runs on the same weights and text (other bits, formats, rounding).
+    A finished `out` of the very same recipe is returned as it is, unless `fresh` (forget an
+    unfinished run) or `overwrite` is set. max_ram_gb, max_disk_gb: refuse a plan that needs more.
+    keep_curvature: a folder where collections are left for, and taken from, other runs on the same
+    weights and text (other bits, formats, rounding). evaluate: measure what it cost. ask: a
+    question that both models answer at the end.
+
+    Raises UsageError and BadInput before the work for what can be known then, PreflightRefused when
+    memory or disk do not suffice; whatever was finished stays in OUT.partial/.
     """
     out = Path(out)
-    job = Job.of(model, settings, listener)
-    recipe = {**job.settings, "ask": ask, "evaluate": evaluate}
+    run = QuantizeRun.of(model, settings, listener)
+    recipe = {**run.settings, "ask": ask, "evaluate": evaluate}
     if not (fresh or overwrite) and is_finished(out, recipe):
         return out
-    check_fits(job, out, max_ram_gb, max_disk_gb)
-    with RunFolder(out, recipe, fresh=fresh, overwrite=overwrite) as run:
-        both = _both(listener, run.listener)
-        snapshot, learnt = curvature_stage.collect(job, run, both, keep_curvature)
+    check_fits(run, out, max_ram_gb, max_disk_gb)
+    with RunFolder(out, recipe, fresh=fresh, overwrite=overwrite) as folder:
+        both = _send_to(listener, folder.listener)
+        snapshot, collection = curvature_stage.collect(run, folder, both, keep_curvature)
         start = time.monotonic()
-        records = list(solve(job, run, snapshot, learnt["gate"], both))
-        seconds = {**learnt["seconds"], "layers": sum(r["seconds"] for r in records)}
-        packed.assemble(run.folder, job.source, job.layers(), _parts(job, run), job.tied_head)
+        records = list(solve(run, folder, snapshot, collection["gate"], both))
+        seconds = {**collection["seconds"], "layers": sum(record["seconds"] for record in records)}
+        assemble(
+            folder.folder, run.source.path, run.matrices(), _part_files(run, folder), run.tied_head
+        )
         seconds["assemble"] = max(0.0, time.monotonic() - start - seconds["layers"])
-        evidence.gather(job, run, records, learnt["calibration"], seconds, evaluate, ask, both)
-        return run.publish()
+        evidence.gather(
+            run, folder, records, collection["calibration"], seconds, evaluate, ask, both
+        )
+        return folder.publish()
 
 
 def solve(
-    job: Job, run: RunFolder, snapshot: Snapshot | None, verdicts: Mapping[str, Any], listener: Listener
+    run: QuantizeRun,
+    folder: RunFolder,
+    snapshot: Snapshot | None,
+    verdicts: Mapping[str, Any],
+    listener: Listener,
 ) -> Iterator[Mapping[str, Any]]:
-    """Solve, write and journal every matrix that is not finished yet; yields all records in order."""
-    fingerprint = job.fingerprint()
-    finished = [run.done(f"layer/{task.name}", fingerprint) for task in job.todo]
-    done = sum(record is not None for record in finished)
+    """Solve, write and journal every matrix that is not finished yet; yields the records of all
+    matrices in order.
+    """
+    fingerprint = run.layer_fingerprint()
+    journal = [folder.done(f"layer/{plan.name}", fingerprint) for plan in run.layer_plans]
+    num_finished = sum(record is not None for record in journal)
     pending = track(
-        [task for task, record in zip(job.todo, finished, strict=True) if record is None],
+        [plan for plan, record in zip(run.layer_plans, journal, strict=True) if record is None],
         "layers",
-        len(job.todo),
+        len(run.layer_plans),
         listener,
-        done,
+        num_finished,
     )
-    folder = TensorFolder(job.source)
-    for index, (task, record) in enumerate(zip(job.todo, finished, strict=True)):
+    for index, (plan, record) in enumerate(zip(run.layer_plans, journal, strict=True)):
         if record is None:
-            assert next(pending) is task
-            verdict = verdicts.get(task.name)
-            solution = solve_layer(
-                task,
-                folder.read(f"{task.name}.weight"),
-                job.recipe.rounding,
-                _factors(job, snapshot, task, verdict),
-                job.recipe.transform,
+            assert next(pending) is plan
+            verdict = verdicts.get(plan.name)
+            result = solve_layer(
+                plan,
+                run.source.weights.read(f"{plan.name}.weight"),
+                run.recipe.rounding,
+                _factors(run, snapshot, plan, verdict),
+                run.recipe.transform,
             )
-            record = {**solution.record, **_judged(verdict)}
-            path = run.work / _part(index)
-            write_shard(path, _named(solution))
-            run.finish_unit(f"layer/{task.name}", fingerprint, path, record)
+            record = {**result.record, **_gate_entries(verdict)}
+            path = folder.work / _part_name(index)
+            write_shard(path, _full_names(result))
+            folder.finish_unit(f"layer/{plan.name}", fingerprint, path, record)
         yield record
     next(pending, None)
 
 
-def _factors(job: Job, snapshot: Snapshot | None, task: Task, verdict: Mapping[str, Any] | None) -> Factors | None:
-    if snapshot is None or job.recipe.curvature is None or task.curvature is None:
+def _factors(
+    run: QuantizeRun, snapshot: Snapshot | None, plan: LayerPlan, verdict: Mapping[str, Any] | None
+) -> Factors | None:
+    if snapshot is None or run.recipe.curvature is None or plan.curvature is None:
         return None
-    factors = snapshot.factors(job.recipe.curvature, task.curvature)
+    factors = snapshot.factors(run.recipe.curvature, plan.curvature)
     return factors if verdict is None or verdict["two_sided"] else factors.one_sided()
 
 
-def _judged(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
+def _gate_entries(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a layer's record says of the gate."""
     if verdict is None:
         return {"gate": None, "fallbacks": []}
-    refused = [] if verdict["two_sided"] else ["the output side raised the held-out loss: one side used"]
-    return {"gate": verdict["ratio"], "fallbacks": refused}
+    fallbacks = (
+        [] if verdict["two_sided"] else ["the output side raised the held-out loss: one side used"]
+    )
+    return {"gate": verdict["ratio"], "fallbacks": fallbacks}
 
 
-def _named(solution: Solution) -> dict[str, Any]:
-    return {f"{solution.task.name}.{key}": tensor for key, tensor in solution.tensors().items()}
+def _full_names(result: LayerResult) -> dict[str, Any]:
+    return {f"{result.layer_plan.name}.{key}": tensor for key, tensor in result.tensors().items()}
 
 
-def _part(index: int) -> str:
+def _part_name(index: int) -> str:
     return f"layer-{index:05d}.safetensors"
 
 
-def _parts(job: Job, run: RunFolder) -> list[Path]:
-    return [run.work / _part(index) for index in range(len(job.todo))]
+def _part_files(run: QuantizeRun, folder: RunFolder) -> list[Path]:
+    return [folder.work / _part_name(index) for index in range(len(run.layer_plans))]
 
 
-def _both(first: Listener, second: Listener) -> Listener:
-    def tell(event: Any) -> None:
-        first(event)
-        second(event)
+def _send_to(*listeners: Listener) -> Listener:
+    def listener(event: Event) -> None:
+        for receive in listeners:
+            receive(event)
 
-    return tell
+    return listener

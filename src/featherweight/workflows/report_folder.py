@@ -9,7 +9,10 @@ from .evidence import publish_pages
 
 
 def report_folder(out: Path) -> list[Path]:
-    """Rewrite report.html and README.md in `out`; returns them. Raises BadInput when there is no results.json."""
+    """Rewrite report.html and README.md in `out`; returns them.
+
+    Raises BadInput when there is no results.json.
+    """
     results = Path(out) / "results.json"
     if not results.is_file():
         raise BadInput(f"{results} does not exist; `featherweight quantize` writes it")

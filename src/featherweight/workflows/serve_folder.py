@@ -1,4 +1,6 @@
-"""The shell's `serve`: open a model, and for comparison perhaps its original, and answer over HTTP until stopped."""
+"""The shell's `serve`: open a model, and for comparison perhaps its original, and answer over HTTP
+until stopped.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from typing import Any
 
 from ..base.errors import UsageError
 from ..base.events import Listener, silent
-from ..inference.batching import Batcher
+from ..inference.batching.batcher import Batcher
 from ..interchange.locating import find_folder
-from .engine import open_engine
+from .engines import open_engine
 from .file_facts import file_facts
 
 NEEDED = ("fastapi", "uvicorn", "pydantic", "prometheus_client")
@@ -37,14 +39,15 @@ def serve_folder(
 ) -> None:
     """Serve `model`, and `compare` as a second model, until a signal comes.
 
-    `ready` gets the URL and what /v1/models says. `slots` answers of at most `context` tokens (prompt included) are
-    made at once, `queue` more may wait; their memory is taken at the start. Raises UsageError for settings that cannot
-    work, before a model is opened where that can be seen.
+    `ready` gets the URL and what /v1/models says. `slots` answers of at most `context` tokens
+    (prompt included) are made at once, `queue` more may wait; their memory is taken at the start.
+    Raises UsageError for settings that cannot work, before a model is opened where that can be
+    seen.
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UsageError(f"serving needs {', '.join(missing)}: pip install featherweight[serve]")
     from ..serving import running
-    from ..serving.hosted import Hosted
+    from ..serving.hosted import HostedModel
     from ..serving.limits import Limits, check_binding
 
     check_binding(host, api_key)
@@ -61,13 +64,18 @@ def serve_folder(
             stack.callback(engine.close)
             capacity = min(CONTEXT, engine.context) if context is None else context
             batcher = stack.enter_context(Batcher(engine, text, slots, capacity, queue))
-            hosted.append(Hosted(name, batcher, facts))
+            hosted.append(HostedModel(name, batcher, facts))
         described = [one.described() for one in hosted]
         running.run(hosted, host, port, api_key, limits, lambda url: ready(url, described))
 
 
 def distinct_names(models: list[str]) -> list[str]:
-    """What clients call the models: the last part of what the user wrote, told apart when two are alike."""
-    names = [Path(model).expanduser().resolve().name if Path(model).exists() else model for model in models]
+    """What clients call the models: the last part of what the user wrote, told apart when two are
+    alike.
+    """
+    names = [
+        Path(model).expanduser().resolve().name if Path(model).exists() else model
+        for model in models
+    ]
     names = [name.removesuffix(".gguf") for name in names]
     return names if len(set(names)) == len(names) else [names[0], f"{names[1]}-original"]

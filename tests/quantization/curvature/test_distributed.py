@@ -41,9 +41,21 @@ def test_two_gloo_processes_give_ones_factors(tmp_path: Path) -> None:
     script = tmp_path / "collect.py"
     script.write_text(SCRIPT)
     source = str(Path(featherweight.__file__).parents[1])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29671"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=29671",
+    ]
     subprocess.run(
-        [*command, str(script), str(tmp_path / "two.safetensors"), str(Path(__file__).parents[2]), source],
+        [
+            *command,
+            str(script),
+            str(tmp_path / "two.safetensors"),
+            str(Path(__file__).parents[2]),
+            source,
+        ],
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": source},
         timeout=120,
@@ -54,6 +66,10 @@ def test_two_gloo_processes_give_ones_factors(tmp_path: Path) -> None:
     for method in (FisherA(batch=2), FisherB(batch=2)):
         for name, factors in method.collect(Toy(vocab=7, width=6), tokens).items():
             name = f"{type(method).__name__}/{name}"
-            for key in ("gram",) if name.endswith("lm_head") else ("gram", "fisher_input", "output"):
-                assert torch.allclose(getattr(factors, key), two[f"{name}/{key}"], rtol=1e-5, atol=1e-7), (name, key)
+            for key in (
+                ("gram",) if name.endswith("lm_head") else ("gram", "fisher_input", "output")
+            ):
+                assert torch.allclose(
+                    getattr(factors, key), two[f"{name}/{key}"], rtol=1e-5, atol=1e-7
+                ), (name, key)
             assert torch.allclose(torch.tensor(factors.scale), two[f"{name}/scale"], rtol=1e-5)

@@ -11,12 +11,13 @@ from torch import nn
 from toy import Toy
 
 from featherweight.base.events import silent
-from featherweight.models import passes
+from featherweight.models.observe import observe, sites
 from featherweight.quantization.curvature import FisherA, FisherB, Gram
 from featherweight.quantization.curvature.base import Curvature, Sums
 from featherweight.quantization.curvature.fisher import LabelSampler
 from featherweight.quantization.curvature.fisher_b import Probe, probed_products, sequence_products
 from featherweight.quantization.curvature.gates import expected_loss
+from featherweight.quantization.curvature.gram import input_sites
 from featherweight.quantization.curvature.storage import Snapshot, save
 from featherweight.quantization.rounding.base import block_ldl
 
@@ -41,7 +42,9 @@ def test_fisher_exact_on_toy() -> None:
         squares += chance * float(g.square().sum())
     draws = 6000
     sums = Sums()
-    FisherB(probes=None, batch=1000).accumulate(model, tokens.repeat(draws, 1), range(draws), sums, silent)
+    FisherB(probes=None, batch=1000).accumulate(
+        model, tokens.repeat(draws, 1), range(draws), sums, silent
+    )
     found = FisherB().factors(sums, name)
     scale = squares / float(h_in.trace() * h_out.trace())
     assert torch.allclose(found.input, h_in, rtol=0.1, atol=0.03 * float(h_in.abs().max()))
@@ -55,7 +58,7 @@ def test_token_fisher_exact_on_toy() -> None:
     model, tokens = Toy(), torch.tensor([0, 2, 1])
     name = "layers.0.down"
     seen: list[torch.Tensor] = []
-    passes.forward(model, tokens[None], lambda layer, _, x, g: seen.append(x[0]) if layer == name else None)
+    observe(model, tokens[None], sites(model, "input", name), lambda site, x, g: seen.append(x[0]))
     x, p = seen[0], torch.softmax(model(tokens[None]).logits[0].detach(), -1)
     h_in, h_out, squares = torch.zeros(8, 8), torch.zeros(4, 4), 0.0
     for labels in itertools.product(range(3), repeat=3):
@@ -119,7 +122,9 @@ def test_probes_are_unbiased() -> None:
 
 
 @pytest.mark.parametrize("method", [FisherA, FisherB])
-def test_keeps_sequences_apart_and_batches_change_nothing(method: type[FisherA] | type[FisherB]) -> None:
+def test_keeps_sequences_apart_and_batches_change_nothing(
+    method: type[FisherA] | type[FisherB],
+) -> None:
     model = Toy(vocab=7, width=6)
     tokens = torch.randint(0, 7, (6, 5))
     one = method(batch=1).collect(model, tokens)
@@ -145,36 +150,51 @@ def test_recomputed_blocks_give_the_same_factors() -> None:
 
 def test_half_precision_blocks_are_widened_and_restored() -> None:
     model = Toy(vocab=7, width=6)
-    wide = FisherB().collect(model, torch.randint(0, 7, (4, 5), generator=torch.Generator().manual_seed(0)))
+    wide = FisherB().collect(
+        model, torch.randint(0, 7, (4, 5), generator=torch.Generator().manual_seed(0))
+    )
     for layer in model.layers:
         layer.to(torch.bfloat16)
     tokens = torch.randint(0, 7, (4, 5), generator=torch.Generator().manual_seed(0))
     narrow = FisherB().collect(model, tokens)
     assert all(p.dtype == torch.bfloat16 for p in model.layers.parameters())
     name = "layers.0.down"
-    assert torch.allclose(wide[name].gram, narrow[name].gram, rtol=0.05, atol=0.05 * float(wide[name].gram.max()))
+    assert torch.allclose(
+        wide[name].gram, narrow[name].gram, rtol=0.05, atol=0.05 * float(wide[name].gram.max())
+    )
 
 
 def test_gram_is_the_second_moment_and_is_shared() -> None:
     model = Toy(vocab=7, width=6)
     tokens = torch.randint(0, 7, (5, 4))
     seen: dict[str, list[torch.Tensor]] = {}
-    passes.forward(model, tokens, lambda name, module, x, g: seen.setdefault(name, []).append(x))
+    observe(
+        model,
+        tokens,
+        input_sites(model),
+        lambda site, x, g: seen.setdefault(site.name, []).append(x),
+    )
     sums = Sums()
     Gram(batch=2).accumulate(model, tokens, range(5), sums, silent)
     for name, xs in seen.items():
         x = torch.cat(xs).reshape(-1, xs[0].shape[-1])
-        assert torch.allclose(Gram().factors(sums, name).gram, x.T @ x / len(x), rtol=1e-4, atol=1e-6)
+        assert torch.allclose(
+            Gram().factors(sums, name).gram, x.T @ x / len(x), rtol=1e-4, atol=1e-6
+        )
     assert sums.owners["layers.0.gate"] == sums.owners["layers.0.up"] == "layers.0.up"
     assert len([k for k in sums.matrices if k.startswith("gram/")]) == 5
 
 
-@pytest.mark.parametrize("method", [Gram(batch=2), FisherA(batch=2), FisherB(batch=3, keep_graphs=False)])
+@pytest.mark.parametrize(
+    "method", [Gram(batch=2), FisherA(batch=2), FisherB(batch=3, keep_graphs=False)]
+)
 def test_of_the_head_every_method_collects_the_gram(method: Curvature) -> None:
     model = Toy(vocab=7, width=6)
     tokens = torch.randint(0, 7, (5, 4))
     hidden: list[torch.Tensor] = []
-    handle = model.lm_head.register_forward_pre_hook(lambda module, args: hidden.append(args[0].flatten(0, 1)))
+    handle = model.lm_head.register_forward_pre_hook(
+        lambda module, args: hidden.append(args[0].flatten(0, 1))
+    )
     with torch.no_grad():
         before = model(tokens).logits
     handle.remove()
@@ -198,8 +218,13 @@ def test_snapshot_resumes_bit_for_bit(tmp_path) -> None:  # type: ignore[no-unty
     resumed = Snapshot(tmp_path / "half.safetensors").sums()
     method.accumulate(model, tokens, range(4, 8), resumed, silent)
     save(resumed, tmp_path / "again.safetensors")
-    whole, again = load_file(tmp_path / "whole.safetensors"), load_file(tmp_path / "again.safetensors")
-    assert whole.keys() == again.keys() and all(torch.equal(whole[key], again[key]) for key in whole)
+    whole, again = (
+        load_file(tmp_path / "whole.safetensors"),
+        load_file(tmp_path / "again.safetensors"),
+    )
+    assert whole.keys() == again.keys() and all(
+        torch.equal(whole[key], again[key]) for key in whole
+    )
     loaded = Snapshot(tmp_path / "again.safetensors").factors(method, "layers.0.gate")
     assert torch.equal(loaded.output, method.factors(straight, "layers.0.gate").output)
 
@@ -216,7 +241,9 @@ def test_labels_come_from_the_model_and_from_the_seed() -> None:
 
 
 def test_gate_rejects_bad_factor() -> None:
-    """Gradients whose rows correlate: their own H_O lowers the expected loss, a planted noise H_O raises it."""
+    """Gradients whose rows correlate: their own H_O lowers the expected loss, a planted noise H_O
+    raises it.
+    """
     generator = torch.Generator().manual_seed(0)
     mixing = torch.randn(16, 16, generator=generator) * torch.logspace(0, -1.5, 16)
     x = torch.randn(64, 8, 32, generator=generator)

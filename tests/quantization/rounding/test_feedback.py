@@ -1,4 +1,6 @@
-"""The feedback loop against slow textbook twins: an index slip gives codes that are still better than nearest."""
+"""The feedback loop against slow textbook twins: an index slip gives codes that are still better
+than nearest.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def weights(m: int, n: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(m, n, generator=torch.Generator().manual_seed(seed))
 
 
-def round_half(x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def round_half(
+    x: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     snapped = (x * 2).round() / 2
     return snapped, snapped.flatten(1)
 
@@ -54,12 +58,16 @@ def test_cached_feedback_equals_literal(tile: tuple[int, int]) -> None:
 def test_feedback_equals_gptq_on_kron() -> None:
     w, h_o, h_i = weights(5, 4), spd(5, 3), spd(4, 4)
     values, _ = feedback(w, block_ldl(h_o, 1), block_ldl(h_i, 1), round_half, (1, 1))
-    flat, _ = feedback(w.reshape(1, 20), None, block_ldl(torch.kron(h_o, h_i), 1), round_half, (1, 1))
+    flat, _ = feedback(
+        w.reshape(1, 20), None, block_ldl(torch.kron(h_o, h_i), 1), round_half, (1, 1)
+    )
     assert torch.equal(values, flat.view(5, 4))
 
 
 def gptq(w: torch.Tensor, h: torch.Tensor, snap) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    """Textbook optimal brain quantization in a fixed order (last column first): invert what is left, compensate."""
+    """Textbook optimal brain quantization in a fixed order (last column first): invert what is
+    left, compensate.
+    """
     w, h = w.double().clone(), h.double()
     for j in reversed(range(w.shape[1])):
         inverse = torch.linalg.inv(h[: j + 1, : j + 1])
@@ -75,11 +83,13 @@ def gptq(w: torch.Tensor, h: torch.Tensor, snap) -> torch.Tensor:  # type: ignor
 def test_ldlq_with_int_is_gptq(symmetric: bool, group: int | None) -> None:
     w, h = weights(16, 64, 5), spd(64, 6)
     format = Int(bits=3, group=group, symmetric=symmetric)
-    params = format.fit(w)
+    params = format.fit(w).stored()
     rows = torch.arange(16)
 
     def snap(column: torch.Tensor, j: int) -> torch.Tensor:
-        return format.snap(column.view(16, 1, 1), params, rows, torch.full_like(rows, j))[0].view(16)
+        return format.snap(column.view(16, 1, 1), params, rows, torch.full_like(rows, j))[0].view(
+            16
+        )
 
     solved = LDLQ(damp=0.01).solve(w, Factors(h), format).weight.dense()
     damped, _ = damp(normalise(h, "h"), 0.01, "h")
@@ -91,7 +101,7 @@ def test_yaqa_identity_output_is_ldlq_bitwise(format: Int | Trellis) -> None:
     w, h = weights(64, 128, 7), spd(128, 8)
     one = LDLQ().solve(w, Factors(h), format).weight
     lower = prepared(h, 128, format.tile[1], 0.01, "h")[0]
-    params = format.fit(w)
+    params = format.fit(w).stored()
     zero = torch.zeros(64, 64)
     snap = lambda x, r, c: format.snap(x, params, r, c)  # noqa: E731
     wave, _ = feedback(w, None, lower, snap, format.tile, schedule="wavefront")
@@ -137,8 +147,13 @@ def test_diagonal_output_changes_no_codes() -> None:
 def test_input_side_is_gram_fisher_or_their_mean() -> None:
     gram, fisher = spd(32, 16).float(), 1000 * spd(32, 17).float()
     both, one = Factors(gram, fisher, torch.eye(32)), Factors(gram)
-    sides = {kind: normalise(YAQA(input=kind).input_side(both, "h"), "h") for kind in ("gram", "fisher", "mean")}
-    assert torch.equal(sides["gram"], normalise(gram, "h")) and torch.equal(sides["fisher"], normalise(fisher, "h"))
+    sides = {
+        kind: normalise(YAQA(input=kind).input_side(both, "h"), "h")
+        for kind in ("gram", "fisher", "mean")
+    }
+    assert torch.equal(sides["gram"], normalise(gram, "h")) and torch.equal(
+        sides["fisher"], normalise(fisher, "h")
+    )
     assert torch.allclose(sides["mean"], (sides["gram"] + sides["fisher"]) / 2)
     assert YAQA().input_side(one, "h") is gram
     with pytest.raises(UsageError, match="choose one of gram, fisher, mean"):
@@ -146,7 +161,9 @@ def test_input_side_is_gram_fisher_or_their_mean() -> None:
 
 
 def test_two_sided_falls_one_sided_rises() -> None:
-    """With an output side of low rank, the two-sided loss falls although the layer's own loss rises."""
+    """With an output side of low rank, the two-sided loss falls although the layer's own loss
+    rises.
+    """
     w, h_i = weights(64, 64, 13), spd(64, 14)
     h_o = spd(64, 15, rank=6)
     format = Int(bits=2, group=32)

@@ -42,7 +42,7 @@ def test_signs_are_shared_by_input_and_differ_by_seed() -> None:
 
 @pytest.mark.parametrize("n", [1, 8, 12, 577])
 def test_signs_round_trip(n: int) -> None:
-    s = signs(0, "key", n)
+    s = signs(0, "key", n, torch.device("cpu"))
     packed = pack_signs(s)
     assert packed.numel() == -(-n // 8)
     assert torch.equal(unpack_signs(packed, n), s)

@@ -33,7 +33,14 @@ def transform(x: Tensor, transpose: bool, isa: str | None, threads: int | None) 
 
 
 def _rotate(
-    out: Tensor, start: int, rows: int, stride: int, size: int, transpose: bool, isa: str | None, threads: int | None
+    out: Tensor,
+    start: int,
+    rows: int,
+    stride: int,
+    size: int,
+    transpose: bool,
+    isa: str | None,
+    threads: int | None,
 ) -> None:
     power, order, kernel = _plan(size, transpose)
     native = library()

@@ -42,7 +42,8 @@ def _block(x: Tensor, transpose: bool) -> Tensor:
     power, order = found
     y = x.reshape(-1, 1 << power, order)
     for _ in range(power):
-        # Halves become sums and differences and move to the end; after all turns every axis is back in its place.
+        # Halves become sums and differences and move to the end; after all turns every axis is back
+        # in its place.
         a, b = y.chunk(2, 1)
         y = torch.stack((a + b, a - b), 2).flatten(1, 2)
     if order > 1:

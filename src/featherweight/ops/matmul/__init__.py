@@ -1,7 +1,8 @@
-"""Weights read where they lie, in lane order (`ops.lanes`): today to a dense matrix, which a caller multiplies with.
+"""Weights read where they lie, in lane order (`ops.lanes`): today to a dense matrix, which a caller
+multiplies with.
 
-A value is one float32 product, scale * table[state] or scale * (code - zero), so the native library and the reference
-agree in every bit on every instruction set.
+A value is one float32 product, scale * table[state] or scale * (code - zero), so the native library
+and the reference agree in every bit on every instruction set.
 """
 
 from __future__ import annotations
@@ -27,12 +28,18 @@ def trellis_dense(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Float[Tensor, "rows columns"]:
-    """The float32 matrix (rows, columns) of 16 x 16 trellis tiles, row r times scale[r] (any float dtype).
+    """The float32 matrix (rows, columns) of 16 x 16 trellis tiles, row r times scale[r] (any float
+    dtype).
 
     Raises: UsageError unless rows and columns are multiples of 64 and every size fits.
     """
     trellis.check(256, values, L, k)
-    if rows % 64 or columns % 64 or lanes.numel() * 8 != rows * columns * k or lanes.dtype != torch.uint8:
+    if (
+        rows % 64
+        or columns % 64
+        or lanes.numel() * 8 != rows * columns * k
+        or lanes.dtype != torch.uint8
+    ):
         raise UsageError(
             f"{lanes.numel()} bytes of {lanes.dtype} are no {rows} x {columns} weights of {k} bits in lane order"
         )
@@ -55,13 +62,19 @@ def int_dense(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Float[Tensor, "count columns"]:
-    """The float32 matrix of integer codes: scale * (code - zero), one scale and zero for `group` columns of a row.
+    """The float32 matrix of integer codes: scale * (code - zero), one scale and zero for `group`
+    columns of a row.
 
-    Args: scale and zero (any dtype; None: 2^(bits - 1)) in blocks of 16 rows, (rows / 16, ceil(columns / group), 16);
-    `indices` decodes these rows only, in this order (a look-up in an embedding).
-    Raises: UsageError unless rows % 16 == 0, columns % 32 == 0 and every size fits.
+    Args: scale and zero (any dtype; None: 2^(bits - 1)) in blocks of 16 rows, (rows / 16,
+    ceil(columns / group), 16); `indices` decodes these rows only, in this order (a look-up in an
+    embedding). Raises: UsageError unless rows % 16 == 0, columns % 32 == 0 and every size fits.
     """
-    if rows % 16 or columns % 32 or lanes.numel() * 8 != rows * columns * bits or lanes.dtype != torch.uint8:
+    if (
+        rows % 16
+        or columns % 32
+        or lanes.numel() * 8 != rows * columns * bits
+        or lanes.dtype != torch.uint8
+    ):
         raise UsageError(
             f"{lanes.numel()} bytes of {lanes.dtype} are no {rows} x {columns} codes of {bits} bits in lane order"
         )
@@ -71,12 +84,29 @@ def int_dense(
     if scale.shape != expected or (zero is not None and zero.shape != expected):
         found = [tuple(t.shape) for t in (scale, zero) if t is not None]
         raise UsageError(f"scale and zero are {found}; need {expected}")
-    if indices is not None and indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < rows:
-        raise UsageError(f"row indices {int(indices.min())} to {int(indices.max())} of a matrix of {rows} rows")
-    zeros = torch.full_like(scale, 2.0 ** (bits - 1), dtype=torch.float32) if zero is None else zero.float()
+    if (
+        indices is not None
+        and indices.numel()
+        and not 0 <= int(indices.min()) <= int(indices.max()) < rows
+    ):
+        raise UsageError(
+            f"row indices {int(indices.min())} to {int(indices.max())} of a matrix of {rows} rows"
+        )
+    zeros = (
+        torch.full_like(scale, 2.0 ** (bits - 1), dtype=torch.float32)
+        if zero is None
+        else zero.float()
+    )
     verb = reference if _by_reference(lanes, isa) else native
-    return verb.int_dense(lanes, rows, columns, bits, group, scale.float(), zeros, indices, isa, threads)
+    return verb.int_dense(
+        lanes, rows, columns, bits, group, scale.float(), zeros, indices, isa, threads
+    )
 
 
 def _by_reference(lanes: Tensor, isa: str | None) -> bool:
-    return isa == "reference" or not lanes.numel() or lanes.device.type != "cpu" or library.library() is None
+    return (
+        isa == "reference"
+        or not lanes.numel()
+        or lanes.device.type != "cpu"
+        or library.library() is None
+    )

@@ -20,7 +20,11 @@ def trellis_dense(
     threads: int | None,
 ) -> Tensor:
     """(rows, columns) float32 = scale * values[state]."""
-    lanes, values, scale = lanes.contiguous(), values.detach().cpu().contiguous(), scale.detach().contiguous()
+    lanes, values, scale = (
+        lanes.contiguous(),
+        values.detach().cpu().contiguous(),
+        scale.detach().contiguous(),
+    )
     out = torch.empty(rows, columns, dtype=torch.float32)
     native = library()
     assert native is not None

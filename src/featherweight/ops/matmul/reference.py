@@ -1,4 +1,6 @@
-"""The definition of reading weights in lane order, in plain PyTorch; `__init__` has checked the arguments."""
+"""The definition of reading weights in lane order, in plain PyTorch; `__init__` has checked the
+arguments.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
 """The bitshift trellis walked both ways: samples -> tail-biting streams -> samples.
 
-A tile of T samples becomes k T bits, least significant bit first. The state at index t is bits [k t, k t + L) of the
-stream, taken modulo k T, and the sample is `values[state]`: any code is a table of 2^L numbers. `encode` looks for the
-stream with the least squared error by a two-pass Viterbi search in 16-bit arithmetic (`reference.py` defines it; the
-native library gives the same bytes), `decode` reads the table.
+A tile of T samples becomes k T bits, least significant bit first. The state at index t is bits [k
+t, k t + L) of the stream, taken modulo k T, and the sample is `values[state]`: any code is a table
+of 2^L numbers. `encode` looks for the stream with the least squared error by a two-pass Viterbi
+search in 16-bit arithmetic (`reference.py` defines it; the native library gives the same bytes),
+`decode` reads the table.
 """
 
 from __future__ import annotations
@@ -18,15 +19,21 @@ from . import native, reference
 
 
 def check(length: int, values: Tensor, L: int, k: int) -> None:
-    """Raise UsageError unless the sizes make a trellis: k 1 to 4, L 8 to 16, length % 8 == 0, k * length >= L."""
+    """Raise UsageError unless the sizes make a trellis: k 1 to 4, L 8 to 16, length % 8 == 0, k *
+    length >= L.
+    """
     if not 1 <= k <= 4:
         raise UsageError(f"k={k} bits a weight; the trellis has 1, 2, 3 or 4")
     if not 8 <= L <= 16:
         raise UsageError(f"L={L} state bits; the trellis has 8 to 16")
     if length % 8 or not 8 <= length <= 65536 or k * length < L:
-        raise UsageError(f"tiles of {length} samples; need a multiple of 8 up to 65536 with k * samples >= L")
+        raise UsageError(
+            f"tiles of {length} samples; need a multiple of 8 up to 65536 with k * samples >= L"
+        )
     if values.shape != (1 << L,) or values.dtype != torch.float32:
-        raise UsageError(f"values is {values.dtype} {tuple(values.shape)}; need float32 ({1 << L},) for L={L}")
+        raise UsageError(
+            f"values is {values.dtype} {tuple(values.shape)}; need float32 ({1 << L},) for L={L}"
+        )
 
 
 def encode(
@@ -40,8 +47,8 @@ def encode(
 ) -> UInt8[Tensor, "tiles bytes"]:
     """Streams of the paths through `values` nearest to `x`; `x` is clipped to [-4, 4].
 
-    Args: x in the unit in which the code has unit variance; `isa` one of scalar, avx2, avx512, reference (default: the
-    best); `threads` for this call. Neither changes a byte of the result.
+    Args: x in the unit in which the code has unit variance; `isa` one of scalar, avx2, avx512,
+    reference (default: the best); `threads` for this call. Neither changes a byte of the result.
     Raises: UsageError on sizes that are no trellis, BadInput when x or values is not finite.
     """
     if x.ndim != 2 or x.dtype != torch.float32:
@@ -61,9 +68,14 @@ def decode(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Float[Tensor, "tiles T"]:
-    """`values[state]` along every stream; T = 8 * bytes / k. Raises UsageError on sizes that are no trellis."""
+    """`values[state]` along every stream; T = 8 * bytes / k.
+
+    Raises UsageError on sizes that are no trellis.
+    """
     if streams.ndim != 2 or streams.dtype != torch.uint8 or not 1 <= k <= 4 or streams.shape[1] % k:
-        raise UsageError(f"streams is {streams.dtype} {tuple(streams.shape)}; need uint8 (tiles, k * T / 8), k={k}")
+        raise UsageError(
+            f"streams is {streams.dtype} {tuple(streams.shape)}; need uint8 (tiles, k * T / 8), k={k}"
+        )
     check(8 * streams.shape[1] // k, values, L, k)
     if isa == "reference" or not streams.numel() or library.library() is None:
         return reference.decode(streams, values, L, k)

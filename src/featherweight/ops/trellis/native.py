@@ -9,7 +9,9 @@ from ..library import check, chosen, library, pointer
 from .reference import SCALE
 
 
-def encode(x: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None) -> Tensor:
+def encode(
+    x: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None
+) -> Tensor:
     """(tiles, T) float32 -> (tiles, k T / 8) uint8."""
     x, values = x.detach().contiguous(), values.detach().contiguous()
     tiles, length = x.shape
@@ -17,13 +19,24 @@ def encode(x: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: 
     native = library()
     assert native is not None
     status = native.fw_viterbi_encode(
-        pointer(x), tiles, length, pointer(values), L, k, SCALE[k], chosen(isa), threads or 0, pointer(out)
+        pointer(x),
+        tiles,
+        length,
+        pointer(values),
+        L,
+        k,
+        SCALE[k],
+        chosen(isa),
+        threads or 0,
+        pointer(out),
     )
     check(status, f"encoding {tiles} tiles of {length} samples (L={L}, k={k})")
     return out
 
 
-def decode(streams: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None) -> Tensor:
+def decode(
+    streams: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None
+) -> Tensor:
     """(tiles, k T / 8) uint8 -> (tiles, T) float32."""
     streams, values = streams.contiguous(), values.detach().contiguous()
     tiles = streams.shape[0]
@@ -32,7 +45,15 @@ def decode(streams: Tensor, values: Tensor, L: int, k: int, isa: str | None, thr
     native = library()
     assert native is not None
     status = native.fw_trellis_decode(
-        pointer(streams), tiles, length, pointer(values), L, k, chosen(isa), threads or 0, pointer(out)
+        pointer(streams),
+        tiles,
+        length,
+        pointer(values),
+        L,
+        k,
+        chosen(isa),
+        threads or 0,
+        pointer(out),
     )
     check(status, f"decoding {tiles} streams of {length} samples (L={L}, k={k})")
     return out

@@ -1,27 +1,33 @@
 """The definition of the trellis encoder and decoder, in plain PyTorch.
 
 **Time.** The decoder reads a stream forward; since the newest bits of a state are its lowest, the trellis runs the
-other way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. All below is in trellis order.
+other way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. All below is in trellis
+order.
 
 **Arithmetic.** With S = SCALE[k]: X = round(clip(x, -4, 4) S), F[s] = clip(round(values[s] S), +-32767), ties to even,
-both from float32 products. d = X - F saturated to int16, error = (d d + 2^14) >> 15. States with equal s mod 2^(L-k)
-share their successors, so a step remembers one word for each such group g, `row`:
+both from float32 products. d = X - F saturated to int16, error = (d d + 2^14) >> 15. States with
+equal s mod 2^(L-k) share their successors, so a step remembers one word for each such group g,
+`row`:
 
     cost_i[s]  = min(row_i[s >> k] + error(X_i, F[s]), 65535)
     row_i+1[g] = min_j cost_i[g + j 2^(L-k)] - min(row_i)
 
-No difference underflows (no cost is below the row's minimum), and the subtraction keeps the numbers small: two live
-states are at most ceil(L / k) errors apart. Of equals the traceback takes the lowest j, and the lowest last state.
+No difference underflows (no cost is below the row's minimum), and the subtraction keeps the numbers
+small: two live states are at most ceil(L / k) errors apart. Of equals the traceback takes the
+lowest j, and the lowest last state.
 
 **Tail-biting** (two passes, as in QTIP). Pass one runs from the middle of the tile round the seam to the middle again,
-unconstrained (row_0 = 0), and tells which L - k bits cross the seam. Pass two starts and ends in that overlap: row_0 is
+unconstrained (row_0 = 0), and tells which L - k bits cross the seam. Pass two starts and ends in
+that overlap: row_0 is
 0 there and 65535 elsewhere. Hostile samples can saturate live costs as well, so the traceback writes the overlap's bits
-into the first L / k states itself: every stream is a closed path by construction, and only its error may suffer. (A
-first pass over half the tile round the seam would save a quarter of the time and costs 0.5 % of the error.)
+into the first L / k states itself: every stream is a closed path by construction, and only its
+error may suffer. (A first pass over half the tile round the seam would save a quarter of the time
+and costs 0.5 % of the error.)
 
-`SCALE` trades resolution, which higher rates need for their smaller errors, against saturation, which lower rates meet
-in their longer memory. Measured loss against float32 on N(0,1), L = 12: at most 0.03 % for k <= 2, 0.04 % at 3, 0.15 %
-at 4. At k = 1 and 2 nothing can saturate while |x - f| <= 6.5.
+`SCALE` trades resolution, which higher rates need for their smaller errors, against saturation,
+which lower rates meet in their longer memory. Measured loss against float32 on N(0,1), L = 12: at
+most 0.03 % for k <= 2, 0.04 % at 3, 0.15 % at 4. At k = 1 and 2 nothing can saturate while |x - f|
+<= 6.5.
 """
 
 from __future__ import annotations
@@ -33,7 +39,8 @@ from ...base.errors import BadInput
 
 SCALE = {1: 1500.0, 2: 2300.0, 3: 3500.0, 4: 5000.0}
 INFINITY = 65535
-# Tensors of at most this many states at a time: small enough for the cache and for torch not to start its threads.
+# Tensors of at most this many states at a time: small enough for the cache and for torch not to
+# start its threads.
 _STATES_AT_ONCE = 1 << 14
 
 
@@ -47,7 +54,9 @@ def encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
     out = x.new_empty((x.shape[0], k * length // 8), dtype=torch.uint8)
     size = max(1, _STATES_AT_ONCE >> L)
     for begin in range(0, x.shape[0], size):
-        out[begin : begin + size] = pack(_states(samples[begin : begin + size], table, L, k).flip(1), k)
+        out[begin : begin + size] = pack(
+            _states(samples[begin : begin + size], table, L, k).flip(1), k
+        )
     return out
 
 
@@ -58,7 +67,9 @@ def decode(streams: Tensor, values: Tensor, L: int, k: int) -> Tensor:
 
 def states(streams: Tensor, L: int, k: int) -> Tensor:
     """(tiles, k T / 8) uint8 -> (tiles, T) int64: the L bits at k t, modulo k T."""
-    wrapped = torch.cat([streams, streams, streams, streams][: 1 + -(-3 // streams.shape[1])], dim=1).long()
+    wrapped = torch.cat(
+        [streams, streams, streams, streams][: 1 + -(-3 // streams.shape[1])], dim=1
+    ).long()
     bit = torch.arange(8 * streams.shape[1] // k) * k
     byte = bit >> 3
     window = wrapped[:, byte] | wrapped[:, byte + 1] << 8 | wrapped[:, byte + 2] << 16
@@ -119,7 +130,9 @@ def _overlap(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
 
 
 def _states(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
-    """(tiles, T) scaled samples in trellis order -> (tiles, T) states of a closed path, in trellis order."""
+    """(tiles, T) scaled samples in trellis order -> (tiles, T) states of a closed path, in trellis
+    order.
+    """
     overlap = _overlap(samples, table, L, k)
     first = samples.new_full((samples.shape[0], 1 << (L - k)), INFINITY)
     first.scatter_(1, overlap[:, None], 0)

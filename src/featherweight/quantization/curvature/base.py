@@ -1,7 +1,8 @@
 """Curvature says what an error in a weight costs: Kronecker factors of one linear layer.
 
-KL(original || light) per sequence is about 1/2 scale * tr(H_O D H_I D^T), D = W - W_hat. Factors are collected once,
-streamed to a folder, reusable and seeded; sums are all-reduced under torch.distributed.
+KL(original || light) per sequence is about 1/2 scale * tr(H_O D H_I D^T), D = W - W_hat. Factors
+are collected once, streamed to a folder, reusable and seeded; sums are all-reduced under
+torch.distributed.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...base.events import Listener, silent
+from ...models.anatomy import Anatomy
 
 
 @dataclass(frozen=True)
 class Factors:
-    """`gram` E[x x^T] (a mean over tokens); `input` and `output` the Fisher sides, None when not collected.
+    """`gram` E[x x^T] (a mean over tokens); `input` and `output` the Fisher sides, None when not
+    collected.
 
-    `scale` is c of the Kronecker fit (trace matching: E||G||^2 / (tr H_O tr H_I), G summed over a sequence's tokens).
+    `scale` is c of the Kronecker fit (trace matching: E||G||^2 / (tr H_O tr H_I), G summed over a
+    sequence's tokens).
     """
 
     gram: Float[Tensor, "n n"]
@@ -44,20 +48,25 @@ class Factors:
 
 
 class Curvature(ABC):
-    """Abstract; implementations are final frozen dataclasses: what is collected, and from which seed.
+    """Abstract base; implementations are final frozen dataclasses that say what is collected, and
+    from which seed.
 
-    `tokens`: (sequences, seq), all of one length. Names are those of the linears inside the model's blocks, and that of
-    the head, of which every method collects the Gram alone.
+    `tokens`: (sequences, seq), all of one length. Names are those of the linears inside the model's
+    blocks, and that of the head, of which every method collects the Gram alone. `two_sided` says
+    whether an output side is collected, `batch` how many sequences a pass reads.
     """
 
-    # Whether an output side is collected; sequences a pass; whether blocks' graphs are kept: memory is planned by them.
     two_sided: ClassVar[bool]
     batch: int
-    keep_graphs: bool
 
     @abstractmethod
     def accumulate(
-        self, model: nn.Module, tokens: Int[Tensor, "all seq"], indices: Sequence[int], sums: Sums, listener: Listener
+        self,
+        model: nn.Module,
+        tokens: Int[Tensor, "all seq"],
+        indices: Sequence[int],
+        sums: Sums,
+        listener: Listener,
     ) -> None:
         """Add the sequences `indices` of `tokens` to `sums`."""
 
@@ -65,12 +74,40 @@ class Curvature(ABC):
     def factors(self, sums: Sums, name: str) -> Factors:
         """The factors of one layer from finished sums."""
 
+    @abstractmethod
+    def memory(self, anatomy: Anatomy, length: int) -> int:
+        """Estimated bytes at the peak of a collection over sequences of `length` tokens, beside the
+        model itself.
+        """
+
+    def sums_bytes(self, anatomy: Anatomy) -> int:
+        """Bytes of all running sums; a saved collection takes half, because only triangles are
+        stored.
+        """
+        inputs = sum(4 * width * width for width in anatomy.input_widths.values())
+        sums = inputs + 4 * anatomy.hidden_width**2  # the last is the Gram of the head's input
+        if self.two_sided:
+            sums += sum(
+                4 * (rows**2 + columns**2) for rows, columns in anatomy.block_linears.values()
+            )
+        return sums
+
+    def identity_factors(self, rows: int, columns: int) -> Factors:
+        """Factors of a matrix that say nothing, of the kind that this method collects; for
+        rehearsals.
+        """
+        gram = torch.eye(columns)
+        if not self.two_sided:
+            return Factors(gram, tokens=1, sequences=1)
+        return Factors(gram, gram, torch.eye(rows), tokens=1, sequences=1)
+
     def collect(
         self, model: nn.Module, tokens: Int[Tensor, "sequences seq"], listener: Listener = silent
     ) -> dict[str, Factors]:
         """Factors of every linear inside the model's blocks and of the head, by full name.
 
-        Under torch.distributed each rank takes every world-size-th sequence and the sums are all-reduced.
+        Under torch.distributed each rank takes every world-size-th sequence and the sums are
+        all-reduced.
         """
         sums = Sums()
         self.accumulate(model, tokens, share_of_rank(len(tokens)), sums, listener)
@@ -78,15 +115,19 @@ class Curvature(ABC):
         return {name: self.factors(sums, name) for name in sums.owners}
 
 
-# Rows of a running sum that are added at once: narrow enough to skip most of the upper triangle.
+# Rows of a running sum that are added at once: few enough to skip most of the upper triangle.
 STRIP = 192
+# Numbers that autograd saves for one token of one block, in units of (hidden, intermediate) width;
+# measured on Llama blocks.
+HIDDEN_ACTIVATIONS, INTERMEDIATE_ACTIVATIONS = 14, 6
 
 
 class Sums:
-    """Running sums over sequences: named square matrices in float32, counts, and what shares an input.
+    """Running sums over sequences: named square matrices in float32, counts, and what shares an
+    input.
 
-    Only the lower triangles are meaningful (they are what is saved), so that a resumed collection equals an
-    uninterrupted one bit for bit.
+    Only the lower triangles are meaningful (they are what is saved), so that a resumed collection
+    equals an uninterrupted one bit for bit.
     """
 
     def __init__(self) -> None:
@@ -97,13 +138,17 @@ class Sums:
         self.sequences = 0
 
     def add(self, key: str, left: Float[Tensor, "rows n"], right: Float[Tensor, "rows n"]) -> None:
-        """matrices[key] += left^T right, a symmetric product: only blocks that touch the lower triangle are computed."""
+        """matrices[key] += left^T right, a symmetric product: only blocks that touch the lower
+        triangle are computed.
+        """
         n = left.shape[1]
         if key not in self.matrices:
-            self.matrices[key] = torch.zeros(n, n)
+            self.matrices[key] = torch.zeros(n, n, device=left.device)
         for start in range(0, n, STRIP):
             rows = slice(start, start + STRIP)
-            self.matrices[key][rows, : start + STRIP].addmm_(left[:, rows].T, right[:, : start + STRIP])
+            self.matrices[key][rows, : start + STRIP].addmm_(
+                left[:, rows].T, right[:, : start + STRIP]
+            )
 
     def count(self, key: str, value: float) -> None:
         self.numbers[key] = self.numbers.get(key, 0.0) + value
@@ -115,7 +160,9 @@ class Sums:
         for key in sorted(self.matrices):
             dist.all_reduce(self.matrices[key])
         keys = sorted(self.numbers)
-        vector = torch.tensor([self.numbers[k] for k in keys] + [self.tokens, self.sequences], dtype=torch.float64)
+        device = next(iter(self.matrices.values())).device if self.matrices else torch.device("cpu")
+        counts = [self.numbers[key] for key in keys] + [self.tokens, self.sequences]
+        vector = torch.tensor(counts, dtype=torch.float64, device=device)
         dist.all_reduce(vector)
         self.numbers = dict(zip(keys, vector[:-2].tolist(), strict=True))
         self.tokens, self.sequences = int(vector[-2]), int(vector[-1])
@@ -124,6 +171,14 @@ class Sums:
         """The full matrix from its lower triangle."""
         lower = self.matrices[key].tril()
         return lower + lower.tril(-1).T
+
+
+def block_activation_bytes(anatomy: Anatomy, num_tokens: int) -> int:
+    """Bytes of the activations of one block that are in memory while `num_tokens` tokens pass
+    through it.
+    """
+    widths = HIDDEN_ACTIVATIONS * anatomy.hidden_width + INTERMEDIATE_ACTIVATIONS * anatomy.widest
+    return 4 * num_tokens * widths
 
 
 def share_of_rank(count: int) -> list[int]:

@@ -1,7 +1,9 @@
-"""What both Fisher collections share: labels sampled from the model itself, the passes, and the absolute scale.
+"""What both Fisher collections share: labels sampled from the model itself, the passes, and the
+absolute scale.
 
-Labels are drawn from the model's own softmax at every position (temperature 1), never taken from the text, so what is
-estimated is the true Fisher information: the Hessian of KL(original || light) at the original.
+Labels are drawn from the model's own softmax at every position (temperature 1), never taken from
+the text. So the estimate is of the true Fisher information, which is the Hessian of KL(original ||
+light) at the original.
 """
 
 from __future__ import annotations
@@ -18,25 +20,35 @@ from torch import Tensor, nn
 from ...base.errors import BadInput
 from ...base.events import Listener, track
 from ...base.seeds import seed_of
-from ...models import passes
-from .base import Curvature, Factors, Sums
-from .gram import InputObserver, mean_gram
+from ...models.anatomy import Anatomy
+from ...models.observe import Site, observe, paired, sites
+from .base import Curvature, Factors, Sums, block_activation_bytes
+from .gram import InputObserver, input_sites, mean_gram
+
+# Called with a layer's name, its inputs (batch, seq, n) and the gradient of its outputs (batch,
+# seq, m).
+GradientObserver = Callable[[str, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
 class LabelSampler:
-    """Gradient of the summed cross-entropy against labels drawn from the softmax itself: p - onehot(label)."""
+    """Gradient of the summed cross-entropy against labels drawn from the softmax itself: p -
+    onehot(label).
+    """
 
     seed: int
     sequences: list[int]
 
-    def __call__(self, logits: Float[Tensor, "batch seq vocab"]) -> Float[Tensor, "batch seq vocab"]:
+    def __call__(
+        self, logits: Float[Tensor, "batch seq vocab"]
+    ) -> Float[Tensor, "batch seq vocab"]:
         if not bool(torch.isfinite(logits).all()):
             raise BadInput(
                 "the model's logits are not finite on the calibration text; the model or its dtype overflows"
             )
         gradient = torch.empty_like(logits)
         for row, sequence in enumerate(self.sequences):
+            # Drawn on the CPU, so that every device gives the same labels.
             generator = torch.Generator().manual_seed(seed_of("labels", self.seed, sequence))
             p = torch.softmax(logits[row].float(), -1)
             labels = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
@@ -47,7 +59,12 @@ class LabelSampler:
 
 @dataclass(frozen=True)
 class Fisher(Curvature):
-    """Abstract: `seed` draws the labels, one generator a sequence (so sharding changes nothing); `batch` sequences a pass."""
+    """Abstract base: `seed` draws the labels, with one generator for each sequence, so that
+    sharding changes nothing.
+
+    `batch`: sequences in a pass. `keep_graphs` keeps the activations of all blocks instead of
+    computing each block twice.
+    """
 
     two_sided: ClassVar[bool] = True
     seed: int = 0
@@ -55,26 +72,59 @@ class Fisher(Curvature):
     keep_graphs: bool = True
 
     @abstractmethod
-    def observer(self, sums: Sums) -> Callable[[list[int]], passes.Visitor]:
-        """What adds the gradients of one batch to `sums`, given the indices of its sequences."""
+    def gradient_observer(self, sums: Sums, sequences: list[int]) -> GradientObserver:
+        """What adds the inputs and output gradients of one batch, of the sequences with these
+        indices, to `sums`.
+        """
+
+    def memory(self, anatomy: Anatomy, length: int) -> int:
+        sums, num_blocks = self.sums_bytes(anatomy), len(anatomy.blocks)
+        num_tokens = self.batch * length
+        logits = 3 * num_tokens * anatomy.vocabulary * 4
+        activations = block_activation_bytes(anatomy, num_tokens) * (
+            num_blocks if self.keep_graphs else 1
+        )
+        block_inputs = 4 * num_tokens * anatomy.hidden_width * num_blocks
+        return max(sums + activations + block_inputs + logits, sums + sums // 2)
 
     def accumulate(
-        self, model: nn.Module, tokens: Tensor, indices: Sequence[int], sums: Sums, listener: Listener
+        self,
+        model: nn.Module,
+        tokens: Tensor,
+        indices: Sequence[int],
+        sums: Sums,
+        listener: Listener,
     ) -> None:
-        observe, observe_head = self.observer(sums), InputObserver(sums)
+        inputs, observe_input = input_sites(model), InputObserver(sums)
+        outputs = [site for site in sites(model, "output") if site.block is not None]
         keep_graphs = self.keep_graphs and all(p.dtype == torch.float32 for p in model.parameters())
         steps = range(0, len(indices), self.batch)
         for start in track(steps, "curvature", len(steps), listener):
-            chosen = list(indices[start : start + self.batch])
-            part = tokens[chosen]
-            labels = LabelSampler(self.seed, chosen)
-            passes.forward_backward(model, part, labels, observe(chosen), keep_graphs, observe_head)
+            sequences = list(indices[start : start + self.batch])
+            part = tokens[sequences]
+            observe_gradient = paired(self.gradient_observer(sums, sequences))
+
+            def observer(site: Site, value: Tensor, gradient: Tensor | None) -> None:
+                if site.kind == "input":
+                    observe_input(site, value, None)
+                observe_gradient(site, value, gradient)  # noqa: B023 - called before the next step begins
+
+            observe(
+                model,
+                part,
+                [*outputs, *inputs],
+                observer,
+                logit_gradient=LabelSampler(self.seed, sequences),
+                keep_graphs=keep_graphs,
+                check_finite=True,
+            )
             sums.tokens += part.numel()
             sums.sequences += len(part)
 
 
 def two_sided_factors(sums: Sums, name: str, count: int) -> Factors:
-    """Factors from sums over `count` samples, with c from matching traces: E||G||^2 a sequence / (tr H_O tr H_I).
+    """Factors from sums over `count` samples, with c from matching traces: E||G||^2 a sequence /
+    (tr H_O tr H_I).
 
     Of the head only the Gram is collected: its output side would be vocabulary x vocabulary.
     """

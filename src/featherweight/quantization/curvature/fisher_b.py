@@ -1,93 +1,96 @@
-"""FisherB: both Kronecker sides of the Fisher information from one pass (YAQA's sketch B, arXiv:2505.22988).
+"""FisherB: both Kronecker sides of the Fisher information from one pass (YAQA's sketch B,
+arXiv:2505.22988).
 
-For each *sequence*, G = sum_t g_t x_t^T; then H_I = E[G^T G] / m and H_O = E[G G^T] / n, one step of the rank-1 power
-iteration on the rearranged Fisher from the identity: unbiased. c = E||G||^2 / (tr H_O tr H_I) restores the absolute scale.
+For each *sequence*, G = sum_t g_t x_t^T; then H_I = E[G^T G] / m and H_O = E[G G^T] / n, one step
+of the rank-1 power iteration on the rearranged Fisher from the identity: unbiased. c = E||G||^2 /
+(tr H_O tr H_I) restores the absolute scale.
 
-The Gram of the inputs is collected in the same pass. Cost: forward, backward without weight gradients (and the blocks'
-forward again unless their graphs are kept), and the outer products, in one of two ways:
+The Gram of the inputs is collected in the same pass. Cost: forward, backward without weight
+gradients (and the blocks' forward again unless their graphs are kept), and the outer products, in
+one of two ways:
 - exact (`probes=None`), the cheaper of two equal forms: primal builds G; dual uses G^T G = X^T (D D^T) X with T x T
-  kernels, 4 T^2 (m + n) + 2 T (m^2 + n^2) multiplications a sequence and layer: more than the passes themselves;
+  kernels, 4 T^2 (m + n) + 2 T (m^2 + n^2) multiplications a sequence and layer: more than the
+  passes themselves;
 - `probes=r`: G G^T is replaced by (G R)(G R)^T / r and G^T G likewise, R of random signs. Still unbiased, and since one
-  sequence's G G^T is far from the mean anyway, r = 32 costs no visible accuracy and an eighth of the multiplications.
+  sequence's G G^T is far from the mean anyway, r = 32 costs no visible accuracy and an eighth of
+  the multiplications.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...base.seeds import seed_of
 from .base import Factors, Sums
-from .fisher import Fisher, two_sided_factors
-from .gram import InputObserver
+from .fisher import Fisher, GradientObserver, two_sided_factors
 
 
 @dataclass(frozen=True)
 class FisherB(Fisher):
-    """Every sequence is a sample; `seed` draws the probes too. Other arguments as in `Fisher`."""
+    """Every sequence is a sample; `seed` draws the probes too, `probes=None` is exact.
+
+    Other arguments as in `Fisher`.
+    """
 
     probes: int | None = 32
 
-    def observer(self, sums: Sums) -> Callable[[list[int]], GradientObserver]:
-        observer = GradientObserver(sums)
+    def gradient_observer(self, sums: Sums, sequences: list[int]) -> GradientObserver:
+        probe = None if self.probes is None else Probe(self.seed, sequences, self.probes)
 
-        def observe(chosen: list[int]) -> GradientObserver:
-            observer.probe = None if self.probes is None else Probe(self.seed, chosen, self.probes)
-            return observer
+        def add(name: str, x: Tensor, g: Tensor) -> None:
+            x, g = x.float(), g.float()
+            by_x, by_g, squares = (
+                sequence_products(x, g) if probe is None else probed_products(x, g, probe)
+            )
+            sums.add(f"input/{name}", *by_x)
+            sums.add(f"output/{name}", *by_g)
+            sums.count(f"squares/{name}", squares)
 
-        return observe
+        return add
 
     def factors(self, sums: Sums, name: str) -> Factors:
         return two_sided_factors(sums, name, sums.sequences)
 
 
 class Probe:
-    """Random signs for every sequence of a batch, drawn once for each width and shared by the layers of that width."""
+    """Random signs for every sequence of a batch, drawn once for each width and shared by the
+    layers of that width.
+    """
 
     def __init__(self, seed: int, sequences: Sequence[int], probes: int) -> None:
         self.seed, self.sequences, self.probes = seed, sequences, probes
-        self.drawn: dict[int, Tensor] = {}
+        self._signs: dict[int, Tensor] = {}
 
-    def __call__(self, width: int) -> Float[Tensor, "batch width probes"]:
-        if width not in self.drawn:
-            rows = []
+    def __call__(self, width: int, device: torch.device) -> Float[Tensor, "batch width probes"]:
+        """The signs for vectors of `width` numbers; drawn on the CPU, so that every device gives
+        the same ones.
+        """
+        if width not in self._signs:
+            signs = []
             for sequence in self.sequences:
-                generator = torch.Generator().manual_seed(seed_of("probes", self.seed, width, sequence))
-                rows.append(torch.randint(0, 2, (width, self.probes), generator=generator).float() * 2 - 1)
-            self.drawn[width] = torch.stack(rows)
-        return self.drawn[width]
-
-
-class GradientObserver:
-    """Adds the Gram and both Fisher sides of a layer for a batch of sequences."""
-
-    def __init__(self, sums: Sums) -> None:
-        self.sums = sums
-        self.inputs = InputObserver(sums)
-        self.probe: Probe | None = None
-
-    def __call__(self, name: str, module: nn.Linear, x: Tensor, g: Tensor | None) -> None:
-        assert g is not None
-        x, g = x.float(), g.detach().float()
-        self.inputs(name, module, x, None)
-        products = sequence_products(x, g) if self.probe is None else probed_products(x, g, self.probe)
-        fold_x, fold_g, squares = products
-        self.sums.add(f"input/{name}", *fold_x)
-        self.sums.add(f"output/{name}", *fold_g)
-        self.sums.count(f"squares/{name}", squares)
+                generator = torch.Generator().manual_seed(
+                    seed_of("probes", self.seed, width, sequence)
+                )
+                bits = torch.randint(0, 2, (width, self.probes), generator=generator, device="cpu")
+                signs.append(bits.float() * 2 - 1)
+            self._signs[width] = torch.stack(signs).to(device)
+        return self._signs[width]
 
 
 def probed_products(
     x: Float[Tensor, "batch seq n"], g: Float[Tensor, "batch seq m"], probe: Probe
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], float]:
-    """Unbiased estimates of what `sequence_products` returns, from `probe.probes` random signs a sequence."""
+    """Unbiased estimates of what `sequence_products` returns, from `probe.probes` random signs a
+    sequence.
+    """
     n, m, r = x.shape[-1], g.shape[-1], probe.probes
-    gradient_columns = g.transpose(1, 2) @ (x @ probe(n))
-    gradient_rows = x.transpose(1, 2) @ (g @ probe(m))
+    gradient_columns = g.transpose(1, 2) @ (x @ probe(n, x.device))
+    gradient_rows = x.transpose(1, 2) @ (g @ probe(m, x.device))
     by_column = gradient_columns.transpose(1, 2).reshape(-1, m)
     by_row = gradient_rows.transpose(1, 2).reshape(-1, n)
     squares = float(gradient_columns.square().sum(dtype=torch.float64)) / r
@@ -97,14 +100,24 @@ def probed_products(
 def sequence_products(
     x: Float[Tensor, "batch seq n"], g: Float[Tensor, "batch seq m"], form: str = "auto"
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], float]:
-    """Pairs (A, B) with A^T B = sum_b G_b^T G_b and sum_b G_b G_b^T, and sum_b ||G_b||^2, for G_b = g_b^T x_b."""
+    """Pairs (A, B) with A^T B = sum_b G_b^T G_b and sum_b G_b G_b^T, and sum_b ||G_b||^2, for G_b =
+    g_b^T x_b.
+    """
     (_, t, n), m = x.shape, g.shape[-1]
     dual = 4 * t * t * (m + n) + 2 * t * (m * m + n * n) <= 2 * t * m * n + 2 * m * n * (m + n)
     if form == "dual" or (form == "auto" and dual):
         kernel_x, kernel_g = x @ x.transpose(1, 2), g @ g.transpose(1, 2)
         squares = float((kernel_x * kernel_g).sum(dtype=torch.float64))
         weighted_x, weighted_g = kernel_g @ x, kernel_x @ g
-        return (x.reshape(-1, n), weighted_x.view(-1, n)), (g.reshape(-1, m), weighted_g.view(-1, m)), squares
+        return (
+            (x.reshape(-1, n), weighted_x.view(-1, n)),
+            (g.reshape(-1, m), weighted_g.view(-1, m)),
+            squares,
+        )
     gradient = g.transpose(1, 2) @ x
     by_row, by_column = gradient.reshape(-1, n), gradient.transpose(1, 2).reshape(-1, m)
-    return (by_row, by_row), (by_column, by_column), float(gradient.square().sum(dtype=torch.float64))
+    return (
+        (by_row, by_row),
+        (by_column, by_column),
+        float(gradient.square().sum(dtype=torch.float64)),
+    )

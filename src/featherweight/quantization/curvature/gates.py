@@ -1,13 +1,15 @@
 """Does the output side help? Answered on held-out sequences, before anything is rounded.
 
-With feedback the error is D = -L_O^-T N L_I^-1 for a rounding noise N that is white with one variance a row. A held-out
-sequence with gradient G adds <D, G>^2 to vec(D)^T F vec(D), and over the noise
+With feedback the error is D = -L_O^-T N L_I^-1 for a rounding noise N that is white with one
+variance a row. A held-out sequence with gradient G adds <D, G>^2 to vec(D)^T F vec(D), and over the
+noise
 
     E <D, G>^2 = sum_r s_r^2 || (L_O^-1 G L_I^-T)_r ||^2,        s_r the rms of row r of N,
 
-an exact expectation: no candidate needs to be solved, and no factor is trusted to judge itself. LDLQ is L_O = I. A noisy
-H_O (few tokens, a first down_proj whose gradients a few sink tokens dominate) raises this figure, and is refused.
-Cost, in the dual form: T (m^2 + n^2) + T^2 (m + n) multiplications a sequence.
+an exact expectation: no candidate needs to be solved, and no factor is trusted to judge itself.
+LDLQ is L_O = I. A noisy H_O (few tokens, a first down_proj whose gradients a few sink tokens
+dominate) raises this figure, and is refused. Cost, in the dual form: T (m^2 + n^2) + T^2 (m + n)
+multiplications a sequence.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ def expected_loss(
     lower_in: Float[Tensor, "n n"],
     lower_out: Float[Tensor, "m m"] | None,
 ) -> Float[Tensor, " batch"]:
-    """The expectation above for every sequence; `lower_*` are L - I, `row_scale` s_r (its unit drops out of ratios)."""
+    """The expectation above for every sequence; `lower_*` are L - I, `row_scale` s_r (its unit
+    drops out of ratios).
+    """
     (batch, t, n), m = x.shape, g.shape[-1]
     inputs = _solve(lower_in, x.reshape(-1, n).T).view(n, batch, t).permute(1, 2, 0)
     outputs = g
@@ -36,5 +40,5 @@ def expected_loss(
 
 
 def _solve(lower: Tensor, right: Tensor) -> Tensor:
-    whole = lower + torch.eye(lower.shape[0])
-    return torch.linalg.solve_triangular(whole, right, upper=False, unitriangular=True)
+    full = lower + torch.eye(lower.shape[0], device=lower.device)
+    return torch.linalg.solve_triangular(full, right, upper=False, unitriangular=True)

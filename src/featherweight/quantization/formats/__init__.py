@@ -1,4 +1,4 @@
-"""Which numbers a weight may be."""
+"""Which numbers a weight may be. One file a format; `layouts/` says which bytes hold them."""
 
 from .base import Format, Params, QWeight
 from .int import Int

@@ -1,9 +1,9 @@
 """Who chooses among the numbers."""
 
-from .base import Rounding, Solved
+from .base import Rounding, RoundingResult
 from .ldlq import LDLQ
 from .nearest import Nearest
 from .yaqa import YAQA
 
 __all__ = ["LDLQ", "YAQA", "Nearest"]
-PUBLIC_BASE = (Rounding, Solved)
+PUBLIC_BASE = (Rounding, RoundingResult)

@@ -1,13 +1,15 @@
-"""YAQA: two-sided feedback, for the whole model's loss tr(H_O D H_I D^T) (model-preserving adaptive rounding).
+"""YAQA: two-sided feedback, for the whole model's loss tr(H_O D H_I D^T) (model-preserving adaptive
+rounding).
 
-H_O and H_I are Kronecker factors of the Fisher information, so the loss estimates KL(original || rounded)
-(arXiv:2505.22988). Strong output damping matters when curvature comes from few tokens: `damp_output -> inf` is LDLQ.
-Cost: two Cholesky factorisations and m n (m + n) multiplications.
+H_O and H_I are Kronecker factors of the Fisher information, so the loss estimates KL(original ||
+rounded) (arXiv:2505.22988). Strong output damping matters when curvature comes from few tokens:
+`damp_output -> inf` is LDLQ. Cost: two Cholesky factorisations and m n (m + n) multiplications.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,20 +18,22 @@ from ...base.errors import UsageError
 from ..curvature.base import Factors
 from ..curvature.damping import normalise
 from ..formats.base import Format
-from .base import Rounding, Solved, Split, prepared, solve_with_feedback
+from .base import Rounding, RoundingResult, Split, prepared, solve_with_feedback
 
 INPUTS = ("gram", "fisher", "mean")
 
 
 @dataclass(frozen=True)
 class YAQA(Rounding):
-    """Dampings in units of each factor's mean diagonal. Factors without an output side fall back to one side.
+    """Dampings in units of each factor's mean diagonal. Factors without an output side fall back to
+    one side.
 
-    `input` is the input side: "gram", the activations' second moment; "fisher", the Fisher's own; or "mean", the mean of
-    both at unit mean diagonal. The Gram is the steadier estimate, the Fisher the right one; the mean beat either
-    (docs/log.md).
+    `input` is the input side: "gram", the activations' second moment; "fisher", the Fisher's own;
+    or "mean", the mean of both at unit mean diagonal. The Gram is the steadier estimate, the Fisher
+    the right one; the mean beat either (docs/log.md).
     """
 
+    needs_curvature: ClassVar[bool] = True
     damp: float = 0.03
     damp_output: float = 0.3
     input: str = "mean"
@@ -38,11 +42,17 @@ class YAQA(Rounding):
         if self.input not in INPUTS:
             raise UsageError(f"YAQA(input={self.input!r}): choose one of {', '.join(INPUTS)}")
 
-    def split(self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str) -> Split:
-        lower_in, used = prepared(self.input_side(factors, name), padded[1], tile[1], self.damp, f"{name} (input side)")
+    def split(
+        self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str
+    ) -> Split:
+        lower_in, used = prepared(
+            self.input_side(factors, name), padded[1], tile[1], self.damp, f"{name} (input side)"
+        )
         if factors.output is None:
             return Split(lower_in, None, used)
-        lower_out, used_out = prepared(factors.output, padded[0], tile[0], self.damp_output, f"{name} (output side)")
+        lower_out, used_out = prepared(
+            factors.output, padded[0], tile[0], self.damp_output, f"{name} (output side)"
+        )
         return Split(lower_in, lower_out, used, used_out)
 
     def input_side(self, factors: Factors, name: str) -> Float[Tensor, "n n"]:
@@ -53,5 +63,7 @@ class YAQA(Rounding):
             return factors.fisher_input
         return (normalise(factors.gram, name) + normalise(factors.fisher_input, name)) / 2
 
-    def solve(self, w: Tensor, factors: Factors | None, format: Format, name: str = "the matrix") -> Solved:
+    def solve(
+        self, w: Tensor, factors: Factors | None, format: Format, name: str = "the matrix"
+    ) -> RoundingResult:
         return solve_with_feedback(self, w, factors, format, name)

@@ -1,7 +1,8 @@
-"""Rotating activations: U x and its inverse, differentiable, and a memo so that layers which read one tensor share it.
+"""Rotating activations: U x and its inverse, differentiable, and a memo so that layers which read
+one tensor share it.
 
-Rotations run in float32 (in float64 for float64 inputs), outside autocast. Nothing of the input is saved for the backward
-pass: an orthogonal map's gradient is its inverse applied to the gradient.
+Rotations run in float32 (in float64 for float64 inputs), outside autocast. Nothing of the input is
+saved for the backward pass: an orthogonal map's gradient is its inverse applied to the gradient.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from .hadamard import rotate_rows
 
 
 class _Rotate(torch.autograd.Function):
-    """x -> H(s * x), or its inverse (= transpose) s * H^T(x); nothing is saved, so the result may be shared freely."""
+    """x -> H(s * x), or its inverse (= transpose) s * H^T(x); nothing is saved, so the result may
+    be shared freely.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, signs: Tensor, rotation: str, inverse: bool) -> Tensor:
@@ -38,9 +41,13 @@ class _Rotate(torch.autograd.Function):
 
 
 def rotate(
-    x: Float[Tensor, "*batch n"], signs: Float[Tensor, " n"], rotation: str = "full", inverse: bool = False
+    x: Float[Tensor, "*batch n"],
+    signs: Float[Tensor, " n"],
+    rotation: str = "full",
+    inverse: bool = False,
 ) -> Float[Tensor, "*batch n"]:
-    """U x for each vector of `x`, U = H diag(signs), or U^T x when `inverse`; differentiable in `x`.
+    """U x for each vector of `x`, U = H diag(signs), or U^T x when `inverse`; differentiable in
+    `x`.
 
     `rotation`: "full" (H of the whole width) or "block64" (blocks of 64, the rest a smaller one).
     """
@@ -56,11 +63,13 @@ class _Entry:
 
 
 class InputRotation:
-    """Remembers the last rotated input (of each thread), so that layers which read one tensor rotate it once.
+    """Remembers the last rotated input (of each thread), so that layers which read one tensor
+    rotate it once.
 
-    The answer is reused only for the same tensor object, unmodified since (`_version`), with equal signs and the same
-    need for gradients; it is dropped as soon as the input dies. Inference-mode tensors do not count their
-    modifications, so they are rotated every time; writing through `.data` or numpy is invisible to any such memo.
+    The answer is reused only for the same tensor object, unmodified since (`_version`), with equal
+    signs and the same need for gradients; it is dropped as soon as the input dies. Inference-mode
+    tensors do not count their modifications, so they are rotated every time; writing through
+    `.data` or numpy is invisible to any such memo.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,54 @@
+"""The ledger of bits: one place that counts what a compressed weight costs.
+
+Three figures are always given together and have these names everywhere:
+`bpw_codes`   bits of the codes over the quantized weights (what papers print);
+`bpw_layers`  bits of everything that is stored for them (codes, scales, zero points, signs, tables,
+padding, ...),
+              over the same weights;
+`bpw_file`    8 x the bytes of the weight files over all parameters of the model (a tied table counts once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Bits that are stored for `weights` weights, by what they are spent on.
+
+    `spent` maps a kind to bits. Kinds are open: codes, scales, zeros, signs, tables, masks,
+    low_rank and padding are the usual ones; a format that stores something else adds a kind of its
+    own, and reports show it under that name.
+    """
+
+    weights: int
+    spent: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Ledger) -> Ledger:
+        kinds = dict.fromkeys([*self.spent, *other.spent])
+        return Ledger(
+            self.weights + other.weights,
+            {kind: self.spent.get(kind, 0) + other.spent.get(kind, 0) for kind in kinds},
+        )
+
+    @property
+    def total(self) -> int:
+        """All bits."""
+        return sum(self.spent.values())
+
+    @property
+    def bpw_codes(self) -> float:
+        """Bits of codes for each weight."""
+        return self.spent.get("codes", 0) / self.weights if self.weights else 0.0
+
+    @property
+    def bpw_layers(self) -> float:
+        """All stored bits for each weight."""
+        return self.total / self.weights if self.weights else 0.0
+
+
+def bpw_file(file_bytes: int, num_parameters: int) -> float:
+    """8 x the bytes of the weight files over all parameters, embeddings and head included."""
+    return 8 * file_bytes / num_parameters

@@ -1,0 +1,205 @@
+"""What ships: short texts with their licences, in two roles that never mix.
+
+A source is one packed file in `texts/` read in one form. *text*: plain documents; *dialogue*: a
+question and its answer, rendered through the chat template of the tokenizer that will read it. Some
+files serve in both forms. `texts/README.md` says where each file comes from and how it was cut; the
+tests check that no calibration source shares 13 words in a row with an evaluation source.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Literal
+
+from ..base import spec
+from ..base.errors import UsageError
+
+DOCUMENT_BREAK = "\n\n\n"
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A question and what a good answer looks like; the answer is empty where only the question is
+    known.
+    """
+
+    prompt: str
+    answer: str = ""
+
+    @property
+    def plain(self) -> str:
+        """The two as running text, as a model without a chat template sees them."""
+        gap = "" if self.prompt.endswith("\n") or not self.answer else "\n"
+        return f"{self.prompt}{gap}{self.answer}"
+
+
+Document = str | Dialogue
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One shipped text:
+
+    `file` in `texts/`, read as `form`; `licence` goes into every fingerprint that uses it.
+    """
+
+    name: str
+    file: str
+    role: Literal["calibration", "evaluation"]
+    form: Literal["text", "dialogue"]
+    licence: str
+    what: str
+
+    def documents(self) -> list[Document]:
+        """The documents of this source in the order of its file."""
+        content = _read(self.file)
+        if self.file.endswith(".txt.gz"):
+            return list(content.rstrip("\n").split(DOCUMENT_BREAK))
+        found = [Dialogue(**json.loads(line)) for line in content.split("\n") if line]
+        return [dialogue.plain for dialogue in found] if self.form == "text" else list(found)
+
+
+def _read(file: str) -> str:
+    packed = (files("featherweight.data") / "texts" / file).read_bytes()
+    return gzip.decompress(packed).decode("utf-8")
+
+
+_NOVELS = "public domain"
+_CORPORA = (
+    Corpus(
+        "novels",
+        "novels.txt.gz",
+        "calibration",
+        "text",
+        _NOVELS,
+        "160 extracts of 50 English novels",
+    ),
+    Corpus(
+        "plays", "plays.txt.gz", "calibration", "text", _NOVELS, "scenes of Shakespeare's plays"
+    ),
+    Corpus(
+        "wikipedia",
+        "wikipedia.txt.gz",
+        "calibration",
+        "text",
+        "CC BY-SA 3.0",
+        "sentences of Wikipedia",
+    ),
+    Corpus(
+        "math", "school_math.jsonl.gz", "calibration", "text", "MIT", "GSM8K train, worked answers"
+    ),
+    Corpus(
+        "math_chat",
+        "school_math.jsonl.gz",
+        "calibration",
+        "dialogue",
+        "MIT",
+        "GSM8K train as dialogues",
+    ),
+    Corpus(
+        "competition",
+        "competition_math.jsonl.gz",
+        "calibration",
+        "text",
+        "MIT",
+        "MATH train, final answers",
+    ),
+    Corpus(
+        "code", "code.jsonl.gz", "calibration", "text", "CC BY 4.0", "MBPP: task, program, tests"
+    ),
+    Corpus(
+        "code_chat", "code.jsonl.gz", "calibration", "dialogue", "CC BY 4.0", "MBPP as dialogues"
+    ),
+    Corpus(
+        "tasks_chat",
+        "seed_tasks.jsonl.gz",
+        "calibration",
+        "dialogue",
+        "Apache-2.0",
+        "Self-Instruct seed tasks",
+    ),
+    Corpus(
+        "instructions_chat",
+        "instructions.jsonl.gz",
+        "calibration",
+        "dialogue",
+        "Apache-2.0",
+        "instructions",
+    ),
+    Corpus(
+        "restaurants_chat",
+        "restaurants.jsonl.gz",
+        "calibration",
+        "dialogue",
+        "CC BY-SA 4.0",
+        "E2E NLG dev",
+    ),
+    Corpus(
+        "wikitext2_test",
+        "wikitext2_test.txt.gz",
+        "evaluation",
+        "text",
+        "CC BY-SA 3.0",
+        "WikiText-2 test",
+    ),
+    Corpus(
+        "novels_valid",
+        "novels_valid.txt.gz",
+        "evaluation",
+        "text",
+        _NOVELS,
+        "3 novels held out by book",
+    ),
+    Corpus(
+        "gsm8k_test", "gsm8k_test.jsonl.gz", "evaluation", "text", "MIT", "GSM8K test, 200 rows"
+    ),
+    Corpus(
+        "humaneval",
+        "humaneval.jsonl.gz",
+        "evaluation",
+        "text",
+        "MIT",
+        "HumanEval: prompt and solution",
+    ),
+    Corpus(
+        "mt_bench",
+        "mt_bench.jsonl.gz",
+        "evaluation",
+        "dialogue",
+        "Apache-2.0",
+        "MT-Bench, first questions",
+    ),
+    Corpus(
+        "arena_prompts",
+        "arena_prompts.jsonl.gz",
+        "evaluation",
+        "dialogue",
+        "Apache-2.0",
+        "Arena-Hard prompts",
+    ),
+)
+CORPORA = {corpus.name: corpus for corpus in _CORPORA}
+
+
+def corpus(name: str) -> Corpus:
+    """The source called `name`; UsageError names the nearest one."""
+    if name not in CORPORA:
+        raise UsageError(f"no shipped text is called {name!r}; {spec.nearest(name, CORPORA)}")
+    return CORPORA[name]
+
+
+def text(name: str) -> str:
+    """A shipped text as one string: a `.txt` file exactly as it is, dialogues as running text with
+    blank lines between.
+
+    Raises UsageError when nothing of that name ships.
+    """
+    found = corpus(name)
+    if found.file.endswith(".txt.gz"):
+        return _read(found.file)
+    return "\n\n".join(
+        document if isinstance(document, str) else document.plain for document in found.documents()
+    )

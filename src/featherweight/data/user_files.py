@@ -1,0 +1,69 @@
+"""A user's own calibration files -> documents: plain text, or JSON lines as data sets publish them,
+gzipped or not.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import BadInput
+from .corpora import DOCUMENT_BREAK, Dialogue, Document
+
+
+def read_documents(path: Path) -> list[Document]:
+    """Documents of one file: a text file is split at two blank lines, each line of a `.jsonl` file
+    is one document.
+
+    Raises BadInput naming the file (and the line) when it is missing, not UTF-8, malformed or
+    empty.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(
+            f"calibration file {path} cannot be read: {error.strerror or error}"
+        ) from error
+    try:
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        decoded = content.decode("utf-8")
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"calibration file {path} is not a whole gzip file: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"calibration file {path} is not UTF-8 text (byte {error.start})") from error
+    name = path.name.removesuffix(".gz")
+    documents = _rows(path, decoded) if name.endswith(".jsonl") else _texts(decoded)
+    if not documents:
+        raise BadInput(f"calibration file {path} holds no text")
+    return documents
+
+
+def _texts(content: str) -> list[Document]:
+    return [document for document in content.split(DOCUMENT_BREAK) if document.strip()]
+
+
+def _rows(path: Path, content: str) -> list[Document]:
+    found: list[Document] = []
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append(_document(json.loads(line)))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadInput(
+                f"{path}, line {number}: expected a JSON object with text, with prompt and answer, or with messages"
+            ) from error
+    return found
+
+
+def _document(row: dict[str, Any]) -> Document:
+    if "text" in row:
+        return str(row["text"])
+    if "messages" in row:
+        said = {message["role"]: str(message["content"]) for message in reversed(row["messages"])}
+        return Dialogue(said["user"], said.get("assistant", ""))
+    return Dialogue(str(row["prompt"]), str(row.get("answer", "")))

@@ -1,0 +1,4 @@
+"""Many answers from one engine at once:
+
+`batcher` runs the engine, `requests` are what it serves, `slots` are the KV caches.
+"""

@@ -1,0 +1,79 @@
+"""Stored matrices of a packed folder as the native library reads them: the tensors of a layout and
+how to decode them.
+
+Every tensor's shape and dtype is checked here, because the kernels trust them, and scales must be
+finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...base.errors import BadInput, Unsupported
+from ...models.mapped import MappedTensor
+from ...quantization.layouts import Layout
+from ...quantization.layouts.description import StoredMatrix
+from .weights import MatrixWeights
+
+# Tensor that a layout stores -> the field of `MatrixWeights` that holds it.
+FIELDS = {"codes": "codes", "scale": "scales", "zero": "zeros"}
+
+
+def read_matrix(
+    name: str,
+    matrix: StoredMatrix[Layout],
+    tensors: Mapping[str, MappedTensor],
+    where: str,
+    bias: NDArray[np.float32] | None = None,
+) -> MatrixWeights:
+    """The matrix of module `name`, whose tensors `name`.* lie in `tensors`; `where` is the folder,
+    for errors.
+
+    Raises BadInput for a tensor that is missing or has another shape or dtype than the layout
+    stores, or scales that are not finite, Unsupported for a format that the native library has no
+    kernel for.
+    """
+    try:
+        decoding = matrix.format.decoding(matrix.shape)
+    except Unsupported as error:
+        raise Unsupported(f"{name}: {error}") from error
+    stored: dict[str, Any] = {
+        field: _read_tensor(f"{name}.{field}", *kind, tensors, where)
+        for field, kind in matrix.stored().items()
+    }
+    signs: dict[str, Any] = {
+        side: stored.pop(side).tobytes()
+        for side in ("input_signs", "output_signs")
+        if side in stored
+    }
+    if not np.isfinite(stored["scale"]).all():
+        raise BadInput(f"{where}: {name}.scale holds numbers that are not finite")
+    return MatrixWeights(
+        decoding.kind,
+        matrix.shape,
+        bits=decoding.bits,
+        group=decoding.group,
+        zero=decoding.zero,
+        state_bits=decoding.state_bits,
+        table=decoding.table,
+        code_matrix=decoding.hash_columns,
+        output_rotation=matrix.output_rotation,
+        bias=bias,
+        **{FIELDS[field]: array for field, array in stored.items()},
+        **signs,
+    )
+
+
+def _read_tensor(
+    name: str, shape: tuple[int, ...], dtype: str, tensors: Mapping[str, MappedTensor], where: str
+) -> NDArray[Any]:
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise BadInput(f"{where} has no tensor {name}")
+    if tensor.shape != shape or tensor.dtype != dtype:
+        raise BadInput(f"{where}: {name} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
+    return tensor.array()

@@ -1,0 +1,181 @@
+"""From a model folder to the native engine, without torch: which tensor is which weight, and what
+the family computes with it.
+
+`open_runtime(folder)` reads config.json and maps the weight files; nothing is repacked, and only
+norms are copied. Everything read here is untrusted: a missing tensor, a wrong shape or a scale that
+is not finite raises BadInput. What the native engine does not run (other families, other rotary
+scalings, formats without a kernel) raises Unsupported with the reason, and the PyTorch engine takes
+over where the caller allows it. The SHA-256 sums in config.json are not recomputed at every start
+(`fw doctor` and `fw.load` do that): a flipped bit in a code is a wrong weight, never a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...base.errors import BadInput, Unsupported
+from ...models import families
+from ...models.config import PACKED, folder_fingerprint, read_config
+from ...models.mapped import MappedFolder, MappedTensor
+from ...quantization.layouts import Layout
+from ...quantization.layouts.description import Description, read_description
+from .engine import NativeEngine
+from .matrices import read_matrix
+from .weights import LayerWeights, MatrixWeights, ModelWeights
+
+FLOAT_KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+def open_runtime(
+    folder: Path | str,
+    *,
+    int8_activations: bool = True,
+    threads: int | None = None,
+    isa: str | None = None,
+) -> NativeEngine:
+    """The native engine for a local model folder, packed or in floating point.
+
+    Raises BadInput for a broken folder, Unsupported for what only the PyTorch engine runs.
+    """
+    return NativeEngine(
+        read_model(Path(folder)), int8_activations=int8_activations, threads=threads, isa=isa
+    )
+
+
+def read_model(folder: Path) -> ModelWeights:
+    """What the native library is to run; the weights are views of the mapped files.
+
+    Raises as `open_runtime` does.
+    """
+    config = read_config(folder)
+    quantization = config.get("quantization_config")
+    if quantization is not None and (
+        not isinstance(quantization, Mapping) or quantization.get("quant_method") != PACKED
+    ):
+        raise Unsupported(
+            f"{folder} is quantized by another program, which the native engine does not read"
+        )
+    description: Description[Layout] = (
+        Description({}) if quantization is None else read_description(quantization, str(folder))
+    )
+    family = families.of(config)
+    mapped = MappedFolder(folder)
+    reader = _Reader(mapped, description, str(folder))
+    frequencies = {kind: family.frequencies(kind) for kind in set(family.layer_types)}
+    layers = tuple(
+        _read_layer(reader, family, index, kind, frequencies[kind])
+        for index, kind in enumerate(family.layer_types)
+    )
+    embedding = reader.matrix("model.embed_tokens", (family.vocab_size, family.hidden))
+    tied = description.tied_head is not None or (
+        family.tied and "lm_head.weight" not in mapped.tensors
+    )
+    head = None if tied else reader.matrix("lm_head", (family.vocab_size, family.hidden))
+    return ModelWeights(
+        hidden=family.hidden,
+        vocab_size=family.vocab_size,
+        num_heads=family.num_heads,
+        num_key_heads=family.num_key_heads,
+        head_width=family.head_width,
+        context=family.context,
+        layers=layers,
+        embedding=embedding,
+        head=head,
+        final_norm=reader.norm("model.norm", family.hidden, family.norm_offset),
+        epsilon=family.epsilon,
+        attention_scale=family.attention_scale,
+        activation=family.activation,
+        attention_softcap=family.attention_softcap,
+        final_softcap=family.final_softcap,
+        embedding_scale=family.embedding_scale,
+        fingerprint=folder_fingerprint(folder),
+        description=f"{folder.name}, {8 * mapped.num_bytes / max(1, reader.num_weights):.2f} bits a weight",
+        num_bytes=mapped.num_bytes,
+        check=mapped.check_unchanged,
+        close=mapped.close,
+    )
+
+
+def _read_layer(
+    reader: _Reader, family: families.Family, index: int, kind: str, frequencies: NDArray[Any]
+) -> LayerWeights:
+    block, attention, mlp = (f"model.layers.{index}{part}" for part in ("", ".self_attn", ".mlp"))
+    queries, keys = family.num_heads * family.head_width, family.num_key_heads * family.head_width
+    hidden, offset = family.hidden, family.norm_offset
+    norms = {
+        field: reader.norm(f"{block}.{name}", hidden, offset)
+        for field, name in family.norms.items()
+    }
+    if family.head_norms:
+        norms |= {
+            field: reader.norm(f"{attention}.{name}", family.head_width, offset)
+            for field, name in (("query_norm", "q_norm"), ("key_norm", "k_norm"))
+        }
+    return LayerWeights(
+        query=reader.matrix(f"{attention}.q_proj", (queries, hidden)),
+        key=reader.matrix(f"{attention}.k_proj", (keys, hidden)),
+        value=reader.matrix(f"{attention}.v_proj", (keys, hidden)),
+        out=reader.matrix(f"{attention}.o_proj", (hidden, queries)),
+        gate=reader.matrix(f"{mlp}.gate_proj", (family.ffn, hidden)),
+        up=reader.matrix(f"{mlp}.up_proj", (family.ffn, hidden)),
+        down=reader.matrix(f"{mlp}.down_proj", (hidden, family.ffn)),
+        frequencies=frequencies,
+        window=family.window if kind == families.SLIDING else 0,
+        **norms,
+    )
+
+
+class _Reader:
+    """Matrices and norms by module name, each checked against the shape that the configuration
+    implies.
+    """
+
+    def __init__(self, mapped: MappedFolder, description: Description[Layout], where: str) -> None:
+        self._tensors, self._layers, self._where = mapped.tensors, description.layers, where
+        self.num_weights = 0
+
+    def matrix(self, name: str, shape: tuple[int, int]) -> MatrixWeights:
+        self.num_weights += shape[0] * shape[1]
+        bias = (
+            self._numbers(f"{name}.bias", (shape[0],)) if f"{name}.bias" in self._tensors else None
+        )
+        if name in self._layers:
+            if self._layers[name].shape != shape:
+                raise BadInput(f"{self._where}: the description of {name} does not fit this model")
+            return read_matrix(name, self._layers[name], self._tensors, self._where, bias)
+        tensor = self._tensor(f"{name}.weight", shape)
+        if tensor.dtype not in FLOAT_KINDS:
+            raise Unsupported(
+                f"{name} is stored as {tensor.dtype}, which the native engine does not read"
+            )
+        return MatrixWeights(FLOAT_KINDS[tensor.dtype], shape, tensor.data, bias=bias)
+
+    def norm(self, name: str, width: int, offset: float) -> NDArray[np.float32]:
+        return (self._numbers(f"{name}.weight", (width,)) + np.float32(offset)).astype(np.float32)
+
+    def _numbers(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        tensor = self._tensor(name, shape)
+        if tensor.dtype == "BF16":
+            numbers = (tensor.array().astype(np.uint32) << 16).view(np.float32)
+        elif tensor.dtype in ("F32", "F16"):
+            numbers = tensor.array().astype(np.float32)
+        else:
+            raise BadInput(f"{self._where}: {name} is {tensor.dtype}, not a floating-point tensor")
+        if not np.isfinite(numbers).all():
+            raise BadInput(f"{self._where}: {name} holds numbers that are not finite")
+        return numbers
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> MappedTensor:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise BadInput(f"{self._where} has no tensor {name}")
+        if tensor.shape != shape:
+            raise BadInput(
+                f"{self._where}: {name} is {tensor.shape}, its configuration says {shape}"
+            )
+        return tensor

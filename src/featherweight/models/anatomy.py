@@ -1,0 +1,106 @@
+"""A model's anatomy as plain data: names and shapes of its blocks, linear layers, embedding and
+head.
+
+`Anatomy.of` reads it off a model (a skeleton on the meta device is enough) by structure, as
+`structure.py` finds it. Plans, memory estimates and reports work on it without the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from . import structure
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Names are full module names; shapes are (outputs, inputs) for linears and (rows, width) for
+    the embedding.
+
+    `linears` holds every linear layer in module order, the head included unless it is tied.
+    `input_keys` maps each linear inside a block to the first linear that reads the very same
+    tensor. `is_tied` says that the head shares the embedding's table, `num_parameters` counts a
+    shared parameter once.
+    """
+
+    blocks: tuple[str, ...]
+    linears: Mapping[str, tuple[int, int]]
+    input_keys: Mapping[str, str]
+    embedding: str
+    embedding_shape: tuple[int, int]
+    head: str | None
+    is_tied: bool
+    num_parameters: int
+
+    @staticmethod
+    def of(model: nn.Module) -> Anatomy:
+        """The anatomy of `model`, whose parameters may be on the meta device.
+
+        Raises UsageError when it has no blocks, no linear layers, no embedding, fused experts, or
+        cannot run on token ids alone.
+        """
+        linears = structure.linears(model)
+        embedding, head = structure.embedding(model), structure.head(model)
+        is_tied = structure.is_tied(model)
+        rows, width = model.get_parameter(f"{embedding}.weight").shape
+        return Anatomy(
+            blocks=tuple(name for name, _ in structure.blocks(model)),
+            linears={
+                name: (linear.out_features, linear.in_features)
+                for name, linear in linears.items()
+                if not (is_tied and name == head)
+            },
+            input_keys={
+                name: group[0] for group in structure.shared_inputs(model) for name in group
+            },
+            embedding=embedding,
+            embedding_shape=(rows, width),
+            head=head,
+            is_tied=is_tied,
+            num_parameters=sum({id(p): p.numel() for p in model.parameters()}.values()),
+        )
+
+    @property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Every matrix that can be compressed, by name: the linears, then the embedding."""
+        return {**self.linears, self.embedding: self.embedding_shape}
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the embedding and of the head; one name when the head is tied."""
+        return (
+            [self.embedding] if self.is_tied or self.head is None else [self.embedding, self.head]
+        )
+
+    @property
+    def block_linears(self) -> dict[str, tuple[int, int]]:
+        """The linears inside the blocks, in order of the blocks."""
+        return {
+            name: shape
+            for block in self.blocks
+            for name, shape in self.linears.items()
+            if name.startswith(f"{block}.")
+        }
+
+    @property
+    def input_widths(self) -> dict[str, int]:
+        """Width of every distinct input tensor of the linears inside the blocks, by input key."""
+        return {self.input_keys[name]: shape[1] for name, shape in self.block_linears.items()}
+
+    @property
+    def hidden_width(self) -> int:
+        """Width of the residual stream."""
+        return self.embedding_shape[1]
+
+    @property
+    def widest(self) -> int:
+        """The largest input or output width of a linear inside the blocks."""
+        return max(max(shape) for shape in self.block_linears.values())
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding."""
+        return self.embedding_shape[0]

@@ -1,0 +1,20 @@
+"""The hash of the trellis code `g`: linear over GF(2), from a state of L bits to a byte.
+
+Plain numpy, without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def hash_states(states: NDArray[Any], columns: Sequence[int]) -> NDArray[Any]:
+    """h(s) = (s & 255) xor the bytes `columns[i]` of all set bits i of s >> 8, elementwise."""
+    hashes = states & 255
+    for i, column in enumerate(columns):
+        hashes = hashes ^ (((states >> (8 + i)) & 1) * column)
+    return np.asarray(hashes)

@@ -1,0 +1,17 @@
+"""Modules that hold compressed weights and compute with them."""
+
+from .base import CompressedModule
+from .embedding import CompressedEmbedding, TiedHead
+from .linear import CompressedLinear
+from .model import compressed, decoded, share_inputs, tie_head
+
+__all__ = [
+    "CompressedEmbedding",
+    "CompressedLinear",
+    "CompressedModule",
+    "TiedHead",
+    "compressed",
+    "decoded",
+    "share_inputs",
+    "tie_head",
+]

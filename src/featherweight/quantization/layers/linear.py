@@ -1,0 +1,118 @@
+"""A linear layer with a compressed matrix, in the place of an `nn.Linear`.
+
+With rotation the stored matrix is W_r = V W U^T (U = H diag(S_in), V = H diag(S_out), H an
+orthonormal Hadamard matrix), and the layer computes
+
+    y = V^T W_r (U x) + b = S_out * H^T(W_r H(S_in * x)) + b.
+
+Rotations run in float32 (in float64 for float64 inputs). Layers that read the very same tensor
+(q/k/v, gate/up) rotate it once, through the model's `InputRotation`.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ...base.errors import UsageError
+from ..formats.base import Format
+from ..layouts.description import ROTATIONS
+from ..transforms.activations import InputRotation, rotate
+from .base import CompressedModule
+
+
+class CompressedLinear(CompressedModule):
+    """y = V^T(W_r (U x)) + bias with W_r decoded from `format`'s stored tensors; see the top of
+    this file.
+
+    `input_signs` says whether the input is rotated, `output_rotation` how the output is; the sign
+    bits are buffers `input_signs` and `output_signs` (ceil(n / 8) bytes). `dtype` is that of the
+    bias.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        format: Format,
+        bias: bool = False,
+        input_signs: bool = False,
+        output_rotation: str = "none",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if output_rotation not in ROTATIONS:
+            raise UsageError(f"output_rotation={output_rotation!r}: choose {', '.join(ROTATIONS)}")
+        super().__init__((out_features, in_features), format, dtype, input_signs)
+        self.in_features, self.out_features = in_features, out_features
+        self.output_rotation = output_rotation
+        if output_rotation != "none":
+            self.register_buffer(
+                "output_signs", torch.empty(-(-out_features // 8), dtype=torch.uint8)
+            )
+        self.bias = (
+            nn.Parameter(torch.zeros(out_features, dtype=dtype), requires_grad=False)
+            if bias
+            else None
+        )
+        self.memo = InputRotation()
+
+    @classmethod
+    def of(
+        cls,
+        linear: nn.Linear,
+        format: Format,
+        input_signs: bool = False,
+        output_rotation: str = "none",
+    ) -> CompressedLinear:
+        """An unfilled layer (on `linear`'s device) that can take the place of `linear`, whose bias
+        it shares.
+        """
+        if type(linear).forward is not nn.Linear.forward:
+            kind = type(linear).__name__
+            raise UsageError(
+                f"{kind} computes more than a matrix product; leave it out of the plan"
+            )
+        with linear.weight.device:
+            new = cls(
+                linear.in_features,
+                linear.out_features,
+                format,
+                linear.bias is not None,
+                input_signs,
+                output_rotation,
+                linear.weight.dtype,
+            )
+        new.bias = linear.bias
+        return new.train(linear.training)
+
+    def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
+        if self.input_rotation:
+            x = self.memo(x, *self._signs("input_signs", self.in_features))
+        if self.output_rotation == "none":
+            return nn.functional.linear(x, self.dense(x.dtype), self.bias)
+        y = nn.functional.linear(x, self.dense(x.dtype))
+        y = rotate(
+            y, self._signs("output_signs", self.out_features)[1], self.output_rotation, inverse=True
+        )
+        return y if self.bias is None else y + self.bias
+
+    def effective(self) -> Float[Tensor, "rows columns"]:
+        """W-hat = V^T W_r U in float32: what an `nn.Linear` that computes the same function would
+        hold.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            w = super().effective()
+            if self.output_rotation != "none":
+                signs = self._signs("output_signs", self.out_features)[1]
+                w = rotate(
+                    w.T.contiguous(), signs, self.output_rotation, inverse=True
+                ).T.contiguous()
+            return w
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_features}, {self.out_features}, {self.format!r}, bias={self.bias is not None}"
+        text += ", input rotated" if self.input_rotation else ""
+        return text + (
+            f", output_rotation={self.output_rotation}" if self.output_rotation != "none" else ""
+        )

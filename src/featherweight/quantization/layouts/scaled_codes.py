@@ -1,0 +1,89 @@
+"""Integer codes with a scale for each group of columns: the layout that `Int` and `Ternary` share.
+
+A weight is scale * (code - zero). Codes lie in the lane order of `ops.lanes` (blocks of 16 rows and
+32 columns), so rows are padded to a multiple of 16 and columns to one of 32. Scales are fp16, in
+blocks of 16 rows: (rows / 16, groups, 16). Zero points, where a layout stores them, are uint8 in
+the same order. Padding columns belong to the last group: they are zero, so they do not disturb its
+scale.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from ...base.errors import UsageError
+from ...base.ledger import Ledger
+from .base import Decoding, Layout, StoredTensors, round_up
+
+SCALE_BITS, ZERO_BITS = 16, 8
+
+
+class ScaledCodesLayout(Layout):
+    """Abstract base: codes of `code_bits` bits, one scale for `group` columns of a row (None: for
+    the whole row).
+    """
+
+    group: int | None
+
+    @property
+    @abstractmethod
+    def code_bits(self) -> int:
+        """Bits of a code."""
+
+    @property
+    @abstractmethod
+    def zero_point(self) -> int:
+        """The code that means zero, where no zero points are stored."""
+
+    @property
+    @abstractmethod
+    def has_zeros(self) -> bool:
+        """Whether every group stores a zero point of its own."""
+
+    def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
+        return round_up(shape[0], 16), round_up(shape[1], 32)
+
+    def num_groups(self, columns: int) -> int:
+        """Scales of a row of `columns` columns."""
+        return 1 if self.group is None else -(-columns // self.group)
+
+    def check(self, shape: tuple[int, int], name: str) -> None:
+        if self.group is not None and shape[1] % self.group:
+            divisors = [size for size in (128, 64, 32, 16, 8, 4, 2) if shape[1] % size == 0]
+            hint = " or ".join(map(str, divisors[:3])) if divisors else "group=None"
+            raise UsageError(
+                f"{name} has {shape[1]} inputs, not a multiple of group={self.group}; try {hint}"
+            )
+
+    def stored(self, shape: tuple[int, int]) -> StoredTensors:
+        rows, columns = self.padded(shape)
+        blocks = (rows // 16, self.num_groups(columns), 16)
+        tensors: StoredTensors = {
+            "codes": ((rows * columns * self.code_bits // 8,), "U8"),
+            "scale": (blocks, "F16"),
+        }
+        return tensors | ({"zero": (blocks, "U8")} if self.has_zeros else {})
+
+    def ledger(self, shape: tuple[int, int]) -> Ledger:
+        rows, columns = self.padded(shape)
+        weights, groups = shape[0] * shape[1], self.num_groups(columns)
+        zero_bits = ZERO_BITS if self.has_zeros else 0
+        spent = {"codes": weights * self.code_bits, "scales": SCALE_BITS * shape[0] * groups}
+        if zero_bits:
+            spent["zeros"] = zero_bits * shape[0] * groups
+        padding_rows = (rows - shape[0]) * groups * (SCALE_BITS + zero_bits)
+        spent["padding"] = (rows * columns - weights) * self.code_bits + padding_rows
+        return Ledger(weights, spent)
+
+    def decoding(self, shape: tuple[int, int]) -> Decoding:
+        columns = self.padded(shape)[1]
+        group = columns if self.num_groups(columns) == 1 else self.group or columns
+        return Decoding("int", self.code_bits, group=group, zero=self.zero_point)
+
+
+def check_group(format: str, group: object) -> None:
+    """Raise UsageError unless `group` is a positive number of columns, or None."""
+    if group is not None and (type(group) is not int or group < 1):
+        raise UsageError(
+            f"{format}(group={group}): group must be a positive number of columns, or None for whole rows"
+        )

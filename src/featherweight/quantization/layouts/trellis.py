@@ -1,0 +1,140 @@
+"""The layout of `Trellis`, and the constants of its code `g`; see formats/trellis.py and
+docs/concepts.md for the idea.
+
+Code `g`: a state of L bits is hashed to a byte by a matrix M over GF(2), and the byte indexes a
+table of 256 integers on a grid of 0.05 (|v| <= 59). Up to 3 bits the table is a sum over nibbles,
+A[low] + B[high] + sign[low] * B2[high], which AVX2 looks up with shuffles; at 4 bits it holds the
+quantiles of the normal distribution (there, the sum costs 7 % of error). The matrices were chosen
+by random search for each rate and state size (`benchmarks/rounding.py --search`) and scored on
+other samples. All of them are part of the format: every checkpoint repeats them, and they are
+compared when it is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...base.errors import Unsupported, UsageError
+from ...base.ledger import Ledger
+from ...base.spec import ALWAYS_SHOWN
+from .base import Decoding, Layout, StoredTensors, round_up
+
+A = (-44, 2, -12, 16, -20, 8, -5, 26, -26, 5, -8, 20, -16, 12, -2, 44)
+B = (-2, 0, -1, 1, -1, 1, 0, 1, -1, 0, -1, 1, -1, 1, 0, 2)
+B2 = (-13, -7, -10, 0, -12, -4, -9, 6, -13, -5, -10, 2, -11, -2, -8, 13)
+TAIL_SIGN = (-1,) + (0,) * 14 + (1,)
+GRID = 0.05
+
+# M for (bits, L): a byte for each bit of s >> 8, lowest bit first. Best of 1500 / 500 random ones
+# at L = 12 / 14.
+MATRICES: dict[tuple[int, int], tuple[int, ...]] = {
+    (1, 12): (211, 77, 39, 209),
+    (2, 12): (35, 213, 34, 251),
+    (3, 12): (169, 161, 164, 3),
+    (4, 12): (12, 68, 103, 165),
+    (1, 14): (243, 28, 110, 13, 177, 237),
+    (2, 14): (21, 228, 225, 199, 9, 98),
+    (3, 14): (73, 249, 156, 102, 162, 29),
+    (4, 14): (59, 158, 143, 221, 8, 83),
+}
+CODES = ("g", "1mad", "3inst")
+SCALE_BITS = 16
+BLOCK = 64  # rows and columns are padded to a multiple of it
+
+
+@dataclass(frozen=True, repr=False)
+class TrellisLayout(Layout):
+    """1 to 4 bits a weight; `L` bits of state (12 is the default, 14 the best that pays); `code`
+    "g", "1mad" or "3inst".
+
+    Raises UsageError for other values, and for an L that the code g has no matrix for.
+    """
+
+    bits: int = field(default=2, metadata=ALWAYS_SHOWN)
+    L: int = 12
+    code: str = "g"
+
+    def __post_init__(self) -> None:
+        if type(self.bits) is not int or self.bits not in (1, 2, 3, 4):
+            raise UsageError(f"Trellis(bits={self.bits}): bits must be 1, 2, 3 or 4")
+        if self.code not in CODES:
+            raise UsageError(f"Trellis(code={self.code!r}): codes are {', '.join(CODES)}")
+        if self.code == "g" and (self.bits, self.L) not in MATRICES:
+            sizes = sorted(size for rate, size in MATRICES if rate == self.bits)
+            raise UsageError(
+                f"Trellis(bits={self.bits}, L={self.L}): the g code has L = {', '.join(map(str, sizes))}"
+            )
+        if not 8 <= self.L <= 16:
+            raise UsageError(f"Trellis(L={self.L}): L must be 8 to 16")
+
+    def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
+        return round_up(shape[0], BLOCK), round_up(shape[1], BLOCK)
+
+    def check(self, shape: tuple[int, int], name: str) -> None:
+        return None
+
+    def stored(self, shape: tuple[int, int]) -> StoredTensors:
+        rows, columns = self.padded(shape)
+        return {"codes": ((rows * columns * self.bits // 8,), "U8"), "scale": ((rows,), "F16")}
+
+    def ledger(self, shape: tuple[int, int]) -> Ledger:
+        rows, columns = self.padded(shape)
+        weights = shape[0] * shape[1]
+        padding = (rows * columns - weights) * self.bits + (rows - shape[0]) * SCALE_BITS
+        return Ledger(
+            weights,
+            {"codes": weights * self.bits, "scales": SCALE_BITS * shape[0], "padding": padding},
+        )
+
+    def constants(self) -> dict[str, Any]:
+        if self.code != "g":
+            return {}
+        return {
+            "matrix": list(MATRICES[self.bits, self.L]),
+            "table": code_table(self.bits).tolist(),
+        }
+
+    def decoding(self, shape: tuple[int, int]) -> Decoding:
+        if self.code != "g":
+            raise Unsupported(
+                f"the native engine decodes the trellis code 'g' only, not {self.code!r}"
+            )
+        constants = _shared_constants(self)
+        return Decoding(
+            "trellis", self.bits, state_bits=self.L, table=constants[0], hash_columns=constants[1]
+        )
+
+
+@functools.cache
+def _shared_constants(layout: TrellisLayout) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(table, columns of the hash): the same objects for all matrices of a format, which share one
+    table in the engine.
+    """
+    return tuple(code_table(layout.bits).tolist()), MATRICES[layout.bits, layout.L]
+
+
+@functools.cache
+def normal_quantiles() -> tuple[float, ...]:
+    """q_i = Phi^-1((i + 1/2) / 256) of the 256 indices i, scaled to unit variance over them."""
+    values = [statistics.NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)]
+    deviation = (sum(v * v for v in values) / 256) ** 0.5
+    return tuple(value / deviation for value in values)
+
+
+def code_table(bits: int) -> NDArray[np.int8]:
+    """The 256 entries of the table of code g at `bits` bits a weight, in steps of `GRID`, indexed
+    by the hash.
+    """
+    if bits == 4:
+        quantiles = normal_quantiles()
+        order = [int(f"{h:08b}"[::-1], 2) for h in range(256)]
+        return np.array([round(quantiles[i] / GRID) for i in order], dtype=np.int8)
+    high, low = np.arange(256) >> 4, np.arange(256) & 15
+    a, b, b2, sign = (np.array(t) for t in (A, B, B2, TAIL_SIGN))
+    return (a[low] + b[high] + sign[low] * b2[high]).astype(np.int8)

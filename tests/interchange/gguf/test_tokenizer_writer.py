@@ -1,0 +1,122 @@
+"""Tokenizers in GGUF: text is cut as before by transformers and by llama.cpp, or the export is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import exporting
+import pytest
+import tiny
+from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from featherweight.interchange.gguf.file import GGUFFile
+from featherweight.interchange.gguf.tokenizer_writer import INSTEAD
+from featherweight.quantization.formats import Int
+from featherweight.workflows.export_folder import export_folder
+
+TEXTS = ("The quick brown fox", "  In 1905: déjà vu 🙂\n\n dogs", "the wind")
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """A BPE as sentencepiece makes them: bytes for what is unknown, spaces written out, a first
+    token before texts.
+    """
+    specials = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.normalizer = normalizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=380, special_tokens=specials, show_progress=False, max_token_length=6
+    )
+    trained.train_from_iterator([tiny.TEXT], trainer)
+    model = json.loads(trained.to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    backend = Tokenizer(
+        models.BPE(model["vocab"], merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
+    backend.normalizer = normalizer
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    backend.add_special_tokens(specials[:3])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s>:0 $A:0", pair="<s>:0 $A:0 <s>:1 $B:1", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
+
+
+def spoken() -> tuple[Any, Any]:
+    shape = {**tiny.common(), "vocab_size": 384}
+    config = LlamaConfig(hidden_size=64, intermediate_size=96, num_attention_heads=4, **shape)
+    return tiny.make(LlamaForCausalLM, config, 0), sentencepiece()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sentencepiece")
+    packed = exporting.pack(folder / "packed", spoken, {"*": Int(bits=4, group=32)})
+    return export_folder(packed, "gguf", folder / "m.gguf").path
+
+
+def test_sentencepiece_in_transformers(file: Path) -> None:
+    read, own = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name), sentencepiece()
+    for text in (text.strip() for text in TEXTS):  # its reader drops one of several leading spaces
+        assert read(text).input_ids == own(text).input_ids
+    assert own(TEXTS[0]).input_ids[0] == own.bos_token_id
+
+
+def test_sentencepiece_in_llama_cpp(file: Path) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    llama, own = llama_cpp.Llama(str(file), vocab_only=True, verbose=False), sentencepiece()
+    for text in TEXTS:
+        assert llama.tokenize(text.encode(), add_bos=True) == own(text).input_ids
+
+
+def test_keys_of_the_file(file: Path) -> None:
+    values = GGUFFile(file).values
+    assert values["tokenizer.ggml.model"] == "llama"
+    assert (
+        values["tokenizer.ggml.add_bos_token"] is True
+        and values["tokenizer.ggml.add_space_prefix"] is True
+    )
+    assert (
+        values["tokenizer.ggml.tokens"][383] == "[PAD383]"
+        and values["tokenizer.ggml.token_type"][383] == 5
+    )
+    assert values["tokenizer.ggml.token_type"][:4] == [2, 3, 3, 6]
+    assert values["tokenizer.ggml.bos_token_id"] == 1 and values["tokenizer.ggml.eos_token_id"] == 2
+
+
+def test_turns_end_too(tmp_path: Path) -> None:
+    folder = exporting.pack(tmp_path / "packed", tiny.llama, {"*": Int(bits=4, group=32)})
+    settings = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [0, 2]}))
+    values = GGUFFile(export_folder(folder, "gguf", tmp_path / "m.gguf").path).values
+    assert (values["tokenizer.ggml.eos_token_id"], values["tokenizer.ggml.eot_token_id"]) == (0, 2)
+    assert (
+        values["tokenizer.ggml.pre"] == "gpt-2" and values["tokenizer.chat_template"] == tiny.CHAT
+    )
+
+
+def test_other_kinds_are_refused(tmp_path: Path) -> None:
+    def words() -> tuple[Any, Any]:
+        backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+        return tiny.llama()[0], PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="a")
+
+    folder = exporting.pack(tmp_path / "packed", words, {"*": Int(bits=4, group=32)})
+    with pytest.raises(
+        ValueError, match=f"a tokenizer of kind WordLevel is not written to GGUF; {INSTEAD}"
+    ):
+        export_folder(folder, "gguf", tmp_path / "m.gguf")

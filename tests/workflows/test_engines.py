@@ -1,0 +1,85 @@
+"""Which engine opens, and what it says when it is not the one that was wanted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+
+from featherweight.base.errors import BadInput, UsageError
+from featherweight.inference.reference import ReferenceEngine
+from featherweight.models.config import folder_fingerprint as fingerprint
+from featherweight.workflows import engines as opening
+from featherweight.workflows.engines import open_engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(*tiny.llama(), tmp_path_factory.mktemp("model") / "llama")
+
+
+def test_reference(folder: Path) -> None:
+    engine, text = open_engine(folder, "reference")
+    assert isinstance(engine, ReferenceEngine)
+    assert (engine.vocab_size, engine.context, text.vocab_size) == (300, 512, 300)
+    assert "llama" in engine.description and "PyTorch" in engine.description
+    rounding, _ = open_engine(str(folder), "reference-int8")
+    assert engine.fingerprint != rounding.fingerprint
+    engine.close()
+    rounding.close()
+
+
+def test_auto_says_once_why_it_is_not_native(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(opening, "_native", lambda folder, threads: "its family is unknown there")
+    with caplog.at_level(logging.WARNING):
+        engine, _ = open_engine(folder)
+    assert isinstance(engine, ReferenceEngine)
+    assert [record.getMessage() for record in caplog.records] == [
+        "llama runs on PyTorch: its family is unknown there"
+    ]
+    with pytest.raises(
+        UsageError, match="cannot run on the native engine: its family is unknown there.*reference"
+    ):
+        open_engine(folder, "native")
+    engine.close()
+
+
+def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'turbo': choose auto, native"):
+        open_engine(folder, "turbo")
+    with pytest.raises(BadInput, match="was not found"):
+        open_engine("no-such-model")
+    with pytest.raises(BadInput, match="no config.json"):
+        open_engine(tmp_path)
+
+
+def test_a_fingerprint_changes_with_the_weights(tmp_path: Path) -> None:
+    first = tiny.save(*tiny.llama(), tmp_path / "a")
+    before = fingerprint(first)
+    assert fingerprint(first) == before
+    (first / "model.safetensors").touch()
+    assert fingerprint(first) != before
+    config = json.loads((first / "config.json").read_text())
+    before = fingerprint(first)
+    (first / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert fingerprint(first) != before
+
+
+def test_finding_a_model_needs_no_torch(folder: Path) -> None:
+    code = (
+        "import sys\nfrom featherweight.workflows.engines import open_engine\n"
+        "from featherweight.interchange.locating import find_folder\nfrom featherweight.inference import ChatTokenizer\n"
+        "import featherweight.workflows.generate_text, featherweight.workflows.chat_folder\n"
+        "import featherweight.inference.prefix_cache, featherweight.inference.text.json_schema\n"
+        f"ChatTokenizer.open(find_folder({str(folder)!r}))\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
