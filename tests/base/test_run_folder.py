@@ -220,5 +220,5 @@ def test_a_full_disk_while_logging(tmp_path: Path) -> None:
 def test_run_yaml_says_what_made_it(tmp_path: Path) -> None:
     RunFolder(tmp_path / "out", RECIPE).close()
     tree = yaml.safe_load((tmp_path / "out.partial" / "run.yaml").read_text())
-    assert tree.pop(run_folder.MADE_WITH).keys() == {"machine", "versions"}
+    assert tree.pop(run_folder.ORIGIN).keys() == {"machine", "versions"}
     assert run_folder.differing_keys(tree, RECIPE) == []

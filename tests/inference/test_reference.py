@@ -172,10 +172,10 @@ def test_closing_forgets_the_decoded_weights(packed: Any) -> None:
     engine = ReferenceEngine(packed, "f", "tiny")
     engine.forward(engine.session(), [1])
     layers = compressed(packed).values()
-    assert all(layer._kept for layer in layers)
+    assert all(layer._dense_cache for layer in layers)
     engine.close()
     engine.close()
-    assert not any(layer._kept for layer in layers)
+    assert not any(layer._dense_cache for layer in layers)
 
 
 def _is_whole(x: torch.Tensor, steps: int) -> bool:

@@ -16,7 +16,7 @@ import tiny
 import torch
 
 from featherweight.base.errors import BadInput
-from featherweight.models.tensors import INDEX, SINGLE, TensorFolder, require_finite, write_shard
+from featherweight.models.tensors import INDEX, WEIGHTS_FILE, TensorFolder, require_finite, write_shard
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -52,10 +52,10 @@ def change_index(path: Path, change: dict[str, str | None]) -> None:
 
 @pytest.mark.parametrize("as_file", [True, False])
 def test_round_trip(tmp_path: Path, as_file: bool) -> None:
-    write_shard(tmp_path / SINGLE, tensors(), {"recipe": "r"})
-    folder = TensorFolder(tmp_path / SINGLE if as_file else tmp_path)
+    write_shard(tmp_path / WEIGHTS_FILE, tensors(), {"recipe": "r"})
+    folder = TensorFolder(tmp_path / WEIGHTS_FILE if as_file else tmp_path)
     assert sorted(folder.names()) == sorted(tensors()) and len(folder) == 6 and "a.codes" in folder
-    assert folder.file_bytes == (tmp_path / SINGLE).stat().st_size
+    assert folder.file_bytes == (tmp_path / WEIGHTS_FILE).stat().st_size
     assert folder.metadata() == {"format": "pt", "recipe": "r"}
     for name, tensor in tensors().items():
         assert folder.shape(name) == tuple(tensor.shape) and folder.dtype(name) == tensor.dtype
@@ -64,16 +64,16 @@ def test_round_trip(tmp_path: Path, as_file: bool) -> None:
 
 def test_write_takes_views_and_parameters_and_leaves_nothing_beside(tmp_path: Path) -> None:
     base = torch.arange(12.0).view(3, 4)
-    write_shard(tmp_path / SINGLE, {"t": base.T, "p": torch.nn.Parameter(base)})
+    write_shard(tmp_path / WEIGHTS_FILE, {"t": base.T, "p": torch.nn.Parameter(base)})
     assert torch.equal(TensorFolder(tmp_path).read("t"), base.T)
-    assert os.listdir(tmp_path) == [SINGLE]
+    assert os.listdir(tmp_path) == [WEIGHTS_FILE]
     mask = os.umask(0o022)
     os.umask(mask)
-    assert stat.S_IMODE((tmp_path / SINGLE).stat().st_mode) == 0o666 & ~mask
+    assert stat.S_IMODE((tmp_path / WEIGHTS_FILE).stat().st_mode) == 0o666 & ~mask
 
 
 def test_reading_maps_the_file_and_writing_does_not_reach_it(tmp_path: Path) -> None:
-    write_shard(tmp_path / SINGLE, {"a": torch.zeros(4)})
+    write_shard(tmp_path / WEIGHTS_FILE, {"a": torch.zeros(4)})
     folder = TensorFolder(tmp_path)
     folder.read("a").fill_(7)
     assert torch.equal(TensorFolder(tmp_path).read("a"), torch.zeros(4))
@@ -95,7 +95,7 @@ def test_transformers_folder_reads_back(tmp_path: Path) -> None:
 
 
 def test_unknown_name_says_the_nearest(tmp_path: Path) -> None:
-    write_shard(tmp_path / SINGLE, tensors())
+    write_shard(tmp_path / WEIGHTS_FILE, tensors())
     with pytest.raises(BadInput, match=r"a\.weigth.*nearest name is a\.weight"):
         TensorFolder(tmp_path).read("a.weigth")
 
@@ -138,9 +138,9 @@ def test_missing_folder_weights_or_only_pickles(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 4, 8, 100, -1])
 def test_truncated(tmp_path: Path, keep: int) -> None:
-    write_shard(tmp_path / SINGLE, tensors())
-    whole = (tmp_path / SINGLE).read_bytes()
-    (tmp_path / SINGLE).write_bytes(whole[:keep])
+    write_shard(tmp_path / WEIGHTS_FILE, tensors())
+    whole = (tmp_path / WEIGHTS_FILE).read_bytes()
+    (tmp_path / WEIGHTS_FILE).write_bytes(whole[:keep])
     with pytest.raises(BadInput, match=r"model\.safetensors is truncated"):
         TensorFolder(tmp_path)
 
@@ -158,15 +158,15 @@ def test_truncated(tmp_path: Path, keep: int) -> None:
 )
 def test_hostile_header(tmp_path: Path, header: dict[str, object]) -> None:
     text = json.dumps(header).encode()
-    (tmp_path / SINGLE).write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
-    with pytest.raises(BadInput, match=SINGLE):
+    (tmp_path / WEIGHTS_FILE).write_bytes(struct.pack("<Q", len(text)) + text + bytes(4))
+    with pytest.raises(BadInput, match=WEIGHTS_FILE):
         TensorFolder(tmp_path)
 
 
 def test_flipped_header_bytes_give_an_error_or_the_same_names(tmp_path: Path) -> None:
     """Whatever a flip does, it is BadInput or a readable folder; never another exception."""
-    write_shard(tmp_path / SINGLE, tensors())
-    whole = (tmp_path / SINGLE).read_bytes()
+    write_shard(tmp_path / WEIGHTS_FILE, tensors())
+    whole = (tmp_path / WEIGHTS_FILE).read_bytes()
     (header_bytes,) = struct.unpack("<Q", whole[:8])
     chance = random.Random(0)
     refused = 0

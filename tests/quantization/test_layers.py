@@ -92,7 +92,7 @@ def test_effective_undoes_the_rotation_of_the_weight(output: str) -> None:
     if turned.output_signs is not None:
         signs["output_signs"] = pack_signs(turned.output_signs)
     layer.fill({**random_qweight(INT, (210, 96)).tensors, **signs})
-    layer._kept = {torch.float32: turned.w}
+    layer._dense_cache = {torch.float32: turned.w}
     torch.testing.assert_close(layer.effective(), w, rtol=0, atol=2e-5)
 
 
@@ -128,7 +128,7 @@ def test_decoded_decodes_once_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch
         assert len(calls) == 2
     assert torch.equal(model(x), expected)
     assert len(calls) == 4
-    assert all(layer._kept is None for layer in model)
+    assert all(layer._dense_cache is None for layer in model)
 
 
 def test_decoded_restores_after_an_error() -> None:
@@ -141,7 +141,7 @@ def test_decoded_restores_after_an_error() -> None:
 
     with pytest.raises(KeyError):
         fail()
-    assert model[0]._kept is None
+    assert model[0]._dense_cache is None
 
 
 def test_new_codes_inside_decoded_count() -> None:

@@ -34,7 +34,7 @@ def test_first_match_wins_in_the_order_of_the_model() -> None:
 
 def test_none_leaves_a_layer_and_says_so() -> None:
     plan = Plan({"lm_head": None, "*embed*": None, "*": Int(bits=4)})
-    assert plan.left(SHAPES) == ["model.embed_tokens", "lm_head"]
+    assert plan.dense_matrices(SHAPES) == ["model.embed_tokens", "lm_head"]
     assert "lm_head" not in plan.assign(SHAPES)
 
 

@@ -65,3 +65,16 @@ def test_what_cannot_be_is_said(given: dict[str, Any], message: str) -> None:
 def test_saying_it_twice_alike_is_no_quarrel() -> None:
     given = {"head_bits": 6, "plan": {"tables": "Int(bits=6)"}}
     assert resolve(given)["plan"]["tables"] == "Int(bits=6)"
+
+
+def test_the_seed_of_a_run_reaches_every_object_that_has_one() -> None:
+    recipe = resolve({"preset": "balanced", "seed": 3, "transform": "Hadamard(output='full')"})
+    assert recipe["curvature"] == "FisherA(seed=3)" and recipe["calibration"]["seed"] == 3
+    assert recipe["transform"] == "Hadamard(seed=3, output='full')"
+    assert resolve(recipe) == recipe
+    for text in ("FisherB(probes=8)", "FisherB(seed=0, probes=8)", "FisherB(seed=5, probes=8)"):
+        seed = {"FisherB(probes=8)": "seed=3, "}.get(text, "")
+        expected = text.replace("(", f"({seed}", 1)
+        assert resolve({"seed": 3, "curvature": text})["curvature"] == expected
+    assert resolve({"seed": 0})["curvature"] == "FisherA()"
+    assert resolve({"seed": 3, "preset": "fast"})["curvature"] == "Gram()"

@@ -1,14 +1,14 @@
-"""What goes wrong, in the user's words, with the exit code the shell shows.
+"""What goes wrong, in the user's words, with the exit code that the shell shows.
 
-0 done · 2 usage or bad input · 3 preflight refused · 4 quality gate failed · 5 export comparison failed ·
-130 interrupted, and the same command resumes.
+0 success · 2 usage or bad input · 3 refused by the preflight · 4 quality gate failed
+5 export comparison failed · 130 interrupted, and the same command resumes
 """
 
 from __future__ import annotations
 
 
 class FeatherweightError(Exception):
-    """Anything a user can act on; the message names the thing (layer, file, flag) and what to try."""
+    """Anything that a user can act on; its message names the cause and what to try."""
 
     exit_code = 2
 
@@ -22,7 +22,7 @@ class BadInput(FeatherweightError, ValueError):
 
 
 class Unsupported(UsageError):
-    """A model, or a machine, that an engine or a file format cannot take although another one can."""
+    """What an engine or a file format cannot take, although another engine or format can."""
 
 
 class PreflightRefused(FeatherweightError):

@@ -1,4 +1,4 @@
-"""Progress as data: long work reports `Event`s to a listener; whoever called decides how to show
+"""Progress as data: long work reports `Event`s to a listener, and the caller decides how to show
 them.
 """
 
@@ -14,8 +14,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Event:
-    """`done` of `total` units of `stage` are finished after `seconds`; `eta_seconds` is None before
-    the first.
+    """`done` of `total` units of `stage` are finished after `seconds`.
+
+    `eta_seconds` is the estimated time that the others take, None before the first is finished.
     """
 
     stage: str
@@ -36,15 +37,15 @@ def silent(event: Event) -> None:
 def track(
     items: Iterable[Item], stage: str, total: int, listener: Listener = silent, done: int = 0
 ) -> Iterator[Item]:
-    """Yield `items`, reporting each one when the caller comes back for the next; `done` units were
-    finished earlier.
+    """Yield `items`, and report each one when the caller asks for the next.
 
-    The estimate uses this run's pace only, so that resuming does not flatter it.
+    `done` units of `total` were finished by an earlier run. The estimate uses the pace of this run
+    only: with the earlier units it would promise too much.
     """
     start = time.monotonic()
     listener(Event(stage, done, total))
-    for fresh, item in enumerate(items, 1):
+    for count, item in enumerate(items, 1):
         yield item
         seconds = time.monotonic() - start
-        left = total - done - fresh
-        listener(Event(stage, done + fresh, total, seconds, seconds / fresh * left))
+        eta_seconds = seconds / count * (total - done - count)
+        listener(Event(stage, done + count, total, seconds, eta_seconds))

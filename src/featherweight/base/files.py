@@ -42,11 +42,11 @@ def write_atomic(path: Path | str, content: bytes | str | Callable[[Path], objec
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
-        written = temporary.stat().st_size if temporary.exists() else 0
+        num_written = temporary.stat().st_size if temporary.exists() else 0
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         if isinstance(error, Exception) and is_disk_full(error):
-            raise disk_full(path, len(data) if not callable(data) else None, written) from error
+            raise disk_full(path, len(data) if not callable(data) else None, num_written) from error
         raise
 
 
@@ -59,18 +59,21 @@ def is_disk_full(error: BaseException) -> bool:
     return "No space left on device" in str(error)
 
 
-def disk_full(path: Path, needed: int | None = None, written: int = 0) -> BadInput:
-    """The error for a full disk, naming the folder, what was needed when known, and how to go on."""
+def disk_full(path: Path, num_bytes: int | None = None, num_written: int = 0) -> BadInput:
+    """The error for a full disk.
+
+    It names the folder, the needed bytes where known, and what to do.
+    """
     free = ""
     with contextlib.suppress(OSError):
         free = f" ({_size(shutil.disk_usage(path.parent).free)} free)"
-    what = (
-        f"{path.name} needs {_size(needed)}"
-        if needed is not None
-        else f"{path.name} stopped after {_size(written)}"
-    )
+    if num_bytes is not None:
+        cause = f"{path.name} needs {_size(num_bytes)}"
+    else:
+        cause = f"{path.name} stopped after {_size(num_written)}"
     return BadInput(
-        f"no space left on the disk of {path.parent}{free}: {what}; free some space, the same command resumes"
+        f"no space left on the disk of {path.parent}{free}: {cause}; "
+        "free some space, the same command resumes"
     )
 
 

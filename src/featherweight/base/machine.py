@@ -67,7 +67,7 @@ def free_disk_bytes(path: Path | str) -> int:
 
 
 def load_average() -> float:
-    """Runnable processes over the last minute; well above 0 means that a timing shares its cores."""
+    """Mean number of runnable processes in the last minute: above 0, a timing shares its cores."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
@@ -104,9 +104,9 @@ def cache_bytes() -> int:
         _lines(path) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     ]
     units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    found = [line[0].strip() for line in sizes if line]
+    texts = [line[0].strip() for line in sizes if line]
     return max(
-        (int(text[:-1]) * units[text[-1]] for text in found if text[-1:] in units), default=0
+        (int(text[:-1]) * units[text[-1]] for text in texts if text[-1:] in units), default=0
     )
 
 
@@ -114,13 +114,13 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result; a package that is not installed
     is left out.
     """
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            numbers[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return numbers
 
 
 def describe() -> dict[str, str | int | float]:
@@ -175,8 +175,8 @@ def _group_used() -> int:
     """
     folder = _group_folder()
     lines = _lines(folder / "memory.current")
-    used = int(lines[0]) if lines and lines[0].isdigit() else 0
+    bytes_in_use = int(lines[0]) if lines and lines[0].isdigit() else 0
     for line in _lines(folder / "memory.stat"):
         if line.startswith("inactive_file "):
-            used -= int(line.split()[1])
-    return max(0, used)
+            bytes_in_use -= int(line.split()[1])
+    return max(0, bytes_in_use)

@@ -1,17 +1,19 @@
-"""The folder of a run that can be killed at any moment: the same command again continues where it
-stopped.
+"""The folder of a run that can be killed at any moment: the same command continues it.
 
-    OUT.partial/            everything while working; becomes OUT/ by one rename, so OUT/ exists only when complete
-      run.yaml              the recipe, fully resolved, and what made it; `--config run.yaml` runs it again
-      events.jsonl          append-only progress, one JSON object a line
-      journal/              one record a finished unit: its file, that file's SHA-256, the fingerprint of its inputs
-      work/                 files of finished units that the result does not keep (deleted, like journal/, at the end)
+    OUT.partial/      everything while the run works; one rename makes it OUT/, which is complete
+      run.yaml        the resolved recipe, and the machine and versions that ran it first;
+                      `--config run.yaml` runs it again
+      events.jsonl    progress, one JSON object a line, only ever appended
+      journal/        a record of each finished unit: its file, the SHA-256 of that file, and the
+                      fingerprint of its inputs
+      work/           files of finished units that are not part of the result; at the end it is
+                      deleted, and so is journal/
 
-A unit (one layer solved, one shard of curvature) is done when its record reads well, carries the
-fingerprint asked for, and its file has the recorded SHA-256; anything else (truncated record,
-altered file, other inputs) means that the unit is done again. A recipe that differs from the one in
-run.yaml is refused, naming the keys, because half of the units would belong to something else. A
-lock keeps a second process out; the system frees it when the first one dies.
+A unit (one layer, one shard of curvature) is finished when its record can be read, has the
+requested fingerprint, and its file has the recorded SHA-256. In every other case (a truncated
+record, an altered file, other inputs) the unit is computed again. A recipe that differs from the
+one in run.yaml is refused, naming the keys, because half of the units would belong to another
+result. A lock keeps a second process out; the system frees it when the first process dies.
 """
 
 from __future__ import annotations
@@ -33,17 +35,17 @@ from .events import Event
 from .files import disk_full, is_disk_full, remove_leftovers, sha256, sync_folder, write_atomic
 from .machine import describe, versions
 
-MADE_WITH = "made_with"
+ORIGIN = "made_with"  # the key of run.yaml that is not part of the recipe
 SCRATCH = ("journal", "work")
 
 
 class RunFolder:
-    """Opens, or resumes, the run that will become folder `out`; use as a context manager or call
-    `close`.
+    """Opens, or resumes, the run that will become the folder `out`; a context manager.
 
-    `recipe` is everything that decides the result, as plain dicts, lists and scalars. `fresh`
-    forgets an earlier attempt; `overwrite` allows `publish` to replace an `out` that exists. Raises
-    UsageError when `out` exists and may not be replaced, when an earlier attempt had another
+    `recipe` is everything that decides the result, as dicts, lists and scalars. `fresh` deletes an
+    earlier attempt; `overwrite` allows `publish` to replace an `out` that exists.
+
+    Raises UsageError when `out` exists and may not be replaced, when an earlier attempt had another
     recipe, or when another process works in the folder.
     """
 
@@ -58,10 +60,10 @@ class RunFolder:
         if self.out.name in ("", ".."):
             raise UsageError(f"--out {out} names no folder to make; give it a name, like out/light")
         self.folder = self.out.with_name(self.out.name + ".partial")
-        self.recipe = _plain(recipe)
+        self.recipe = _as_json(recipe)
         self.overwrite = overwrite
         _check_replaceable(self.out, overwrite)
-        _check_ours(self.folder)
+        _check_is_run(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(self.folder / "lock", self.folder)
         try:
@@ -82,8 +84,8 @@ class RunFolder:
         return self.folder / "work"
 
     def done(self, unit: str, fingerprint: str) -> dict[str, Any] | None:
-        """The record of a finished unit, or None when it must be done (again); its file is verified
-        by SHA-256.
+        """The record of a finished unit, whose file is verified by its SHA-256; None when there is
+        none.
         """
         try:
             entry = json.loads(self._journal(unit).read_text(encoding="utf-8"))
@@ -99,15 +101,15 @@ class RunFolder:
     def finish_unit(
         self, unit: str, fingerprint: str, file: Path | None, record: Mapping[str, Any]
     ) -> None:
-        """Journal `unit`; its `file`, if any, lies complete in this folder; `record` is plain data
-        worth keeping.
+        """Journal `unit` with its `record` (data for JSON); its `file` lies complete in this
+        folder.
         """
         entry = {
             "unit": unit,
             "fingerprint": fingerprint,
             "file": None if file is None else Path(file).relative_to(self.folder).as_posix(),
             "sha256": None if file is None else sha256(file),
-            "record": _plain(record),
+            "record": _as_json(record),
         }
         write_atomic(self._journal(unit), json.dumps(entry, indent=1))
 
@@ -125,21 +127,21 @@ class RunFolder:
     def publish(self) -> Path:
         """Make this folder `out` by one rename and return it; the run is closed.
 
-        An `out` to be replaced is set aside first and deleted last. The rename comes before
-        journal/ and work/ are deleted, so that a kill in between loses nothing.
+        An existing `out` is renamed first and deleted last. The rename comes before journal/ and
+        work/ are deleted, so that a kill in between loses nothing.
         """
         _check_replaceable(self.out, self.overwrite)
         remove_leftovers(self.folder)
         self._events.close()
-        aside = self.out.with_name(f"{self.out.name}.replaced-{os.getpid()}")
+        replaced_folder = self.out.with_name(f"{self.out.name}.replaced-{os.getpid()}")
         if self.out.exists():
-            os.replace(self.out, aside)
+            os.replace(self.out, replaced_folder)
         os.replace(self.folder, self.out)
         sync_folder(self.out.absolute().parent)
         for name in SCRATCH:
             shutil.rmtree(self.out / name, ignore_errors=True)
         (self.out / "lock").unlink(missing_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(replaced_folder, ignore_errors=True)
         self._lock.close()
         return self.out
 
@@ -163,24 +165,21 @@ class RunFolder:
     def _open_recipe(self) -> None:
         path = self.folder / "run.yaml"
         if path.exists():
-            earlier = _read_recipe(path)
-            changed = differing_keys(earlier, self.recipe)
-            if changed:
+            if differences := differing_keys(_read_recipe(path), self.recipe):
                 raise UsageError(
-                    f"{self.folder} was started with another recipe; these keys differ: {'; '.join(changed)}. "
-                    "Use the earlier values to resume, or --fresh to start over"
+                    f"{self.folder} was started with another recipe; these keys differ: "
+                    f"{'; '.join(differences)}. Use the earlier values to resume, or --fresh to "
+                    "start over"
                 )
         else:
-            # Without how busy the machine was: two runs of one recipe leave equal files.
+            # The load is left out, so that two runs of one recipe leave equal files.
             machine = {key: value for key, value in describe().items() if key != "load_average"}
-            made_with = {"machine": machine, "versions": versions()}
-            write_atomic(path, _yaml({**self.recipe, MADE_WITH: made_with}))
+            origin = {"machine": machine, "versions": versions()}
+            write_atomic(path, _yaml({**self.recipe, ORIGIN: origin}))
 
 
 def is_finished(out: Path | str, recipe: Mapping[str, Any]) -> bool:
-    """Whether folder `out` is the published result of this very recipe, so that nothing is left to
-    do.
-    """
+    """Whether the folder `out` is the published result of this very recipe."""
     path = Path(out) / "run.yaml"
     try:
         return path.exists() and not differing_keys(_read_recipe(path), recipe)
@@ -188,37 +187,34 @@ def is_finished(out: Path | str, recipe: Mapping[str, Any]) -> bool:
         return False
 
 
-def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Differences of two recipes in words: "plan.lm_head:
-
-    Int(bits=8) became None", sorted by key.
-    """
-    before, after = _flat(_plain(earlier)), _flat(_plain(now))
-    words = []
-    for key in sorted(before.keys() | after.keys()):
-        if key not in before or key not in after or before[key] != after[key]:
-            words.append(f"{key}: {before.get(key, 'absent')} became {after.get(key, 'absent')}")
-    # In a plan the first pattern that matches decides, so the same patterns in another order are
-    # another recipe.
-    for key in earlier.keys() & now.keys():
-        if not words and isinstance(now[key], Mapping) and list(earlier[key]) != list(now[key]):
-            words.append(f"{key}: the order {', '.join(earlier[key])} became {', '.join(now[key])}")
-    return words
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Differences of two recipes in words, by key, such as "bits: 2 became 3"."""
+    old_values, new_values = _by_path(_as_json(old)), _by_path(_as_json(new))
+    differences = []
+    for key in sorted(old_values.keys() | new_values.keys()):
+        if (key in old_values) != (key in new_values) or old_values[key] != new_values[key]:
+            values = (values.get(key, "absent") for values in (old_values, new_values))
+            differences.append(f"{key}: {' became '.join(map(str, values))}")
+    # In a plan the first pattern that matches decides, so another order is another recipe.
+    for key in old.keys() & new.keys():
+        if not differences and isinstance(new[key], Mapping) and list(old[key]) != list(new[key]):
+            orders = f"{', '.join(old[key])} became {', '.join(new[key])}"
+            differences.append(f"{key}: the order {orders}")
+    return differences
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def _by_path(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """The leaves of a nested dict by their dotted path."""
     if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}.{key}" if prefix else str(key)))
-    return flat
+        leaves.update(_by_path(value, f"{prefix}.{key}" if prefix else str(key)))
+    return leaves
 
 
-def _plain(tree: Any) -> Any:
-    """The same data after a trip through JSON: tuples become lists, so that what was read equals
-    what was written.
-    """
+def _as_json(tree: Any) -> Any:
+    """The data as JSON keeps it, with lists for tuples, to compare it with what a file holds."""
     return json.loads(json.dumps(tree))
 
 
@@ -231,7 +227,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read ({error}); use --fresh to start over") from error
     if not isinstance(tree, dict):
         raise UsageError(f"{path} holds no recipe; use --fresh to start over")
-    tree.pop(MADE_WITH, None)
+    tree.pop(ORIGIN, None)
     return tree
 
 
@@ -241,16 +237,14 @@ def _yaml(tree: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(tree), sort_keys=False, allow_unicode=True, width=120)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether nothing but a run of ours can be lost in `folder`: it has a run.yaml, or nothing but
-    our first steps.
-    """
+def _is_run(folder: Path) -> bool:
+    """Whether `folder` holds a run, or only the files that a run writes first."""
     names = [path.name for path in folder.iterdir()]
     return "run.yaml" in names or all(name == "lock" or name.endswith(".part") for name in names)
 
 
-def _check_ours(partial: Path) -> None:
-    if partial.is_dir() and not _is_ours(partial):
+def _check_is_run(partial: Path) -> None:
+    if partial.is_dir() and not _is_run(partial):
         raise UsageError(
             f"{partial} exists but is not an unfinished run of featherweight; choose another --out"
         )
@@ -269,7 +263,7 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         )
     if not (out / "run.yaml").exists():
         raise UsageError(
-            f"{out} was not made by featherweight (it has no run.yaml), so it will not be overwritten"
+            f"{out} was not made by featherweight (it has no run.yaml), so it is not overwritten"
         )
 
 
@@ -297,9 +291,11 @@ def _lock(path: Path, folder: Path) -> IO[str]:
 
 
 def _open_events(path: Path) -> IO[str]:
-    """Open for appending; a line that a kill cut short is ended, so that the next one stands alone."""
-    torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    """Open for appending. A last line that a kill truncated gets its line break first."""
+    is_truncated = (
+        path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+    )
     handle = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close or publish
-    if torn:
+    if is_truncated:
         handle.write("\n")
     return handle

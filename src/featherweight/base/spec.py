@@ -30,8 +30,9 @@ MAX_DEPTH = 20
 
 
 def parse(text: str, namespace: Mapping[str, type]) -> Any:
-    """The object that `text` describes; raises UsageError with the nearest known name when a name
-    is unknown.
+    """The object that `text` describes, with the classes of `namespace` by name.
+
+    Raises UsageError that names the nearest known name when a name or a field is unknown.
     """
     if len(text) > MAX_LENGTH:
         raise UsageError(
@@ -45,17 +46,14 @@ def parse(text: str, namespace: Mapping[str, type]) -> Any:
 
 
 def text(obj: Any, name: str | None = None) -> str:
-    """The shortest text that `parse` turns back into an equal object; raises UsageError for what
-    has no such text.
+    """The shortest text that `parse` turns back into an equal object.
 
-    `name` stands in place of the class's own name.
+    `name` stands in place of the class's own name. Raises UsageError for what has no such text.
     """
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        if inspect.signature(type(obj)).parameters.keys() != {
-            f.name for f in dataclasses.fields(obj) if f.init
-        }:
-            # A constructor of its own: the fields are not its arguments, so the class writes
-            # itself.
+        parameters = inspect.signature(type(obj)).parameters.keys()
+        if parameters != {f.name for f in dataclasses.fields(obj) if f.init}:
+            # The class has its own constructor, whose arguments are not its fields.
             return repr(obj)
         arguments = (
             f"{f.name}={text(getattr(obj, f.name))}"
@@ -76,13 +74,13 @@ def text(obj: Any, name: str | None = None) -> str:
     raise UsageError(f"{obj!r} cannot be written as text: it is neither a literal nor a dataclass")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """What to say after an unknown `word`: the closest known one, or all of them."""
-    known = sorted(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
+def nearest(word: str, names: Iterable[str]) -> str:
+    """What to say after an unknown `word`: the closest of `names`, or all of them."""
+    names = sorted(names)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(known) if known else "nothing is known here"
+    return "known: " + ", ".join(names) if names else "nothing is known here"
 
 
 def _is_written(obj: Any, field: dataclasses.Field[Any]) -> bool:
@@ -145,10 +143,10 @@ def _build(node: ast.expr, namespace: Mapping[str, type], depth: int) -> Any:
 def _item(
     key: ast.expr | None, value: ast.expr, namespace: Mapping[str, type], depth: int
 ) -> tuple[Any, Any]:
-    built = None if key is None else _build(key, namespace, depth + 1)
-    if key is None or not (built is None or isinstance(built, (bool, int, float, str))):
+    literal = None if key is None else _build(key, namespace, depth + 1)
+    if key is None or not (literal is None or isinstance(literal, (bool, int, float, str))):
         raise UsageError(f"the key of {ast.unparse(value)[:80]!r} is not a literal")
-    return built, _build(value, namespace, depth + 1)
+    return literal, _build(value, namespace, depth + 1)
 
 
 def _call(

@@ -38,10 +38,7 @@ class Interval:
     high: float
 
     def map(self, function: Callable[[float], float]) -> Interval:
-        """The interval of a rising function of the mean:
-
-        `math.exp` turns mean loss into perplexity.
-        """
+        """The interval of a rising function of the mean, such as `math.exp` for perplexity."""
         return Interval(
             *(function(x) if math.isfinite(x) else x for x in (self.mean, self.low, self.high))
         )
@@ -72,7 +69,8 @@ def bootstrap_mean(
     w = np.ones_like(v) if weights is None else _vector(weights, "weights")
     if w.shape != v.shape or w.min() < 0 or w.sum() == 0:
         raise BadInput(
-            f"{w.size} weights for {v.size} values: there must be one for each, none negative, not all zero"
+            f"{w.size} weights for {v.size} values: there must be one for each, none negative, not "
+            "all zero"
         )
     mean = float((w * v).sum() / w.sum())
     if v.size == 1:
@@ -111,10 +109,10 @@ def _resampled_means(
     rows = max(1, SLAB // v.size)
     means = []
     for start in range(0, resamples, rows):
-        drawn = rng.integers(v.size, size=(min(rows, resamples - start), v.size))
-        total = w[drawn].sum(1)
+        indices = rng.integers(v.size, size=(min(rows, resamples - start), v.size))
+        total = w[indices].sum(1)
         # A resample of weight zero says nothing; it is left out rather than counted as a NaN.
-        means.append((w * v)[drawn].sum(1)[total > 0] / total[total > 0])
+        means.append((w * v)[indices].sum(1)[total > 0] / total[total > 0])
     return np.concatenate(means)
 
 

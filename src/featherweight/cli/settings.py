@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Any]:
     """The recipe in a YAML file, without what a run noted about its machine."""
     import yaml
 
-    from ..base.run_folder import MADE_WITH
+    from ..base.run_folder import ORIGIN
 
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise BadInput(f"{path} holds no recipe; it should have lines like `bits: 2`")
-    tree.pop(MADE_WITH, None)
+    tree.pop(ORIGIN, None)
     return tree
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..base.files import write_atomic
-from ..models.tensors import DTYPES, INDEX, SINGLE
+from ..models.tensors import DTYPES, INDEX, WEIGHTS_FILE
 
 LIMIT_BYTES = 5_000_000_000
 LINE_BYTES = 64
@@ -47,7 +47,7 @@ def write_checkpoint(
     """Write all `entries` into `folder`; returns file name -> SHA-256 (weights files only)."""
     shards = _split(sorted(entries, key=lambda entry: entry.name), limit)
     if len(shards) == 1:
-        return {SINGLE: write_file(folder / SINGLE, shards[0])}
+        return {WEIGHTS_FILE: write_file(folder / WEIGHTS_FILE, shards[0])}
     names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     sums = {
         name: write_file(folder / name, shard) for name, shard in zip(names, shards, strict=True)

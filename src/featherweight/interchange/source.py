@@ -59,10 +59,11 @@ class Source:
         """Whether this package quantized the model."""
         return self.method == PACKED
 
-    @cached_property
+    @property
     def weights(self) -> TensorFolder:
-        """The tensors by name, read one at a time.
+        """The tensors by name, read one at a time, opened anew at each access.
 
+        Pages that were read count as this process's memory until the folder object is released.
         Raises BadInput for incomplete or contradictory files.
         """
         from ..models.tensors import TensorFolder

@@ -47,7 +47,8 @@ def quantization_method(folder: Path) -> str | None:
     config = read_config(folder)
     if not isinstance(config.get("model_type"), str):
         raise BadInput(
-            f"{folder / CONFIG} names no model_type; it is not the configuration of a transformers model"
+            f"{folder / CONFIG} names no model_type; it is not the configuration of a transformers "
+            "model"
         )
     quantization = config.get("quantization_config")
     if quantization is None:

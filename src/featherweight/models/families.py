@@ -81,7 +81,8 @@ class Family:
             raise BadInput(f"config.json says rope_theta = {theta}")
         if _number(scaling, "partial_rotary_factor", 1.0) != 1.0:
             raise Unsupported(
-                "only part of each head turns with its position, which the native engine does not do"
+                "only part of each head turns with its position, which the native engine does not "
+                "do"
             )
         exponents = np.arange(0, self.head_width, 2, dtype=np.int64).astype(
             np.float32
@@ -98,7 +99,8 @@ def of(config: Mapping[str, Any]) -> Family:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in KNOWN:
         raise Unsupported(
-            f"models of type {kind!r} run on the PyTorch engine; the native one runs {', '.join(KNOWN)}"
+            f"models of type {kind!r} run on the PyTorch engine; the native one runs "
+            f"{', '.join(KNOWN)}"
         )
     norms, offset, head_norms = KNOWN[kind]
     gemma = kind.startswith("gemma")

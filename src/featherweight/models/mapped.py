@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..base.errors import BadInput
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 ITEM_BYTES = {
     "F64": 8,
     "I64": 8,
@@ -58,14 +58,14 @@ LONGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class MappedTensor:
-    """One tensor: its dtype as the file names it, its shape, and its bytes where they lie."""
+    """One tensor: its dtype as the file names it, its shape, and its bytes origin they lie."""
 
     dtype: str
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
 
     def array(self) -> NDArray[Any]:
-        """The numbers as a numpy view; bfloat16 as uint16. Unaligned where the file is."""
+        """The numbers as a numpy view; bfloat16 as uint16. Unaligned origin the file is."""
         if self.dtype not in NUMPY:
             raise BadInput(f"a tensor of {self.dtype} cannot be read without PyTorch")
         return self.data.view(NUMPY[self.dtype]).reshape(self.shape)
@@ -88,8 +88,8 @@ class _File:
         self.bytes: NDArray[np.uint8] = np.frombuffer(self.map, np.uint8)
 
     def check_unchanged(self) -> None:
-        now = os.fstat(self.descriptor)
-        if now.st_size != self.status.st_size or now.st_mtime_ns != self.status.st_mtime_ns:
+        status = os.fstat(self.descriptor)
+        if (status.st_size, status.st_mtime_ns) != (self.status.st_size, self.status.st_mtime_ns):
             raise BadInput(f"{self.path} was changed while it was in use; load the model again")
 
     def close(self) -> None:
@@ -109,20 +109,14 @@ class MappedFolder:
         self._files = [_File(path) for path in _paths(folder)]
         self.tensors: dict[str, MappedTensor] = {}
         for file in self._files:
-            for name, stored in read_header(file.bytes, str(file.path)).items():
+            for name, tensor in read_header(file.bytes, str(file.path)).items():
                 if name in self.tensors:
                     raise BadInput(f"tensor {name} is in two files of {folder}")
-                self.tensors[name] = stored
+                self.tensors[name] = tensor
 
     @property
     def num_bytes(self) -> int:
         return sum(file.status.st_size for file in self._files)
-
-    def identity(self) -> str:
-        """Sizes and times of the files: changes whenever the weights do."""
-        return " ".join(
-            f"{f.path.name}:{f.status.st_size}:{f.status.st_mtime_ns}" for f in self._files
-        )
 
     def check_unchanged(self) -> None:
         """Raise BadInput when a file is no longer what was mapped."""
@@ -130,46 +124,49 @@ class MappedFolder:
             file.check_unchanged()
 
     def close(self) -> None:
-        """Let go of the files; views that are still in use keep their mapping."""
+        """Close the files; views that are still in use keep their mapping."""
         for file in self._files:
             file.close()
 
 
-def read_header(data: NDArray[np.uint8], where: str) -> dict[str, MappedTensor]:
-    """The tensors of a whole safetensors file in memory; BadInput for anything that does not add
-    up.
+def read_header(data: NDArray[np.uint8], origin: str) -> dict[str, MappedTensor]:
+    """The tensors of a safetensors file that is in memory (or mapped) as `data`.
+
+    Raises BadInput, naming the file `origin`, for lengths, offsets or dtypes that contradict each
+    other.
     """
     length = int.from_bytes(data[:8].tobytes(), "little")
     if length > min(LONGEST_HEADER, len(data) - 8):
         raise BadInput(
-            f"{where}: its header claims {length} bytes, more than the file holds; fetch it again"
+            f"{origin}: its header claims {length} bytes, more than the file holds; fetch it again"
         )
     try:
         header = json.loads(data[8 : 8 + length].tobytes())
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: its header is not JSON ({error}); fetch it again") from error
+        raise BadInput(f"{origin}: its header is not JSON ({error}); fetch it again") from error
     if not isinstance(header, Mapping):
-        raise BadInput(f"{where}: its header is not a JSON object")
+        raise BadInput(f"{origin}: its header is not a JSON object")
     body = data[8 + length :]
-    found = {
-        name: _stored(name, entry, body, where)
+    tensors = {
+        name: _read_entry(name, entry, body, origin)
         for name, entry in header.items()
         if name != "__metadata__"
     }
-    spans = sorted(tuple(header[name]["data_offsets"]) for name in found)
+    spans = sorted(tuple(header[name]["data_offsets"]) for name in tensors)
     if any(a[1] > b[0] for a, b in pairwise(spans)):
-        raise BadInput(f"{where}: two of its tensors overlap; fetch it again")
+        raise BadInput(f"{origin}: two of its tensors overlap; fetch it again")
     if (spans[-1][1] if spans else 0) != len(body):
         raise BadInput(
-            f"{where} is {len(body)} bytes of tensors long, its header says otherwise; fetch it again"
+            f"{origin} is {len(body)} bytes of tensors long, its header says otherwise; "
+            "fetch it again"
         )
-    return found
+    return tensors
 
 
-def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> MappedTensor:
-    wrong = f"{where}: tensor {name[:80]!r} has an impossible description; fetch it again"
+def _read_entry(name: str, entry: Any, body: NDArray[np.uint8], origin: str) -> MappedTensor:
+    message = f"{origin}: tensor {name[:80]!r} has an impossible description; fetch it again"
     if not isinstance(entry, Mapping):
-        raise BadInput(wrong)
+        raise BadInput(message)
     dtype: Any
     shape: Any
     offsets: Any
@@ -177,18 +174,18 @@ def _stored(name: str, entry: Any, body: NDArray[np.uint8], where: str) -> Mappe
     if (
         not isinstance(dtype, str)
         or dtype not in ITEM_BYTES
-        or not _whole_numbers(shape)
-        or not _whole_numbers(offsets)
+        or not _are_lengths(shape)
+        or not _are_lengths(offsets)
         or len(offsets) != 2
     ):
-        raise BadInput(wrong)
+        raise BadInput(message)
     begin, end = offsets
     if not begin <= end <= len(body) or math.prod(shape) * ITEM_BYTES[dtype] != end - begin:
-        raise BadInput(wrong)
+        raise BadInput(message)
     return MappedTensor(dtype, tuple(shape), body[begin:end])
 
 
-def _whole_numbers(values: Any) -> bool:
+def _are_lengths(values: Any) -> bool:
     return (
         isinstance(values, list)
         and len(values) <= 16
@@ -197,10 +194,10 @@ def _whole_numbers(values: Any) -> bool:
 
 
 def _paths(folder: Path) -> list[Path]:
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
     if not (folder / INDEX).is_file():
-        raise BadInput(f"{folder} holds no weights: neither {SINGLE} nor {INDEX} is there")
+        raise BadInput(f"{folder} holds no weights: neither {WEIGHTS_FILE} nor {INDEX} is there")
     try:
         names = json.loads((folder / INDEX).read_bytes())["weight_map"].values()
         paths = sorted({str(name) for name in names})

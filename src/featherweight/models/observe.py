@@ -137,7 +137,8 @@ def observe(
             passes.forward_backward(model, inputs, logit_gradient, watcher.attached, keep_graphs)
     if unreached := [site for site in sites if site not in watcher.reached]:
         raise UsageError(
-            f"the model's forward pass never reaches the {unreached[0].kind} of {unreached[0].name!r}"
+            f"the model's forward pass never reaches the {unreached[0].kind} of "
+            f"{unreached[0].name!r}"
         )
 
 
@@ -339,7 +340,8 @@ def _check_sites(model: nn.Module, sites: Sequence[Site]) -> None:
             )
         if site.block != _block_index(site.name, blocks):
             raise UsageError(
-                f"{site.name!r} lies in block {_block_index(site.name, blocks)}, not in {site.block}"
+                f"{site.name!r} lies in block {_block_index(site.name, blocks)}, not in "
+                f"{site.block}"
             )
 
 

@@ -22,17 +22,17 @@ from ..base.errors import UsageError
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """(name, block) of the repeated layers, in order: the longest outermost ModuleList whose items
-    hold linears.
+    """(name, block) of the repeated layers, in order.
 
-    Works before and after quantization. Raises UsageError when there is none.
+    They are the items of the longest outermost ModuleList whose items hold linears, before and
+    after quantization. Raises UsageError when there is none.
     """
-    found = _longest_list(model)
-    if found is None:
+    longest = _longest_list(model)
+    if longest is None:
         raise UsageError(
             f"{type(model).__name__} has no repeated blocks with linear layers: nothing to quantize"
         )
-    name, items = found
+    name, items = longest
     return [(f"{name}.{i}" if name else str(i), block) for i, block in enumerate(items)]
 
 
@@ -43,35 +43,36 @@ def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear
     (which a plan over linears would leave out without a word) unless `accept_fused` says that
     leaving them out is wanted.
     """
-    found = {
+    layers = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
-    if not found:
+    if not layers:
         raise UsageError(
             f"{type(model).__name__} has no linear layers (torch.nn.Linear): nothing to quantize"
         )
-    if not accept_fused and (fused := fused_experts(model)):
-        names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(fused.items())[:3])
-        more = f" and {len(fused) - 3} more" if len(fused) > 3 else ""
+    if not accept_fused and (experts := fused_experts(model)):
+        names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(experts.items())[:3])
+        others = f" and {len(experts) - 3} more" if len(experts) > 3 else ""
         raise UsageError(
-            f"the experts of this model are fused into 3-D parameters that no linear layer covers: {names}{more}; "
-            "mixture-of-experts models are not supported yet"
+            "the experts of this model are fused into 3-D parameters that no linear layer covers: "
+            f"{names}{others}; mixture-of-experts models are not supported yet"
         )
-    return found
+    return layers
 
 
 def fused_experts(model: nn.Module) -> dict[str, nn.Parameter]:
-    """3-D parameters inside the blocks by full name, except the kernels of convolutions; empty for
-    a dense model.
+    """3-D parameters inside the blocks by full name, without kernels of convolutions.
+
+    Empty for a dense model.
     """
-    found: dict[str, nn.Parameter] = {}
+    experts: dict[str, nn.Parameter] = {}
     for block_name, block in blocks(model) if _longest_list(model) else ():
         for name, module in block.named_modules(prefix=block_name):
             if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
                 continue
-            own = module.named_parameters(prefix=name, recurse=False)
-            found |= {full: parameter for full, parameter in own if parameter.ndim == 3}
-    return found
+            parameters = module.named_parameters(prefix=name, recurse=False)
+            experts |= {name: parameter for name, parameter in parameters if parameter.ndim == 3}
+    return experts
 
 
 def embedding(model: nn.Module) -> str:
@@ -79,10 +80,10 @@ def embedding(model: nn.Module) -> str:
 
     Raises UsageError when the model has none.
     """
-    answer = getattr(model, "get_input_embeddings", None)
+    get_embedding = getattr(model, "get_input_embeddings", None)
     module = (
-        answer()
-        if callable(answer)
+        get_embedding()
+        if callable(get_embedding)
         else next((m for m in model.modules() if isinstance(m, nn.Embedding)), None)
     )
     name = _name_of(model, module)
@@ -92,64 +93,62 @@ def embedding(model: nn.Module) -> str:
 
 
 def head(model: nn.Module) -> str | None:
-    """Full name of the module that turns vectors into logits, tied or not; None when the model has
-    no such module.
-    """
-    answer = getattr(model, "get_output_embeddings", None)
-    return _name_of(model, answer() if callable(answer) else getattr(model, "lm_head", None))
+    """Full name of the module that turns vectors into logits, tied or not; None without one."""
+    get_head = getattr(model, "get_output_embeddings", None)
+    return _name_of(model, get_head() if callable(get_head) else getattr(model, "lm_head", None))
 
 
 def is_tied(model: nn.Module) -> bool:
-    """Whether the head uses the embedding's table: the same parameter, or a head that owns no
-    tensor at all.
+    """Whether the head uses the embedding's table.
+
+    It does when both have the same parameter, or when the head owns no tensor at all.
     """
     head_name = head(model)
     if head_name is None:
         return False
     module = model.get_submodule(head_name)
-    own = [*module.parameters(), *module.buffers()]
-    if not own:
+    if not [*module.parameters(), *module.buffers()]:
         return True
-    return getattr(module, "weight", None) is getattr(
-        model.get_submodule(embedding(model)), "weight", own
-    )
+    table = getattr(model.get_submodule(embedding(model)), "weight", None)
+    return table is not None and getattr(module, "weight", None) is table
 
 
 def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
     """Groups of linears of one block that read the very same input tensor, in order of first use.
 
     Every linear inside the blocks is in exactly one group; most groups of o and down projections
-    have one member. Found by running two tokens (on the meta device too): linears that the run
-    never reaches, or reaches with different inputs, stay alone. Raises UsageError when the model
-    cannot run on token ids alone.
+    have one member. The groups are read off a run of two tokens (on the meta device too); a linear
+    that the run never reaches, or reaches with different inputs, has a group to itself. Raises
+    UsageError when the model cannot run on token ids alone.
     """
-    inside = {
+    block_of = {
         f"{block_name}.{name}": block_name
         for block_name, block in blocks(model)
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear)
     }
     groups: dict[tuple[Any, ...], list[str]] = {}
-    for name, key in _probe(model, list(inside)).items():
-        groups.setdefault((inside[name], *(key or (name,))), []).append(name)
+    for name, key in _probe(model, list(block_of)).items():
+        groups.setdefault((block_of[name], *(key or (name,))), []).append(name)
     return [tuple(group) for group in groups.values()]
 
 
 def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | None]:
-    """For each linear, in the order of first use, what identifies the one tensor it was given; None
-    when not just one."""
-    seen: dict[str, tuple[Any, ...] | None] = {}
-    alive: list[Tensor] = []  # a freed input's address would be used again by another tensor
+    """For each linear, in the order of first use, a key of its input tensor; None for several
+    inputs.
+    """
+    keys: dict[str, tuple[Any, ...] | None] = {}
+    inputs: list[Tensor] = []  # kept, or another tensor could get the address of a freed one
 
     def watch(name: str) -> Any:
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs["input"]
-            alive.append(x)
-            where = id(x) if x.device.type == "meta" else x.data_ptr()
-            key = (where, tuple(x.shape), x.stride(), x._version)
-            seen[name] = key if seen.get(name, key) == key else None
+            inputs.append(x)
+            address = id(x) if x.device.type == "meta" else x.data_ptr()
+            key = (address, tuple(x.shape), x.stride(), x._version)
+            keys[name] = key if keys.get(name, key) == key else None
 
-        return before
+        return hook
 
     handles = [
         model.get_submodule(name).register_forward_pre_hook(watch(name), with_kwargs=True)
@@ -157,9 +156,9 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
     ]
     try:
         device = next(model.parameters()).device
-        with _evaluating(model), torch.no_grad():
-            # With a cache, transformers asks no values of the position ids, which the meta device
-            # cannot give.
+        with _evaluation_mode(model), torch.no_grad():
+            # With a cache, transformers reads no values of the position ids; there are none on
+            # meta.
             model(input_ids=torch.arange(2, device=device).view(1, 2), use_cache=True)
     except (TypeError, RuntimeError, ValueError) as error:
         raise UsageError(
@@ -168,11 +167,11 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
     finally:
         for handle in handles:
             handle.remove()
-    return seen | {name: None for name in names if name not in seen}
+    return keys | {name: None for name in names if name not in keys}
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -183,27 +182,23 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _longest_list(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """Outermost lists only, or the experts of one block would win over the blocks; between equals
-    the heavier one.
+    """The longest outermost list of modules with linears; of equally long ones the heaviest.
+
+    Only outermost lists count, or the experts of one block could be longer than the list of blocks.
     """
     lists: list[tuple[str, nn.ModuleList]] = []
     for name, module in model.named_modules():
-        inside_another = any(name.startswith(f"{outer}.") or not outer for outer, _ in lists)
-        if (
-            isinstance(module, nn.ModuleList)
-            and not inside_another
-            and any(map(_holds_linear, module))
-        ):
+        is_nested = any(name.startswith(f"{outer}.") or not outer for outer, _ in lists)
+        if isinstance(module, nn.ModuleList) and not is_nested and any(map(_holds_linear, module)):
             lists.append((name, module))
     return max(lists, key=lambda item: (len(item[1]), _num_weights(item[1])), default=None)
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether `module` multiplies with a matrix: an `nn.Linear`, or a compressed layer in the place
-    of one.
+    """Whether `module` multiplies with a matrix: an `nn.Linear`, or a compressed layer in its
+    place.
     """
-    # A compressed layer is no nn.Linear (and lives on a higher floor), but it has the same two
-    # widths.
+    # A compressed layer is no nn.Linear (and lives on a higher floor), but has the same two widths.
     return all(
         isinstance(getattr(module, width, None), int) for width in ("in_features", "out_features")
     )

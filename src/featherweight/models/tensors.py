@@ -29,7 +29,7 @@ from torch import Tensor
 from ..base.errors import BadInput
 from ..base.files import write_atomic
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Whoever makes a file per tensor may use the name: nothing in it may look like a path.
 PLAIN_NAME = re.compile(r"(?!.*\.\.)[\w.:-]+")
 DTYPES = {
@@ -62,44 +62,48 @@ class TensorFolder:
         self.path = Path(path)
         self.files = _files(self.path)
         self._handles = {file: _open(file) for file in self.files}
-        self._where: dict[str, Path] = {}
+        self._file_of: dict[str, Path] = {}
         for file, handle in self._handles.items():
             for name in handle.keys():  # noqa: SIM118 - not a dict
                 if not PLAIN_NAME.fullmatch(name):
                     raise BadInput(
-                        f"{file} holds a tensor named {name[:80]!r}, which looks like a path; fetch it again"
+                        f"{file} holds a tensor named {name[:80]!r}, which looks like a path; "
+                        "fetch it again"
                     )
-                if name in self._where:
-                    raise BadInput(f"tensor {name} is in two files: {self._where[name]} and {file}")
-                self._where[name] = file
+                if name in self._file_of:
+                    raise BadInput(
+                        f"tensor {name} is in two files: {self._file_of[name]} and {file}"
+                    )
+                self._file_of[name] = file
         self._check_index()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._where
+        return name in self._file_of
 
     def __len__(self) -> int:
-        return len(self._where)
+        return len(self._file_of)
 
     def names(self) -> list[str]:
-        return list(self._where)
+        return list(self._file_of)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
-        stored = self._slice(name).get_dtype()
-        if stored not in DTYPES:
+        dtype_name = self._slice(name).get_dtype()
+        if dtype_name not in DTYPES:
             raise BadInput(
-                f"{self._where[name]}: tensor {name} has dtype {stored}, which is not supported"
+                f"{self._file_of[name]}: tensor {name} has dtype {dtype_name}, which is not "
+                "supported"
             )
-        return DTYPES[stored]
+        return DTYPES[dtype_name]
 
     def read(self, name: str) -> Tensor:
         """The tensor as a view of the mapped file, on the CPU; writing to it changes memory, never
         the file.
         """
         self.dtype(name)
-        file = self._where[name]
+        file = self._file_of[name]
         try:
             tensor: Tensor = self._handles[file].get_tensor(name)
         except (SafetensorError, RuntimeError, ValueError) as error:
@@ -112,10 +116,10 @@ class TensorFolder:
         """The text the files carry in their headers; of two files with the same key the first one
         counts.
         """
-        merged: dict[str, str] = {}
+        metadata: dict[str, str] = {}
         for handle in reversed(self._handles.values()):
-            merged.update(handle.metadata() or {})
-        return merged
+            metadata.update(handle.metadata() or {})
+        return metadata
 
     @property
     def file_bytes(self) -> int:
@@ -123,25 +127,27 @@ class TensorFolder:
         return sum(file.stat().st_size for file in self.files)
 
     def _slice(self, name: str) -> Any:
-        if name not in self._where:
-            near = get_close_matches(name, self._where, n=1)
-            hint = f"; the nearest name is {near[0]}" if near else ""
+        if name not in self._file_of:
+            matches = get_close_matches(name, self._file_of, n=1)
+            hint = f"; the nearest name is {matches[0]}" if matches else ""
             raise BadInput(f"{self.path} has no tensor {name}{hint}")
-        return self._handles[self._where[name]].get_slice(name)
+        return self._handles[self._file_of[name]].get_slice(name)
 
     def _check_index(self) -> None:
         index = self.path / INDEX
-        if self.path.is_file() or self.files == [self.path / SINGLE]:
+        if self.path.is_file() or self.files == [self.path / WEIGHTS_FILE]:
             return
-        promised = _weight_map(index)
-        for name, file in promised.items():
-            if self._where.get(name) != self.path / file:
+        indexed_files = _weight_map(index)
+        for name, file in indexed_files.items():
+            if self._file_of.get(name) != self.path / file:
                 raise BadInput(
-                    f"{self.path / file} lacks tensor {name}, which {index.name} promises; fetch it again"
+                    f"{self.path / file} lacks tensor {name}, which {index.name} promises; "
+                    "fetch it again"
                 )
-        if extra := sorted(set(self._where) - set(promised)):
+        if unlisted := sorted(set(self._file_of) - set(indexed_files)):
             raise BadInput(
-                f"{self._where[extra[0]]} holds tensor {extra[0]}, which {index.name} does not name"
+                f"{self._file_of[unlisted[0]]} holds tensor {unlisted[0]}, which {index.name} does "
+                "not name"
             )
 
 
@@ -150,19 +156,20 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise BadInput(f"{path} does not exist")
-    if (path / SINGLE).is_file():
-        return [path / SINGLE]
+    if (path / WEIGHTS_FILE).is_file():
+        return [path / WEIGHTS_FILE]
     if (path / INDEX).is_file():
         return [path / file for file in sorted(set(_weight_map(path / INDEX).values()))]
     if any(path.glob("*.bin")) or any(path.glob("*.pt*")):
         raise BadInput(
-            f"{path} holds pickled weights only; save the model as safetensors, nothing else is read"
+            f"{path} holds pickled weights only; save the model as safetensors, nothing else is "
+            "read"
         )
-    raise BadInput(f"{path} holds no weights: neither {SINGLE} nor {INDEX} is there")
+    raise BadInput(f"{path} holds no weights: neither {WEIGHTS_FILE} nor {INDEX} is there")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> shard file name of an index, every one a plain name that stays in the folder."""
+    """Tensor name -> file name of its shard; BadInput for names that lead outside the folder."""
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         entries = dict(weight_map.items())
@@ -171,14 +178,18 @@ def _weight_map(index: Path) -> dict[str, str]:
             f"{index} is not an index of safetensors shards ({error!r}); fetch it again"
         ) from error
     for name, file in entries.items():
-        plain = isinstance(file, str) and file == Path(file).name and file.endswith(".safetensors")
-        if not plain:
+        is_shard_name = (
+            isinstance(file, str) and file == Path(file).name and file.endswith(".safetensors")
+        )
+        if not is_shard_name:
             raise BadInput(
-                f"{index}: tensor {name} lies in {file!r}, which is not the name of a shard in the folder"
+                f"{index}: tensor {name} lies in {file!r}, which is not the name of a shard in the "
+                "folder"
             )
         if not (index.parent / file).is_file():
             raise BadInput(
-                f"{index.parent / file} is missing, and {index.name} needs it for {name}; fetch the shard"
+                f"{index.parent / file} is missing, and {index.name} needs it for {name}; "
+                "fetch the shard"
             )
     if not entries:
         raise BadInput(f"{index} names no tensors")
@@ -212,10 +223,10 @@ def write_shard(
     """Write `tensors` as one safetensors file, whole or not at all (flushed, then renamed over
     `path`).
     """
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def write(temporary: Path) -> None:
-        save_file(ready, temporary, {"format": "pt", **(metadata or {})})
+        save_file(contiguous, temporary, {"format": "pt", **(metadata or {})})
         os.chmod(
             temporary, 0o666 & ~_umask()
         )  # safetensors makes files that only their owner can read

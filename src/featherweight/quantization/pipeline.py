@@ -1,17 +1,17 @@
-"""Walk the layers of a plan, solve each with its factors, and put the result where the layer was.
+"""Quantize a model layer by layer: plan the layers, solve each with its factors, put it in place.
 
-`solve_layer` is the pure step (tensors in, tensors and a record out); `quantize` walks a model in
-memory. The workflow behind the shell's `quantize` walks a folder on disk instead, with the same
-step, one matrix in memory at a time, and a journal record for each.
+`solve_layer` is the pure step: tensors in, tensors and a record out. `quantize` walks a model in
+memory. The workflow behind the shell's `quantize` walks a folder on disk with the same step, one
+matrix in memory at a time, and journals each record.
 
-Matrices inside the blocks are rotated and rounded under curvature. So are tables (embedding and
-head) of fewer than 8 bits a weight, with the Gram of the head's input; at 8 bits neither would be
-seen, and they are rounded to nearest as they are. An embedding that no head shares has no input but
-ids: it is rotated and rounded to nearest.
+Matrices inside the blocks are rotated, and rounded under curvature. So are tables (embedding and
+head) of fewer than 8 bits a weight, with the Gram of the head's input. At 8 bits neither rotation
+nor curvature makes a difference that one could measure, so tables are rounded to nearest without
+them. An embedding that no head shares has only ids as input: it is rotated and rounded to nearest.
 
-Every record says what the layer cost: the relative squared error, the same weighted by curvature
-(for Gram factors the relative error of the layer's outputs), the KL a token that the Fisher factors
-predict, and the damping used.
+Every record says what the layer cost: the relative squared error; the same weighted by curvature
+(with a Gram, the relative error of the layer's outputs); the KL in nats a token that the Fisher
+factors predict; and the damping that was needed.
 """
 
 from __future__ import annotations
@@ -43,11 +43,10 @@ GetFactors = Callable[[str], Factors | None]
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One matrix to compress. `input_key` names what it reads; layers with equal keys share their
-    rotation.
+    """One matrix to compress, of `shape` (outputs, inputs).
 
-    `curvature` names the linear whose factors say what an error in it costs (None: it is rounded to
-    nearest).
+    Layers with equal `input_key` read the same tensor and share its rotation. `curvature` names the
+    linear whose factors say what an error in this matrix costs; None: it is rounded to nearest.
     """
 
     name: str
@@ -127,7 +126,11 @@ def solve_layer(
     factors: Factors | None,
     transform: Hadamard | None,
 ) -> LayerResult:
-    """Rotate, round and account for one matrix; `factors` are those of `layer_plan.curvature`."""
+    """Rotate and round the weights `w` of one layer, and record what it cost.
+
+    factors: those of `layer_plan.curvature`, for the unrotated weights. Raises BadInput for weights
+    or factors that are not finite or cannot be used.
+    """
     start = time.perf_counter()
     signs: dict[str, Tensor] = {}
     w = w.float()
@@ -163,8 +166,10 @@ def solve_layer(
 def errors(
     w: Float[Tensor, "rows columns"], light: Float[Tensor, "rows columns"], factors: Factors | None
 ) -> dict[str, float | None]:
-    """Relative squared error, relative error under the Gram, and the predicted KL a token (None
-    where unknown).
+    """Relative squared error, relative error under the Gram, and predicted KL in nats a token.
+
+    w, light: the weights before and after, in the basis of `factors`. None where factors are
+    missing.
     """
     delta = w - light
     power = float(w.square().sum(dtype=torch.float64))
@@ -192,11 +197,15 @@ def quantize(
     transform: Hadamard | None = None,
     listener: Listener = silent,
 ) -> list[Mapping[str, Any]]:
-    """Replace every planned layer of `model` by its compressed form, in place; returns the layers'
-    records.
+    """Replace every planned layer of `model` by its compressed form, in place.
 
-    A tied head keeps sharing the embedding's table. Raises UsageError before any work when the plan
-    does not fit.
+    rounding: who chooses the numbers. plan: which format where. factors: curvature by layer name,
+    as `Curvature.collect` gives it; None for `Nearest`. transform: rotates weights first. listener:
+    receives progress.
+
+    Returns a record of each layer, as `solve_layer` makes it. A tied head still shares the
+    embedding's table. Raises UsageError before any work when the plan does not fit the model,
+    BadInput when a rounding that needs curvature gets none.
     """
     layer_plans = plan_layers(Anatomy.of(model), plan)
     records = []
@@ -212,35 +221,36 @@ def solve_all(
     model: nn.Module,
     layer_plans: list[LayerPlan],
     rounding: Rounding,
-    get: GetFactors,
+    get_factors: GetFactors,
     transform: Hadamard | None,
 ) -> Iterator[LayerResult]:
-    """Solve layer by layer; a layer is read when its turn comes."""
+    """Solve layer by layer; the weights of a layer are read when the caller asks for its result."""
     for layer_plan in layer_plans:
         weight = model.get_submodule(layer_plan.name).weight
-        factors = None if layer_plan.curvature is None else get(layer_plan.curvature)
+        factors = None if layer_plan.curvature is None else get_factors(layer_plan.curvature)
         yield solve_layer(layer_plan, weight.detach(), rounding, factors, transform)
 
 
 def install(model: nn.Module, result: LayerResult, output_rotation: str | None) -> None:
-    """Put a solved layer where the dense one was; a head tied to it follows."""
+    """Replace the dense layer of `model` by its result, and the head that is tied to it."""
     layer_plan = result.layer_plan
-    old = model.get_submodule(layer_plan.name)
-    if isinstance(old, nn.Embedding):
-        table = CompressedEmbedding.of(old, layer_plan.format, "input_signs" in result.signs)
+    module = model.get_submodule(layer_plan.name)
+    if isinstance(module, nn.Embedding):
+        table = CompressedEmbedding.of(module, layer_plan.format, "input_signs" in result.signs)
         table.fill(result.tensors())
-        tied = structure.head(model) if structure.is_tied(model) else None
+        tied_head = structure.head(model) if structure.is_tied(model) else None
         model.set_submodule(layer_plan.name, table)
-        if tied is not None:
-            tie_head(model, tied, table)
+        if tied_head is not None:
+            tie_head(model, tied_head, table)
         return
-    if not isinstance(old, nn.Linear):
+    if not isinstance(module, nn.Linear):
         raise UsageError(
-            f"{layer_plan.name} is a {type(old).__name__}, not a linear layer; was the model quantized before?"
+            f"{layer_plan.name} is a {type(module).__name__}, not a linear layer; "
+            "was the model quantized before?"
         )
     output = output_rotation if "output_signs" in result.signs else None
     layer = CompressedLinear.of(
-        old, layer_plan.format, "input_signs" in result.signs, output or "none"
+        module, layer_plan.format, "input_signs" in result.signs, output or "none"
     )
     layer.fill(result.tensors())
     model.set_submodule(layer_plan.name, layer)

@@ -21,16 +21,16 @@ from fnmatch import fnmatchcase
 from ..base.errors import BadInput, UsageError
 from .formats.base import Format
 
-SHOWN_ERRORS = 5
+MAX_PROBLEMS = 5  # of one error message
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Patterns in order of precedence, each with the format of what it matches (None: left as it
-    is).
+    """Patterns in order of precedence, each with the format of the matrices that it matches.
 
-    `defaults` names patterns that nobody typed (a preset's): they may be overridden whole without
-    an error.
+    None instead of a format leaves them in the model's dtype. `defaults` names patterns of a
+    preset, which nobody typed: patterns before them may decide everything that they match without
+    an error. Raises UsageError for an empty plan and for what is neither a format nor None.
     """
 
     patterns: Mapping[str, Format | None]
@@ -50,93 +50,90 @@ class Plan:
         return f"Plan({dict(self.patterns)!r})"
 
     def assign(
-        self, shapes: Mapping[str, tuple[int, int]], tied: Mapping[str, str] | None = None
+        self, shapes: Mapping[str, tuple[int, int]], aliases: Mapping[str, str] | None = None
     ) -> dict[str, Format]:
-        """Name -> format of every matrix to compress, in the order of `shapes` (name -> (outputs,
-        inputs)).
+        """Name -> format of every matrix to compress, in the order of `shapes`.
 
-        `tied` maps second names to names in `shapes` ({"lm_head": "model.embed_tokens"}). Matrices
-        whose pattern says None are not in the answer; `left` lists them. Raises BadInput when the
-        model has no matrices, UsageError when a pattern matches nothing or can never apply, when a
-        matrix matches no pattern, or when formats cannot hold their matrices (all of these at
-        once).
+        shapes: name -> (outputs, inputs) of every matrix. aliases: second names of matrices
+            ({"lm_head": "model.embed_tokens"} for a tied head), which patterns match as well.
+
+        Matrices whose pattern says None are left out. Raises BadInput when the model has no
+        matrices; UsageError when a pattern matches nothing or never applies, when a matrix matches
+        no pattern, and when formats cannot hold their matrices (which names the first five).
         """
-        chosen = self.decide(shapes, tied)
-        assigned = {
+        formats = {
             name: format
-            for name, pattern in chosen.items()
+            for name, pattern in self.decide(shapes, aliases).items()
             if (format := self.patterns[pattern]) is not None
         }
         problems = []
-        for name, format in assigned.items():
+        for name, format in formats.items():
             try:
                 format.check(shapes[name], name)
             except UsageError as error:
                 problems.append(str(error))
+        if num_hidden := max(0, len(problems) - MAX_PROBLEMS):
+            problems[MAX_PROBLEMS:] = [f"and {num_hidden} more"]
         if problems:
-            more = (
-                [f"and {len(problems) - SHOWN_ERRORS} more"] if len(problems) > SHOWN_ERRORS else []
-            )
-            raise UsageError("; ".join(problems[:SHOWN_ERRORS] + more))
-        return assigned
+            raise UsageError("; ".join(problems))
+        return formats
 
-    def left(
-        self, shapes: Mapping[str, tuple[int, int]], tied: Mapping[str, str] | None = None
+    def dense_matrices(
+        self, shapes: Mapping[str, tuple[int, int]], aliases: Mapping[str, str] | None = None
     ) -> list[str]:
-        """Names of the matrices that stay in the model's dtype."""
-        return [
-            name
-            for name, pattern in self.decide(shapes, tied).items()
-            if self.patterns[pattern] is None
-        ]
+        """Names of the matrices that stay in the model's dtype; raises as `decide` does."""
+        patterns = self.decide(shapes, aliases)
+        return [name for name, pattern in patterns.items() if self.patterns[pattern] is None]
 
     def decide(
-        self, shapes: Mapping[str, tuple[int, int]], tied: Mapping[str, str] | None = None
+        self, shapes: Mapping[str, tuple[int, int]], aliases: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Name -> the pattern that decides it; raises as `assign` does, but does not ask the
-        formats.
-        """
+        """Name -> the pattern that decides it. Raises as `assign` does, but asks no format."""
         if not shapes:
             raise BadInput("this model has no linear layers to compress")
         names = {name: [name] for name in shapes}
-        for alias, name in (tied or {}).items():
+        for alias, name in (aliases or {}).items():
             names[name].append(alias)
-        matches = {
-            p: [n for n, known in names.items() if _matches(p, known)] for p in self.patterns
-        }
-        everything = [name for known in names.values() for name in known]
-        for pattern, matched in matches.items():
-            if not matched and pattern not in self.defaults:
-                near = get_close_matches(pattern, everything, n=3, cutoff=0.0)
-                raise UsageError(
-                    f"pattern {pattern!r} matches no layer; nearest names: {', '.join(near)}"
-                )
-        chosen: dict[str, str] = {}
-        for pattern, matched in matches.items():
-            fresh = [name for name in matched if name not in chosen]
-            chosen.update(dict.fromkeys(fresh, pattern))
-            # A pattern that only repeats what was decided alike is harmless: {"lm_head": F,
-            # "model.embed_tokens": F}.
-            winners = {
-                chosen[name]
-                for name in matched
-                if self.patterns[chosen[name]] != self.patterns[pattern]
-            }
-            if not fresh and winners and pattern not in self.defaults:
-                raise UsageError(
-                    f"pattern {pattern!r} never applies: {sorted(winners)[0]!r} stands before it; put it first"
-                )
-        undecided = [name for name in shapes if name not in chosen]
-        if undecided:
+        decisions: dict[str, str] = {}
+        for pattern in self.patterns:
+            matches = [name for name in names if _matches(pattern, names[name])]
+            if pattern not in self.defaults:
+                self._check_applies(pattern, matches, decisions, names)
+            for name in matches:
+                decisions.setdefault(name, pattern)
+        if undecided_names := [name for name in shapes if name not in decisions]:
+            count = f" and {len(undecided_names) - 3} more" if len(undecided_names) > 3 else ""
             raise UsageError(
-                f"{_listed(undecided)} match no pattern of the plan; add one, or {undecided[0]!r}: None to leave it"
+                f"{', '.join(undecided_names[:3])}{count} match no pattern of the plan; add one, "
+                f"or {undecided_names[0]!r}: None to leave it"
             )
-        return {name: chosen[name] for name in shapes}
+        return {name: decisions[name] for name in shapes}
+
+    def _check_applies(
+        self,
+        pattern: str,
+        matches: list[str],
+        decisions: Mapping[str, str],
+        names: Mapping[str, list[str]],
+    ) -> None:
+        """Raise UsageError when `pattern` matches nothing, or others decide all of its matches."""
+        if not matches:
+            every_name = [name for group in names.values() for name in group]
+            nearest = get_close_matches(pattern, every_name, n=3, cutoff=0.0)
+            raise UsageError(
+                f"pattern {pattern!r} matches no layer; nearest names: {', '.join(nearest)}"
+            )
+        if any(name not in decisions for name in matches):
+            return
+        # A pattern that repeats what is decided already does no harm, such as one for the head and
+        # one for the embedding that it is tied to.
+        format = self.patterns[pattern]
+        winners = {decisions[name] for name in matches}
+        if rivals := sorted(p for p in winners if self.patterns[p] != format):
+            raise UsageError(
+                f"pattern {pattern!r} never applies: {rivals[0]!r} stands before it; put it first"
+            )
 
 
 def _matches(pattern: str, names: list[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

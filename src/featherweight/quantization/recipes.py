@@ -1,18 +1,18 @@
-"""Recipes: everything that decides a result, as plain data that a person can read, edit and run
-again.
+"""Recipes: everything that decides a result, as data that a person can read, edit and run again.
 
-A preset is a printable YAML file; flags, `--config` files and `--set` change its keys. `resolve`
-merges them into one complete dict (stored as run.yaml, refused on resume when it differs),
-`Recipe.of` turns that into the frozen objects that Python users pass themselves. Unknown keys and
-words are errors that name the nearest known one.
+A preset is a YAML file; flags, `--config` files and `--set` change its keys. `resolve` merges them
+into one complete dict, which is stored as run.yaml and compared on resume. `Recipe.of` turns that
+into the frozen objects that Python users pass themselves. Unknown keys and words are errors that
+name the nearest known one.
 
-In a plan, `tables` stands for the embedding and the head, whatever the model calls them;
-`head_bits` is short for a format of them: a scale a row from 6 bits on, one for 64 columns below
-(docs/log.md), groups of 32 where the preset is portable.
+In a plan, `tables` stands for the embedding and the head, whatever the model calls them.
+`head_bits` is short for a format of the tables: from 6 bits on with a scale for each row, below
+with one for each 64 columns (docs/log.md), and in groups of 32 where the preset is portable.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,23 +36,13 @@ NAMESPACE: dict[str, type] = {
     for room in (formats, curvature, rounding, transforms)
     for name in room.__all__
 }
+OBJECT_KEYS = ("rounding", "curvature", "transform")
 SECTIONS: dict[str, dict[str, Any]] = {
     "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
     "gate": {"count": 16},
     "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
 }
-KEYS = (
-    "model",
-    "preset",
-    "bits",
-    "head_bits",
-    "seed",
-    "plan",
-    "rounding",
-    "curvature",
-    "transform",
-    *SECTIONS,
-)
+KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", *OBJECT_KEYS, *SECTIONS)
 
 
 @dataclass(frozen=True)
@@ -67,128 +57,157 @@ class Recipe:
 
     @staticmethod
     def of(settings: Mapping[str, Any], tables: list[str]) -> Recipe:
-        """Build the objects; `tables` are this model's names for embedding and head."""
+        """The objects of a resolved recipe; `tables` are the model's names for embedding and head.
+
+        Raises UsageError for text that is no object of its kind, and for a rounding that needs
+        curvature when the recipe collects none.
+        """
         patterns: dict[str, Format | None] = {}
         defaults: set[str] = set()
         preset = preset_plan(settings["preset"], settings["bits"])
         for pattern, text in settings["plan"].items():
-            format = _object(f"plan.{pattern}", text, Format)
+            format = _parse_object(f"plan.{pattern}", text, Format)
             for name in tables if pattern == "tables" else [pattern]:
                 patterns[name] = format
                 if preset.get(pattern, "") == text:
                     defaults.add(name)
-        method = _object("rounding", settings["rounding"], Rounding)
-        source = _object("curvature", settings["curvature"], Curvature)
+        method = _parse_object("rounding", settings["rounding"], Rounding)
+        collection = _parse_object("curvature", settings["curvature"], Curvature)
+        transform = _parse_object("transform", settings["transform"], Hadamard)
         if method is None:
             raise UsageError("rounding: choose one of " + ", ".join(rounding.__all__))
-        if source is None and method.needs_curvature:
+        if collection is None and method.needs_curvature:
             raise UsageError(f"rounding {method!r} needs curvature: Gram(), FisherA() or FisherB()")
         plan = Plan(patterns, frozenset(defaults))
-        return Recipe(
-            settings, plan, method, source, _object("transform", settings["transform"], Hadamard)
-        )
+        return Recipe(settings, plan, method, collection, transform)
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete recipe from what a user gave.
+    """A complete recipe from the keys that a user gave; those of the preset fill in the others.
 
-    Raises UsageError for unknown keys, words and impossible values.
+    Raises UsageError for unknown keys and words, and for impossible values.
     """
-    _known(settings, KEYS, "the recipe")
+    _check_keys(settings, KEYS, "the recipe")
     preset = settings.get("preset") or "balanced"
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}; {spec.nearest(str(preset), PRESETS)}")
     bits = settings.get("bits")
-    bits = DEFAULT_BITS[preset] if bits is None else _whole("bits", bits)
-    seed = _whole("seed", settings.get("seed", 0))
-    base: dict[str, Any] = yaml.safe_load(preset_text(preset).replace("{bits}", str(bits)))
+    bits = DEFAULT_BITS[preset] if bits is None else _integer("bits", bits)
+    seed = _integer("seed", settings.get("seed", 0))
+    defaults: dict[str, Any] = _preset_settings(preset, bits)
     recipe: dict[str, Any] = {
         "model": str(settings.get("model", "")),
         "preset": preset,
         "bits": bits,
         "seed": seed,
+        "plan": _merged_plan(settings, defaults["plan"], preset),
     }
-    # The user's patterns stand first: the first match decides.
-    mine = {str(k): _text(v) for k, v in (settings.get("plan") or {}).items()}
-    if settings.get("head_bits") is not None:
-        mine = _with_tables(mine, _whole("head_bits", settings["head_bits"]), preset)
-    recipe["plan"] = {**mine, **{k: _text(v) for k, v in base["plan"].items() if k not in mine}}
-    for key in ("rounding", "curvature", "transform"):
-        recipe[key] = _text(settings[key] if key in settings else _seeded(base[key], seed))
-    for section, defaults in SECTIONS.items():
-        given = settings.get(section, {})
-        if given is None or (section in base and base[section] is None and not given):
-            recipe[section] = None
-            continue
-        if not isinstance(given, Mapping):
-            raise UsageError(
-                f"{section} must be a group of keys ({', '.join(defaults)}), not {given!r}"
-            )
-        _known(given, defaults, section)
-        merged = {**defaults, **(base.get(section) or {}), **given}
-        if "seed" in merged and "seed" not in given:
-            merged["seed"] = seed
-        recipe[section] = {
-            key: _whole(f"{section}.{key}", value) if isinstance(defaults[key], int) else value
-            for key, value in merged.items()
-        }
+    for key in OBJECT_KEYS:
+        recipe[key] = _with_seed(_text(settings.get(key, defaults[key])), seed)
+    for section in SECTIONS:
+        recipe[section] = _merged_section(section, settings, defaults, seed)
     if recipe["calibration"] is None and recipe["curvature"] is not None:
         raise UsageError(
-            "calibration: null leaves no text to collect curvature on; use rounding Nearest() without it"
+            "calibration: null leaves no text to collect curvature on; "
+            "use rounding Nearest() without it"
         )
     return recipe
 
 
-def _with_tables(mine: dict[str, str | None], bits: int, preset: str) -> dict[str, str | None]:
-    """The user's patterns with one for tables of `bits` bits before them."""
+def _merged_plan(
+    settings: Mapping[str, Any], defaults: Mapping[str, Any], preset: str
+) -> dict[str, str | None]:
+    """The user's patterns before the preset's, because the first match decides."""
+    patterns = {str(key): _text(value) for key, value in (settings.get("plan") or {}).items()}
+    if settings.get("head_bits") is not None:
+        patterns = _with_tables(patterns, _integer("head_bits", settings["head_bits"]), preset)
+    return patterns | {k: _text(v) for k, v in defaults.items() if k not in patterns}
+
+
+def _merged_section(
+    section: str, settings: Mapping[str, Any], preset: Mapping[str, Any], seed: int
+) -> dict[str, Any] | None:
+    """The keys of a group: the user's, the preset's, the defaults; None when it is left out."""
+    defaults, changes = SECTIONS[section], settings.get(section, {})
+    if changes is None or (section in preset and preset[section] is None and not changes):
+        return None
+    if not isinstance(changes, Mapping):
+        raise UsageError(
+            f"{section} must be a group of keys ({', '.join(defaults)}), not {changes!r}"
+        )
+    _check_keys(changes, defaults, section)
+    values = {**defaults, **(preset.get(section) or {}), **changes}
+    if "seed" in values and "seed" not in changes:
+        values["seed"] = seed
+    return {
+        key: _integer(f"{section}.{key}", value) if isinstance(defaults[key], int) else value
+        for key, value in values.items()
+    }
+
+
+def _with_tables(patterns: dict[str, str | None], bits: int, preset: str) -> dict[str, str | None]:
+    """The user's patterns after one for tables of `bits` bits."""
     portable = preset == "portable"
     group = 32 if portable else 64 if bits < 6 else None
     text = repr(formats.Int(bits, group, portable=portable))
-    if mine.get("tables", text) != text:
+    if patterns.get("tables", text) != text:
         raise UsageError(
-            f"head_bits={bits} and plan.tables={mine['tables']} decide the same tables; give one of them"
+            f"head_bits={bits} and plan.tables={patterns['tables']} decide the same tables; "
+            "give one of them"
         )
-    return {"tables": text, **mine}
+    return {"tables": text, **patterns}
 
 
 def preset_plan(preset: str, bits: int) -> dict[str, str | None]:
     """The patterns of a preset, as text."""
-    base = yaml.safe_load(preset_text(preset).replace("{bits}", str(bits)))
-    return {pattern: _text(value) for pattern, value in base["plan"].items()}
+    plan = _preset_settings(preset, bits)["plan"]
+    return {pattern: _text(value) for pattern, value in plan.items()}
 
 
 def preset_text(preset: str) -> str:
     """The YAML of a preset, as a user may print and edit it."""
-    return (
-        importlib.resources.files(__package__)
-        .joinpath(f"presets/{preset}.yaml")
-        .read_text(encoding="utf-8")
+    path = importlib.resources.files(__package__).joinpath(f"presets/{preset}.yaml")
+    return path.read_text(encoding="utf-8")
+
+
+def _preset_settings(preset: str, bits: int) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(preset_text(preset).replace("{bits}", str(bits)))
+    return settings
+
+
+def _with_seed(text: str | None, seed: int) -> str | None:
+    """The text of an object with the run's seed, where it has a seed that nobody set.
+
+    So the one seed of a run reaches the signs of rotations, the sampled labels, and whatever else
+    is random. Text that is no object is returned as it is, and refused later.
+    """
+    if text is None or not seed or "seed=" in text.replace(" ", ""):
+        return text
+    obj = spec.parse(text, NAMESPACE)
+    if not dataclasses.is_dataclass(obj) or isinstance(obj, type):
+        return text
+    default = next(
+        (field.default for field in dataclasses.fields(obj) if field.name == "seed"), None
     )
-
-
-def _seeded(text: str | None, seed: int) -> str | None:
-    """The one seed of a run reaches the signs and the sampled labels."""
-    if text in ("Hadamard()", "FisherA()") and seed:
-        return f"{text[:-1]}seed={seed})"
-    return text
+    if default is None:
+        return text
+    return spec.text(dataclasses.replace(obj, seed=seed))  # type: ignore[call-arg]
 
 
 def _text(value: Any) -> str | None:
     return None if value is None or value == "None" else str(value)
 
 
-def _object(key: str, text: str | None, kind: type) -> Any:
+def _parse_object(key: str, text: str | None, kind: type) -> Any:
     if text is None:
         return None
-    found = spec.parse(text, NAMESPACE)
-    if not isinstance(found, kind):
-        raise UsageError(
-            f"{key}: {text} is a {type(found).__name__}, not a {kind.__name__.lower()}"
-        )
-    return found
+    obj = spec.parse(text, NAMESPACE)
+    if not isinstance(obj, kind):
+        raise UsageError(f"{key}: {text} is a {type(obj).__name__}, not a {kind.__name__.lower()}")
+    return obj
 
 
-def _whole(key: str, value: Any) -> int:
+def _integer(key: str, value: Any) -> int:
     try:
         number = int(value)
         if number != float(value) or number < 0:
@@ -198,7 +217,8 @@ def _whole(key: str, value: Any) -> int:
     return number
 
 
-def _known(given: Mapping[str, Any], known: Any, where: str) -> None:
-    for key in given:
-        if key not in known:
-            raise UsageError(f"unknown key {key!r} in {where}; {spec.nearest(str(key), known)}")
+def _check_keys(settings: Mapping[str, Any], keys: Any, group: str) -> None:
+    """Raise UsageError for a key that is not one of `keys`."""
+    for key in settings:
+        if key not in keys:
+            raise UsageError(f"unknown key {key!r} in {group}; {spec.nearest(str(key), keys)}")

@@ -48,7 +48,8 @@ def bench_folder(
     """
     if rounds < 1 or (threads is not None and not 1 <= threads <= MAX_THREADS):
         raise UsageError(
-            f"{rounds} rounds on {threads} threads: at least one round, and 1 to {MAX_THREADS} threads"
+            f"{rounds} rounds on {threads} threads: at least one round, and 1 to {MAX_THREADS} "
+            "threads"
         )
     peer = None if against_llama is None else _peer(against_llama)
     folder = find_folder(model, listener)

@@ -44,7 +44,8 @@ def generate_text(
         stack.callback(engine.close)
         if len(prompt) > LONGEST_TOKEN * engine.context:
             raise UsageError(
-                f"the prompt has {len(prompt)} characters; the model's context is {engine.context} tokens; shorten it"
+                f"the prompt has {len(prompt)} characters; the model's context is {engine.context} "
+                "tokens; shorten it"
             )
         ids = _ids(text, prompt, chat)
         if fit and len(ids) < engine.context:

@@ -63,12 +63,15 @@ def check_fits(
     if need.memory_bytes > ram:
         stage = max(need.stages, key=lambda item: item[1])[0]
         raise PreflightRefused(
-            f"the plan needs about {need.memory_bytes / 1e9:.1f} GB of memory (stage {stage}), and {ram / 1e9:.1f} GB "
-            "may be used; try --preset fast, a smaller calibration.count or curvature=FisherA(batch=1, keep_graphs=False)"
+            f"the plan needs about {need.memory_bytes / 1e9:.1f} GB of memory (stage {stage}), and "
+            f"{ram / 1e9:.1f} GB "
+            "may be used; try --preset fast, a smaller calibration.count or "
+            "curvature=FisherA(batch=1, keep_graphs=False)"
         )
     if need.disk_bytes > disk:
         raise PreflightRefused(
-            f"the plan needs about {need.disk_bytes / 1e9:.1f} GB of disk beside {out}, and {disk / 1e9:.1f} GB may be "
+            f"the plan needs about {need.disk_bytes / 1e9:.1f} GB of disk beside {out}, and "
+            f"{disk / 1e9:.1f} GB may be "
             "used; free some, or choose another --out"
         )
     return need

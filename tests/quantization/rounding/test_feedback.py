@@ -12,7 +12,7 @@ from featherweight.quantization.curvature.base import Factors
 from featherweight.quantization.curvature.damping import damp, normalise
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.rounding import LDLQ, YAQA, Nearest
-from featherweight.quantization.rounding.base import block_ldl, feedback, prepared
+from featherweight.quantization.rounding.base import block_ldl, feedback, damped_split
 
 
 def spd(n: int, seed: int, rank: int | None = None) -> torch.Tensor:
@@ -100,7 +100,7 @@ def test_ldlq_with_int_is_gptq(symmetric: bool, group: int | None) -> None:
 def test_yaqa_identity_output_is_ldlq_bitwise(format: Int | Trellis) -> None:
     w, h = weights(64, 128, 7), spd(128, 8)
     one = LDLQ().solve(w, Factors(h), format).weight
-    lower = prepared(h, 128, format.tile[1], 0.01, "h")[0]
+    lower = damped_split(h, 128, format.tile[1], 0.01, "h")[0]
     params = format.fit(w).stored()
     zero = torch.zeros(64, 64)
     snap = lambda x, r, c: format.snap(x, params, r, c)  # noqa: E731

@@ -23,11 +23,12 @@ from ...models.anatomy import Anatomy
 
 @dataclass(frozen=True)
 class Factors:
-    """`gram` E[x x^T] (a mean over tokens); `input` and `output` the Fisher sides, None when not
-    collected.
+    """The curvature of one layer with m outputs and n inputs.
 
-    `scale` is c of the Kronecker fit (trace matching: E||G||^2 / (tr H_O tr H_I), G summed over a
-    sequence's tokens).
+    gram: E[x x^T], a mean over tokens. fisher_input, output: the sides of the Kronecker-factored
+    Fisher information; None when they were not collected. scale: c of the Kronecker fit, from
+    matching traces, E||G||^2 / (tr H_O tr H_I) with the gradient G summed over the tokens of a
+    sequence. tokens, sequences: how many were read.
     """
 
     gram: Float[Tensor, "n n"]
@@ -39,21 +40,21 @@ class Factors:
 
     @property
     def input(self) -> Float[Tensor, "n n"]:
-        """The input side of the two-sided loss: Fisher where collected, the Gram otherwise."""
+        """The input side of the two-sided loss: the Fisher's where collected, else the Gram."""
         return self.gram if self.fisher_input is None else self.fisher_input
 
     def one_sided(self) -> Factors:
-        """The same layer with its own loss only: what the gate falls back to."""
+        """Factors for the layer's own loss only; the gate falls back to them."""
         return replace(self, fisher_input=None, output=None, scale=1.0)
 
 
 class Curvature(ABC):
-    """Abstract base; implementations are final frozen dataclasses that say what is collected, and
-    from which seed.
+    """Abstract base of the ways to measure what an error in a weight costs.
 
-    `tokens`: (sequences, seq), all of one length. Names are those of the linears inside the model's
-    blocks, and that of the head, of which every method collects the Gram alone. `two_sided` says
-    whether an output side is collected, `batch` how many sequences a pass reads.
+    Implementations are final frozen dataclasses that say what is collected, and from which seed.
+    Factors have the names of the linears inside the model's blocks, and that of the head, of which
+    every method collects the Gram only. `two_sided` says whether an output side is collected,
+    `batch` how many sequences a pass reads.
     """
 
     two_sided: ClassVar[bool]
@@ -68,7 +69,10 @@ class Curvature(ABC):
         sums: Sums,
         listener: Listener,
     ) -> None:
-        """Add the sequences `indices` of `tokens` to `sums`."""
+        """Add the sequences `indices` of `tokens` (sequences, seq) to `sums`.
+
+        Raises BadInput when an input of a layer, or a logit, is not finite.
+        """
 
     @abstractmethod
     def factors(self, sums: Sums, name: str) -> Factors:
@@ -76,38 +80,35 @@ class Curvature(ABC):
 
     @abstractmethod
     def memory(self, anatomy: Anatomy, length: int) -> int:
-        """Estimated bytes at the peak of a collection over sequences of `length` tokens, beside the
-        model itself.
+        """Estimated bytes at the peak of a collection, without those of the model itself.
+
+        length: tokens of a sequence.
         """
 
     def sums_bytes(self, anatomy: Anatomy) -> int:
-        """Bytes of all running sums; a saved collection takes half, because only triangles are
-        stored.
-        """
+        """Bytes of all running sums. A saved collection takes half, because it holds triangles."""
         inputs = sum(4 * width * width for width in anatomy.input_widths.values())
         sums = inputs + 4 * anatomy.hidden_width**2  # the last is the Gram of the head's input
         if self.two_sided:
-            sums += sum(
-                4 * (rows**2 + columns**2) for rows, columns in anatomy.block_linears.values()
-            )
+            sums += sum(4 * (m**2 + n**2) for m, n in anatomy.block_linears.values())
         return sums
 
-    def identity_factors(self, rows: int, columns: int) -> Factors:
-        """Factors of a matrix that say nothing, of the kind that this method collects; for
-        rehearsals.
-        """
-        gram = torch.eye(columns)
+    def identity_factors(
+        self, rows: int, columns: int, device: torch.device | None = None
+    ) -> Factors:
+        """Identities in the place of the factors of a rows x columns matrix, to rehearse a run."""
+        gram = torch.eye(columns, device=device)
         if not self.two_sided:
             return Factors(gram, tokens=1, sequences=1)
-        return Factors(gram, gram, torch.eye(rows), tokens=1, sequences=1)
+        return Factors(gram, gram, torch.eye(rows, device=device), tokens=1, sequences=1)
 
     def collect(
         self, model: nn.Module, tokens: Int[Tensor, "sequences seq"], listener: Listener = silent
     ) -> dict[str, Factors]:
-        """Factors of every linear inside the model's blocks and of the head, by full name.
+        """Factors of every linear inside the blocks of `model`, and of its head, by full name.
 
-        Under torch.distributed each rank takes every world-size-th sequence and the sums are
-        all-reduced.
+        Under torch.distributed each rank reads every world-size-th sequence, and the sums are
+        all-reduced. Raises as `accumulate` does.
         """
         sums = Sums()
         self.accumulate(model, tokens, share_of_rank(len(tokens)), sums, listener)
@@ -123,8 +124,9 @@ HIDDEN_ACTIVATIONS, INTERMEDIATE_ACTIVATIONS = 14, 6
 
 
 class Sums:
-    """Running sums over sequences: named square matrices in float32, counts, and what shares an
-    input.
+    """Running sums over sequences: square matrices in float32 by name, numbers, and input owners.
+
+    `owners` maps each layer to the layer under whose name the Gram of their common input is stored.
 
     Only the lower triangles are meaningful (they are what is saved), so that a resumed collection
     equals an uninterrupted one bit for bit.

@@ -1,8 +1,9 @@
-"""Make a noisy factor usable: scale it to unit mean diagonal, then add to the diagonal until
-Cholesky succeeds.
+"""Make a noisy factor usable: scale it to unit mean diagonal, then damp it.
 
-A factor is never replaced: damping grows by ten until it works, and beyond sigma = 1 (or the start,
-if larger) the solve fails and names the layer. float64 throughout.
+Damping adds to the diagonal until the Cholesky factorisation succeeds. It grows by factors of ten;
+when
+1 (or the first value, if that is larger) is not enough, an error names the layer. A factor is never
+replaced by another one. Everything is float64.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from ...base.errors import BadInput
 
 
 def normalise(h: Float[Tensor, "n n"], name: str) -> Float[Tensor, "n n"]:
-    """Symmetrised, divided by its mean diagonal, float64.
+    """The symmetric part of `h`, divided by its mean diagonal, in float64.
 
-    An all-zero factor (dead inputs) becomes zero.
+    A factor of zeros (inputs that are always zero) stays zero. Raises BadInput when `h` is not
+    finite.
     """
     h = h.double()
     h = (h + h.T) / 2
@@ -28,18 +30,21 @@ def normalise(h: Float[Tensor, "n n"], name: str) -> Float[Tensor, "n n"]:
 
 
 def damp(h: Float[Tensor, "n n"], sigma: float, name: str) -> tuple[Float[Tensor, "n n"], float]:
-    """h + sigma I for the smallest sigma, sigma * 10, sigma * 100 ... that is positive definite,
-    and that sigma.
+    """(h + d I, d) for the first d of sigma, 10 sigma, 100 sigma ... that makes it positive
+    definite.
+
+    Raises BadInput when d = max(1, sigma) is not enough.
     """
-    used = sigma
+    damping = sigma
     limit = max(1.0, sigma)
     identity = torch.eye(h.shape[0], dtype=h.dtype, device=h.device)
     while True:
-        damped = h + used * identity
-        if int(torch.linalg.cholesky_ex(damped).info) == 0:
-            return damped, used
-        if used >= limit:
+        matrix = h + damping * identity
+        if int(torch.linalg.cholesky_ex(matrix).info) == 0:
+            return matrix, damping
+        if damping >= limit:
             raise BadInput(
-                f"{name}: curvature is not positive definite even with damping {used:g}; recollect it"
+                f"{name}: curvature is not positive definite even with damping {damping:g}; "
+                "recollect it"
             )
-        used = min(limit, max(used, 1e-6) * 10)
+        damping = min(limit, max(damping, 1e-6) * 10)

@@ -44,7 +44,8 @@ class LabelSampler:
     ) -> Float[Tensor, "batch seq vocab"]:
         if not bool(torch.isfinite(logits).all()):
             raise BadInput(
-                "the model's logits are not finite on the calibration text; the model or its dtype overflows"
+                "the model's logits are not finite on the calibration text; "
+                "the model or its dtype overflows"
             )
         gradient = torch.empty_like(logits)
         for row, sequence in enumerate(self.sequences):

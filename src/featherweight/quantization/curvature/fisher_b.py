@@ -8,12 +8,12 @@ of the rank-1 power iteration on the rearranged Fisher from the identity: unbias
 The Gram of the inputs is collected in the same pass. Cost: forward, backward without weight
 gradients (and the blocks' forward again unless their graphs are kept), and the outer products, in
 one of two ways:
-- exact (`probes=None`), the cheaper of two equal forms: primal builds G; dual uses G^T G = X^T (D D^T) X with T x T
-  kernels, 4 T^2 (m + n) + 2 T (m^2 + n^2) multiplications a sequence and layer: more than the
-  passes themselves;
-- `probes=r`: G G^T is replaced by (G R)(G R)^T / r and G^T G likewise, R of random signs. Still unbiased, and since one
-  sequence's G G^T is far from the mean anyway, r = 32 costs no visible accuracy and an eighth of
-  the multiplications.
+- exact (`probes=None`), in the cheaper of two equal forms. The primal form builds G; the dual form
+  uses G^T G = X^T (D D^T) X with T x T kernels and 4 T^2 (m + n) + 2 T (m^2 + n^2) multiplications
+  for each sequence and layer, which is more than the passes cost;
+- `probes=r`: G G^T is replaced by (G R)(G R)^T / r, and G^T G likewise, with random signs R. The
+  estimate stays unbiased. Because the G G^T of one sequence is far from the mean anyway, r = 32
+  costs no visible accuracy, at an eighth of the multiplications.
 """
 
 from __future__ import annotations

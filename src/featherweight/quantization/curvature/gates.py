@@ -1,4 +1,4 @@
-"""Does the output side help? Answered on held-out sequences, before anything is rounded.
+"""Whether the output side helps a layer, measured on held-out sequences before anything is rounded.
 
 With feedback the error is D = -L_O^-T N L_I^-1 for a rounding noise N that is white with one
 variance a row. A held-out sequence with gradient G adds <D, G>^2 to vec(D)^T F vec(D), and over the
@@ -6,10 +6,10 @@ noise
 
     E <D, G>^2 = sum_r s_r^2 || (L_O^-1 G L_I^-T)_r ||^2,        s_r the rms of row r of N,
 
-an exact expectation: no candidate needs to be solved, and no factor is trusted to judge itself.
-LDLQ is L_O = I. A noisy H_O (few tokens, a first down_proj whose gradients a few sink tokens
-dominate) raises this figure, and is refused. Cost, in the dual form: T (m^2 + n^2) + T^2 (m + n)
-multiplications a sequence.
+which is exact: no candidate has to be rounded, and factors are judged on sequences that they were
+not collected from. LDLQ is L_O = I. A noisy H_O (from few tokens, or of a first down_proj whose
+gradients a few sink tokens dominate) has a larger expectation, and is refused. Cost, in the dual
+form: T (m^2 + n^2) + T^2 (m + n) multiplications for each sequence.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Curvature on disk: one safetensors file of packed lower triangles, read a layer at a time.
 
-A file is a snapshot of running sums, so a collection that was interrupted goes on from its newest
-snapshot and ends with the same bytes. Triangles are float32: half of the squares' memory (0.6 GB
-for a 135M model with both Fisher sides).
+A file is a snapshot of running sums. A collection that was interrupted continues from its newest
+snapshot and ends with the same bytes. Triangles are float32 and take half of the squares' memory
+(0.6 GB for a model of 135M weights with both Fisher sides).
 """
 
 from __future__ import annotations
@@ -22,49 +22,51 @@ from .base import Curvature, Factors, Sums
 
 
 def save(sums: Sums, path: Path, fingerprint: str = "") -> None:
-    """Write a snapshot (beside, then renamed)."""
-    packed = {key: pack_triangle(matrix) for key, matrix in sums.matrices.items()}
-    about = {
+    """Write a snapshot to `path` atomically; `fingerprint` names what was collected from what."""
+    triangles = {key: pack_triangle(matrix) for key, matrix in sums.matrices.items()}
+    metadata = {
         "numbers": json.dumps(sums.numbers, sort_keys=True),
         "owners": json.dumps(sums.owners, sort_keys=True),
         "tokens": str(sums.tokens),
         "sequences": str(sums.sequences),
         "fingerprint": fingerprint,
     }
-    write_shard(path, packed, about)
+    write_shard(path, triangles, metadata)
 
 
 class Snapshot:
-    """A saved collection; matrices are read when asked for."""
+    """A saved collection, whose matrices are read one by one.
+
+    Raises BadInput for a damaged file.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
             self.file = safe_open(str(path), framework="pt")
-            about = self.file.metadata()
-            self.numbers: dict[str, float] = json.loads(about["numbers"])
-            self.owners: dict[str, str] = json.loads(about["owners"])
-            self.tokens, self.sequences = int(about["tokens"]), int(about["sequences"])
-            self.fingerprint = about["fingerprint"]
+            metadata = self.file.metadata()
+            self.numbers: dict[str, float] = json.loads(metadata["numbers"])
+            self.owners: dict[str, str] = json.loads(metadata["owners"])
+            self.tokens, self.sequences = int(metadata["tokens"]), int(metadata["sequences"])
+            self.fingerprint = metadata["fingerprint"]
         except Exception as error:
             raise BadInput(
                 f"{path} is not a readable curvature collection ({error}); collect it again"
             ) from error
 
     def sums(self, names: set[str] | None = None) -> Sums:
-        """The running sums, of the layers `names` only when given."""
+        """The running sums; with `names`, only those of these layers."""
         sums = Sums()
         sums.numbers, sums.owners = self.numbers, self.owners
         sums.tokens, sums.sequences = self.tokens, self.sequences
-        wanted = (
-            None if names is None else names | {self.owners[n] for n in names if n in self.owners}
-        )
+        # A layer's Gram is stored under the name of the layer that owns it.
+        keep = None if names is None else names | {self.owners.get(name, name) for name in names}
         for key in self.file.keys():  # noqa: SIM118 (safe_open is not a mapping)
-            if wanted is None or key.split("/", 1)[1] in wanted:
+            if keep is None or key.split("/", 1)[1] in keep:
                 sums.matrices[key] = unpack_triangle(self.file.get_tensor(key))
         return sums
 
     def factors(self, curvature: Curvature, name: str) -> Factors:
-        """Factors of one layer."""
+        """Factors of the layer `name`; BadInput when it was not collected."""
         if name not in self.owners:
             raise BadInput(
                 f"{name} is not in the saved curvature; it was collected from another model"
@@ -73,18 +75,18 @@ class Snapshot:
 
 
 def pack_triangle(h: Float[Tensor, "n n"]) -> Float[Tensor, " packed"]:
-    """The lower triangle, row by row."""
+    """The lower triangle of `h`, row by row."""
     n = h.shape[0]
-    return h[_lower(n, h.device)]
+    return h[_lower_mask(n, h.device)]
 
 
-def unpack_triangle(packed: Float[Tensor, " packed"]) -> Float[Tensor, "n n"]:
-    """The lower triangle as a square with zeros above."""
-    n = (math.isqrt(8 * packed.numel() + 1) - 1) // 2
-    h = torch.zeros(n, n, device=packed.device)
-    h[_lower(n, packed.device)] = packed
+def unpack_triangle(triangle: Float[Tensor, " packed"]) -> Float[Tensor, "n n"]:
+    """A square matrix with this lower triangle and zeros above it."""
+    n = (math.isqrt(8 * triangle.numel() + 1) - 1) // 2
+    h = torch.zeros(n, n, device=triangle.device)
+    h[_lower_mask(n, triangle.device)] = triangle
     return h
 
 
-def _lower(n: int, device: torch.device) -> Bool[Tensor, "n n"]:
+def _lower_mask(n: int, device: torch.device) -> Bool[Tensor, "n n"]:
     return torch.ones(n, n, dtype=torch.bool, device=device).tril()

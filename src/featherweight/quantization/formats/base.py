@@ -86,10 +86,7 @@ class Format(Layout):
     @property
     @abstractmethod
     def tile(self) -> tuple[int, int]:
-        """Rows x columns that are decided together:
-
-        (1, 1) for scalars, (16, 16) for the trellis.
-        """
+        """(rows, columns) decided together, (1, 1) for scalars and (16, 16) for the trellis."""
 
     @abstractmethod
     def fit(
@@ -187,7 +184,7 @@ class Format(Layout):
         return
 
     def integers(self, weight: QWeight) -> Integers | None:
-        """The codes as integers with their scales; None for formats that are not scaled integers."""
+        """The codes as integers with their scales; None for a format of another kind."""
         return None
 
 

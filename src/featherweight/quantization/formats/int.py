@@ -13,7 +13,8 @@ candidate scales.
 `portable` scales have only as many significant bits as the narrowest reader keeps. They are rounded
 before the codes are chosen, so that the codes compensate: 8 bits when symmetric (bf16 and fp16 both
 hold such a scale, whatever the model's dtype),
-11 - bits when asymmetric (fp16 then also holds scale * zero, which is GGUF's minimum). They are stored as fp16 like any other scale.
+11 - bits when asymmetric (fp16 then also holds scale * zero, which is GGUF's minimum). They are
+stored as fp16 like any other scale.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Trellis(TrellisLayout, Format):
     def unpack_rows(
         self, weight: QWeight, rows: Int64[Tensor, " count"]
     ) -> Float[Tensor, "count columns"]:
-        """Decodes the blocks of 256 rows (contiguous in lane order) that hold the requested rows."""
+        """Decodes only the blocks of 256 rows that hold the requested rows."""
         check_rows(weight, rows)
         height, columns = self.padded(weight.shape)
         codes, scale = weight.tensors["codes"], weight.tensors["scale"]

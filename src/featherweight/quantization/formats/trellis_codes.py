@@ -1,12 +1,14 @@
-"""The codes of the bitshift trellis: functions from a state of L bits to a number, each a table of
-2^L float32 values.
+"""The codes of the bitshift trellis: functions from a state of L bits to a number.
 
-All have zero mean and unit variance over uniform states.
-`g`      GF(2)-linear: table[h(s)] with h(s) = (s & 255) xor M (s >> 8). It decodes with byte operations only; its matrices and
-         tables are constants of the layout (`layouts/trellis.py`), the derivation and figures stand
-         in docs/concepts.md.
-`1mad`   x = 34038481 s + 76625530 mod 2^32; (sum of the 4 bytes - 510) / 147.800537   (QTIP, arXiv:2406.11235)
-`3inst`  x = 89226354 s + 64248484 mod 2^32; masked to two fp16 halves that are added in fp16   (QTIP)
+Each is a table of 2^L float32 values with zero mean and unit variance over uniform states.
+
+`g`      table[h(s)] with h(s) = (s & 255) xor M (s >> 8), which is linear over GF(2), so that it
+         decodes with byte operations only. Its matrices and tables are constants of the layout
+         (`layouts/trellis.py`); docs/concepts.md has the derivation and figures.
+`1mad`   x = 34038481 s + 76625530 mod 2^32; (sum of the 4 bytes - 510) / 147.800537
+`3inst`  x = 89226354 s + 64248484 mod 2^32; masked to two fp16 halves, which are added in fp16
+
+The last two are QTIP's (arXiv:2406.11235).
 """
 
 from __future__ import annotations

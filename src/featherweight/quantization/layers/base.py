@@ -30,29 +30,41 @@ from ..transforms.hadamard import unpack_signs
 
 
 class CompressedModule(nn.Module):
-    """What the two layers share: stored buffers that never change dtype, decoding, and the signs of
-    rotations.
+    """A matrix of `shape` (rows, columns) in `format`, with sign bits when its input is rotated.
+
+    `dtype` is the one that the module computes in.
     """
 
     weight: Tensor
 
     def __init__(
-        self, shape: tuple[int, int], format: Format, dtype: torch.dtype | None, input_signs: bool
+        self,
+        shape: tuple[int, int],
+        format: Format,
+        dtype: torch.dtype | None,
+        input_signs: bool,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         self.format = format
         self.shape = shape
         self.input_rotation = input_signs
-        self.register_buffer("weight", torch.empty(0, dtype=dtype))
+        self.register_buffer("weight", torch.empty(0, dtype=dtype, device=device))
         for name, (size, kind) in format.stored(shape).items():
-            self.register_buffer(name, torch.empty(size, dtype=DTYPES[kind]))
+            self.register_buffer(name, torch.empty(size, dtype=DTYPES[kind], device=device))
         if input_signs:
-            self.register_buffer("input_signs", torch.empty(-(-shape[1] // 8), dtype=torch.uint8))
-        self._kept: dict[torch.dtype, Tensor] | None = None
+            self.register_sign_bits("input_signs", shape[1], device)
+        # Dense matrices by dtype while inside `decoded`, else None.
+        self._dense_cache: dict[torch.dtype, Tensor] | None = None
         self._sign_cache: dict[str, tuple[Tensor, int, bytes, Tensor]] = {}
 
+    def register_sign_bits(self, name: str, num_signs: int, device: torch.device | None) -> None:
+        """A buffer for the signs of one side's rotation."""
+        size = -(-num_signs // 8)
+        self.register_buffer(name, torch.empty(size, dtype=torch.uint8, device=device))
+
     def stored_names(self) -> list[str]:
-        """Names of the buffers that are the compressed weight (signs included)."""
+        """Names of the buffers that hold the compressed weight, sign bits included."""
         return [name for name in self._buffers if name != "weight"]
 
     def qweight(self) -> QWeight:
@@ -64,8 +76,9 @@ class CompressedModule(nn.Module):
         )
 
     def fill(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the stored tensors in; UsageError when a name, shape or dtype is not what the format
-        stores.
+        """Copy the stored tensors into the buffers.
+
+        Raises UsageError when a name, shape or dtype is not what the format stores.
         """
         names = self.stored_names()
         if set(tensors) != set(names):
@@ -73,71 +86,67 @@ class CompressedModule(nn.Module):
                 f"{self.format!r} stores {', '.join(names)} here, not {', '.join(tensors)}"
             )
         for name in names:
-            own, new = self.get_buffer(name), tensors[name]
-            if own.shape != new.shape or own.dtype != new.dtype:
+            buffer, tensor = self.get_buffer(name), tensors[name]
+            if buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 raise UsageError(
-                    f"{name} of {self.format!r} is {tuple(own.shape)} {own.dtype}, not {tuple(new.shape)} {new.dtype}"
+                    f"{name} of {self.format!r} is {tuple(buffer.shape)} {buffer.dtype}, "
+                    f"not {tuple(tensor.shape)} {tensor.dtype}"
                 )
-            self._buffers[name] = new.detach().clone() if own.is_meta else own.copy_(new)
+            is_meta = buffer.is_meta
+            self._buffers[name] = tensor.detach().clone() if is_meta else buffer.copy_(tensor)
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The stored (rotated, when there are signs) matrix in `dtype`; kept while inside
-        `decoded`.
-        """
-        if self._kept is None:
+        """The stored matrix in `dtype`, in its rotated basis; cached while inside `decoded`."""
+        if self._dense_cache is None:
             return self._decode(dtype)
-        if dtype not in self._kept:
-            self._kept[dtype] = self._decode(dtype)
-        return self._kept[dtype]
+        if dtype not in self._dense_cache:
+            self._dense_cache[dtype] = self._decode(dtype)
+        return self._dense_cache[dtype]
 
     def _decode(self, dtype: torch.dtype) -> Tensor:
-        # Outside inference mode, because a kept weight may be used under autograd later.
+        # Outside inference mode, because a cached matrix may be used under autograd later.
         with torch.inference_mode(False), torch.no_grad():
             return self.qweight().dense().to(dtype)
 
     def effective(self) -> Float[Tensor, "rows columns"]:
-        """The matrix in float32 with its input rotation undone, W_r U: what a dense layer in its
-        place would hold.
-        """
+        """W_r U in float32: the matrix that a dense layer in the place of this one would hold."""
         with torch.inference_mode(False), torch.no_grad():
             w = self.dense()
-            return (
-                rotate(w, self._signs("input_signs", self.shape[1])[1], inverse=True)
-                if self.input_rotation
-                else w
-            )
+            if not self.input_rotation:
+                return w
+            return rotate(w, self._signs("input_signs", self.shape[1])[1], inverse=True)
 
     def _signs(self, name: str, num: int) -> tuple[bytes, Tensor]:
-        packed = self.get_buffer(name)
-        version = -1 if packed.is_inference() else packed._version
-        cached = self._sign_cache.get(name)
-        if cached is None or cached[0] is not packed or cached[1] != version:
+        """(the sign bits as bytes, the signs as floats), unpacked again when the buffer has
+        changed.
+        """
+        bits = self.get_buffer(name)
+        version = -1 if bits.is_inference() else bits._version
+        entry = self._sign_cache.get(name)
+        if entry is None or entry[0] is not bits or entry[1] != version:
             with torch.inference_mode(False):
-                cached = (
-                    packed,
-                    version,
-                    packed.cpu().numpy().tobytes(),
-                    unpack_signs(packed, num),
-                )
-            self._sign_cache[name] = cached
-        return cached[2], cached[3]
+                entry = (bits, version, bits.cpu().numpy().tobytes(), unpack_signs(bits, num))
+            self._sign_cache[name] = entry
+        return entry[2], entry[3]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompressedModule:
-        stored = {name: self.get_buffer(name) for name in self.stored_names()}
-        for name in stored:
+        # Stored buffers move between devices with the module, but never change their dtype.
+        buffers = {name: self.get_buffer(name) for name in self.stored_names()}
+        for name in buffers:
             self._buffers[name] = None
         try:
             super()._apply(fn, recurse)
-            for name, tensor in stored.items():
-                moved = fn(tensor)
-                stored[name] = moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+            for name, tensor in buffers.items():
+                result = fn(tensor)
+                same_dtype = result.dtype == tensor.dtype
+                buffers[name] = result if same_dtype else tensor.to(result.device)
         finally:
-            self._buffers.update(stored)
-        if self._kept is not None:
-            self._kept = {}
+            self._buffers.update(buffers)
+        if self._dense_cache is not None:
+            self._dense_cache = {}
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        if self._kept is not None:
-            self._kept = {}
+        if self._dense_cache is not None:
+            self._dense_cache = {}

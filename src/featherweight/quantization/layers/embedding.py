@@ -1,7 +1,7 @@
 """A compressed embedding in the place of an `nn.Embedding`, and a head that shares its table.
 
-A rotated table is W_r = W U^T: a look-up rotates the rows that it found back with U^T, and a head that
-shares the table computes W_r (U x).
+A rotated table is W_r = W U^T: a look-up multiplies the rows of W_r with U, and a head that shares
+the table computes W_r (U x).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from .base import CompressedModule
 
 
 class CompressedEmbedding(CompressedModule):
-    """A table of `num_embeddings` rows of `embedding_dim` numbers; looked-up rows are multiplied by
-    `scale`.
+    """A table of `num_embeddings` rows of `embedding_dim` numbers.
 
-    `scale` is for models whose embedding does so itself (Gemma); it does not touch a tied head.
-    With `input_signs` the rows are stored rotated, and a look-up turns back those that it found.
+    `scale` multiplies the rows of a look-up, for models whose embedding does so (Gemma); a tied
+    head is not scaled. With `input_signs` rows are stored rotated, and look-ups rotate them back.
     """
 
     def __init__(
@@ -32,8 +31,9 @@ class CompressedEmbedding(CompressedModule):
         scale: float | None = None,
         dtype: torch.dtype | None = None,
         input_signs: bool = False,
+        device: torch.device | None = None,
     ) -> None:
-        super().__init__((num_embeddings, embedding_dim), format, dtype, input_signs)
+        super().__init__((num_embeddings, embedding_dim), format, dtype, input_signs, device)
         self.num_embeddings, self.embedding_dim = num_embeddings, embedding_dim
         self.scale_of_rows = scale
 
@@ -41,35 +41,41 @@ class CompressedEmbedding(CompressedModule):
     def of(
         cls, embedding: nn.Embedding, format: Format, input_signs: bool = False
     ) -> CompressedEmbedding:
-        """An unfilled layer (on `embedding`'s device) that can take the place of `embedding`."""
+        """An unfilled layer on the device of `embedding`, which can replace it.
+
+        Raises UsageError for an embedding that computes more than a look-up and a scale.
+        """
         scale = getattr(embedding, "scalar_embed_scale", None)
-        plain = type(embedding).forward is nn.Embedding.forward
-        if embedding.max_norm is not None or (not plain and scale is None):
+        is_look_up = type(embedding).forward is nn.Embedding.forward
+        if embedding.max_norm is not None or (not is_look_up and scale is None):
             kind = type(embedding).__name__
             raise UsageError(f"{kind} computes more than a look-up; leave it out of the plan")
-        with embedding.weight.device:
-            dtype = embedding.weight.dtype
-            new = cls(
-                embedding.num_embeddings, embedding.embedding_dim, format, scale, dtype, input_signs
-            )
-        return new.train(embedding.training)
+        layer = cls(
+            embedding.num_embeddings,
+            embedding.embedding_dim,
+            format,
+            scale,
+            embedding.weight.dtype,
+            input_signs,
+            embedding.weight.device,
+        )
+        return layer.train(embedding.training)
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         dtype = self.weight.dtype
-        # Rotations are undone before the numbers are rounded to a narrow dtype.
-        wide = torch.float32 if self.input_rotation and dtype != torch.float64 else dtype
-        if self._kept is None:
-            found = self.format.unpack_rows(self.qweight(), ids.flatten().long()).to(wide)
-            rows = found.view(*ids.shape, self.embedding_dim)
+        # The rotation is undone before the numbers are rounded to half precision.
+        row_dtype = torch.float32 if self.input_rotation and dtype != torch.float64 else dtype
+        if self._dense_cache is None:
+            rows = self.format.unpack_rows(self.qweight(), ids.flatten().long()).to(row_dtype)
+            rows = rows.view(*ids.shape, self.embedding_dim)
         else:
-            rows = nn.functional.embedding(ids, self.dense(wide))
+            rows = nn.functional.embedding(ids, self.dense(row_dtype))
         if self.input_rotation:
-            rows = rotate(rows, self._signs("input_signs", self.embedding_dim)[1], inverse=True).to(
-                dtype
-            )
+            signs = self._signs("input_signs", self.embedding_dim)[1]
+            rows = rotate(rows, signs, inverse=True).to(dtype)
         if self.scale_of_rows is None:
             return rows
-        # Rounded to the rows' dtype first, as the models do.
+        # The scale is rounded to the dtype of the rows first, as the models do.
         return rows * torch.tensor(self.scale_of_rows, dtype=rows.dtype, device=rows.device)
 
     def logits(
@@ -80,7 +86,7 @@ class CompressedEmbedding(CompressedModule):
         return nn.functional.linear(x, self.dense(x.dtype).to(x.device), bias)
 
     def as_stored(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """`x` in the basis of the stored rows: what their product is taken with."""
+        """`x` in the basis of the stored rows, U x: what they are multiplied with."""
         if not self.input_rotation:
             return x
         return rotate(x, self._signs("input_signs", self.embedding_dim)[1].to(x.device))
@@ -91,9 +97,7 @@ class CompressedEmbedding(CompressedModule):
 
 
 class TiedHead(nn.Module):
-    """logits = table @ x with the table of `embedding`; it owns no tensors (but a bias, when the
-    head had one).
-    """
+    """logits = table @ x with the table of `embedding`; the module owns nothing but a bias."""
 
     embedding: CompressedEmbedding
 

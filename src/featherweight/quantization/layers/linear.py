@@ -23,12 +23,11 @@ from .base import CompressedModule
 
 
 class CompressedLinear(CompressedModule):
-    """y = V^T(W_r (U x)) + bias with W_r decoded from `format`'s stored tensors; see the top of
-    this file.
+    """y = V^T(W_r (U x)) + bias, with W_r decoded from the stored tensors of `format`.
 
-    `input_signs` says whether the input is rotated, `output_rotation` how the output is; the sign
-    bits are buffers `input_signs` and `output_signs` (ceil(n / 8) bytes). `dtype` is that of the
-    bias.
+    `input_signs` says whether the input is rotated, `output_rotation` how the output is ("none",
+    "block64" or "full"). The sign bits are the buffers `input_signs` and `output_signs`. `dtype` is
+    that of the bias.
     """
 
     def __init__(
@@ -40,21 +39,19 @@ class CompressedLinear(CompressedModule):
         input_signs: bool = False,
         output_rotation: str = "none",
         dtype: torch.dtype | None = None,
+        device: torch.device | None = None,
     ) -> None:
         if output_rotation not in ROTATIONS:
             raise UsageError(f"output_rotation={output_rotation!r}: choose {', '.join(ROTATIONS)}")
-        super().__init__((out_features, in_features), format, dtype, input_signs)
+        super().__init__((out_features, in_features), format, dtype, input_signs, device)
         self.in_features, self.out_features = in_features, out_features
         self.output_rotation = output_rotation
         if output_rotation != "none":
-            self.register_buffer(
-                "output_signs", torch.empty(-(-out_features // 8), dtype=torch.uint8)
-            )
-        self.bias = (
-            nn.Parameter(torch.zeros(out_features, dtype=dtype), requires_grad=False)
-            if bias
-            else None
-        )
+            self.register_sign_bits("output_signs", out_features, device)
+        self.bias = None
+        if bias:
+            zeros = torch.zeros(out_features, dtype=dtype, device=device)
+            self.bias = nn.Parameter(zeros, requires_grad=False)
         self.memo = InputRotation()
 
     @classmethod
@@ -65,26 +62,27 @@ class CompressedLinear(CompressedModule):
         input_signs: bool = False,
         output_rotation: str = "none",
     ) -> CompressedLinear:
-        """An unfilled layer (on `linear`'s device) that can take the place of `linear`, whose bias
-        it shares.
+        """An unfilled layer on the device of `linear`, which can replace it and shares its bias.
+
+        Raises UsageError for a subclass of `nn.Linear` that computes something else.
         """
         if type(linear).forward is not nn.Linear.forward:
             kind = type(linear).__name__
             raise UsageError(
                 f"{kind} computes more than a matrix product; leave it out of the plan"
             )
-        with linear.weight.device:
-            new = cls(
-                linear.in_features,
-                linear.out_features,
-                format,
-                linear.bias is not None,
-                input_signs,
-                output_rotation,
-                linear.weight.dtype,
-            )
-        new.bias = linear.bias
-        return new.train(linear.training)
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            format,
+            linear.bias is not None,
+            input_signs,
+            output_rotation,
+            linear.weight.dtype,
+            linear.weight.device,
+        )
+        layer.bias = linear.bias
+        return layer.train(linear.training)
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         if self.input_rotation:
@@ -98,20 +96,18 @@ class CompressedLinear(CompressedModule):
         return y if self.bias is None else y + self.bias
 
     def effective(self) -> Float[Tensor, "rows columns"]:
-        """W-hat = V^T W_r U in float32: what an `nn.Linear` that computes the same function would
-        hold.
-        """
+        """V^T W_r U in float32: the matrix of an `nn.Linear` that computes the same function."""
         with torch.inference_mode(False), torch.no_grad():
             w = super().effective()
             if self.output_rotation != "none":
                 signs = self._signs("output_signs", self.out_features)[1]
-                w = rotate(
-                    w.T.contiguous(), signs, self.output_rotation, inverse=True
-                ).T.contiguous()
+                rows = rotate(w.T.contiguous(), signs, self.output_rotation, inverse=True)
+                w = rows.T.contiguous()
             return w
 
     def extra_repr(self) -> str:
-        text = f"{self.in_features}, {self.out_features}, {self.format!r}, bias={self.bias is not None}"
+        text = f"{self.in_features}, {self.out_features}, {self.format!r}"
+        text += f", bias={self.bias is not None}"
         text += ", input rotated" if self.input_rotation else ""
         return text + (
             f", output_rotation={self.output_rotation}" if self.output_rotation != "none" else ""

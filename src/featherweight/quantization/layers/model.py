@@ -1,10 +1,11 @@
-"""Compressed layers inside a model: finding them, tying a head, sharing rotations, decoding all at once."""
+"""Compressed layers inside a model: listed, tied to a head, sharing rotations, decoded once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from ...base.errors import UsageError
@@ -16,39 +17,36 @@ from .linear import CompressedLinear
 def compressed(model: nn.Module) -> dict[str, CompressedLinear | CompressedEmbedding]:
     """Full name -> layer, of every compressed layer of `model`, in module order."""
     return {
-        name: m
-        for name, m in model.named_modules()
-        if isinstance(m, (CompressedLinear, CompressedEmbedding))
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (CompressedLinear, CompressedEmbedding))
     }
 
 
 def tie_head(model: nn.Module, name: str, embedding: CompressedEmbedding) -> None:
-    """Let the linear `name` use the table of `embedding`; transformers is told that it has nothing
-    to tie there.
+    """Replace the linear `name` by a head that uses the table of `embedding`.
+
+    The pair is removed from the lists of tied weights that transformers keeps, because there is no
+    parameter to tie any more. Raises UsageError when the shapes differ.
     """
     linear = model.get_submodule(name)
-    if (
-        not isinstance(linear, nn.Linear)
-        or (linear.out_features, linear.in_features) != embedding.shape
-    ):
+    fits = isinstance(linear, nn.Linear) and linear.weight.shape == torch.Size(embedding.shape)
+    if not isinstance(linear, nn.Linear) or not fits:
         raise UsageError(f"{name} cannot share a table of {embedding.shape}: it is {linear}")
     model.set_submodule(name, TiedHead(embedding, linear.bias).train(linear.training))
-    for prefix, part in model.named_modules():
+    for prefix, module in model.named_modules():
         for attribute in ("_tied_weights_keys", "all_tied_weights_keys"):
-            keys = getattr(part, attribute, None)
+            keys = getattr(module, attribute, None)
             if isinstance(keys, dict):
                 start = f"{prefix}." if prefix else ""
-                setattr(
-                    part,
-                    attribute,
-                    {k: v for k, v in keys.items() if f"{start}{k}" != f"{name}.weight"},
-                )
+                remaining_keys = {
+                    k: v for k, v in keys.items() if f"{start}{k}" != f"{name}.weight"
+                }
+                setattr(module, attribute, remaining_keys)
 
 
 def share_inputs(model: nn.Module) -> None:
-    """Give all rotated layers of `model` one `InputRotation`, so that layers which read one tensor
-    rotate it once.
-    """
+    """Give all layers of `model` one `InputRotation`, so that an input is rotated once."""
     memo = InputRotation()
     for layer in compressed(model).values():
         if isinstance(layer, CompressedLinear):
@@ -57,15 +55,16 @@ def share_inputs(model: nn.Module) -> None:
 
 @contextmanager
 def decoded(model: nn.Module) -> Iterator[None]:
-    """Keep each decoded matrix from its first use to the end of the block: the memory of the dense
-    model, its speed.
+    """Inside, each matrix is decoded at its first use and then kept.
+
+    The model then has the speed and the memory of the dense one.
     """
     layers = list(compressed(model).values())
-    before = [layer._kept for layer in layers]
+    caches = [layer._dense_cache for layer in layers]
     try:
         for layer in layers:
-            layer._kept = {} if layer._kept is None else layer._kept
+            layer._dense_cache = {} if layer._dense_cache is None else layer._dense_cache
         yield
     finally:
-        for layer, kept in zip(layers, before, strict=True):
-            layer._kept = kept
+        for layer, cache in zip(layers, caches, strict=True):
+            layer._dense_cache = cache

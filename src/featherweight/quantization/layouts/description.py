@@ -92,48 +92,50 @@ class Description(Generic[AnyLayout]):
 
 def read_description(
     entry: Any,
-    where: str = "config.json",
+    origin: str = "config.json",
     formats: Mapping[str, type[AnyLayout]] = BY_FORMAT,  # type: ignore[assignment]
 ) -> Description[AnyLayout]:
     """The description in a `quantization_config`, with objects of `formats` (name -> class; layouts
     by default).
 
-    Raises BadInput that says what is wrong with it in the file `where`.
+    Raises BadInput that says what is wrong with it in the file `origin`.
     """
     if not isinstance(entry, Mapping) or entry.get("quant_method") != PACKED:
         raise BadInput(
-            f"{where} has no quantization_config of {PACKED}: this is not a model that it packed"
+            f"{origin} has no quantization_config of {PACKED}: this is not a model that it packed"
         )
     version = entry.get("version")
     if version != VERSION or type(version) is not int:
         is_newer = type(version) is int and version > VERSION
         raise BadInput(
-            f"{where} is written in version {version!r} of the packed format; this library reads version {VERSION}"
+            f"{origin} is written in version {version!r} of the packed format; "
+            f"this library reads version {VERSION}"
             + ("; a newer one is needed" if is_newer else "")
         )
     entries = entry.get("layers")
     if not isinstance(entries, Mapping) or not entries:
-        raise BadInput(f"{where}: quantization_config lists no layers")
+        raise BadInput(f"{origin}: quantization_config lists no layers")
     layers = {
-        str(name): _read_matrix(e, f"{where}: layer {name}", formats) for name, e in entries.items()
+        str(name): _read_matrix(e, f"{origin}: layer {name}", formats)
+        for name, e in entries.items()
     }
-    _check_constants(entry.get("codes", {}), layers.values(), where)
+    _check_constants(entry.get("codes", {}), layers.values(), origin)
     head = entry.get("tied_head")
     if head is not None and not isinstance(head, str):
-        raise BadInput(f"{where}: tied_head is {head!r}, not a module name")
+        raise BadInput(f"{origin}: tied_head is {head!r}, not a module name")
     files = entry.get("files", {})
     if not isinstance(files, Mapping) or not all(
         _is_file_sum(name, digest) for name, digest in files.items()
     ):
-        raise BadInput(f"{where}: files must map names of safetensors files to SHA-256 sums")
+        raise BadInput(f"{origin}: files must map names of safetensors files to SHA-256 sums")
     return Description(layers, head, dict(files))
 
 
 def _read_matrix(
-    entry: Any, where: str, formats: Mapping[str, type[AnyLayout]]
+    entry: Any, origin: str, formats: Mapping[str, type[AnyLayout]]
 ) -> StoredMatrix[AnyLayout]:
     if not isinstance(entry, Mapping):
-        raise BadInput(f"{where} is {entry!r}, not a description")
+        raise BadInput(f"{origin} is {entry!r}, not a description")
     text, shape, rotation = (
         entry.get("format"),
         entry.get("shape"),
@@ -144,31 +146,31 @@ def _read_matrix(
         and len(shape) == 2
         and all(type(n) is int and n > 0 for n in shape)
     ):
-        raise BadInput(f"{where} has shape {shape!r}, not [rows, columns]")
+        raise BadInput(f"{origin} has shape {shape!r}, not [rows, columns]")
     if shape[0] * shape[1] > MAX_WEIGHTS:
-        raise BadInput(f"{where} has shape {shape!r}: more weights than any matrix has")
+        raise BadInput(f"{origin} has shape {shape!r}: more weights than any matrix has")
     if rotation not in ROTATIONS or type(entry.get("input_rotation", False)) is not bool:
-        raise BadInput(f"{where} has an unknown rotation")
+        raise BadInput(f"{origin} has an unknown rotation")
     try:
         format = spec.parse(str(text), formats)
         if not isinstance(format, Layout):
             raise UsageError(f"{text!r} is not a format")
-        format.check((shape[0], shape[1]), where)
+        format.check((shape[0], shape[1]), origin)
     except FeatherweightError as error:
-        raise BadInput(f"{where} has a format that this library does not know: {error}") from error
+        raise BadInput(f"{origin} has a format that this library does not know: {error}") from error
     return StoredMatrix(format, (shape[0], shape[1]), entry.get("input_rotation", False), rotation)  # type: ignore[arg-type]
 
 
-def _check_constants(stored: Any, matrices: Iterable[StoredMatrix[Any]], where: str) -> None:
+def _check_constants(entries: Any, matrices: Iterable[StoredMatrix[Any]], origin: str) -> None:
     """Raise BadInput unless the constants in the file are those of this library."""
-    expected = _constants(matrix.format for matrix in matrices)
-    if not isinstance(stored, Mapping):
-        raise BadInput(f"{where}: code tables are {stored!r}")
-    if differing := [
-        name for name in {**expected, **stored} if stored.get(name) != expected.get(name)
+    constants = _constants(matrix.format for matrix in matrices)
+    if not isinstance(entries, Mapping):
+        raise BadInput(f"{origin}: code tables are {entries!r}")
+    if names := [
+        name for name in {**constants, **entries} if entries.get(name) != constants.get(name)
     ]:
         raise BadInput(
-            f"{where}: the code tables of {', '.join(differing)} differ from this library's"
+            f"{origin}: the code tables of {', '.join(names)} differ from this library's"
         )
 
 

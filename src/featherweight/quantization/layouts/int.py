@@ -29,7 +29,8 @@ class IntLayout(ScaledCodesLayout):
         check_group("Int", self.group)
         if self.portable and not self.symmetric and self.bits > 4:
             raise UsageError(
-                f"Int(bits={self.bits}, symmetric=False, portable=True): no other program's file holds that"
+                f"Int(bits={self.bits}, symmetric=False, portable=True): no other program's file "
+                "holds that"
             )
 
     @property

@@ -85,5 +85,6 @@ def check_group(format: str, group: object) -> None:
     """Raise UsageError unless `group` is a positive number of columns, or None."""
     if group is not None and (type(group) is not int or group < 1):
         raise UsageError(
-            f"{format}(group={group}): group must be a positive number of columns, or None for whole rows"
+            f"{format}(group={group}): group must be a positive number of columns, or None for "
+            "whole rows"
         )

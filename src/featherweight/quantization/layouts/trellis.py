@@ -68,7 +68,8 @@ class TrellisLayout(Layout):
         if self.code == "g" and (self.bits, self.L) not in MATRICES:
             sizes = sorted(size for rate, size in MATRICES if rate == self.bits)
             raise UsageError(
-                f"Trellis(bits={self.bits}, L={self.L}): the g code has L = {', '.join(map(str, sizes))}"
+                f"Trellis(bits={self.bits}, L={self.L}): the g code has L = "
+                f"{', '.join(map(str, sizes))}"
             )
         if not 8 <= self.L <= 16:
             raise UsageError(f"Trellis(L={self.L}): L must be 8 to 16")

@@ -1,12 +1,13 @@
-"""One feedback loop over tiles, shared by every rounding that looks at curvature.
+"""One feedback loop over tiles, shared by every rounding that uses curvature.
 
-Minimised: tr(H_O D H_I D^T) over D = W - W_hat, with H = L D L^T by blocks of the format's tile
-(unit block-lower triangular L). Rounding W + L_O^T D L_I - D tile by tile, from the last tile back,
-makes L_O^T D L_I = -noise, so the loss becomes tr(D_O noise D_I noise^T). H_O = I leaves the column
-recursion known as LDLQ (QuIP, arXiv:2307.13304), GPTQ or Babai's nearest plane; with both sides it
-is YAQA's (arXiv:2505.22988), equal to GPTQ on kron(H_O, H_I).
+Minimised: tr(H_O D H_I D^T) over D = W - W_hat, with H = L D L^T by blocks of the format's tile (L
+is unit block-lower triangular). Rounding W + L_O^T D L_I - D tile by tile, from the last tile to
+the first, makes L_O^T D L_I the negative rounding noise, so the loss becomes tr(D_O noise D_I
+noise^T). H_O = I leaves the recursion over columns known as LDLQ (QuIP, arXiv:2307.13304), GPTQ, or
+Babai's nearest plane. With both sides it is YAQA's (arXiv:2505.22988), equal to GPTQ on kron(H_O,
+H_I).
 
-The buffer P = D L_I turns the m^2 n^2 / 2b multiplications of the literal form into m n (m + n)
+The buffer P = D L_I turns the m^2 n^2 / 2b multiplications of the literal form into m n (m + n),
 with equal results. Nothing here knows a format: `snap` is whatever chooses numbers for a batch of
 tiles.
 """
@@ -32,9 +33,7 @@ Snap = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class RoundingResult:
-    """A rounded matrix with the damping that its factors needed (None where that side was not
-    used).
-    """
+    """A rounded matrix, and the damping that each side's factor needed (None without a factor)."""
 
     weight: QWeight
     damping: float | None = None
@@ -43,7 +42,7 @@ class RoundingResult:
 
 @dataclass(frozen=True)
 class Split:
-    """L - I of both factors (None: that side is the identity), with the damping each needed."""
+    """L - I of both factors (None: that side is the identity), and the damping that each needed."""
 
     lower_in: Float[Tensor, "columns columns"]
     lower_out: Float[Tensor, "rows rows"] | None = None
@@ -52,10 +51,10 @@ class Split:
 
 
 class Rounding(ABC):
-    """Abstract base; implementations are final frozen dataclasses that see tensors only, and
-    compute on their device.
+    """Abstract base of all roundings: who chooses among the numbers of a format.
 
-    `needs_curvature` says whether `solve` needs factors; a layer without any is then rounded to
+    Implementations are final frozen dataclasses that see tensors only, and compute on their device.
+    `needs_curvature` says whether `solve` needs factors; a layer without factors is then rounded to
     nearest.
     """
 
@@ -64,7 +63,11 @@ class Rounding(ABC):
     def split(
         self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str
     ) -> Split | None:
-        """The feedback that this rounding would use; None when it uses none."""
+        """The feedback that this rounding would use for a matrix; None when it uses none.
+
+        padded: the shape that the format stores. tile: rows and columns that it decides together.
+        name: of the layer, for errors. Raises BadInput for factors that no damping makes usable.
+        """
         return None
 
     @abstractmethod
@@ -75,7 +78,12 @@ class Rounding(ABC):
         format: Format,
         name: str = "the matrix",
     ) -> RoundingResult:
-        """Choose numbers of `format` for `w`; `name` appears in errors only."""
+        """Choose numbers of `format` for the weights `w`.
+
+        factors: the layer's curvature, in the same basis as `w`. name: of the layer, for errors.
+        Raises BadInput for weights that are not finite, and for factors that are missing or
+        useless.
+        """
 
 
 def block_ldl(h: Float[Tensor, "n n"], block: int) -> Float[Tensor, "n n"]:
@@ -85,6 +93,8 @@ def block_ldl(h: Float[Tensor, "n n"], block: int) -> Float[Tensor, "n n"]:
     definite.
     """
     n = h.shape[0]
+    # With the Cholesky factor C, L is C with each block column times the inverse of its diagonal
+    # block.
     c = torch.linalg.cholesky(h.double())
     blocks = torch.stack([c[i : i + block, i : i + block] for i in range(0, n, block)])
     inverse = torch.linalg.inv(blocks)
@@ -96,17 +106,18 @@ def block_ldl(h: Float[Tensor, "n n"], block: int) -> Float[Tensor, "n n"]:
     return lower.float()
 
 
-def prepared(
+def damped_split(
     h: Float[Tensor, "n n"], size: int, block: int, sigma: float, name: str
-) -> tuple[Tensor, float]:
-    """Pad to `size`, normalise, damp until Cholesky succeeds, and split:
+) -> tuple[Float[Tensor, "size size"], float]:
+    """(L - I, the damping) of a factor: padded to `size`, normalised, and damped until it splits.
 
-    (L - I, the damping used).
+    The damping starts at `sigma`, in units of the factor's mean diagonal. `block` is the tile's
+    size.
     """
     padded = torch.eye(size, dtype=torch.float64, device=h.device)
     padded[: h.shape[0], : h.shape[0]] = normalise(h, name)
-    damped, used = damp(padded, sigma, name)
-    return block_ldl(damped, block), used
+    positive_definite, damping = damp(padded, sigma, name)
+    return block_ldl(positive_definite, block), damping
 
 
 def solve_with_feedback(
@@ -115,7 +126,8 @@ def solve_with_feedback(
     """Pad, split the factors, fit the format's scales, and run the feedback loop."""
     if factors is None:
         raise BadInput(
-            f"{name}: {rounding!r} needs curvature; collect it with Gram, FisherA or FisherB, or use Nearest"
+            f"{name}: {rounding!r} needs curvature; collect it with Gram, FisherA or FisherB, "
+            "or use Nearest"
         )
     require_finite(w, name)
     shape = (w.shape[0], w.shape[1])
@@ -127,7 +139,7 @@ def solve_with_feedback(
         padded,
         split.lower_out,
         split.lower_in,
-        lambda x, r, c: format.snap(x, params, r, c),
+        lambda tiles, rows, columns: format.snap(tiles, params, rows, columns),
         format.tile,
     )
     return RoundingResult(format.pack(codes, params, shape), split.damping, split.output_damping)
@@ -141,12 +153,17 @@ def feedback(
     tile: tuple[int, int],
     schedule: str = "auto",
 ) -> tuple[Float[Tensor, "rows columns"], Tensor]:
-    """Rounded values and the codes of all tiles, row-major.
+    """Rounded values, and the codes of all tiles in row-major order.
 
-    `lower_*` are L - I with zero diagonal blocks. `snap(x, rows, columns)` gets a batch of tiles
-    (tiles, b_o, b_i) and their indices. Schedule "columns" (one step a tile column; only without
-    `lower_out`) or "wavefront" (one step an anti-diagonal); "auto" takes the first where it may.
-    Flops: 2 m n (m + n).
+    lower_out, lower_in: L - I of both factors, with zero diagonal blocks; None for the identity.
+    snap: gets a batch of tiles (tiles, b_o, b_i) and their positions (rows, columns), counted in
+    tiles;
+        returns their values and codes. tile: (b_o, b_i).
+    schedule: "columns", one step for each tile column (only without `lower_out`), or "wavefront",
+    one
+        step for each anti-diagonal of tiles; "auto" takes the first where it is possible.
+
+    Multiplications and additions: 2 m n (m + n) for an m x n matrix.
     """
     if schedule == "auto":
         schedule = "columns" if lower_out is None else "wavefront"
@@ -159,63 +176,74 @@ def _by_columns(
     w: Tensor, lower_in: Tensor, snap: Snap, tile: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
     (m, n), (b_o, b_i) = w.shape, tile
-    count_rows, count_columns = m // b_o, n // b_i
-    rows = torch.arange(count_rows, device=w.device)
+    tile_rows, tile_columns = m // b_o, n // b_i
+    rows = torch.arange(tile_rows, device=w.device)
     error = torch.zeros_like(w)
     values = torch.empty_like(w)
     codes: list[Tensor] = []
-    for column in reversed(range(count_columns)):
-        here = slice(column * b_i, (column + 1) * b_i)
-        after = slice((column + 1) * b_i, n)
-        target = w[:, here] + error[:, after] @ lower_in[after, here]
-        snapped, code = snap(target.view(count_rows, b_o, b_i), rows, torch.full_like(rows, column))
-        values[:, here] = snapped.view(m, b_i)
-        error[:, here] = w[:, here] - values[:, here]
-        codes.append(code)
+    for column in reversed(range(tile_columns)):
+        # The target is moved by the errors of the columns to the right, which are rounded already.
+        current = slice(column * b_i, (column + 1) * b_i)
+        rounded = slice((column + 1) * b_i, n)
+        target = w[:, current] + error[:, rounded] @ lower_in[rounded, current]
+        tile_values, tile_codes = snap(
+            target.view(tile_rows, b_o, b_i), rows, torch.full_like(rows, column)
+        )
+        values[:, current] = tile_values.view(m, b_i)
+        error[:, current] = w[:, current] - values[:, current]
+        codes.append(tile_codes)
     return values, torch.stack(codes[::-1], 1).flatten(0, 1)
 
 
 def _by_wavefront(
     w: Tensor, lower_out: Tensor | None, lower_in: Tensor, snap: Snap, tile: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
+    """Tiles of one anti-diagonal do not depend on each other, so they are rounded in one step.
+
+    A tile at (row, column) depends on the errors D to its right, through L_I, and on the product
+    P = D L_I of the rows below, through L_O.
+    """
     (m, n), (b_o, b_i) = w.shape, tile
-    count_rows, count_columns = m // b_o, n // b_i
-    tiles = w.view(count_rows, b_o, count_columns, b_i)
-    error = torch.zeros(count_rows, b_o, n, device=w.device)
-    # Column tiles are kept in reverse order, so that an anti-diagonal is a plain slice of every
-    # buffer.
-    in_reversed = lower_in.view(n, count_columns, b_i).permute(1, 0, 2).flip(0).contiguous()
+    tile_rows, tile_columns = m // b_o, n // b_i
+    tiles = w.view(tile_rows, b_o, tile_columns, b_i)
+    values = torch.empty_like(w)
+    value_tiles = values.view(tile_rows, b_o, tile_columns, b_i)
+    error = torch.zeros(tile_rows, b_o, n, device=w.device)
+    error_tiles = error.view(tile_rows, b_o, -1, b_i)
+    # Column tiles are stored from last to first: an anti-diagonal is then a slice of every buffer.
+    in_reversed = lower_in.view(n, tile_columns, b_i).permute(1, 0, 2).flip(0).contiguous()
+    product_reversed = torch.zeros(tile_columns, m, b_i, device=w.device)
+    product_tiles = product_reversed.view(tile_columns, tile_rows, b_o, b_i)
     out_transposed = None
     if lower_out is not None:
-        out_transposed = lower_out.view(m, count_rows, b_o).permute(1, 2, 0).contiguous()
-    product_reversed = torch.zeros(count_columns, m, b_i, device=w.device)
-    values = torch.empty_like(w)
-    value_tiles, error_tiles = (
-        values.view(count_rows, b_o, count_columns, b_i),
-        error.view(count_rows, b_o, -1, b_i),
-    )
-    product_tiles = product_reversed.view(count_columns, count_rows, b_o, b_i)
+        out_transposed = lower_out.view(m, tile_rows, b_o).permute(1, 2, 0).contiguous()
     codes: Tensor | None = None
-    for diagonal in reversed(range(count_rows + count_columns - 1)):
-        first, last = max(0, diagonal - count_columns + 1), min(count_rows - 1, diagonal)
+    for diagonal in reversed(range(tile_rows + tile_columns - 1)):
+        # 1. Rows and columns of the tiles of the anti-diagonal, the columns also from the end.
+        first, last = max(0, diagonal - tile_columns + 1), min(tile_rows - 1, diagonal)
         rows = torch.arange(first, last + 1, device=w.device)
         columns = diagonal - rows
-        back = count_columns - 1 - columns
-        span, span_back = slice(first, last + 1), slice(int(back[0]), int(back[-1]) + 1)
-        carried = torch.bmm(error[span], in_reversed[span_back])
-        target = tiles[rows, :, columns, :] + carried
+        reversed_columns = tile_columns - 1 - columns
+        row_span = slice(first, last + 1)
+        column_span = slice(int(reversed_columns[0]), int(reversed_columns[-1]) + 1)
+        # 2. Feedback along the columns: the errors right of each tile, times its part of L_I - I.
+        column_feedback = torch.bmm(error[row_span], in_reversed[column_span])
+        target = tiles[rows, :, columns, :] + column_feedback
+        # 3. Feedback along the rows: the product P below each tile, times its part of L_O - I.
         if out_transposed is not None:
-            target = target + torch.bmm(out_transposed[span], product_reversed[span_back])
-        snapped, code = snap(target, rows, columns)
-        value_tiles[rows, :, columns, :] = snapped
-        remaining = tiles[rows, :, columns, :] - snapped
-        error_tiles[rows, :, columns, :] = remaining
-        product_tiles[back, rows] = remaining + carried
+            row_feedback = torch.bmm(out_transposed[row_span], product_reversed[column_span])
+            target = target + row_feedback
+        # 4. Round all tiles of the anti-diagonal together.
+        tile_values, tile_codes = snap(target, rows, columns)
+        value_tiles[rows, :, columns, :] = tile_values
+        # 5. Note their errors D, and their part of P = D L_I, which is the error plus step 2.
+        tile_errors = tiles[rows, :, columns, :] - tile_values
+        error_tiles[rows, :, columns, :] = tile_errors
+        product_tiles[reversed_columns, rows] = tile_errors + column_feedback
         if codes is None:
-            codes = torch.empty(
-                (count_rows, count_columns, *code.shape[1:]), dtype=code.dtype, device=code.device
-            )
-        codes[rows, columns] = code
+            shape = (tile_rows, tile_columns, *tile_codes.shape[1:])
+            codes = torch.empty(shape, dtype=tile_codes.dtype, device=w.device)
+        codes[rows, columns] = tile_codes
     assert codes is not None
     return values, codes.flatten(0, 1)
 
@@ -230,7 +258,7 @@ def pad(
 def require_finite(w: Tensor, name: str) -> None:
     """Raise BadInput, naming the layer, when a weight is NaN or infinite."""
     if not bool(torch.isfinite(w).all()):
-        bad = int((~torch.isfinite(w)).sum())
+        count = int((~torch.isfinite(w)).sum())
         raise BadInput(
-            f"{name}: {bad} of {w.numel()} weights are not finite; the checkpoint is damaged"
+            f"{name}: {count} of {w.numel()} weights are not finite; the checkpoint is damaged"
         )

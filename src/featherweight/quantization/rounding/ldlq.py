@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..curvature.base import Factors
 from ..formats.base import Format
-from .base import Rounding, RoundingResult, Split, prepared, solve_with_feedback
+from .base import Rounding, RoundingResult, Split, damped_split, solve_with_feedback
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class LDLQ(Rounding):
     def split(
         self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str
     ) -> Split:
-        lower_in, used = prepared(
+        lower_in, damping = damped_split(
             factors.gram, padded[1], tile[1], self.damp, f"{name} (input side)"
         )
-        return Split(lower_in, None, used)
+        return Split(lower_in, None, damping)
 
     def solve(
         self, w: Tensor, factors: Factors | None, format: Format, name: str = "the matrix"

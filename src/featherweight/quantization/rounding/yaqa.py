@@ -18,19 +18,20 @@ from ...base.errors import UsageError
 from ..curvature.base import Factors
 from ..curvature.damping import normalise
 from ..formats.base import Format
-from .base import Rounding, RoundingResult, Split, prepared, solve_with_feedback
+from .base import Rounding, RoundingResult, Split, damped_split, solve_with_feedback
 
 INPUTS = ("gram", "fisher", "mean")
 
 
 @dataclass(frozen=True)
 class YAQA(Rounding):
-    """Dampings in units of each factor's mean diagonal. Factors without an output side fall back to
-    one side.
+    """`damp` and `damp_output`: added to each factor's diagonal, in units of its mean diagonal.
 
-    `input` is the input side: "gram", the activations' second moment; "fisher", the Fisher's own;
-    or "mean", the mean of both at unit mean diagonal. The Gram is the steadier estimate, the Fisher
-    the right one; the mean beat either (docs/log.md).
+    `input` chooses the input side: "gram", the second moment of the activations; "fisher", the
+    input side of the Fisher information; or "mean", the mean of both at unit mean diagonal. The
+    Fisher side is what the loss asks for, the Gram is estimated with less noise, and their mean
+    gave less KL than either (docs/log.md). Factors without an output side are rounded with
+    one-sided feedback.
     """
 
     needs_curvature: ClassVar[bool] = True
@@ -45,18 +46,18 @@ class YAQA(Rounding):
     def split(
         self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str
     ) -> Split:
-        lower_in, used = prepared(
+        lower_in, damping = damped_split(
             self.input_side(factors, name), padded[1], tile[1], self.damp, f"{name} (input side)"
         )
         if factors.output is None:
-            return Split(lower_in, None, used)
-        lower_out, used_out = prepared(
+            return Split(lower_in, None, damping)
+        lower_out, output_damping = damped_split(
             factors.output, padded[0], tile[0], self.damp_output, f"{name} (output side)"
         )
-        return Split(lower_in, lower_out, used, used_out)
+        return Split(lower_in, lower_out, damping, output_damping)
 
     def input_side(self, factors: Factors, name: str) -> Float[Tensor, "n n"]:
-        """The input side by `input`; the Gram where the factors hold nothing else."""
+        """The input side that `input` chooses; the Gram where the factors have no other."""
         if self.input == "gram" or factors.fisher_input is None:
             return factors.gram
         if self.input == "fisher":
