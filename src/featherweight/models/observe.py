@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,8 +29,7 @@ from torch import Tensor, nn
 from ..base.errors import BadInput, UsageError
 from . import passes, structure
 
-Kind = Literal["input", "output", "residual", "query", "key", "value", "attention", "logits"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS = ("input", "output", "residual", "query", "key", "value", "attention", "logits")
 ATTENTION_KINDS = ("query", "key", "value", "attention")
 _OBSERVED = "featherweight_observed"  # the name of the attention function while a model is observed
 
@@ -48,7 +47,7 @@ class Site:
 
     block: int | None
     name: str
-    kind: Kind
+    kind: str
 
 
 # Called with the site, its tensor and, in a backward pass, the tensor's gradient.
@@ -56,7 +55,7 @@ Observer = Callable[[Site, Tensor, Tensor | None], None]
 LogitGradient = Callable[[Float[Tensor, "batch seq vocab"]], Float[Tensor, "batch seq vocab"]]
 
 
-def sites(model: nn.Module, kind: Kind, pattern: str = "*") -> list[Site]:
+def sites(model: nn.Module, kind: str, pattern: str = "*") -> list[Site]:
     """All sites of `kind` whose module name matches `pattern` (as in the shell), in module order.
 
     "input" and "output" find the linear layers, compressed ones too, and the head; "residual" the
@@ -227,10 +226,13 @@ class _Watcher:
 
     def _report(self, site: Site, value: Tensor, gradient: Tensor | None) -> None:
         self.reached.add(site)
-        gradient = None if gradient is None else self._without_padding(site, gradient.detach())
-        self.observer(site, self._without_padding(site, value.detach()), gradient)
+        gradient = None if gradient is None else self._arranged(site, gradient.detach())
+        self.observer(site, self._arranged(site, value.detach()), gradient)
 
-    def _without_padding(self, site: Site, value: Tensor) -> Tensor:
+    def _arranged(self, site: Site, value: Tensor) -> Tensor:
+        """`value` as the observer sees it: heads behind positions, and no positions of padding."""
+        if site.kind in ("query", "key", "value"):
+            value = value.transpose(1, 2)
         if self.mask is None:
             return value
         mask = self.mask.to(value.device)
@@ -271,7 +273,7 @@ class _Watcher:
         ) -> Any:
             for kind, tensor in (("query", query), ("key", key), ("value", value)):
                 if site := self._attention.get((module, kind)):
-                    self.show(site, tensor.transpose(1, 2))
+                    self.show(site, tensor)
             if site := self._attention.get((module, "attention")):
                 self.show(
                     site,
