@@ -1,9 +1,9 @@
-// One operation of simd_avx512.h at a time, on 64-byte operands: compiled against the emulation and against the
-// instructions, so that a test can compare both.
+// One operation of the AVX-512 kernels at a time, on 64-byte operands: compiled against the emulation and against
+// the instructions, so that a test can compare both.
 #include <string.h>
 
 #if defined(FEATHERWEIGHT_EMULATE)
-#include "avx512_emulated.h"
+#include "kernels/avx512/emulated.h"
 #define PROBE probe_emulated
 using namespace fw;
 #define LOAD128 fw_emulated_load128
