@@ -1,8 +1,8 @@
-"""The AVX-512 kernels on any processor: built on emulated instructions, they must equal the reference.
+"""The AVX-512 kernels on any processor: with emulated instructions they equal the reference.
 
-The emulation and a kernel could share one misunderstanding of an instruction. So the emulated operations are
-compared with vectors computed here from the vendor's pseudo-code, and with the instructions themselves where
-this processor has them.
+The emulation and a kernel could share one misunderstanding of an instruction. So the emulated
+operations are compared with vectors computed here from the vendor's pseudo-code, and with the
+instructions themselves where this processor has them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from featherweight.ops import library
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
-COMPILER = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+COMPILER = os.environ.get("CXX") or next(
+    filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None
+)
 AVX2 = ["-mavx2", "-mf16c"]
 AVX512 = [*AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni", "vbmi")), "-mgfni"]
 
-pytestmark = pytest.mark.skipif(COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources")
+pytestmark = pytest.mark.skipif(
+    COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources"
+)
 
 
 def build(target: Path, sources: list[Path], *flags: str) -> Path:
@@ -49,7 +53,12 @@ def portable_sources() -> list[Path]:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = [*portable_sources(), kernels("avx512"), ROOT / "tests" / "ops" / "probe.cpp"]
-    return build(tmp_path_factory.mktemp("emulated") / "lib.so", sources, "-shared", "-DFEATHERWEIGHT_EMULATE")
+    return build(
+        tmp_path_factory.mktemp("emulated") / "lib.so",
+        sources,
+        "-shared",
+        "-DFEATHERWEIGHT_EMULATE",
+    )
 
 
 Operands = tuple[np.ndarray, np.ndarray]
@@ -118,7 +127,9 @@ VECTORS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "max_epu8": np.maximum,
     "min_epu8": np.minimum,
     "mask_blend_epi8": lambda a, b: np.where(a & 128, b, a),
-    "maskz_loadu_epi8": lambda a, b: np.where(np.unpackbits(a[:8], bitorder="little"), b, 0).astype(np.uint8),
+    "maskz_loadu_epi8": lambda a, b: np.where(np.unpackbits(a[:8], bitorder="little"), b, 0).astype(
+        np.uint8
+    ),
 }
 
 
@@ -159,7 +170,9 @@ from featherweight.ops import library, trellis
 from tests.inference import products
 from tests.ops.tables import gaussian, hostile_tiles, hostile_tables
 assert library.available() == ("scalar", "avx512"), library.available()
-for L, k, T in ((8, 1, 8), (9, 1, 24), (8, 2, 16), (11, 2, 40), (9, 3, 16), (12, 3, 16), (9, 4, 24), (8, 4, 8)):
+cases = (8, 1, 8), (9, 1, 24), (8, 2, 16), (11, 2, 40), (9, 3, 16), (12, 3, 16)
+cases += (9, 4, 24), (8, 4, 8)
+for L, k, T in cases:
     x = torch.cat([torch.randn(3, T), hostile_tiles(T)])
     for values in (gaussian(L), *hostile_tables(L).values()):
         expected = trellis.encode(x, values, L, k, isa="reference")
@@ -171,12 +184,19 @@ print("equal")
 
 
 def test_emulated_kernels_equal_the_reference(emulated: Path) -> None:
-    paths = os.pathsep.join([str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join(
+        [str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    )
     environment = {**os.environ, "FEATHERWEIGHT_LIBRARY": str(emulated), "PYTHONPATH": paths}
     for choice in ("FEATHERWEIGHT_ISA", "FEATHERWEIGHT_NATIVE"):
         environment.pop(choice, None)
     result = subprocess.run(
-        [sys.executable, "-c", EQUAL], env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT
+        [sys.executable, "-c", EQUAL],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
     )
     assert result.stdout.strip() == "equal", result.stderr
 
@@ -193,7 +213,9 @@ def test_no_illegal_instruction_in_baseline(tmp_path: Path, name: str, flags: li
         pytest.skip("no nm")
     options = ("-c", "-O0", "-fno-exceptions")  # nothing is inlined
     target = build(tmp_path / "kernels.o", [kernels(name)], *options, *flags)
-    symbols = subprocess.run([nm, "-C", "--defined-only", str(target)], check=True, capture_output=True, text=True)
+    symbols = subprocess.run(
+        [nm, "-C", "--defined-only", str(target)], check=True, capture_output=True, text=True
+    )
     defined = [line.split(maxsplit=2)[1:] for line in symbols.stdout.splitlines()]
     exports = [symbol for kind, symbol in defined if kind.isupper() and kind not in "RDB"] + [
         symbol for kind, symbol in defined if kind in "wWvVu"

@@ -15,7 +15,9 @@ from featherweight.ops import library
 PROGRAMS = ROOT / "tests" / "native"
 CROSS, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")
 requires_native = pytest.mark.skipif(library.library() is None, reason="no native library")
-pytestmark = pytest.mark.skipif(COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources")
+pytestmark = pytest.mark.skipif(
+    COMPILER is None or not NATIVE.is_dir(), reason="no C++ compiler or no sources"
+)
 
 Run = Callable[..., str]
 
@@ -24,7 +26,7 @@ def program_sources(name: str) -> list[Path]:
     """A program of tests/native is a file or a folder."""
     if (PROGRAMS / name).is_dir():
         return sorted((PROGRAMS / name).glob("*.cpp"))
-    # The library does not export its own classes, so the program that tests one of them compiles it.
+    # The library does not export this class, so the program that tests it compiles it.
     library_sources = [NATIVE / "thread_shares.cpp"] if name == "thread_shares" else []
     return [PROGRAMS / f"{name}.cpp", *library_sources]
 
@@ -38,7 +40,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         if name not in programs:
             path = library.path().resolve()
             target = tmp_path_factory.mktemp("program") / name
-            programs[name] = build(target, [*program_sources(name), path], f"-Wl,-rpath,{path.parent}")
+            programs[name] = build(
+                target, [*program_sources(name), path], f"-Wl,-rpath,{path.parent}"
+            )
         command = [str(programs[name]), *map(str, arguments)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert result.returncode == 0, result.stderr
@@ -49,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @requires_native
 def test_hostile_inputs_are_refused(run: Run) -> None:
-    """Arrays end at pages without access here; `benchmarks/sanitize.py` runs the same under AddressSanitizer."""
+    """Arrays end at pages without access here; `benchmarks/sanitize.py` uses AddressSanitizer."""
     assert "inputs, no crash" in run("fuzz", "--inputs", 20000, "--seed", 3)
 
 
@@ -69,13 +73,17 @@ def test_uneven_division_changes_no_bit(run: Run) -> None:
 
 
 @requires_native
-@pytest.mark.skipif(CROSS is None or EMULATOR is None, reason="no aarch64-linux-gnu-g++ or no qemu-aarch64")
+@pytest.mark.skipif(
+    CROSS is None or EMULATOR is None, reason="no aarch64-linux-gnu-g++ or no qemu-aarch64"
+)
 def test_aarch64_gives_the_same_tokens(run: Run, tmp_path: Path) -> None:
     """The portable kernels, cross-compiled: the same tokens and the same bits of every logit."""
     sources = [*portable_sources(), PROGRAMS / "tokens.cpp"]
     flags = ("-std=c++17", "-O0", "-w", "-ffp-contract=off", "-pthread", "-static", f"-I{NATIVE}")
     target = tmp_path / "tokens"
-    subprocess.run([str(CROSS), *flags, *map(str, sources), "-o", str(target)], check=True, timeout=300)
+    subprocess.run(
+        [str(CROSS), *flags, *map(str, sources), "-o", str(target)], check=True, timeout=300
+    )
     command = [str(EMULATOR), str(target), "12", "scalar", "2"]
     tokens = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     assert tokens == run("tokens", 12)
