@@ -79,8 +79,8 @@ enum fw_kind {
     FW_TRELLIS = 5,  // streams of tiles in lane order
 };
 
-// H of `num_blocks` diagonal blocks, each H_{2^power} (x) kernel: y = H (signs x), or x = signs H^T
-// y for its inverse.
+// H of `num_blocks` diagonal blocks, each H_{2^power} (x) kernel: y = H (signs x), or for its
+// inverse x = signs H^T y.
 typedef struct fw_rotation {
     int64_t length;
     const uint8_t *signs;  // [(length + 7) / 8] one bit a number, the lowest bit first: set for -1
@@ -88,32 +88,32 @@ typedef struct fw_rotation {
     const struct fw_rotation_block *blocks;
 } fw_rotation;
 
+// A block of 2^power * order numbers. kernel: [order, order] orthonormal, multiplies `order`
+// numbers; null for order 1.
 typedef struct fw_rotation_block {
-    int32_t power, order;  // the block has 2^power * order numbers
-    const float
-        *kernel;  // [order, order] orthonormal, multiplies `order` numbers; null for order 1
-    const float *kernel_transposed;  // the same for the inverse
+    int32_t power, order;
+    const float *kernel;
+    const float *kernel_transposed;  // for the inverse
 } fw_rotation_block;
 
 typedef struct fw_matrix {
     int64_t size;
     int32_t kind, bits;
-    int64_t rows,
-        columns;        // of the matrix; its codes are padded to the multiples that the kind needs
-    const void *codes;  // FW_FLOAT*: [rows, columns]
+    int64_t rows, columns;  // of the matrix; codes are padded to the multiples that the kind needs
+    const void *codes;      // FW_FLOAT*: [rows, columns]
     int64_t codes_bytes;
-    const uint16_t
-        *scales;  // fp16; FW_INT: [padded rows / 16, groups, 16], FW_TRELLIS: [padded rows]
+    // fp16. FW_INT: [padded rows / 16, groups, 16]; FW_TRELLIS: [padded rows].
+    const uint16_t *scales;
     int64_t num_scales;
     const uint8_t *zero_points;  // FW_INT: like scales, or null: `zero_point` for all
-    int64_t group;  // FW_INT: columns of a scale, at most the padded columns; groups = ceil(padded
-                    // columns / group)
+    // FW_INT: columns of a scale, at most the padded ones; groups = ceil(padded columns / group).
+    int64_t group;
     int32_t zero_point, state_bits;
     const float *state_values;  // FW_TRELLIS: [2^state_bits]
-    const int8_t
-        *table;  // FW_TRELLIS of a GF(2)-linear code: [256] integers from -63 to 63; else null
-    const uint8_t
-        *code_matrix;   // [state_bits - 8] what each of the state's older bits XORs into the hash
+    // FW_TRELLIS of a GF(2)-linear code, else null: the table is [256] integers from -63 to 63, the
+    // matrix [state_bits - 8] what each of the state's older bits XORs into the hash.
+    const int8_t *table;
+    const uint8_t *code_matrix;
     float table_scale;  // a weight is its table entry * table_scale * the scale of its row
     const fw_rotation *input, *output;  // or null
     const float *bias;                  // [rows] or null
@@ -134,25 +134,23 @@ typedef struct fw_description {
     int64_t hidden, vocabulary, num_heads, num_kv_heads, head_width, num_layers;
     const fw_layer *layers;
     fw_matrix embedding, head;  // head.kind == FW_NONE: the embedding's table
-    const float *final_norm;
+    const float *final_norm;    // [hidden]
     float epsilon, attention_scale, attention_softcap, final_softcap, embedding_scale;
     int32_t activation;        // of the gate: 0 SiLU, 1 GELU by tanh, 2 ReLU squared
-    int32_t int8_activations;  // 1: activations of compressed layers are rounded to int8; 0: all
-                               // are float32
+    int32_t int8_activations;  // 1: those of compressed layers are rounded to int8; 0: all float32
     int32_t fp16_cache;        // 1: the KV cache holds fp16; 0: float32
     int32_t max_tokens;        // of one call
 } fw_description;
 
-// One token of a call.
+// One token of a call, and the KV cache of its sequence; width: head_width rounded up to 16.
 typedef struct fw_row {
     int32_t token;
     int32_t reserved;
     int64_t position;  // the number of tokens that precede it in its sequence
     int64_t capacity;  // positions that `keys` and `values` have room for, a multiple of 16
-    void
-        *keys;  // [layers, kv heads, capacity / 16, width, 16], width = head_width rounded up to 16
-    void *values;   // [layers, kv heads, capacity, width]
-    float *logits;  // [vocabulary] or null
+    void *keys;        // [layers, kv heads, capacity / 16, width, 16]
+    void *values;      // [layers, kv heads, capacity, width]
+    float *logits;     // [vocabulary] or null
 } fw_row;
 
 typedef struct fw_model fw_model;

@@ -8,8 +8,8 @@
 namespace fw {
 namespace {
 
-constexpr int64_t timed_layer_interval =
-    4;  // one of so many layers is timed, so that the cost of clocks does not show
+// One of so many layers is timed, so that the cost of reading clocks does not show.
+constexpr int64_t timed_layer_interval = 4;
 
 template <int N>
 SharedInput<N> share_input(const Matrix *const (&matrices)[N]) {
@@ -96,20 +96,20 @@ void ForwardThread::finish_layer(const Layer &layer, int64_t token) {
 
 // Prepares x once for each rotation among the matrices, in as many planes as one of them needs.
 template <int N>
-void ForwardThread::prepare(const SharedInput<N> &input, const float *x, int64_t token) {
+void ForwardThread::prepare_shared(const SharedInput<N> &input, const float *x, int64_t token) {
     int num_buffers = 0;
     for (int i = 0; i < N; ++i) {
         const Matrix &w = *input.matrices[i];
         if (input.buffer_of[i] != num_buffers) continue;
         int planes = 0;
-        for (const Matrix *other : input.matrices)
-            if (other->input == w.input) planes = std::max(planes, other->planes);
+        for (const Matrix *matrix : input.matrices)
+            if (matrix->input == w.input) planes = std::max(planes, matrix->planes);
         products_.prepare(w.input, x, w.columns, planes, token,
                           tokens_.shared_inputs[num_buffers++]);
     }
 }
 
-void ForwardThread::prepare(const Matrix &w, const float *x, int64_t token) {
+void ForwardThread::prepare_single(const Matrix &w, const float *x, int64_t token) {
     products_.prepare(w.input, x, w.columns, w.planes, token, tokens_.single_input);
 }
 
@@ -172,7 +172,7 @@ void ForwardThread::project_queries_keys_values(int64_t index, const SharedInput
         else
             finish_layer(m_.layers[static_cast<size_t>(index - 1)], token);
         k_.rms_norm(residual(token), layer.attention_norm, d_.hidden, d_.epsilon, x);
-        prepare(input, x, token);
+        prepare_shared(input, x, token);
     }
     wait_for_vector_work();
     multiply(layer.query, tokens_.shared_inputs[input.buffer_of[0]], pass_.count,
@@ -190,7 +190,7 @@ void ForwardThread::project_attention(const Layer &layer) {
         for (int64_t h = 0; h < d_.num_heads; ++h)
             std::memcpy(x + h * d_.head_width, heads + h * m_.head_width,
                         sizeof(float) * static_cast<size_t>(d_.head_width));
-        prepare(layer.out, x, token);
+        prepare_single(layer.out, x, token);
     }
     wait_for_vector_work();
     multiply(layer.out, tokens_.single_input, pass_.count, m_.products.out);
@@ -202,7 +202,7 @@ void ForwardThread::project_gate_up(const Layer &layer, const SharedInput<2> &in
         add_to_residual(layer.out, tokens_.single_input, m_.products.out, layer.post_attention_norm,
                         token);
         k_.rms_norm(residual(token), layer.ffn_norm, d_.hidden, d_.epsilon, x);
-        prepare(input, x, token);
+        prepare_shared(input, x, token);
     }
     wait_for_vector_work();
     multiply(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], pass_.count, m_.products.gate);
@@ -217,7 +217,7 @@ void ForwardThread::project_down(const Layer &layer, const SharedInput<2> &input
         products_.read(layer.up, tokens_.shared_inputs[input.buffer_of[1]], m_.products.up,
                        pass_.count, token, up);
         k_.apply_gate(gate, up, static_cast<Activation>(d_.activation), m_.ffn, gate);
-        prepare(layer.down, gate, token);
+        prepare_single(layer.down, gate, token);
     }
     wait_for_vector_work();
     multiply(layer.down, tokens_.single_input, pass_.count, m_.products.down);
@@ -230,8 +230,8 @@ void ForwardThread::compute_logits() {
         finish_layer(m_.layers.back(), token);
     for (int64_t begin = 0; begin < num_tokens; begin += logit_batch) {
         const int64_t count = std::min(num_tokens - begin, logit_batch);
-        // The residual of every token, and what the batch before left in the buffers, must be
-        // complete.
+        // All residuals must be complete, and the logits of the batch before be read from the
+        // buffers.
         wait_for_all();
         prepare_logits(begin, count);
         wait_for_all();
@@ -271,8 +271,8 @@ void ForwardThread::write_logits(int64_t begin, int64_t count) {
         } else {
             part = even_part(d_.vocabulary, index_, num_threads_);
             const int64_t planes = std::max(head.planes, 1), width = m_.head_product.width;
-            const float *high = m_.head_product.products.get() + i * planes * width,
-                        *low = high + width;
+            const float *high = m_.head_product.products.get() + i * planes * width;
+            const float *low = high + width;
             for (int64_t v = part.begin; v < part.end; ++v)
                 logits[v] = planes == 2 ? high[v] + low[v] : high[v];
         }

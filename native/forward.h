@@ -9,7 +9,7 @@
 //     4  residual, norm, rotate, round | gate and up products
 //     5  gate times up, rotate, round | down product
 //
-// What stands before a bar is vector work. With one or two tokens every thread repeats it for
+// The work before a bar is vector work. With one or two tokens every thread repeats it for
 // itself instead of waiting for the others (`replicated`). More tokens are divided among the
 // threads, and a barrier separates their vector work from the product that reads it.
 //
@@ -33,7 +33,7 @@ struct ForwardPass {
     std::vector<int64_t> logit_tokens = {};  // tokens whose logits are asked for
     Barrier barrier = {};
     std::atomic<bool> out_of_memory{false};
-    int num_threads = 0;  // that took part
+    int num_threads = 0;  // of this call
 };
 
 // Matrices that multiply one vector, and for each the index of its buffer: matrices behind the same
@@ -44,6 +44,7 @@ struct SharedInput {
     int buffer_of[N];
 };
 
+// One thread of a forward pass.
 class ForwardThread {
 public:
     ForwardThread(ForwardPass &pass, int index, int num_threads);
@@ -57,8 +58,8 @@ private:
                          const ProductBuffer &product, const float *post_norm, int64_t token);
     void finish_layer(const Layer &layer, int64_t token);
     template <int N>
-    void prepare(const SharedInput<N> &input, const float *x, int64_t token);
-    void prepare(const Matrix &w, const float *x, int64_t token);
+    void prepare_shared(const SharedInput<N> &input, const float *x, int64_t token);
+    void prepare_single(const Matrix &w, const float *x, int64_t token);
     void multiply(const Matrix &w, const ActivationBuffer &input, int64_t num_tokens,
                   ProductBuffer &out);
     void wait_for_all();
@@ -92,7 +93,7 @@ private:
     const int index_, num_threads_;
     ThreadBuffers &buffers_;
     TokenBuffers &tokens_;
-    const Span vector_tokens_;  // tokens whose vector work this thread does
+    const Span vector_tokens_;  // the tokens whose vector work this thread computes
     ProductWorker products_;
     PhaseTimer timer_;
 };

@@ -152,17 +152,19 @@ void Matrix::decode_trellis_rows(const Kernels &k, int64_t row, float *out) cons
 
 void Matrix::decode_int_row(const Kernels &k, int64_t row, float *out, float *scratch) const {
     // The scales and zero points of the row's block, as floats.
-    const int64_t block = row / int_block_rows, num_scales = ints.num_groups * 16,
-                  first = block * num_scales;
+    const int64_t num_scales = ints.num_groups * 16;
+    const int64_t first_scale = row / int_block_rows * num_scales;
     float *zero_points = scratch + num_scales;
-    k.widen(scales + first, ShortFloat::fp16, num_scales, scratch);
-    for (int64_t i = 0; i < num_scales; ++i)
-        zero_points[i] =
-            static_cast<float>(ints.zero_points ? ints.zero_points[first + i] : ints.zero_point);
+    k.widen(scales + first_scale, ShortFloat::fp16, num_scales, scratch);
+    for (int64_t i = 0; i < num_scales; ++i) {
+        const int32_t zero_point =
+            ints.zero_points ? ints.zero_points[first_scale + i] : ints.zero_point;
+        zero_points[i] = static_cast<float>(zero_point);
+    }
+    const uint8_t *block_codes = codes + row / int_block_rows * 2 * padded_columns * ints.bits;
     const int64_t row_in_block = row % int_block_rows;
-    k.decode_int_row(codes + block * 2 * padded_columns * ints.bits + row_in_block * 4,
-                     padded_columns, ints.bits, scratch + row_in_block, zero_points + row_in_block,
-                     ints.group, out);
+    k.decode_int_row(block_codes + row_in_block * 4, padded_columns, ints.bits,
+                     scratch + row_in_block, zero_points + row_in_block, ints.group, out);
 }
 
 }  // namespace fw

@@ -1,5 +1,4 @@
-// A model as the library holds it: checked matrices and layers, and the working memory of its
-// calls.
+// A model as the library holds it: checked matrices, layers, and the working memory of calls.
 #pragma once
 #include <cstdint>
 #include <mutex>
@@ -22,8 +21,8 @@ constexpr int64_t logit_batch = max_column_split_tokens;
 
 struct Layer {
     Matrix query, key, value, out, gate, up, down;
-    const float *attention_norm, *ffn_norm, *post_attention_norm, *post_ffn_norm, *query_norm,
-        *key_norm;
+    const float *attention_norm, *ffn_norm, *post_attention_norm, *post_ffn_norm;
+    const float *query_norm, *key_norm;
     int64_t window;
     int32_t rope;  // which of the model's tables of angles
 };
@@ -50,7 +49,7 @@ struct ThreadBuffers {
     Array<float> vector, product;  // inputs and results of vector work, padded
     Array<float> keys, values;     // [kv width]
     ProductScratch scratch;
-    TokenBuffers tokens;  // of replicated tokens
+    TokenBuffers tokens;  // of tokens whose vector work every thread repeats
 };
 
 }  // namespace fw
@@ -74,13 +73,14 @@ struct fw_model {
     // The working memory of a call.
     std::vector<fw::ThreadBuffers> thread_buffers;
     std::vector<fw::ThreadTimes> thread_times;  // of the last call
-    fw::ThreadShares divided_shares,
-        replicated_shares;           // of products, by whether the vector work is replicated
-    fw::TokenBuffers token_buffers;  // of divided tokens
+    // How products are divided, in calls whose vector work is divided and in those where every
+    // thread repeats it.
+    fw::ThreadShares divided_shares, replicated_shares;
+    fw::TokenBuffers token_buffers;  // of tokens whose vector work is divided
     fw::LayerProducts products;
     fw::Array<float> attention_out;  // [tokens, query width]
-    std::vector<fw::Array<float>>
-        angles;  // for each rope: cosines and sines [tokens, 2, head width / 2]
+    // For each kind of rotary positions the cosines and sines [tokens, 2, head_width / 2].
+    std::vector<fw::Array<float>> angles;
     fw::ActivationBuffer head_input;
     fw::ProductBuffer head_product;
     std::mutex busy;

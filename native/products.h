@@ -3,8 +3,8 @@
 //
 // A product has three steps. `prepare` rotates and rounds the activations of a token; `multiply`
 // computes one thread's share of the product; `read` finishes the product of a token (scales,
-// planes, output rotation, bias). All threads must have finished one step of a product before any
-// of them begins the next.
+// planes, output rotation, bias). What a step of one thread reads, all threads must have written:
+// between two steps is a barrier, except where every thread prepares a buffer of its own.
 //
 // Products are divided by rows of the matrix. Trellis codes of up to `max_column_split_tokens`
 // tokens are divided by columns too: their sums are integers, so partial sums of different threads
@@ -50,10 +50,11 @@ struct ActivationBuffer {
 
 // The product of several tokens with one matrix, as `multiply` leaves it.
 struct ProductBuffer {
-    Array<float> products;        // [vectors, width]
-    Array<int32_t> partial_sums;  // of trellis codes: [vectors, width], or [threads, vectors,
-                                  // width] where split by columns
-    int64_t width = 0;            // rows, padded
+    Array<float> products;  // [vectors, width]
+    // Of trellis codes: [vectors, width], or [threads, vectors, width] where they are divided by
+    // columns.
+    Array<int32_t> partial_sums;
+    int64_t width = 0;  // rows, padded
 
     // Makes room for products of up to `max_tokens` tokens with `w`; matrices with as many rows may
     // share a buffer.
@@ -68,6 +69,7 @@ struct ProductScratch {
     Array<int32_t> sums;        // of a row block
 };
 
+// One thread of a product.
 class ProductWorker {
 public:
     ProductWorker(const Kernels &kernels, const ThreadShares &shares, int index, int num_threads,
@@ -85,8 +87,8 @@ public:
     // Computes this thread's share of the product of `w` with the first `num_tokens` tokens of `x`.
     void multiply(const Matrix &w, const ActivationBuffer &x, int64_t num_tokens,
                   ProductBuffer &out) const;
-    // Writes the finished product of token `token` to `out` [padded rows]; num_tokens: as it was
-    // multiplied.
+    // Writes the finished product of token `token` to `out` [padded rows]. num_tokens is that of
+    // `multiply`.
     void read(const Matrix &w, const ActivationBuffer &x, const ProductBuffer &product,
               int64_t num_tokens, int64_t token, float *out) const;
 

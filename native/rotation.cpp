@@ -17,8 +17,8 @@ const Rotation::Block *find_block(const fw_rotation_block &b, const Rotation &ro
         return nullptr;
     };
     if (const Rotation::Block *block = find_in(rotation)) return block;
-    for (const auto &earlier : rotations)
-        if (const Rotation::Block *block = find_in(*earlier)) return block;
+    for (const auto &earlier_rotation : rotations)
+        if (const Rotation::Block *block = find_in(*earlier_rotation)) return block;
     return nullptr;
 }
 
@@ -72,9 +72,9 @@ int32_t build_rotation(const fw_rotation *source, int64_t length, Rotations &rot
     if (source->length != length || !source->signs || source->num_blocks < 1 ||
         source->num_blocks > length || !source->blocks)
         return FW_BAD_ARGUMENT;
-    for (const auto &earlier : rotations)
-        if (earlier->source == source) {
-            out = earlier.get();
+    for (const auto &earlier_rotation : rotations)
+        if (earlier_rotation->source == source) {
+            out = earlier_rotation.get();
             return FW_OK;
         }
     auto rotation = std::make_unique<Rotation>();
@@ -90,10 +90,11 @@ int32_t build_rotation(const fw_rotation *source, int64_t length, Rotations &rot
         const fw_rotation_block &b = source->blocks[i];
         Rotation::Block block = {b.power, b.order,  round_up(b.order, 16), nullptr,
                                  nullptr, b.kernel, b.kernel_transposed};
-        const Rotation::Block *same = b.kernel ? find_block(b, *rotation, rotations) : nullptr;
-        if (same) {
-            block.forward = same->forward;
-            block.inverse = same->inverse;
+        const Rotation::Block *earlier_block =
+            b.kernel ? find_block(b, *rotation, rotations) : nullptr;
+        if (earlier_block) {
+            block.forward = earlier_block->forward;
+            block.inverse = earlier_block->inverse;
         } else if (b.kernel) {
             const int64_t kernel_floats = b.order * block.kernel_stride;
             copy_kernel(b.kernel, block, next_kernel);

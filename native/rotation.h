@@ -14,9 +14,10 @@ struct Rotation {
     struct Block {
         int32_t power;
         int64_t order, kernel_stride;
-        const float *forward,
-            *inverse;  // scaled and padded kernels [order, kernel_stride]; null for order 1
-        const float *source, *source_transposed;  // the caller's kernels, of which these are copies
+        // Scaled and padded kernels [order, kernel_stride]; null for order 1.
+        const float *forward, *inverse;
+        // The caller's kernels, of which these are copies.
+        const float *source, *source_transposed;
     };
     const fw_rotation *source = nullptr;
     int64_t length = 0;

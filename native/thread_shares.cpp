@@ -24,15 +24,15 @@ void ThreadShares::reset(int num_threads) {
 // All threads end at the same time T when sum v_i (T - other_ns) = 1.
 void ThreadShares::learn(const ThreadTimes *times, int num_threads) {
     if (num_threads < 2 || static_cast<size_t>(num_threads) != shares_.size()) return;
-    double speeds = 0.0, others = 0.0, sum = 0.0;
+    double speeds = 0.0, other_work = 0.0, sum = 0.0;
     for (int i = 0; i < num_threads; ++i) {
         if (times[i].product_ns <= 0) return;
         const double speed =
             shares_[static_cast<size_t>(i)] / static_cast<double>(times[i].product_ns);
         speeds += speed;
-        others += speed * static_cast<double>(times[i].other_ns);
+        other_work += speed * static_cast<double>(times[i].other_ns);
     }
-    const double equal_share = 1.0 / num_threads, end_ns = (1.0 + others) / speeds;
+    const double equal_share = 1.0 / num_threads, end_ns = (1.0 + other_work) / speeds;
     for (int i = 0; i < num_threads; ++i) {
         double &share = shares_[static_cast<size_t>(i)];
         const double target_ns = end_ns - static_cast<double>(times[i].other_ns);

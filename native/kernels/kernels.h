@@ -87,8 +87,9 @@ struct TrellisMatrix {
     int32_t permuted_offset;
     bool select_by_min_max;
     const uint8_t *table;  // [256] value + 64, for hashes whose bits are not permuted
-    const uint8_t
-        *nibble_tables;  // A, W and B + 64 of 16 bytes each where they make up `table`, else null
+    // A, W and B + 64, of 16 bytes each, where the table is B[high] + clamp(A[low], -W[high],
+    // W[high]) with the low and the high nibble of the hash; else null.
+    const uint8_t *nibble_tables;
     // The code's matrix times the state's bits 8 to 11, and times its bits 12 to 15: the low
     // nibbles of both products, then the high ones, 16 bytes each.
     const uint8_t *older_bit_tables;
@@ -101,8 +102,8 @@ struct TrellisMatrix {
 struct Int8Activations {
     const int8_t *codes;        // [vectors, columns], zero beyond the matrix's own columns
     const int8_t *interleaved;  // the same, the four segments of 16 columns in every 64 interleaved
-    const int32_t
-        *prefix_sums;       // [vectors, prefix_stride] sums of the codes before each chunk of 32
+    // [vectors, prefix_stride] sums of the codes before each chunk of 32 columns, and of all.
+    const int32_t *prefix_sums;
     const float *scales;    // [vectors]
     int64_t columns;        // % 64 == 0
     int64_t prefix_stride;  // columns / 32 + 1
