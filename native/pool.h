@@ -17,9 +17,8 @@ int default_threads();
 
 using RangeFunction = void (*)(void *context, int64_t begin, int64_t end);
 
-// Calls function(context, begin, end) for ranges of at most `grain` that cover [0, count), on at
-// most `threads` threads
-// (<= 0: the default).
+// Calls function(context, begin, end) for ranges of at most `grain` that cover [0, count).
+// `threads`: at most so many, or <= 0 for the default.
 void run_ranges(int64_t count, int64_t grain, int threads, RangeFunction function, void *context);
 
 // The same for a callable f(begin, end).
