@@ -31,10 +31,10 @@ target, *folders = map(Path, sys.argv[3:])
 target.mkdir()
 for folder in folders:
     hostile_folders.run(folder)
-hostile, outcomes = [hostile_folders.Hostile(folder) for folder in folders], Counter()
+sources, outcomes = [hostile_folders.Hostile(folder) for folder in folders], Counter()
 for number in range(count):
     (target / "input").write_text(f"seed {seed}, number {number}")
-    source = hostile[number % len(hostile)]
+    source = sources[number % len(sources)]
     hostile_folders.write(target, *source.spoiled(random.Random(seed << 32 | number)))
     try:
         outcomes[hostile_folders.outcome(target)] += 1
@@ -52,20 +52,20 @@ def folders(parent: Path) -> list[Path]:
 
     import featherweight as fw
 
-    symmetric = fw.Plan(
+    trellis_2_bits = fw.Plan(
         {
             "*embed*": fw.Int(bits=4, group=4),
             "*q_proj": fw.Int(bits=3, symmetric=False),
             "*": fw.Trellis(),
         }
     )
-    mixed = fw.Plan(
+    trellis_3_bits = fw.Plan(
         {"*embed*": fw.Int(bits=8), "lm_head": fw.Ternary(), "*": fw.Trellis(bits=3, L=14)}
     )
     cases = {
-        "llama": (tiny.llama, symmetric, fw.Hadamard()),
-        "gemma3": (tiny.gemma3, symmetric, None),
-        "qwen3": (tiny.qwen3, mixed, fw.Hadamard(output="block64")),
+        "llama": (tiny.llama, trellis_2_bits, fw.Hadamard()),
+        "gemma3": (tiny.gemma3, trellis_2_bits, None),
+        "qwen3": (tiny.qwen3, trellis_3_bits, fw.Hadamard(output="block64")),
         "plain": (tiny.qwen2, None, None),
     }
     for name, (family, plan, transform) in cases.items():

@@ -216,8 +216,8 @@ def test_no_illegal_instruction_in_baseline(tmp_path: Path, name: str, flags: li
     symbols = subprocess.run(
         [nm, "-C", "--defined-only", str(target)], check=True, capture_output=True, text=True
     )
-    defined = [line.split(maxsplit=2)[1:] for line in symbols.stdout.splitlines()]
-    exports = [symbol for kind, symbol in defined if kind.isupper() and kind not in "RDB"] + [
-        symbol for kind, symbol in defined if kind in "wWvVu"
+    entries = [line.split(maxsplit=2)[1:] for line in symbols.stdout.splitlines()]
+    exports = [symbol for kind, symbol in entries if kind.isupper() and kind not in "RDB"] + [
+        symbol for kind, symbol in entries if kind in "wWvVu"
     ]
     assert exports == [f"fw::kernels_{name}()"]
