@@ -4,10 +4,10 @@
 
 Both parts run on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (see
 sanitize.py). The first calls every function of the C ABI with valid calls of which a few fields
-were changed (tests/native/fuzz.cpp): sizes, kinds, null pointers, tokens, positions, contents. It
-must answer with a status, stay inside its arrays, leak nothing, and give the same bits on every
-instruction set. The second reads model folders with spoiled config.json and safetensors bytes
-(tests/interchange/hostile_folders.py) and runs those that still are models: every other outcome
+were changed (tests/native/fuzz): sizes, kinds, null pointers, tokens, positions, contents. The
+library must answer with a status, stay inside its arrays, leak nothing, and give the same bits on
+every instruction set. The second reads model folders with corrupt config.json and safetensors bytes
+(tests/interchange/hostile_folders.py) and runs those that are still models: every other outcome
 must be one of this library's own errors. A finding prints the input that repeats it.
 """
 
@@ -19,95 +19,86 @@ import tempfile
 from pathlib import Path
 
 from common import Report, main, parser
-from sanitize import MEMORY, ROOT, build, environment, ran
+from sanitize import MEMORY, ROOT, build, environment, run_step
 
 READ = """
 import random, sys
 from collections import Counter
 from pathlib import Path
 from tests.interchange import hostile_folders
-count, seed, target, *sound = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *map(Path, sys.argv[4:])
+count, seed = int(sys.argv[1]), int(sys.argv[2])
+target, *folders = map(Path, sys.argv[3:])
 target.mkdir()
-for folder in sound:
+for folder in folders:
     hostile_folders.run(folder)
-hostile, found = [hostile_folders.Hostile(folder) for folder in sound], Counter()
+sources, outcomes = [hostile_folders.Hostile(folder) for folder in folders], Counter()
 for number in range(count):
     (target / "input").write_text(f"seed {seed}, number {number}")
-    hostile_folders.write(target, *hostile[number % len(hostile)].spoiled(random.Random(seed << 32 | number)))
+    source = sources[number % len(sources)]
+    hostile_folders.write(target, *source.spoiled(random.Random(seed << 32 | number)))
     try:
-        found[hostile_folders.outcome(target)] += 1
+        outcomes[hostile_folders.outcome(target)] += 1
     except BaseException:
         print(f"number {number} of seed {seed}", file=sys.stderr)
         raise
-print(f"{sum(found.values())} inputs, no crash: {dict(found)}")
+print(f"{sum(outcomes.values())} inputs, no crash: {dict(outcomes)}")
 """
 
 
-def folders(where: Path) -> list[Path]:
-    """Sound folders of several families and formats, small enough to be read a thousand times a
-    minute.
-    """
+def folders(parent: Path) -> list[Path]:
+    """Valid folders of several families and formats, small enough to read a thousand a minute."""
     sys.path[:0] = [str(ROOT / "tests")]
     import tiny
 
     import featherweight as fw
 
-    whole = fw.Plan(
+    trellis_2_bits = fw.Plan(
         {
             "*embed*": fw.Int(bits=4, group=4),
             "*q_proj": fw.Int(bits=3, symmetric=False),
             "*": fw.Trellis(),
         }
     )
-    mixed = fw.Plan(
+    trellis_3_bits = fw.Plan(
         {"*embed*": fw.Int(bits=8), "lm_head": fw.Ternary(), "*": fw.Trellis(bits=3, L=14)}
     )
     cases = {
-        "llama": (tiny.llama, whole, fw.Hadamard()),
-        "gemma3": (tiny.gemma3, whole, None),
-        "qwen3": (tiny.qwen3, mixed, fw.Hadamard(output="block64")),
+        "llama": (tiny.llama, trellis_2_bits, fw.Hadamard()),
+        "gemma3": (tiny.gemma3, trellis_2_bits, None),
+        "qwen3": (tiny.qwen3, trellis_3_bits, fw.Hadamard(output="block64")),
         "plain": (tiny.qwen2, None, None),
     }
     for name, (family, plan, transform) in cases.items():
         model, tokenizer = family()
         if plan is None:
-            tiny.save(model, tokenizer, where / name)
+            tiny.save(model, tokenizer, parent / name)
         else:
             fw.quantize(model, fw.Nearest(), plan, None, transform=transform)
-            fw.save(model, where / name, tokenizer)
-    return [where / name for name in cases]
+            fw.save(model, parent / name, tokenizer)
+    return [parent / name for name in cases]
 
 
 def run(arguments: argparse.Namespace) -> Report:
     report = Report("fuzz", seeds=arguments.seeds, file=arguments.json)
-    built, few = build(MEMORY), arguments.quick
+    library = build(MEMORY)
+    num_inputs = 20_000 if arguments.quick else arguments.inputs
+    num_folders = 500 if arguments.quick else arguments.folders
     for seed in arguments.seeds:
-        inputs = 20_000 if few else arguments.inputs
-        said = ran(
-            report,
-            f"C ABI, seed {seed}",
-            [str(built / "fuzz"), "--inputs", str(inputs), "--seed", str(seed)],
-        )
-        print(said)
+        command = [str(library / "fuzz"), "--inputs", str(num_inputs), "--seed", str(seed)]
+        print(run_step(report, f"C ABI, seed {seed}", command))
         with tempfile.TemporaryDirectory() as scratch:
-            command = [
-                sys.executable,
-                "-c",
-                READ,
-                str(500 if few else arguments.folders),
-                str(seed),
-            ]
-            command += [str(Path(scratch) / "spoiled"), *map(str, folders(Path(scratch)))]
-            print(ran(report, f"model folders, seed {seed}", command, environment(built)))
+            command = [sys.executable, "-c", READ, str(num_folders), str(seed)]
+            command += [str(Path(scratch) / "hostile"), *map(str, folders(Path(scratch)))]
+            print(run_step(report, f"model folders, seed {seed}", command, environment(library)))
     return report
 
 
 if __name__ == "__main__":
-    made = parser(__doc__)
-    made.add_argument(
+    options = parser(__doc__)
+    options.add_argument(
         "--inputs", type=int, default=1_000_000, metavar="N", help="calls of the C ABI a seed"
     )
-    made.add_argument(
-        "--folders", type=int, default=20_000, metavar="N", help="spoiled folders a seed"
+    options.add_argument(
+        "--folders", type=int, default=20_000, metavar="N", help="corrupt folders a seed"
     )
-    main(run, made)
+    main(run, options)

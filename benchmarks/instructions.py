@@ -1,10 +1,10 @@
-"""Instructions that a call executes, counted one by one: virtual machines seldom offer the
-processor's own counters.
+"""Instructions that a call executes, counted one by one.
 
-A forked child stops, is single-stepped through the call by its parent (Linux, ptrace, no privilege
-needed) and stops again. Microseconds a step, so a million instructions take some seconds. The
-interpreter around the call is counted too: take the difference of two calls that differ in what is
-asked about only.
+Virtual machines seldom offer the processor's own counters. So a forked child stops, its parent
+single-steps it through the call (Linux, ptrace, no privilege needed), and it stops again. A step
+takes microseconds, a million instructions some seconds. The interpreter's instructions around the
+call are counted too: to remove them, take the difference between two calls that differ only in the
+amount of work to be measured.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ TRACE_ME, SINGLE_STEP, KILL = 0, 9, 8
 
 
 def count(call: Callable[[], object]) -> int | None:
-    """Instructions of `call` in a child process, with the interpreter's around it; None where it
-    cannot be traced.
+    """Instructions of `call` in a child process, the interpreter's around it included.
+
+    Returns None where processes cannot be traced.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "ptrace"):

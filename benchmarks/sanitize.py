@@ -1,13 +1,13 @@
-"""Does anything read or write where it must not, or race? The native tests under sanitizers.
+"""Does the native library read or write outside its arrays, or race? Its tests under sanitizers.
 
     python benchmarks/sanitize.py [--quick] [--json FILE]        or: make sanitize
 
 The library is built with AddressSanitizer and UndefinedBehaviorSanitizer (alignment included) into
-build/sanitize-*, put in place of the installed one, and the tests of ops and of the native engine
-run with it; then with ThreadSanitizer, where tiny models run on two and three threads, and unevenly
-divided ones, and must give the tokens of one. Any report ends the process that made it, so a
-failing row is a finding; what was said is printed. benchmarks/fuzz.py feeds the same build. GCC or
-Clang on Linux.
+build/sanitize-*, and the tests of ops and of the native engine run with that build. Then it is
+built with ThreadSanitizer: tiny models run on two and three threads, also with an uneven division
+of their products, and must give the tokens of one thread. A report of a sanitizer ends its process,
+so a failing row is a finding, and the output of its command is printed. benchmarks/fuzz.py uses the
+same build. GCC or Clang on Linux.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ from common import Report, main, parser
 
 ROOT = Path(__file__).parents[1]
 MEMORY, RACES = "address,undefined", "thread"
-# Emulation and illegal instructions are about builds of their own; a sanitizer has nothing to see
-# there.
-LEFT_OUT = "not test_emulation and not illegal and not aarch64 and not libgomp and not parks and not missing"
+# These tests make builds of their own, which contain no sanitizer.
+TEST_FILTER = " and ".join(
+    f"not {name}"
+    for name in ("test_emulation", "illegal", "aarch64", "libgomp", "parks", "missing")
+)
 TESTS = ("tests/ops", "tests/inference/native")
 QUICK = ("tests/ops/test_matmul.py", "tests/inference/native/test_products.py")
 
 
 def build(sanitizers: str) -> Path:
-    """The folder with libfeatherweight.so and the programs of tests/native, built with
-    `sanitizers`.
-    """
+    """Builds libfeatherweight.so and the programs of tests/native; returns their folder."""
     folder = ROOT / "build" / f"sanitize-{sanitizers.replace(',', '-')}"
     flags = (f"-DFEATHERWEIGHT_SANITIZE={sanitizers}", "-DFEATHERWEIGHT_CHECKS=ON")
     for command in (
         ["cmake", "-S", str(ROOT), "-B", str(folder), *flags],
         ["cmake", "--build", str(folder), "-j2"],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{result.stdout[-2000:]}{result.stderr[-4000:]}")
     return folder
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """For a Python that loads the sanitized library: the run-time libraries must come before
-    everything else.
+    """The environment of a Python that loads the sanitized library.
+
+    The run-time libraries of the sanitizers must be loaded before everything else.
     """
-    found = [
+    runtimes = [
         subprocess.run(
             ["c++", f"-print-file-name=lib{name}.so"], capture_output=True, text=True, check=True
         ).stdout
@@ -63,54 +64,61 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "FEATHERWEIGHT_LIBRARY": str(folder / "libfeatherweight.so"),
-        "LD_PRELOAD": " ".join(path.strip() for path in found),
-        # Python and torch keep memory until they end, which is no leak of ours; the fuzzer looks
-        # for leaks.
+        "LD_PRELOAD": " ".join(path.strip() for path in runtimes),
+        # Python and torch keep memory until they exit, which the sanitizer would report. The fuzzer
+        # looks for leaks.
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": paths,
     }
 
 
-def ran(
-    report: Report, what: str, command: list[str], surroundings: Mapping[str, str] | None = None
+def run_step(
+    report: Report, what: str, command: list[str], variables: Mapping[str, str] | None = None
 ) -> str:
-    """Runs a command as one row and one check; what it said is shown when it failed."""
+    """Runs a command as one row and one check of the report, and returns its output.
+
+    The output is printed when the command fails.
+    """
     start = time.monotonic()
-    done = subprocess.run(
-        command, env=surroundings, capture_output=True, text=True, check=False, cwd=ROOT
+    result = subprocess.run(
+        command, env=variables, capture_output=True, text=True, check=False, cwd=ROOT
     )
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    report.add(what=what, seconds=time.monotonic() - start, said=lines[-1][:80] if lines else "")
-    if not report.check(f"{what}: exit code", abs(done.returncode), at_most=0):
-        print(done.stdout[-4000:], done.stderr[-8000:], sep="\n", file=sys.stderr)
-    return done.stdout
+    lines = [line for line in result.stdout.splitlines() if line.strip()]
+    report.add(what=what, seconds=time.monotonic() - start, output=lines[-1][:80] if lines else "")
+    if not report.check(f"{what}: exit code", abs(result.returncode), at_most=0):
+        print(result.stdout[-4000:], result.stderr[-8000:], sep="\n", file=sys.stderr)
+    return result.stdout
 
 
 def run(arguments: argparse.Namespace) -> Report:
     report = Report("sanitizers", seeds=arguments.seeds, file=arguments.json)
     memory, races = build(MEMORY), build(RACES)
-    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", LEFT_OUT]
-    ran(
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", TEST_FILTER]
+    run_step(
         report,
         f"tests, {MEMORY}",
         [*tests, *(QUICK if arguments.quick else TESTS)],
         environment(memory),
     )
     models = "12" if arguments.quick else "64"
-    expected = ran(
+    expected = run_step(
         report, f"tokens, 1 thread, {MEMORY}", [str(memory / "tokens"), models, "scalar", "1"]
     )
     for threads in ("2", "3"):
         # Without randomised addresses: older versions of ThreadSanitizer cannot place their shadow
-        # among many.
+        # memory among some of them.
         command = ["setarch", "-R", str(races / "tokens"), models, "scalar", threads]
-        found = ran(report, f"tokens, {threads} threads, {RACES}", command)
+        tokens = run_step(report, f"tokens, {threads} threads, {RACES}", command)
         report.check(
-            f"tokens of {threads} threads that differ", float(found != expected), at_most=0
+            f"tokens of {threads} threads that differ", float(tokens != expected), at_most=0
         )
-    ran(report, f"uneven division, {MEMORY}", [str(memory / "shares"), "scalar"])
-    ran(report, f"uneven division, {RACES}", ["setarch", "-R", str(races / "shares"), "scalar"])
+    run_step(report, f"uneven division, {MEMORY}", [str(memory / "thread_shares"), "scalar"])
+    run_step(
+        report,
+        f"uneven division, {RACES}",
+        ["setarch", "-R", str(races / "thread_shares"), "scalar"],
+    )
     return report
 
 

@@ -1,515 +1,300 @@
-// One native call runs some tokens through the whole model.
-//
-// A layer is five phases with a barrier after each, and one more barrier between writing keys and reading them:
-//
-//     1 norm, rotate, round; query, key, value       2 rotary positions, cache | attention, head by head
-//     3 rotate, round; out; residual                 4 norm, rotate, round; gate, up     5 gate x up, rotate, round; down
-//
-// With one or two tokens every thread repeats the small vector work for itself instead of waiting for the others
-// (`repeated`); more are divided among the threads. Products are divided by rows of the matrix, trellis codes of up to
-// eight tokens (`few`) by columns too: their sums are whole numbers, so partial sums of different threads add up to the
-// same bits.
+#include "forward.h"
+
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstring>
-
-#include "model.h"
+#include <new>
 
 namespace fw {
 namespace {
 
-constexpr int64_t timed_layers = 4;  // one of so many is timed: what clocks cost is then not seen
+// One of so many layers is timed, so that the cost of reading clocks does not show.
+constexpr int64_t timed_layer_interval = 4;
 
-int64_t nanoseconds() {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+template <int N>
+SharedInput<N> share_input(const Matrix *const (&matrices)[N]) {
+    SharedInput<N> input;
+    int num_buffers = 0;
+    for (int i = 0; i < N; ++i) {
+        input.matrices[i] = matrices[i];
+        input.buffer_of[i] = -1;
+        for (int j = 0; j < i; ++j)
+            if (matrices[j]->input == matrices[i]->input) input.buffer_of[i] = input.buffer_of[j];
+        if (input.buffer_of[i] < 0) input.buffer_of[i] = num_buffers++;
+    }
+    return input;
 }
 
-struct Run {
-    fw_model &m;
-    const fw_row *rows;
-    int64_t count;
-    Barrier barrier;
-    bool alone = false;  // repeated rows: every thread does all of the vector work
-    std::vector<int64_t> wanted;
-    std::atomic<bool> failed{false};  // no memory for the scores
-    int joined = 0;                   // threads that took part
+}  // namespace
 
-    struct Member {
-        Run &run;
-        int index, members;
-        Space &space;
-        Rows &rows;
-        Span mine;  // rows whose vector work this thread does
-        Spent spent = {};
-        bool timed = false, has_product = false;
-        int64_t mark = 0, before = 0;  // when the last piece of work ended; what this phase did beside products
+ForwardThread::ForwardThread(ForwardPass &pass, int index, int num_threads)
+    : pass_(pass),
+      m_(pass.model),
+      d_(pass.model.description),
+      k_(*pass.model.kernels),
+      index_(index),
+      num_threads_(num_threads),
+      buffers_(m_.thread_buffers[static_cast<size_t>(index)]),
+      tokens_(pass.replicated ? buffers_.tokens : m_.token_buffers),
+      vector_tokens_(pass.replicated ? Span{0, pass.count}
+                                     : even_part(pass.count, index, num_threads)),
+      products_(k_, pass.replicated ? m_.replicated_shares : m_.divided_shares, index, num_threads,
+                buffers_.scratch) {}
 
-        void begin_timing(bool now) {
-            timed = now;
-            if (timed) mark = nanoseconds();
-        }
-        int64_t lap() {
-            const int64_t then = mark;
-            return (mark = nanoseconds()) - then;
-        }
-        void sync() {
-            if (!timed) return run.barrier.wait(members);
-            before += lap();
-            if (has_product) spent.other_ns += before;
-            has_product = false;
-            before = 0;
-            run.barrier.wait(members);
-            mark = nanoseconds();
-        }
-        // Rows that were divided must all be there before a product reads them.
-        void sync_rows() {
-            if (!run.alone) sync();
-        }
-    };
+void ForwardThread::run() {
+    compute_angles();
+    wait_for_all();
+    for (int64_t i = 0; i < d_.num_layers; ++i) run_layer(i);
+    timer_.enable(false);
+    m_.thread_times[static_cast<size_t>(index_)] = timer_.times();
+    if (index_ == 0) pass_.num_threads = num_threads_;
+    if (!pass_.logit_tokens.empty()) compute_logits();
+}
 
-    const Kernels &k() const { return *m.kernels; }
+// Cosines and sines of every token's rotary positions.
+void ForwardThread::compute_angles() {
+    const int64_t half_width = d_.head_width / 2;
+    for (size_t rope = 0; rope < m_.rope_frequencies.size(); ++rope)
+        for (int64_t token = index_; token < pass_.count; token += num_threads_) {
+            float *cosines = m_.angles[rope].get() + token * 2 * half_width;
+            for (int64_t i = 0; i < half_width; ++i) {
+                // The product is rounded to float32, as the models round it; its cosine is then
+                // exact.
+                const double angle =
+                    static_cast<float>(pass_.tokens[token].position) * m_.rope_frequencies[rope][i];
+                cosines[i] = static_cast<float>(std::cos(angle));
+                cosines[half_width + i] = static_cast<float>(std::sin(angle));
+            }
+        }
+}
 
-    void prepare(Member &t, const Rotation *rotation, const float *x, int64_t length, int64_t row, Input &in,
-                 bool whole_numbers) {
-        float *to = in.numbers.get() + row * in.width;
-        if (rotation)
-            rotation->apply(k(), x, to, t.space.scratch.get());
+void ForwardThread::embed(int64_t token) {
+    float *x = residual(token);
+    float *y = buffers_.product.get();
+    m_.embedding.decode_row(k_, pass_.tokens[token].token, y, buffers_.scratch.decoded.get());
+    if (m_.embedding.input)
+        m_.embedding.input->apply_inverse(k_, y, buffers_.scratch.rotation.get());
+    for (int64_t i = 0; i < d_.hidden; ++i) x[i] = y[i] * d_.embedding_scale;
+    // An earlier token that was not finite may have left such numbers in the padding; they would
+    // make this one not finite.
+    for (int64_t i = d_.hidden; i < m_.hidden; ++i) x[i] = 0.0f;
+}
+
+void ForwardThread::add_to_residual(const Matrix &w, const ActivationBuffer &input,
+                                    const ProductBuffer &product, const float *post_norm,
+                                    int64_t token) {
+    float *y = buffers_.product.get();
+    products_.read(w, input, product, pass_.count, token, y);
+    if (post_norm) k_.rms_norm(y, post_norm, d_.hidden, d_.epsilon, y);
+    k_.add(residual(token), y, m_.hidden);
+}
+
+// Adds the last product of a layer to the residual.
+void ForwardThread::finish_layer(const Layer &layer, int64_t token) {
+    add_to_residual(layer.down, tokens_.single_input, m_.products.down, layer.post_ffn_norm, token);
+}
+
+// Prepares x once for each rotation among the matrices, in as many planes as one of them needs.
+template <int N>
+void ForwardThread::prepare_shared(const SharedInput<N> &input, const float *x, int64_t token) {
+    int num_buffers = 0;
+    for (int i = 0; i < N; ++i) {
+        const Matrix &w = *input.matrices[i];
+        if (input.buffer_of[i] != num_buffers) continue;
+        int planes = 0;
+        for (const Matrix *matrix : input.matrices)
+            if (matrix->input == w.input) planes = std::max(planes, matrix->planes);
+        products_.prepare(w.input, x, w.columns, planes, token,
+                          tokens_.shared_inputs[num_buffers++]);
+    }
+}
+
+void ForwardThread::prepare_single(const Matrix &w, const float *x, int64_t token) {
+    products_.prepare(w.input, x, w.columns, w.planes, token, tokens_.single_input);
+}
+
+void ForwardThread::multiply(const Matrix &w, const ActivationBuffer &input, int64_t num_tokens,
+                             ProductBuffer &out) {
+    timer_.begin_product();
+    products_.multiply(w, input, num_tokens, out);
+    timer_.end_product();
+}
+
+void ForwardThread::wait_for_all() {
+    timer_.end_phase();
+    pass_.barrier.wait(num_threads_);
+    timer_.begin_phase();
+}
+
+// Tokens that are divided among the threads must all be ready before a product reads them.
+void ForwardThread::wait_for_vector_work() {
+    if (!pass_.replicated) wait_for_all();
+}
+
+void ForwardThread::run_layer(int64_t index) {
+    const Layer &layer = m_.layers[static_cast<size_t>(index)];
+    const SharedInput<3> attention_input = share_input<3>({&layer.query, &layer.key, &layer.value});
+    const SharedInput<2> ffn_input = share_input<2>({&layer.gate, &layer.up});
+    timer_.enable(num_threads_ > 1 && index % timed_layer_interval == 0);
+
+    // Phase 1: from the residual to the products of query, key and value.
+    project_queries_keys_values(index, attention_input);
+    wait_for_all();
+
+    // Phase 2: keys and values into the cache; when all are there, attention.
+    for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
+        finish_queries_keys_values(layer, attention_input, token);
+        store_keys_values(index, token);
+    }
+    wait_for_all();
+    attend_all(index, layer);
+    wait_for_all();
+
+    // Phase 3: the output product of attention.
+    project_attention(layer);
+    wait_for_all();
+
+    // Phase 4: into the residual, and from there to the products of gate and up.
+    project_gate_up(layer, ffn_input);
+    wait_for_all();
+
+    // Phase 5: the product of down. The next layer adds it to the residual.
+    project_down(layer, ffn_input);
+    wait_for_all();
+}
+
+void ForwardThread::project_queries_keys_values(int64_t index, const SharedInput<3> &input) {
+    const Layer &layer = m_.layers[static_cast<size_t>(index)];
+    float *x = buffers_.vector.get();
+    for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
+        if (index == 0)
+            embed(token);
         else
-            std::memcpy(to, x, sizeof(float) * static_cast<size_t>(length));
-        std::memset(to + length, 0, sizeof(float) * static_cast<size_t>(in.width - length));
-        if (!whole_numbers) return;
-        const int digits = rotation ? 1 : 2;
-        const int64_t at = row * digits;
-        k().round(to, in.width, digits, in.natural.get() + at * in.width, in.segments.get() + at * in.width,
-                  in.prefix.get() + at * in.chunks, in.scales.get() + at);
+            finish_layer(m_.layers[static_cast<size_t>(index - 1)], token);
+        k_.rms_norm(residual(token), layer.attention_norm, d_.hidden, d_.epsilon, x);
+        prepare_shared(input, x, token);
     }
+    wait_for_vector_work();
+    multiply(layer.query, tokens_.shared_inputs[input.buffer_of[0]], pass_.count,
+             m_.products.query);
+    multiply(layer.key, tokens_.shared_inputs[input.buffer_of[1]], pass_.count, m_.products.key);
+    multiply(layer.value, tokens_.shared_inputs[input.buffer_of[2]], pass_.count,
+             m_.products.value);
+}
 
-    // One input for each rotation among `many`; index of each in `which`.
-    template <size_t N>
-    void prepare_all(Member &t, const Matrix *const (&many)[N], int (&which)[N], const float *x, int64_t row,
-                     Input *inputs) {
-        int made = 0;
-        for (size_t i = 0; i < N; ++i) {
-            which[i] = -1;
-            for (size_t j = 0; j < i; ++j)
-                if (many[j]->input == many[i]->input) which[i] = which[j];
-            if (which[i] >= 0) continue;
-            bool whole_numbers = false;
-            for (const Matrix *other : many) whole_numbers |= other->input == many[i]->input && other->fast;
-            prepare(t, many[i]->input, x, many[i]->columns, row, inputs[made], whole_numbers);
-            which[i] = made++;
-        }
+void ForwardThread::project_attention(const Layer &layer) {
+    float *x = buffers_.vector.get();
+    for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
+        // The heads without their padding.
+        const float *heads = m_.attention_out.get() + token * m_.query_width;
+        for (int64_t h = 0; h < d_.num_heads; ++h)
+            std::memcpy(x + h * d_.head_width, heads + h * m_.head_width,
+                        sizeof(float) * static_cast<size_t>(d_.head_width));
+        prepare_single(layer.out, x, token);
     }
+    wait_for_vector_work();
+    multiply(layer.out, tokens_.single_input, pass_.count, m_.products.out);
+}
 
-    template <size_t N>
-    static void indices(const Matrix *const (&many)[N], int (&which)[N]) {
-        int made = 0;
-        for (size_t i = 0; i < N; ++i) {
-            which[i] = -1;
-            for (size_t j = 0; j < i; ++j)
-                if (many[j]->input == many[i]->input) which[i] = which[j];
-            if (which[i] < 0) which[i] = made++;
-        }
+void ForwardThread::project_gate_up(const Layer &layer, const SharedInput<2> &input) {
+    float *x = buffers_.vector.get();
+    for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
+        add_to_residual(layer.out, tokens_.single_input, m_.products.out, layer.post_attention_norm,
+                        token);
+        k_.rms_norm(residual(token), layer.ffn_norm, d_.hidden, d_.epsilon, x);
+        prepare_shared(input, x, token);
     }
+    wait_for_vector_work();
+    multiply(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], pass_.count, m_.products.gate);
+    multiply(layer.up, tokens_.shared_inputs[input.buffer_of[1]], pass_.count, m_.products.up);
+}
 
-    static int64_t digits(const Matrix &w) { return w.input ? 1 : 2; }
+void ForwardThread::project_down(const Layer &layer, const SharedInput<2> &input) {
+    float *gate = buffers_.vector.get(), *up = buffers_.product.get();
+    for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
+        products_.read(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], m_.products.gate,
+                       pass_.count, token, gate);
+        products_.read(layer.up, tokens_.shared_inputs[input.buffer_of[1]], m_.products.up,
+                       pass_.count, token, up);
+        k_.apply_gate(gate, up, static_cast<Activation>(d_.activation), m_.ffn, gate);
+        prepare_single(layer.down, gate, token);
+    }
+    wait_for_vector_work();
+    multiply(layer.down, tokens_.single_input, pass_.count, m_.products.down);
+}
 
-    void product(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
-        if (!t.timed) return multiply(t, w, in, num, out);
-        t.before += t.lap();
-        multiply(t, w, in, num, out);
-        t.spent.product_ns += t.lap();
-        t.has_product = true;
+// The logits of the tokens that ask for them, a batch at a time.
+void ForwardThread::compute_logits() {
+    const int64_t num_tokens = static_cast<int64_t>(pass_.logit_tokens.size());
+    for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token)
+        finish_layer(m_.layers.back(), token);
+    for (int64_t begin = 0; begin < num_tokens; begin += logit_batch) {
+        const int64_t count = std::min(num_tokens - begin, logit_batch);
+        // All residuals must be complete, and the logits of the batch before be read from the
+        // buffers.
+        wait_for_all();
+        prepare_logits(begin, count);
+        wait_for_all();
+        multiply(*m_.output_head, m_.head_input, count, m_.head_product);
+        wait_for_all();
+        write_logits(begin, count);
     }
+}
 
-    // Where thread `index` begins among `count` units of a product.
-    int64_t share_of(int64_t count, int index, int members) const {
-        return count * m.shares[alone].begin(index, members) / Shares::whole;
-    }
-    Span share_of(int64_t count, const Member &t) const {
-        return {share_of(count, t.index, t.members), share_of(count, t.index + 1, t.members)};
-    }
-
-    // This thread's share of a product.
-    void multiply(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
-        if (w.kind == FW_TRELLIS && w.fast) {
-            if (num > few)
-                trellis_of_many(t, w, in, num * digits(w), out);
-            else
-                trellis_of_few(t, w, in, num * digits(w), out);
-        } else if (w.kind == FW_INT && w.fast) {
-            const Span blocks = share_of(w.padded_rows / 16, t);
-            k().int_dots(w.ints, blocks.begin, blocks.end, in.codes(), 0, num * digits(w), out.numbers.get(),
-                         out.width);
-        } else {
-            const Span blocks = share_of((w.rows + 15) / 16, t);
-            float *dense = t.space.decoded.get();
-            for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-                const int64_t found = w.decode(k(), block * 16, dense, dense + 16 * w.padded_columns);
-                k().float_dots(dense, found, w.padded_columns, in.numbers.get(), in.width, num, w.padded_columns,
-                               out.numbers.get() + block * 16, out.width);
-            }
-        }
-    }
-
-    // The units of a trellis product are row blocks by `parts` of something. The last row block may be lower, its units
-    // then cost less: eighths of a whole one, measured on both vector kernels.
-    static constexpr int64_t whole = 8;
-    static int64_t last_cost(const Matrix &w) {
-        constexpr int64_t costs[4] = {0, 3, 5, whole};
-        return costs[w.padded_rows % 256 / 64];
-    }
-    static int64_t cost_of(const Matrix &w, int64_t parts) { return (w.padded_rows / 256 * whole + last_cost(w)) * parts; }
-    // The unit that begins nearest to `cost`.
-    static int64_t unit_at(const Matrix &w, int64_t parts, int64_t cost) {
-        const int64_t count = w.padded_rows / 256 * parts, rest = last_cost(w);
-        return cost < whole * count || rest == 0 ? (cost + whole / 2) / whole
-                                                 : count + (cost - whole * count + rest / 2) / rest;
-    }
-    // Where member `index` begins among row blocks by column blocks.
-    int64_t first_unit(const Matrix &w, int64_t columns, int index, int members) const {
-        return unit_at(w, columns, share_of(cost_of(w, columns), index, members));
-    }
-
-    // Units are row blocks by column blocks; the sums of a row block that two threads share are added by who reads them.
-    void trellis_of_few(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
-        const int64_t blocks = (w.padded_rows + 255) / 256, columns = w.padded_columns / 64;
-        const Span units = {first_unit(w, columns, t.index, t.members), first_unit(w, columns, t.index + 1, t.members)};
-        int32_t *to = out.parts.get() + t.index * 2 * few * out.width;
-        for (int64_t block = units.begin / columns; block < blocks && block * columns < units.end; ++block) {
-            const int64_t first = units.begin > block * columns ? units.begin - block * columns : 0;
-            const int64_t last = units.end < (block + 1) * columns ? units.end - block * columns : columns;
-            if (first < last)
-                k().trellis_dots(w.trellis, block, first, last, in.codes(), 0, num, t.space.sums.get(), to, out.width);
-        }
-        // Whoever adds up a row block's sums takes those of all from its first part to its last.
-        if (units.begin == units.end && units.begin % columns)
-            for (int64_t j = 0; j < num; ++j)
-                std::memset(to + j * out.width + units.begin / columns * 256, 0, sizeof(int32_t) * 256);
-    }
-
-    // Units are sixteen tokens by row blocks, of which nobody else has a part.
-    void trellis_of_many(Member &t, const Matrix &w, const Input &in, int64_t num, Output &out) {
-        const int64_t columns = w.padded_columns / 64, blocks = (w.padded_rows + 255) / 256, cost = cost_of(w, 1);
-        const auto first = [&](int index) {
-            const int64_t at = share_of((num + 15) / 16 * cost, index, t.members);
-            return at / cost * blocks + unit_at(w, 1, at % cost);
-        };
-        for (int64_t unit = first(t.index); unit < first(t.index + 1); ++unit) {
-            const int64_t token = unit / blocks * 16;
-            k().trellis_dots(w.trellis, unit % blocks, 0, columns, in.codes(), token, num - token < 16 ? num - token : 16,
-                             t.space.sums.get(), out.parts.get(), out.width);
-        }
-    }
-
-    void fetch_trellis(Member &t, const Matrix &w, float factor, const Output &out, int64_t num, int64_t token,
-                       float *to) {
-        const int64_t columns = w.padded_columns / 64, blocks = (w.padded_rows + 255) / 256;
-        const int64_t part = 2 * few * out.width;
-        const int32_t *parts = out.parts.get() + token * out.width;
-        for (int64_t block = 0; block < blocks; ++block) {
-            const int64_t first = block * columns, last = first + columns;
-            const int64_t height = w.padded_rows - block * 256 < 256 ? w.padded_rows - block * 256 : 256;
-            int begin = 0, many = 1;
-            if (num <= few) {
-                while (first_unit(w, columns, begin + 1, t.members) <= first) ++begin;
-                while (begin + many < t.members && first_unit(w, columns, begin + many, t.members) < last) ++many;
-            }
-            k().gather(parts + begin * part + block * 256, many, part, w.scales + block * 256, factor, height,
-                       to + block * 256);
-        }
-    }
-
-    // The finished product of one row: scales, bias and output rotation; `to` has room for the padded rows.
-    void fetch(Member &t, const Matrix &w, const Input &in, const Output &out, int64_t num, int64_t row, float *to) {
-        if (w.kind == FW_TRELLIS && w.fast) {
-            if (digits(w) == 1) {
-                fetch_trellis(t, w, in.scales.get()[row] * w.unit, out, num, row, to);
-            } else {
-                // The second digit is added by its own pass over `low`.
-                float *low = t.space.low.get();
-                fetch_trellis(t, w, in.scales.get()[2 * row] * w.unit, out, num, 2 * row, to);
-                fetch_trellis(t, w, in.scales.get()[2 * row + 1] * w.unit, out, num, 2 * row + 1, low);
-                k().add(to, low, w.padded_rows);
-            }
-        } else if (w.fast && digits(w) == 2) {
-            const float *high = out.numbers.get() + 2 * row * out.width, *low = high + out.width;
-            for (int64_t i = 0; i < w.rows; ++i) to[i] = high[i] + low[i];
-        } else {
-            std::memcpy(to, out.numbers.get() + row * out.width, sizeof(float) * static_cast<size_t>(w.rows));
-        }
-        if (w.output) {
-            w.output->undo(k(), to, t.space.scratch.get());
-        }
-        if (w.bias)
-            for (int64_t i = 0; i < w.rows; ++i) to[i] += w.bias[i];
-        for (int64_t i = w.rows; i < round_up(w.rows, wide); ++i) to[i] = 0.0f;
-    }
-
-    void add_to_residual(Member &t, const Matrix &w, const Input &in, const Output &out, const float *after,
-                         int64_t row) {
-        float *y = t.space.temporary.get();
-        fetch(t, w, in, out, count, row, y);
-        if (after) k().norm(y, after, m.d.hidden, m.d.epsilon, y);
-        k().add(t.rows.residual.get() + row * m.padded_hidden, y, m.padded_hidden);
-    }
-
-    void embed(Member &t, int64_t row) {
-        float *x = t.rows.residual.get() + row * m.padded_hidden;
-        float *y = t.space.temporary.get();
-        m.embedding.decode_one(k(), rows[row].token, y, t.space.decoded.get());
-        if (m.embedding.input) m.embedding.input->undo(k(), y, t.space.scratch.get());
-        for (int64_t i = 0; i < m.d.hidden; ++i) x[i] = y[i] * m.d.embedding_scale;
-        // Padding that a row that was not finite left there would make this one so too.
-        for (int64_t i = m.d.hidden; i < m.padded_hidden; ++i) x[i] = 0.0f;
-    }
-
-    void positions(Member &t) {
-        const int64_t half = m.d.head_width / 2;
-        for (size_t rope = 0; rope < m.frequencies.size(); ++rope)
-            for (int64_t row = t.index; row < count; row += t.members) {
-                float *cosines = m.angles[rope].get() + row * 2 * half;
-                for (int64_t i = 0; i < half; ++i) {
-                    // The product is rounded to float32, as the models do; then its exact cosine.
-                    const double angle = static_cast<float>(rows[row].position) * m.frequencies[rope][i];
-                    cosines[i] = static_cast<float>(std::cos(angle));
-                    cosines[half + i] = static_cast<float>(std::sin(angle));
-                }
-            }
-    }
-
-    void heads(Member &t, const Layer &layer, const Input *inputs, const int *which, int64_t row) {
-        const int64_t width = m.d.head_width, half = width / 2;
-        float *from = t.space.temporary.get();
-        const float *angle = m.angles[static_cast<size_t>(layer.rope)].get() + row * 2 * half;
-        const auto spread_heads = [&](int64_t num, float *to) {
-            for (int64_t h = 0; h < num; ++h) {
-                float *head = to + h * m.head_width;
-                std::memcpy(head, from + h * width, sizeof(float) * static_cast<size_t>(width));
-                for (int64_t i = width; i < m.head_width; ++i) head[i] = 0.0f;
-            }
-        };
-        float *q = t.rows.queries.get() + row * m.query_width;
-        fetch(t, layer.query, inputs[which[0]], m.query_out, count, row, from);
-        spread_heads(m.d.num_heads, q);
-        if (layer.query_norm)
-            for (int64_t h = 0; h < m.d.num_heads; ++h)
-                k().norm(q + h * m.head_width, layer.query_norm, width, m.d.epsilon, q + h * m.head_width);
-        k().rope(q, m.d.num_heads, m.head_width, angle, angle + half, half);
-        for (int64_t i = 0; i < m.query_width; ++i) q[i] *= m.d.attention_scale;
-        float *key = t.space.keys.get(), *value = t.space.values.get();
-        fetch(t, layer.key, inputs[which[1]], m.key_out, count, row, from);
-        spread_heads(m.d.num_key_heads, key);
-        if (layer.key_norm)
-            for (int64_t h = 0; h < m.d.num_key_heads; ++h)
-                k().norm(key + h * m.head_width, layer.key_norm, width, m.d.epsilon, key + h * m.head_width);
-        k().rope(key, m.d.num_key_heads, m.head_width, angle, angle + half, half);
-        fetch(t, layer.value, inputs[which[2]], m.value_out, count, row, from);
-        spread_heads(m.d.num_key_heads, value);
-    }
-
-    uint8_t *cached(void *base, const fw_row &row, int64_t layer, int64_t head) const {
-        const int64_t numbers = (layer * m.d.num_key_heads + head) * row.capacity * m.head_width;
-        return static_cast<uint8_t *>(base) + numbers * (m.d.half_cache ? 2 : 4);
-    }
-
-    // Where all threads have them, each keeps some heads: those that it reads most itself.
-    void remember(Member &t, int64_t layer, int64_t row) {
-        for (int64_t h = 0; h < m.d.num_key_heads; ++h) {
-            if (alone && h * t.members / m.d.num_key_heads != t.index) continue;
-            k().remember(t.space.keys.get() + h * m.head_width, t.space.values.get() + h * m.head_width, m.head_width,
-                         rows[row].position, m.d.half_cache, cached(rows[row].keys, rows[row], layer, h),
-                         cached(rows[row].values, rows[row], layer, h));
-        }
-    }
-
-    // Rows from `row` on that belong to one sequence, at most four: they read the same keys.
-    int64_t together_from(int64_t row) const {
-        int64_t n = 1;
-        while (n < 4 && row + n < count && rows[row + n].keys == rows[row].keys) ++n;
-        return n;
-    }
-
-    void attention(Member &t, int64_t layer_index, const Layer &layer) {
-        const int64_t group = m.d.num_heads / m.d.num_key_heads;
-        int64_t tiles = 0;
-        for (int64_t row = 0; row < count; row += together_from(row)) ++tiles;
-        const Span mine = part_of(tiles * m.d.num_heads, t.index, t.members);
-        const float *queries = t.rows.queries.get();
-        int64_t tile = 0;
-        for (int64_t row = 0; row < count; ++tile) {
-            const int64_t num = together_from(row);
-            const int64_t from = std::max<int64_t>(mine.begin - tile * m.d.num_heads, 0);
-            const int64_t past = std::min(mine.end - tile * m.d.num_heads, m.d.num_heads);
-            for (int64_t h = from, side; h < past; h += side) {
-                // What one token's heads read in common is read once for up to four of them.
-                side = num > 1 ? 1 : std::min({past - h, group - h % group, int64_t{4}});
-                const int64_t end = rows[row].position + 1;
-                Attention a = {};
-                a.query = queries + row * m.query_width + h * m.head_width;
-                a.query_stride = num > 1 ? m.query_width : m.head_width;
-                a.keys = cached(rows[row].keys, rows[row], layer_index, h / group);
-                a.values = cached(rows[row].values, rows[row], layer_index, h / group);
-                a.width = m.head_width;
-                a.begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
-                a.end = end;
-                a.more = num > 1;
-                a.window = layer.window;
-                a.softcap = m.d.attention_softcap;
-                a.score_stride = round_up(end + 4, 16) + 16;
-                a.scores = static_cast<float *>(scratch(a.score_stride * num * side * 4));
-                if (!a.scores) {
-                    failed = true;
-                    continue;
-                }
-                a.out = m.mixed.get() + row * m.query_width + h * m.head_width;
-                a.out_stride = a.query_stride;
-                a.half = m.d.half_cache;
-                k().attend(a, num * side);
-            }
-            row += num;
-        }
-    }
-
-    void layer(Member &t, int64_t index) {
-        Layer &l = m.layers[static_cast<size_t>(index)];
-        Space &s = t.space;
-        t.begin_timing(t.members > 1 && index % timed_layers == 0);
-        Input *inputs = t.rows.inputs;
-        int which[3], pair[2], one[1];
-        const Matrix *const attention_in[3] = {&l.query, &l.key, &l.value};
-        const Matrix *const ffn_in[2] = {&l.gate, &l.up};
-        const Matrix *const out_in[1] = {&l.out}, *const down_in[1] = {&l.down};
-        indices(attention_in, which);
-        for (int64_t row = t.mine.begin; row < t.mine.end; ++row) {
-            float *x = t.rows.residual.get() + row * m.padded_hidden;
-            if (index == 0)
-                embed(t, row);
-            else
-                add_to_residual(t, m.layers[static_cast<size_t>(index - 1)].down, inputs[3], m.down_out,
-                                m.layers[static_cast<size_t>(index - 1)].after_ffn_norm, row);
-            k().norm(x, l.attention_norm, m.d.hidden, m.d.epsilon, s.normed.get());
-            prepare_all(t, attention_in, which, s.normed.get(), row, inputs);
-        }
-        t.sync_rows();
-        product(t, l.query, inputs[which[0]], count, m.query_out);
-        product(t, l.key, inputs[which[1]], count, m.key_out);
-        product(t, l.value, inputs[which[2]], count, m.value_out);
-        t.sync();
-        for (int64_t row = t.mine.begin; row < t.mine.end; ++row) {
-            heads(t, l, inputs, which, row);
-            remember(t, index, row);
-        }
-        t.sync();
-        attention(t, index, l);
-        t.sync();
-        for (int64_t row = t.mine.begin; row < t.mine.end; ++row) {
-            const float *mixed = m.mixed.get() + row * m.query_width;
-            float *x = s.normed.get();
-            for (int64_t h = 0; h < m.d.num_heads; ++h)
-                std::memcpy(x + h * m.d.head_width, mixed + h * m.head_width,
-                            sizeof(float) * static_cast<size_t>(m.d.head_width));
-            prepare_all(t, out_in, one, x, row, inputs + 3);
-        }
-        t.sync_rows();
-        product(t, l.out, inputs[3], count, m.out_out);
-        t.sync();
-        indices(ffn_in, pair);
-        for (int64_t row = t.mine.begin; row < t.mine.end; ++row) {
-            add_to_residual(t, l.out, inputs[3], m.out_out, l.after_attention_norm, row);
-            k().norm(t.rows.residual.get() + row * m.padded_hidden, l.ffn_norm, m.d.hidden, m.d.epsilon, s.normed.get());
-            prepare_all(t, ffn_in, pair, s.normed.get(), row, inputs);
-        }
-        t.sync_rows();
-        product(t, l.gate, inputs[pair[0]], count, m.gate_out);
-        product(t, l.up, inputs[pair[1]], count, m.up_out);
-        t.sync();
-        for (int64_t row = t.mine.begin; row < t.mine.end; ++row) {
-            float *gate = s.normed.get(), *up = s.temporary.get();
-            fetch(t, l.gate, inputs[pair[0]], m.gate_out, count, row, gate);
-            fetch(t, l.up, inputs[pair[1]], m.up_out, count, row, up);
-            k().gate(gate, up, m.d.activation, m.padded_ffn, gate);
-            prepare_all(t, down_in, one, gate, row, inputs + 3);
-        }
-        t.sync_rows();
-        product(t, l.down, inputs[3], count, m.down_out);
-        t.sync();
-    }
-
-    // Rows that were divided must all be there before a product reads them.
-    void logits(Member &t) {
-        const Layer &last = m.layers.back();
-        const Matrix &head = *m.table;
-        Input *inputs = t.rows.inputs;
-        const int64_t num = static_cast<int64_t>(wanted.size());
-        Input &in = m.head_input;
-        for (int64_t begin = 0; begin < num; begin += few) {
-            const int64_t many = num - begin < few ? num - begin : few;
-            if (begin == 0)
-                for (int64_t row = t.mine.begin; row < t.mine.end; ++row)
-                    add_to_residual(t, last.down, inputs[3], m.down_out, last.after_ffn_norm, row);
-            t.sync();
-            for (int64_t i = 0; i < many; ++i) {
-                const int64_t row = wanted[static_cast<size_t>(begin + i)];
-                const bool here = alone ? i % t.members == t.index : row >= t.mine.begin && row < t.mine.end;
-                if (!here) continue;
-                k().norm(t.rows.residual.get() + row * m.padded_hidden, m.final_norm.get(), m.d.hidden, m.d.epsilon,
-                         t.space.normed.get());
-                prepare(t, head.input, t.space.normed.get(), m.d.hidden, i, in, head.fast);
-            }
-            t.sync();
-            product(t, head, in, many, m.head_out);
-            t.sync();
-            finish_logits(t, head, in, many, begin);
-        }
-    }
-
-    // Each thread finishes its share of the vocabulary where it can, else whole rows.
-    void finish_logits(Member &t, const Matrix &head, const Input &in, int64_t many, int64_t begin) {
-        const bool by_row = head.kind == FW_TRELLIS || head.output || head.bias;
-        for (int64_t i = by_row ? t.index : 0; i < many; i += by_row ? t.members : 1) {
-            float *to = rows[wanted[static_cast<size_t>(begin + i)]].logits;
-            Span span = {0, m.d.vocabulary};
-            if (by_row) {
-                float *whole_row = t.space.low.get();
-                fetch(t, head, in, m.head_out, many, i, whole_row);
-                std::memcpy(to, whole_row, sizeof(float) * static_cast<size_t>(m.d.vocabulary));
-            } else {
-                span = part_of(m.d.vocabulary, t.index, t.members);
-                const int64_t two = head.fast ? digits(head) : 1;
-                const float *from = m.head_out.numbers.get() + i * two * m.head_out.width;
-                for (int64_t v = span.begin; v < span.end; ++v)
-                    to[v] = two == 2 ? from[v] + from[m.head_out.width + v] : from[v];
-            }
-            if (m.d.final_softcap > 0.0f) k().softcap(to + span.begin, m.d.final_softcap, span.end - span.begin);
-        }
-    }
-
-    void member(int index, int members) {
-        Space &space = m.spaces[static_cast<size_t>(index)];
-        Member t = {*this, index, members, space, alone ? space.rows : m.shared, {0, count}, {}, false, false, 0, 0};
-        if (!alone) t.mine = part_of(count, index, members);
-        positions(t);
-        t.sync();
-        for (int64_t i = 0; i < m.d.num_layers; ++i) layer(t, i);
-        t.begin_timing(false);
-        m.spent[static_cast<size_t>(index)] = t.spent;
-        if (index == 0) joined = members;
-        if (!wanted.empty()) logits(t);
-    }
-};
-
-int32_t check_rows(const fw_model &m, const fw_row *rows, int64_t count) {
-    if (!rows || count < 1 || count > m.max_rows) return FW_BAD_ARGUMENT;
+// The inputs of the output head. Each token is prepared by one thread, which has its residual.
+void ForwardThread::prepare_logits(int64_t begin, int64_t count) {
+    const Matrix &head = *m_.output_head;
     for (int64_t i = 0; i < count; ++i) {
-        const fw_row &r = rows[i];
-        if (r.token < 0 || r.token >= m.d.vocabulary || !r.keys || !r.values || r.capacity < 16 || r.capacity % 16 ||
-            r.position < 0 || r.position >= r.capacity)
+        const int64_t token = pass_.logit_tokens[static_cast<size_t>(begin + i)];
+        const bool prepares_token =
+            pass_.replicated ? i % num_threads_ == index_
+                             : token >= vector_tokens_.begin && token < vector_tokens_.end;
+        if (!prepares_token) continue;
+        float *x = buffers_.vector.get();
+        k_.rms_norm(residual(token), m_.final_norm.get(), d_.hidden, d_.epsilon, x);
+        products_.prepare(head.input, x, d_.hidden, head.planes, i, m_.head_input);
+    }
+}
+
+// Each thread finishes its part of the vocabulary where the rows of the product are independent,
+// else all of some tokens.
+void ForwardThread::write_logits(int64_t begin, int64_t count) {
+    const Matrix &head = *m_.output_head;
+    const bool by_token = head.kind == FW_TRELLIS || head.output || head.bias;
+    for (int64_t i = by_token ? index_ : 0; i < count; i += by_token ? num_threads_ : 1) {
+        float *logits = pass_.tokens[pass_.logit_tokens[static_cast<size_t>(begin + i)]].logits;
+        Span part = {0, d_.vocabulary};
+        if (by_token) {
+            float *row = buffers_.scratch.second_plane.get();
+            products_.read(head, m_.head_input, m_.head_product, count, i, row);
+            std::memcpy(logits, row, sizeof(float) * static_cast<size_t>(d_.vocabulary));
+        } else {
+            part = even_part(d_.vocabulary, index_, num_threads_);
+            const int64_t planes = std::max(head.planes, 1), width = m_.head_product.width;
+            const float *high = m_.head_product.products.get() + i * planes * width;
+            const float *low = high + width;
+            for (int64_t v = part.begin; v < part.end; ++v)
+                logits[v] = planes == 2 ? high[v] + low[v] : high[v];
+        }
+        if (d_.final_softcap > 0.0f)
+            k_.apply_softcap(logits + part.begin, d_.final_softcap, part.end - part.begin);
+    }
+}
+
+namespace {
+
+int32_t check_tokens(const fw_model &m, const fw_row *tokens, int64_t count) {
+    if (!tokens || count < 1 || count > m.max_tokens) return FW_BAD_ARGUMENT;
+    for (int64_t i = 0; i < count; ++i) {
+        const fw_row &t = tokens[i];
+        if (t.token < 0 || t.token >= m.description.vocabulary || !t.keys || !t.values ||
+            t.capacity < 16 || t.capacity % 16 || t.position < 0 || t.position >= t.capacity)
             return FW_BAD_ARGUMENT;
-        // One sequence's rows lie together and count up; a second group of them would race with the first.
+        // Tokens of one sequence are adjacent and in order: a second group of them would race with
+        // the first.
         for (int64_t j = 0; j < i; ++j)
-            if (rows[j].keys == r.keys && (rows[i - 1].keys != r.keys || r.position != rows[i - 1].position + 1))
+            if (tokens[j].keys == t.keys &&
+                (tokens[i - 1].keys != t.keys || t.position != tokens[i - 1].position + 1))
                 return FW_BAD_ARGUMENT;
     }
     return FW_OK;
@@ -518,20 +303,26 @@ int32_t check_rows(const fw_model &m, const fw_row *rows, int64_t count) {
 }  // namespace
 }  // namespace fw
 
-int32_t fw_forward(fw_model *model, const fw_row *rows, int64_t count) {
+int32_t fw_forward(fw_model *model, const fw_row *tokens, int64_t count) {
     if (!model) return FW_BAD_ARGUMENT;
-    if (int32_t status = fw::check_rows(*model, rows, count)) return status;
+    if (int32_t status = fw::check_tokens(*model, tokens, count)) return status;
     std::unique_lock<std::mutex> lock(model->busy, std::try_to_lock);
     if (!lock.owns_lock()) return FW_BUSY;
     try {
-        fw::Run run{*model, rows, count, {}, count <= fw::repeated, {}, {}, 0};
+        fw::ForwardPass pass{*model, tokens, count, count <= fw::max_replicated_tokens};
         for (int64_t i = 0; i < count; ++i)
-            if (rows[i].logits) run.wanted.push_back(i);
-        fw::together(
-            model->threads, [](void *r, int index, int members) { static_cast<fw::Run *>(r)->member(index, members); },
-            &run, fw::between_tokens_us);
-        model->shares[run.alone].learn(model->spent.data(), run.joined);
-        return run.failed ? FW_NO_MEMORY : FW_OK;
+            if (tokens[i].logits) pass.logit_tokens.push_back(i);
+        fw::run_on_threads(
+            model->num_threads,
+            [](void *context, int index, int num_threads) {
+                fw::ForwardThread(*static_cast<fw::ForwardPass *>(context), index, num_threads)
+                    .run();
+            },
+            &pass, fw::token_spin_us);
+        fw::ThreadShares &shares =
+            pass.replicated ? model->replicated_shares : model->divided_shares;
+        shares.learn(model->thread_times.data(), pass.num_threads);
+        return pass.out_of_memory ? FW_NO_MEMORY : FW_OK;
     } catch (const std::bad_alloc &) {
         return FW_NO_MEMORY;
     }

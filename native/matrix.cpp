@@ -1,339 +1,170 @@
-// Matrices checked once, when a model is made: sizes against bytes, tables into the forms that kernels read.
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <new>
+#include "matrix.h"
 
-#include "model.h"
+#include <cstring>
 
 namespace fw {
 namespace {
 
-constexpr int64_t limit = int64_t{1} << 31, most_numbers = int64_t{1} << 48;
+constexpr int64_t max_length = int64_t{1} << 31;    // of rows and of columns
+constexpr int64_t max_elements = int64_t{1} << 48;  // of a matrix
+constexpr int64_t max_int8_columns = 65536;         // sums of products of bytes must fit 32 bits
 
-// Another order of the bits of h: bits `chooser` and `sign` become the last and the one before it.
-struct BitOrder {
-    int chooser = 7, sign = 6;
-
-    uint8_t of(uint8_t h) const {
-        uint8_t out = 0;
-        for (int bit = 0, to = 0; bit < 8; ++bit) {
-            const int place = bit == chooser ? 7 : bit == sign ? 6 : to++;
-            out |= static_cast<uint8_t>((h >> bit & 1) << place);
-        }
-        return out;
-    }
-};
-
-constexpr int ordered_offset = 128;
-
-// Writes the numbers + 128 in an order of bits that makes `TrellisMatrix::ordered` true, if there is one, else in their own.
-bool put_in_order(const int8_t *numbers, uint8_t *table, BitOrder &order) {
-    for (int chooser = 7; chooser >= 0; --chooser)
-        for (int sign = 0; sign < 8; ++sign) {
-            if (sign == chooser) continue;
-            order = {chooser, sign};
-            for (int h = 0; h < 256; ++h)
-                table[order.of(static_cast<uint8_t>(h))] = static_cast<uint8_t>(numbers[h] + ordered_offset);
-            bool fits = true;
-            for (int h = 0; h < 128; ++h)
-                fits &= h <= table[h] && table[h] <= table[h + 128] && table[h + 128] <= h + 128;
-            if (fits) return true;
-        }
-    order = {};
-    for (int h = 0; h < 256; ++h) table[h] = static_cast<uint8_t>(numbers[h] + ordered_offset);
-    return false;
-}
-
-// The code's shift-and-matrix for bit position `at` of a stream: what byte `byte` contributes to h, in the order of
-// vgf2p8affineqb (row i of the matrix, which makes bit i of the result, in byte 7 - i).
-uint64_t linear(int at, int byte, int state_bits, const uint8_t *columns, const BitOrder &order) {
-    uint64_t matrix = 0;
-    for (int bit = 0; bit < 8; ++bit) {
-        const int i = 8 * byte + bit - at;
-        const uint8_t column =
-            order.of(i < 0 || i >= state_bits ? 0 : i < 8 ? static_cast<uint8_t>(1 << i) : columns[i - 8]);
-        for (int row = 0; row < 8; ++row)
-            if (column >> row & 1) matrix |= uint64_t{1} << (8 * (7 - row) + bit);
-    }
-    return matrix;
-}
-
-// Whether table[16 high + low] = B[high] + A[low] held between -W[high] and W[high], where only low 0 and 15 reach them;
-// writes A, W, B + 64.
-bool split_table(const int8_t *table, uint8_t *out) {
-    int a[16], b[16], w[16];
-    const int middle = table[0] + table[15];
-    if (middle % 2) return false;
-    for (int high = 0; high < 16; ++high) {
-        b[high] = middle / 2 + table[16 * high + 1] - table[1];
-        w[high] = table[16 * high + 15] - b[high];
-    }
-    for (int low = 0; low < 16; ++low) a[low] = low == 0 ? -128 : low == 15 ? 127 : table[low] - b[0];
-    for (int high = 0; high < 16; ++high) {
-        if (w[high] < 0 || w[high] > 127 || b[high] < -64 || b[high] > 63) return false;
-        for (int low = 0; low < 16; ++low) {
-            const int held = a[low] < -w[high] ? -w[high] : a[low] > w[high] ? w[high] : a[low];
-            if (held + b[high] != table[16 * high + low]) return false;
-        }
-    }
-    for (int i = 0; i < 16; ++i) {
-        out[i] = static_cast<uint8_t>(a[i]);
-        out[16 + i] = static_cast<uint8_t>(w[i]);
-        out[32 + i] = static_cast<uint8_t>(b[i] + 64);
-    }
-    return true;
-}
-
-// The same block of this or an earlier rotation, whose padded kernels serve again: most rotations share one matrix.
-const Rotation::Block *same_block(const fw_rotation_block &b, const Rotation &made, const Shared &shared) {
-    const auto look = [&](const Rotation &r) -> const Rotation::Block * {
-        for (const Rotation::Block &o : r.blocks)
-            if (o.source == b.kernel && o.source_transposed == b.transposed && o.power == b.power && o.order == b.order)
-                return &o;
-        return nullptr;
-    };
-    if (const Rotation::Block *found = look(made)) return found;
-    for (const auto &rotation : shared.rotations)
-        if (const Rotation::Block *found = look(*rotation)) return found;
-    return nullptr;
-}
-
-int32_t make_rotation(const fw_rotation *from, int64_t length, Shared &shared, const Rotation *&out) {
-    auto &rotations = shared.rotations;
-    auto &known = shared.known;
-    if (!from) return FW_OK;
-    if (from->length != length || !from->signs || from->num_blocks < 1 || from->num_blocks > length || !from->blocks)
+int32_t build_int(const fw_matrix &source, bool int8_activations, Matrix &m) {
+    m.padded_rows = round_up(source.rows, int_block_rows);
+    m.padded_columns = round_up(source.columns, chunk_columns);
+    const int64_t group = source.group;
+    if (source.bits < 2 || source.bits > 8 || group < 1 || group > m.padded_columns)
         return FW_BAD_ARGUMENT;
-    for (size_t i = 0; i < known.size(); ++i)
-        if (known[i] == from) {
-            out = rotations[i].get();
-            return FW_OK;
-        }
-    auto made = std::make_unique<Rotation>();
-    made->length = length;
-    made->signs = from->signs;
-    int64_t sum = 0, floats = 0;
-    for (int64_t i = 0; i < from->num_blocks; ++i) {
-        const fw_rotation_block &b = from->blocks[i];
-        if (b.power < 0 || b.power > 30 || b.order < 1 || b.order > 4096) return FW_BAD_ARGUMENT;
-        if ((b.order == 1) != (b.kernel == nullptr) || (b.order == 1) != (b.transposed == nullptr)) return FW_BAD_ARGUMENT;
-        sum += int64_t{b.order} << b.power;
-        if (sum > length) return FW_BAD_ARGUMENT;
-        if (b.kernel && !same_block(b, *made, shared)) floats += 2 * b.order * round_up(b.order, 16);
-    }
-    if (sum != length) return FW_BAD_ARGUMENT;
-    made->kernels = Array<float>(floats);
-    float *at = made->kernels.get();
-    for (int64_t i = 0; i < from->num_blocks; ++i) {
-        const fw_rotation_block &b = from->blocks[i];
-        Rotation::Block block = {b.power, b.order, round_up(b.order, 16), nullptr, nullptr, b.kernel, b.transposed};
-        const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(int64_t{1} << b.power));
-        const Rotation::Block *same = b.kernel ? same_block(b, *made, shared) : nullptr;
-        if (same) {
-            block.forward = same->forward;
-            block.inverse = same->inverse;
-        } else if (b.kernel) {
-            for (const float *kernel : {b.kernel, b.transposed}) {
-                for (int64_t r = 0; r < b.order; ++r)
-                    for (int64_t i = 0; i < b.order; ++i) at[r * block.width + i] = kernel[r * b.order + i] * scale;
-                (kernel == b.kernel ? block.forward : block.inverse) = at;
-                at += b.order * block.width;
-            }
-        }
-        made->blocks.push_back(block);
-    }
-    out = made.get();
-    known.push_back(from);
-    rotations.push_back(std::move(made));
+    const int64_t num_groups = round_up(m.padded_columns, group) / group;
+    if (source.codes_bytes != m.padded_rows * m.padded_columns / 8 * source.bits ||
+        !source.scales || source.num_scales != m.padded_rows * num_groups ||
+        source.zero_point < 0 || source.zero_point > 255)
+        return FW_BAD_ARGUMENT;
+    m.ints.codes = m.codes;
+    m.ints.scales = source.scales;
+    m.ints.zero_points = source.zero_points;
+    m.ints.rows = m.padded_rows;
+    m.ints.columns = m.padded_columns;
+    m.ints.group = group;
+    m.ints.num_groups = num_groups;
+    m.ints.bits = source.bits;
+    m.ints.zero_point = source.zero_point;
+    const bool has_kernel =
+        (num_groups == 1 || group % chunk_columns == 0) && m.padded_columns <= max_int8_columns;
+    m.planes = int8_activations && has_kernel ? 2 : 0;
     return FW_OK;
 }
 
-int32_t make_int(const fw_matrix &from, bool whole_numbers, Matrix &m) {
-    m.padded_rows = round_up(from.rows, 16);
-    m.padded_columns = round_up(from.columns, 32);
-    const int64_t group = from.group;
-    if (from.bits < 2 || from.bits > 8 || group < 1 || group > m.padded_columns) return FW_BAD_ARGUMENT;
-    const int64_t groups = round_up(m.padded_columns, group) / group;
-    if (from.codes_bytes != m.padded_rows * m.padded_columns / 8 * from.bits || !from.scales ||
-        from.num_scales != m.padded_rows * groups || from.zero < 0 || from.zero > 255)
+int32_t build_trellis(const fw_matrix &source, bool int8_activations, SharedTables &tables,
+                      Matrix &m) {
+    m.padded_rows = round_up(source.rows, 64);
+    m.padded_columns = round_up(source.columns, trellis_columns);
+    if (source.bits < 1 || source.bits > 4 || source.state_bits < 8 || source.state_bits > 16 ||
+        !source.state_values ||
+        source.codes_bytes != m.padded_rows * m.padded_columns / 8 * source.bits ||
+        !source.scales || source.num_scales != m.padded_rows || m.padded_columns > max_int8_columns)
         return FW_BAD_ARGUMENT;
-    m.ints = {m.codes, from.scales, from.zeros, m.padded_rows, m.padded_columns, group, groups, from.bits, from.zero};
-    m.fast = whole_numbers && (groups == 1 || group % 32 == 0) && m.padded_columns <= 65536;
-    return FW_OK;
-}
-
-int32_t make_code(const fw_matrix &from, Shared &shared, const TrellisCode *&out) {
-    for (const auto &code : shared.codes)
-        if (code->source == from.table && code->source_matrix == from.code_matrix &&
-            code->state_bits == from.state_bits) {
-            out = code.get();
-            return FW_OK;
-        }
-    auto code = std::make_unique<TrellisCode>();
-    code->source = from.table;
-    code->source_matrix = from.code_matrix;
-    code->state_bits = from.state_bits;
-    code->linear = Array<uint64_t>(24);
-    code->table = Array<uint8_t>(256 + 256 + 48 + 64);
-    code->states = Array<int8_t>(int64_t{1} << from.state_bits);
-    uint8_t *table = code->table.get(), *plain = table + 256, *older = plain + 304;
-    for (int h = 0; h < 256; ++h) {
-        if (from.table[h] < -63 || from.table[h] > 63) return FW_BAD_ARGUMENT;
-        plain[h] = static_cast<uint8_t>(from.table[h] + 64);
-    }
-    code->split = split_table(from.table, plain + 256);
-    BitOrder order;
-    code->ordered = put_in_order(from.table, table, order);
-    for (int at = 0; at < 8; ++at)
-        for (int byte = 0; byte < 3; ++byte)
-            code->linear.get()[8 * byte + at] = linear(at, byte, from.state_bits, from.code_matrix, order);
-    for (int i = 0; i < from.state_bits - 8; ++i)
-        for (int value = 0; value < 16; ++value)
-            if (value >> (i & 3) & 1) {
-                older[(i >> 2) * 16 + value] ^= from.code_matrix[i] & 15;
-                older[(2 + (i >> 2)) * 16 + value] ^= from.code_matrix[i] >> 4;
-            }
-    for (int s = 0; s < 1 << from.state_bits; ++s) {
-        int h = s & 255;
-        for (int i = 0; i < from.state_bits - 8; ++i)
-            if (s >> (8 + i) & 1) h ^= from.code_matrix[i];
-        code->states.get()[s] = from.table[h];
-    }
-    out = code.get();
-    shared.codes.push_back(std::move(code));
-    return FW_OK;
-}
-
-int32_t make_trellis(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &m) {
-    m.padded_rows = round_up(from.rows, 64);
-    m.padded_columns = round_up(from.columns, 64);
-    if (from.bits < 1 || from.bits > 4 || from.state_bits < 8 || from.state_bits > 16 || !from.values ||
-        from.codes_bytes != m.padded_rows * m.padded_columns / 8 * from.bits || !from.scales ||
-        from.num_scales != m.padded_rows || m.padded_columns > 65536)
-        return FW_BAD_ARGUMENT;
-    m.state_bits = from.state_bits;
-    m.rate = from.bits;
-    m.values = from.values;
-    m.unit = from.unit;
-    if (!from.table || !whole_numbers) return FW_OK;
-    if (!from.code_matrix && from.state_bits > 8) return FW_BAD_ARGUMENT;
+    m.state_bits = source.state_bits;
+    m.rate = source.bits;
+    m.state_values = source.state_values;
+    m.table_scale = source.table_scale;
+    // A code that is not GF(2)-linear has no table, and no kernel for int8 activations.
+    if (!source.table || !int8_activations) return FW_OK;
+    if (!source.code_matrix && source.state_bits > 8) return FW_BAD_ARGUMENT;
     const TrellisCode *code = nullptr;
-    if (int32_t status = make_code(from, shared, code)) return status;
-    const uint64_t *l = code->linear.get();
-    const uint8_t *table = code->table.get(), *plain = table + 256;
-    m.trellis = {m.codes, m.padded_rows, m.padded_columns, from.bits, from.state_bits, l, l + 8, l + 16,
-                 table, ordered_offset, code->ordered, plain, code->split ? plain + 256 : nullptr, plain + 304,
-                 code->states.get()};
-    m.fast = true;
+    if (int32_t status = build_trellis_code(source, tables.codes, code)) return status;
+    m.trellis.codes = m.codes;
+    m.trellis.rows = m.padded_rows;
+    m.trellis.columns = m.padded_columns;
+    m.trellis.rate = source.bits;
+    code->describe(m.trellis);
+    m.planes = 2;
     return FW_OK;
 }
 
-}  // namespace
-
-int64_t Rotation::scratch_floats() const {
-    int64_t most = 16;
-    for (const Block &block : blocks) most = std::max(most, (block.order << block.power) + block.width);
-    return most;
-}
-
-namespace {
-
-void rotate_blocks(const Kernels &k, const std::vector<Rotation::Block> &blocks, bool inverse, float *x,
-                   float *scratch) {
-    for (const Rotation::Block &block : blocks) {
-        k.hadamard(x, block.power, block.order, inverse ? block.inverse : block.forward, block.width, scratch);
-        const int64_t n = block.order << block.power;
-        if (block.order == 1 && n > 1) {
-            const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(n));
-            for (int64_t i = 0; i < n; ++i) x[i] *= scale;
-        }
-        x += n;
-    }
+int32_t build_float(const fw_matrix &source, Matrix &m) {
+    m.padded_rows = m.rows;
+    m.padded_columns = round_up(m.columns, 16);
+    return source.codes_bytes == m.rows * m.columns * (source.kind == FW_FLOAT32 ? 4 : 2)
+               ? FW_OK
+               : FW_BAD_ARGUMENT;
 }
 
 }  // namespace
 
-void Rotation::apply(const Kernels &k, const float *x, float *to, float *scratch) const {
-    k.flip(x, signs, length, to);
-    rotate_blocks(k, blocks, false, to, scratch);
-}
-
-void Rotation::undo(const Kernels &k, float *x, float *scratch) const {
-    rotate_blocks(k, blocks, true, x, scratch);
-    k.flip(x, signs, length, x);
-}
-
-int32_t make_matrix(const fw_matrix &from, bool whole_numbers, Shared &shared, Matrix &m) {
-    if (from.size != sizeof(fw_matrix) || from.rows < 1 || from.columns < 1 || from.rows > limit ||
-        from.columns > limit || from.rows * from.columns > most_numbers || !from.codes || from.codes_bytes < 1)
+int32_t build_matrix(const fw_matrix &source, bool int8_activations, SharedTables &tables,
+                     Matrix &m) {
+    if (source.size != sizeof(fw_matrix) || source.rows < 1 || source.columns < 1 ||
+        source.rows > max_length || source.columns > max_length ||
+        source.rows * source.columns > max_elements || !source.codes || source.codes_bytes < 1)
         return FW_BAD_ARGUMENT;
-    m.kind = from.kind;
-    m.rows = from.rows;
-    m.columns = from.columns;
-    m.codes = static_cast<const uint8_t *>(from.codes);
-    m.scales = from.scales;
-    m.bias = from.bias;
-    int32_t status = FW_OK;
-    if (from.kind == FW_INT) {
-        status = make_int(from, whole_numbers, m);
-    } else if (from.kind == FW_TRELLIS) {
-        status = make_trellis(from, whole_numbers, shared, m);
-    } else if (m.is_float()) {
-        m.padded_rows = m.rows;
-        m.padded_columns = round_up(m.columns, 16);
-        if (from.codes_bytes != m.rows * m.columns * (from.kind == FW_FLOAT32 ? 4 : 2)) status = FW_BAD_ARGUMENT;
-    } else {
-        status = FW_BAD_ARGUMENT;
-    }
-    if (status == FW_OK) status = make_rotation(from.input, from.columns, shared, m.input);
-    if (status == FW_OK) status = make_rotation(from.output, from.rows, shared, m.output);
+    m.kind = source.kind;
+    m.rows = source.rows;
+    m.columns = source.columns;
+    m.codes = static_cast<const uint8_t *>(source.codes);
+    m.scales = source.scales;
+    m.bias = source.bias;
+    int32_t status = FW_BAD_ARGUMENT;
+    if (m.kind == FW_INT)
+        status = build_int(source, int8_activations, m);
+    else if (m.kind == FW_TRELLIS)
+        status = build_trellis(source, int8_activations, tables, m);
+    else if (m.is_float())
+        status = build_float(source, m);
+    if (status == FW_OK)
+        status = build_rotation(source.input, source.columns, tables.rotations, m.input);
+    if (status == FW_OK)
+        status = build_rotation(source.output, source.rows, tables.rotations, m.output);
+    if (m.planes && m.input) m.planes = 1;
     return status;
 }
 
 int64_t Matrix::scratch_floats() const {
-    return kind == FW_INT ? 32 * ints.groups : kind == FW_TRELLIS ? 16 * padded_columns : 0;
+    return kind == FW_INT ? 32 * ints.num_groups : kind == FW_TRELLIS ? 16 * padded_columns : 0;
 }
 
-int64_t Matrix::decode(const Kernels &k, int64_t row, float *out, float *scratch) const {
+int64_t Matrix::decode_rows(const Kernels &k, int64_t row, float *out, float *scratch) const {
     const int64_t count = rows - row < 16 ? rows - row : 16;
-    if (kind == FW_TRELLIS) {
-        const int64_t block = row / 256, height = padded_rows - block * 256 < 256 ? padded_rows - block * 256 : 256;
-        const int64_t width = height / 4, first = row % 256 / 4;
-        float scale[16];
-        k.widen(scales + row, 1, 16, scale);
-        const uint8_t *base = codes + block * 32 * padded_columns * rate;
-        uint8_t stream[32 * 4 + 8];
-        for (int64_t column = 0; column < padded_columns; column += 16) {
-            const uint8_t *from = base + column / 64 * 32 * rate * width + first + column % 64 / 16;
-            for (int64_t i = 0; i < 32 * rate; ++i) stream[i] = from[i * width];
-            std::memcpy(stream + 32 * rate, stream, 8);
-            k.tile(stream, values, state_bits, rate, scale, out + column, padded_columns);
-        }
-    } else {
-        for (int64_t i = 0; i < count; ++i) decode_one(k, row + i, out + i * padded_columns, scratch);
-    }
+    if (kind == FW_TRELLIS)
+        decode_trellis_rows(k, row, out);
+    else
+        for (int64_t i = 0; i < count; ++i)
+            decode_row(k, row + i, out + i * padded_columns, scratch);
     return count;
 }
 
-void Matrix::decode_one(const Kernels &k, int64_t row, float *out, float *scratch) const {
+void Matrix::decode_row(const Kernels &k, int64_t row, float *out, float *scratch) const {
     if (kind == FW_FLOAT32) {
         std::memcpy(out, codes + row * columns * 4, static_cast<size_t>(columns) * 4);
     } else if (kind == FW_FLOAT16 || kind == FW_BFLOAT16) {
-        // The file may begin anywhere; kernels copy, they do not cast.
-        k.widen(reinterpret_cast<const uint16_t *>(codes) + row * columns, kind == FW_FLOAT16 ? 1 : 2, columns, out);
+        // The numbers may begin at any address; the kernel copies them before it reads them.
+        k.widen(reinterpret_cast<const uint16_t *>(codes) + row * columns,
+                kind == FW_FLOAT16 ? ShortFloat::fp16 : ShortFloat::bf16, columns, out);
     } else if (kind == FW_INT) {
-        const int64_t block = row / 16, first = block * ints.groups * 16;
-        float *zero = scratch + ints.groups * 16;
-        k.widen(scales + first, 1, ints.groups * 16, scratch);
-        for (int64_t i = 0; i < ints.groups * 16; ++i)
-            zero[i] = static_cast<float>(ints.zeros ? ints.zeros[first + i] : ints.zero);
-        k.int_row(codes + block * 2 * padded_columns * ints.bits + row % 16 * 4, padded_columns, ints.bits,
-                  scratch + row % 16, zero + row % 16, ints.group, out);
+        decode_int_row(k, row, out, scratch);
     } else {
-        decode(k, row / 16 * 16, scratch, nullptr);
-        std::memcpy(out, scratch + row % 16 * padded_columns, static_cast<size_t>(padded_columns) * 4);
+        decode_trellis_rows(k, row / 16 * 16, scratch);
+        std::memcpy(out, scratch + row % 16 * padded_columns,
+                    static_cast<size_t>(padded_columns) * 4);
     }
+}
+
+// The sixteen rows of a group, tile by tile.
+void Matrix::decode_trellis_rows(const Kernels &k, int64_t row, float *out) const {
+    const int64_t block = row / trellis_block_rows, first_row = block * trellis_block_rows;
+    const int64_t block_rows =
+        padded_rows - first_row < trellis_block_rows ? padded_rows - first_row : trellis_block_rows;
+    const int64_t line_lanes = block_rows / 4, first_lane = row % trellis_block_rows / 4;
+    float row_scales[16];
+    k.widen(scales + row, ShortFloat::fp16, 16, row_scales);
+    const uint8_t *block_codes = codes + block * 32 * padded_columns * rate;
+    uint8_t stream[32 * 4 + 8];
+    for (int64_t column = 0; column < padded_columns; column += 16) {
+        const int64_t line = column / trellis_columns * 32 * rate;
+        const uint8_t *lane =
+            block_codes + line * line_lanes + first_lane + column % trellis_columns / 16;
+        for (int64_t i = 0; i < 32 * rate; ++i) stream[i] = lane[i * line_lanes];
+        std::memcpy(stream + 32 * rate, stream, 8);
+        k.decode_trellis_tile(stream, state_values, state_bits, rate, row_scales, out + column,
+                              padded_columns);
+    }
+}
+
+void Matrix::decode_int_row(const Kernels &k, int64_t row, float *out, float *scratch) const {
+    // The scales and zero points of the row's block, as floats.
+    const int64_t num_scales = ints.num_groups * 16;
+    const int64_t first_scale = row / int_block_rows * num_scales;
+    float *zero_points = scratch + num_scales;
+    k.widen(scales + first_scale, ShortFloat::fp16, num_scales, scratch);
+    for (int64_t i = 0; i < num_scales; ++i) {
+        const int32_t zero_point =
+            ints.zero_points ? ints.zero_points[first_scale + i] : ints.zero_point;
+        zero_points[i] = static_cast<float>(zero_point);
+    }
+    const uint8_t *block_codes = codes + row / int_block_rows * 2 * padded_columns * ints.bits;
+    const int64_t row_in_block = row % int_block_rows;
+    k.decode_int_row(block_codes + row_in_block * 4, padded_columns, ints.bits,
+                     scratch + row_in_block, zero_points + row_in_block, ints.group, out);
 }
 
 }  // namespace fw

@@ -17,8 +17,10 @@
 namespace fw {
 namespace {
 
-constexpr int most_threads = 1024;
-void relax() {
+constexpr int max_threads = 1024;
+constexpr int without_limit = -1;
+
+void pause_processor() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -26,128 +28,136 @@ void relax() {
 #endif
 }
 
-constexpr int for_ever = -1;
-
-// Spins until `done()`, giving the processor away now and then once it takes long; false after `patience_us`.
-template <typename Done>
-bool spin(Done done, int patience_us) {
+// Spins until condition() holds; false when it does not within `limit_us`. Without a limit the
+// thread gives its processor to others from time to time once the wait is long.
+template <typename Condition>
+bool spin_until(Condition condition, int limit_us) {
     for (int i = 0; i < 2000; ++i) {
-        if (done()) return true;
-        relax();
+        if (condition()) return true;
+        pause_processor();
     }
-    const auto until = std::chrono::steady_clock::now() + std::chrono::microseconds(patience_us);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::microseconds(limit_us);
     for (int i = 1;; ++i) {
-        if (done()) return true;
-        relax();
+        if (condition()) return true;
+        pause_processor();
         if (i % 64 == 0) {
-            if (patience_us == for_ever)
+            if (limit_us == without_limit)
                 std::this_thread::yield();
-            else if (std::chrono::steady_clock::now() > until)
+            else if (std::chrono::steady_clock::now() > deadline)
                 return false;
         }
     }
 }
 
 struct Pool {
-    std::mutex busy;  // held for the length of a call
-    // Which call this is, in steps of `most_threads` * 2, plus the number of workers that belong to it. One word, so
-    // that a worker that does not belong never reads what the next call is writing.
+    std::mutex busy;  // held during a call
+    // The number of the call, times `call_step`, plus the number of threads that take part in it.
+    // Both are one word, so that a worker that takes no part never reads fields that the next call
+    // is writing.
     std::atomic<uint64_t> call{0};
-    std::atomic<int> running{0};
-    std::atomic<int> sleeping{0};
-    std::atomic<int> patience_us{between_units_us};
+    std::atomic<int> num_running{0};
+    std::atomic<int> num_sleeping{0};
+    std::atomic<int> spin_us{short_spin_us};
     std::atomic<bool> caller_sleeps{false};
-    Member member = nullptr;
+    ThreadFunction function = nullptr;
     void *context = nullptr;
     std::mutex mutex;
-    std::condition_variable wake, finished;
-    int workers = 0;
+    std::condition_variable call_started, call_finished;
+    int num_workers = 0;
 
-    static constexpr uint64_t one_call = 2 * most_threads;
+    static constexpr uint64_t call_step = 2 * max_threads;
 
-    void worker(int index) {
-        uint64_t seen = 0;
+    void run_worker(int index) {
+        uint64_t last_call = 0;
         for (;;) {
-            const auto changed = [&] { return call.load() / one_call != seen; };
-            if (!spin(changed, patience_us.load())) {
+            // Wait for the next call, spinning at first.
+            const auto has_started = [&] { return call.load() / call_step != last_call; };
+            if (!spin_until(has_started, spin_us.load())) {
                 std::unique_lock<std::mutex> lock(mutex);
-                ++sleeping;
-                wake.wait(lock, changed);
-                --sleeping;
+                ++num_sleeping;
+                call_started.wait(lock, has_started);
+                --num_sleeping;
             }
-            const uint64_t now = call.load();
-            seen = now / one_call;
-            const int members = static_cast<int>(now % one_call);
-            if (index >= members) continue;
-            member(context, index, members);
-            if (running.fetch_sub(1) == 1 && caller_sleeps.load()) {
+            // Take part in it.
+            const uint64_t word = call.load();
+            last_call = word / call_step;
+            const int num_threads = static_cast<int>(word % call_step);
+            if (index >= num_threads) continue;
+            function(context, index, num_threads);
+            // The last one to finish wakes the caller.
+            if (num_running.fetch_sub(1) == 1 && caller_sleeps.load()) {
                 std::lock_guard<std::mutex> lock(mutex);
-                finished.notify_one();
+                call_finished.notify_one();
             }
         }
     }
 
     void grow(int count) {
         try {
-            while (workers < count) {
-                std::thread([this, index = workers + 1] { worker(index); }).detach();
-                ++workers;
+            while (num_workers < count) {
+                std::thread([this, index = num_workers + 1] { run_worker(index); }).detach();
+                ++num_workers;
             }
         } catch (const std::system_error &) {
-            // The machine gives no more threads: fewer are slower, not wrong.
+            // The machine gives no more threads. Fewer threads are slower and give the same
+            // results.
         }
     }
 
-    void run(int threads, Member work, void *with, int patience) {
+    void run(int threads, ThreadFunction called, void *called_context, int limit_us) {
         grow(threads - 1);
-        const int members = std::min(threads, workers + 1);
-        member = work;
-        context = with;
-        patience_us = patience;
-        running = members - 1;
-        call = (call.load() / one_call + 1) * one_call + static_cast<uint64_t>(members);
-        if (sleeping.load() > 0) {
+        const int num_threads = std::min(threads, num_workers + 1);
+        // Publish the call; `call` is written last.
+        function = called;
+        context = called_context;
+        spin_us = limit_us;
+        num_running = num_threads - 1;
+        call = (call.load() / call_step + 1) * call_step + static_cast<uint64_t>(num_threads);
+        if (num_sleeping.load() > 0) {
             std::lock_guard<std::mutex> lock(mutex);
-            wake.notify_all();
+            call_started.notify_all();
         }
-        work(with, 0, members);
-        const auto done = [&] { return running.load() == 0; };
-        if (spin(done, patience)) return;
+        // Take part as thread 0, then wait for the others.
+        called(called_context, 0, num_threads);
+        const auto has_finished = [&] { return num_running.load() == 0; };
+        if (spin_until(has_finished, limit_us)) return;
         std::unique_lock<std::mutex> lock(mutex);
         caller_sleeps = true;
-        finished.wait(lock, done);
+        call_finished.wait(lock, has_finished);
         caller_sleeps = false;
     }
 };
 
-std::atomic<Pool *> current{nullptr};
+std::atomic<Pool *> current_pool{nullptr};
 
-// The parent's threads do not exist in a child and its locks may be held for ever: leave them and start again.
-void forget_pool() { current.store(nullptr); }
+// A child process has none of the parent's threads, and the parent's locks may be held for ever:
+// the child leaves them and starts again.
+void forget_pool() { current_pool.store(nullptr); }
 
 Pool *pool() {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
     (void)registered;
-    Pool *found = current.load();
-    if (found) return found;
+    Pool *existing = current_pool.load();
+    if (existing) return existing;
     Pool *fresh = new (std::nothrow) Pool;
-    if (current.compare_exchange_strong(found, fresh)) return fresh;
+    if (current_pool.compare_exchange_strong(existing, fresh)) return fresh;
     delete fresh;
-    return found;
+    return existing;
 }
 
-struct Job {
-    Work work;
+// Work whose ranges the threads take one after the other.
+struct RangeQueue {
+    RangeFunction function;
     void *context;
     int64_t count, grain;
     std::atomic<int64_t> next{0};
 
-    static void run(void *job, int, int) {
-        Job &mine = *static_cast<Job *>(job);
+    static void run(void *queue_pointer, int, int) {
+        RangeQueue &queue = *static_cast<RangeQueue *>(queue_pointer);
         for (;;) {
-            const int64_t begin = mine.next.fetch_add(mine.grain);
-            if (begin >= mine.count) return;
-            mine.work(mine.context, begin, std::min(begin + mine.grain, mine.count));
+            const int64_t begin = queue.next.fetch_add(queue.grain);
+            if (begin >= queue.count) return;
+            queue.function(queue.context, begin, std::min(begin + queue.grain, queue.count));
         }
     }
 };
@@ -158,14 +168,14 @@ struct Scratch {
     ~Scratch() { std::free(memory); }
 };
 
-thread_local Scratch mine;
+thread_local Scratch thread_scratch;
 
 }  // namespace
 
 int default_threads() {
     if (const char *text = std::getenv("FEATHERWEIGHT_THREADS")) {
         const int count = std::atoi(text);
-        if (count > 0) return std::min(count, most_threads);
+        if (count > 0) return std::min(count, max_threads);
     }
 #if defined(__linux__)
     cpu_set_t set;
@@ -174,44 +184,47 @@ int default_threads() {
     return std::max(1u, std::thread::hardware_concurrency());
 }
 
-void together(int threads, Member member, void *context, int patience_us) {
+void run_on_threads(int threads, ThreadFunction function, void *context, int spin_us) {
     if (threads <= 0) threads = default_threads();
-    threads = std::min(threads, most_threads);
+    threads = std::min(threads, max_threads);
     Pool *shared = threads > 1 ? pool() : nullptr;
     if (shared && shared->busy.try_lock()) {
-        shared->run(threads, member, context, patience_us);
+        shared->run(threads, function, context, spin_us);
         shared->busy.unlock();
     } else {
-        member(context, 0, 1);
+        function(context, 0, 1);
     }
 }
 
-void parallel(int64_t count, int64_t grain, int threads, Work work, void *context) {
+void run_ranges(int64_t count, int64_t grain, int threads, RangeFunction function, void *context) {
     if (count <= 0) return;
     if (threads <= 0) threads = default_threads();
-    const int64_t pieces = (count + grain - 1) / grain;
-    Job job{work, context, count, grain};
-    together(static_cast<int>(std::min<int64_t>(std::min(threads, most_threads), pieces)), Job::run, &job);
+    const int64_t num_ranges = (count + grain - 1) / grain;
+    RangeQueue queue{function, context, count, grain};
+    run_on_threads(static_cast<int>(std::min<int64_t>(std::min(threads, max_threads), num_ranges)),
+                   RangeQueue::run, &queue);
 }
 
-void Barrier::wait(int members) {
-    if (members == 1) return;
-    const uint32_t round = round_.load(std::memory_order_relaxed);
-    if (come_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(members)) {
-        come_.store(0, std::memory_order_relaxed);
-        round_.store(round + 1, std::memory_order_release);
+void Barrier::wait(int num_threads) {
+    if (num_threads == 1) return;
+    const uint32_t generation = generation_.load(std::memory_order_relaxed);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 ==
+        static_cast<uint32_t>(num_threads)) {
+        arrived_.store(0, std::memory_order_relaxed);
+        generation_.store(generation + 1, std::memory_order_release);
         return;
     }
-    spin([&] { return round_.load(std::memory_order_acquire) != round; }, for_ever);
+    spin_until([&] { return generation_.load(std::memory_order_acquire) != generation; },
+               without_limit);
 }
 
 void *scratch(int64_t bytes) {
-    if (bytes > mine.bytes) {
-        std::free(mine.memory);
-        mine.memory = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64));
-        mine.bytes = mine.memory ? bytes : 0;
+    if (bytes > thread_scratch.bytes) {
+        std::free(thread_scratch.memory);
+        thread_scratch.memory = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64));
+        thread_scratch.bytes = thread_scratch.memory ? bytes : 0;
     }
-    return mine.memory;
+    return thread_scratch.memory;
 }
 
 }  // namespace fw

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import lizard
 import pytest
 
 FLOORS = {
@@ -61,6 +62,7 @@ SOURCE = ROOT / "src" / ROOF
 FORBIDDEN = {"utils", "util", "helpers", "misc", "common", "legacy", "experimental"}
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
+CPP_SUFFIXES = {".cpp", ".h", ".inc"}
 
 Graph = dict[str, dict[str, int]]
 
@@ -153,21 +155,32 @@ def circles(graph: Graph) -> list[str]:
     return found
 
 
+def functions(path: Path, text: str) -> Iterator[tuple[str, int, int]]:
+    """Name, first line and number of lines of every function of a Python or C++ file."""
+    if path.suffix in CPP_SUFFIXES:
+        # lizard chooses the language by the suffix and does not know .inc.
+        for function in lizard.analyze_file.analyze_source_code("source.cpp", text).function_list:
+            yield function.name, function.start_line, function.end_line - function.start_line + 1
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1
+
+
 def too_large(folders: list[Path]) -> list[str]:
-    """Files and functions over their limits, in words."""
+    """Python and C++ files and functions over their limits, in words."""
     wrong = []
-    for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
+    paths = (path for folder in folders for path in sorted(folder.rglob("*")))
+    for path in (path for path in paths if path.suffix in {".py", *CPP_SUFFIXES}):
         text = path.read_text(encoding="utf-8")
         name = path.name if path.parent == path.parents[-1] else f"{path.parent.name}/{path.name}"
         if text.count("\n") > MAX_FILE_LINES:
             wrong.append(f"{name}: {text.count(chr(10))} lines, more than {MAX_FILE_LINES}")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                length = (node.end_lineno or node.lineno) - node.lineno + 1
-                if length > MAX_FUNCTION_LINES:
-                    wrong.append(
-                        f"{name}:{node.lineno} {node.name} has {length} lines, more than {MAX_FUNCTION_LINES}"
-                    )
+        for function, line, length in functions(path, text):
+            if length > MAX_FUNCTION_LINES:
+                wrong.append(
+                    f"{name}:{line} {function} has {length} lines, more than {MAX_FUNCTION_LINES}"
+                )
     return wrong
 
 
@@ -180,7 +193,7 @@ def test_no_circles() -> None:
 
 
 def test_nothing_is_too_large() -> None:
-    folders = [SOURCE, *(ROOT / name for name in ("tests", "benchmarks", "examples"))]
+    folders = [SOURCE, *(ROOT / name for name in ("native", "tests", "benchmarks", "examples"))]
     assert "\n".join(too_large(folders)) == ""
 
 
@@ -247,3 +260,15 @@ def test_a_long_function_is_found(tmp_path: Path) -> None:
     (tmp_path / "long.py").write_text("def f():\n" + "    x = 1\n" * MAX_FUNCTION_LINES)
     (tmp_path / "tall.py").write_text("x = 1\n" * (MAX_FILE_LINES + 1))
     assert len(too_large([tmp_path])) == 2
+
+
+@pytest.mark.parametrize("suffix", sorted(CPP_SUFFIXES))
+def test_a_long_cpp_function_is_found(tmp_path: Path, suffix: str) -> None:
+    body = "    ++x;\n" * (MAX_FUNCTION_LINES - 2)
+    template = "template <int N>\nvoid long_function(int x) {{\n{}}}\n"
+    (tmp_path / f"planted{suffix}").write_text(template.format(body))
+    assert too_large([tmp_path]) == []
+    (tmp_path / f"planted{suffix}").write_text(template.format(body + "    ++x;\n"))
+    assert ["long_function" in line for line in too_large([tmp_path])] == [True]
+    (tmp_path / f"planted{suffix}").write_text("int x;\n" * (MAX_FILE_LINES + 1))
+    assert len(too_large([tmp_path])) == 1

@@ -76,9 +76,7 @@ def test_gradients_are_those_of_autograd(keep_graphs: bool) -> None:
     weights = torch.randn(2, 5, 300, generator=torch.Generator().manual_seed(1))
     kinds = ("input", "output", "residual", "query", "key", "value", "logits")
     wanted = [site for kind in kinds for site in sites(model, kind)]
-    shown = collect(
-        model, wanted, logit_gradient=lambda logits: weights, keep_graphs=keep_graphs
-    )
+    shown = collect(model, wanted, logit_gradient=lambda logits: weights, keep_graphs=keep_graphs)
     assert set(shown) == set(wanted) and all(len(pairs) == 1 for pairs in shown.values())
     tensors: dict[tuple[str, str], Tensor] = {}
 
@@ -133,7 +131,9 @@ def test_padding_is_not_shown(make: Any) -> None:
         for site, ((value, _),) in collect(model, wanted, batch).items():
             if site.kind == "attention":
                 assert value.shape[-2:] == (5, 5)
-                torch.testing.assert_close(value.sum(-1), mask[:, None].expand(value.shape[:3]).float())
+                torch.testing.assert_close(
+                    value.sum(-1), mask[:, None].expand(value.shape[:3]).float()
+                )
                 continue
             expected = torch.cat([values[site][0] for values in alone])
             assert value.shape[0] == 8, site

@@ -16,7 +16,13 @@ import tiny
 import torch
 
 from featherweight.base.errors import BadInput
-from featherweight.models.tensors import INDEX, WEIGHTS_FILE, TensorFolder, require_finite, write_shard
+from featherweight.models.tensors import (
+    INDEX,
+    WEIGHTS_FILE,
+    TensorFolder,
+    require_finite,
+    write_shard,
+)
 
 
 def tensors() -> dict[str, torch.Tensor]:

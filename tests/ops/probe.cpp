@@ -1,9 +1,9 @@
-// One operation of simd_avx512.h at a time, on 64-byte operands: compiled against the emulation and against the
-// instructions, so that a test can compare both.
+// One operation of the AVX-512 kernels at a time, on 64-byte operands: compiled against the
+// emulation and against the instructions, so that a test can compare both.
 #include <string.h>
 
 #if defined(FEATHERWEIGHT_EMULATE)
-#include "avx512_emulated.h"
+#include "kernels/avx512/emulated.h"
 #define PROBE probe_emulated
 using namespace fw;
 #define LOAD128 fw_emulated_load128
@@ -17,8 +17,10 @@ typedef __m512i fw_m512i;
 #define LOAD256(p) _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))
 #endif
 
-extern "C" __attribute__((visibility("default"))) int PROBE(const char *name, const unsigned char *a,
-                                                            const unsigned char *b, unsigned char *out) {
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+EXPORT int PROBE(const char *name, const unsigned char *a, const unsigned char *b,
+                 unsigned char *out) {
     const fw_m512i x = FW512(loadu_si512)(a);
     const fw_m512i y = FW512(loadu_si512)(b);
     short word;

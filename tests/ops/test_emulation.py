@@ -1,9 +1,8 @@
-"""The AVX-512 kernels on any processor: built on an emulation of their instructions, they must
-equal the reference.
+"""The AVX-512 kernels on any processor: with emulated instructions they equal the reference.
 
-Emulation and kernel could share one misreading, so the emulated operations are held against vectors
-computed here from the vendor's pseudo-code, and against the instructions themselves where this
-processor has them.
+The emulation and a kernel could share one misunderstanding of an instruction. So the emulated
+operations are compared with vectors computed here from the vendor's pseudo-code, and with the
+instructions themselves where this processor has them.
 """
 
 from __future__ import annotations
@@ -41,22 +40,19 @@ def build(target: Path, sources: list[Path], *flags: str) -> Path:
     return target
 
 
+def kernels(instruction_set: str) -> Path:
+    """The translation unit of one instruction set."""
+    return NATIVE / "kernels" / instruction_set / "kernels.cpp"
+
+
 def portable_sources() -> list[Path]:
-    """Everything but the kernels of one processor."""
-    return [
-        path
-        for path in sorted(NATIVE.glob("*.cpp"))
-        if path.name not in ("kernels_avx2.cpp", "kernels_avx512.cpp")
-    ]
+    """The library with its portable kernels only."""
+    return [*sorted(NATIVE.glob("*.cpp")), kernels("scalar")]
 
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sources = [
-        *portable_sources(),
-        NATIVE / "kernels_avx512.cpp",
-        ROOT / "tests" / "ops" / "probe.cpp",
-    ]
+    sources = [*portable_sources(), kernels("avx512"), ROOT / "tests" / "ops" / "probe.cpp"]
     return build(
         tmp_path_factory.mktemp("emulated") / "lib.so",
         sources,
@@ -141,9 +137,9 @@ def operands() -> list[Operands]:
     """Random bytes and every pair of the numbers at which 16-bit arithmetic saturates."""
     generator = np.random.default_rng(0)
     edges = np.array([0, 1, -1, 32767, -32768, -32767, 16384, 127], "<i2")
-    left, right = np.repeat(edges, 8), np.tile(edges, 8)
-    found = [(left[i : i + 32].view(np.uint8), right[i : i + 32].view(np.uint8)) for i in (0, 32)]
-    return found + [tuple(generator.integers(0, 256, (2, 64), dtype=np.uint8)) for _ in range(20)]
+    first, second = np.repeat(edges, 8), np.tile(edges, 8)
+    pairs = [(first[i : i + 32].view(np.uint8), second[i : i + 32].view(np.uint8)) for i in (0, 32)]
+    return pairs + [tuple(generator.integers(0, 256, (2, 64), dtype=np.uint8)) for _ in range(20)]
 
 
 def apply(probe: ctypes._CFuncPtr, name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -174,7 +170,9 @@ from featherweight.ops import library, trellis
 from tests import products
 from tests.ops.tables import gaussian, hostile_tiles, hostile_tables
 assert library.available() == ("scalar", "avx512"), library.available()
-for L, k, T in ((8, 1, 8), (9, 1, 24), (8, 2, 16), (11, 2, 40), (9, 3, 16), (12, 3, 16), (9, 4, 24), (8, 4, 8)):
+cases = (8, 1, 8), (9, 1, 24), (8, 2, 16), (11, 2, 40), (9, 3, 16), (12, 3, 16)
+cases += (9, 4, 24), (8, 4, 8)
+for L, k, T in cases:
     x = torch.cat([torch.randn(3, T), hostile_tiles(T)])
     for values in (gaussian(L), *hostile_tables(L).values()):
         expected = trellis.encode(x, values, L, k, isa="reference")
@@ -192,7 +190,7 @@ def test_emulated_kernels_equal_the_reference(emulated: Path) -> None:
     environment = {**os.environ, "FEATHERWEIGHT_LIBRARY": str(emulated), "PYTHONPATH": paths}
     for choice in ("FEATHERWEIGHT_ISA", "FEATHERWEIGHT_NATIVE"):
         environment.pop(choice, None)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", EQUAL],
         env=environment,
         capture_output=True,
@@ -200,25 +198,26 @@ def test_emulated_kernels_equal_the_reference(emulated: Path) -> None:
         timeout=300,
         cwd=ROOT,
     )
-    assert done.stdout.strip() == "equal", done.stderr
+    assert result.stdout.strip() == "equal", result.stderr
 
 
 @pytest.mark.skipif(not library.available()[1:], reason="no vector instruction set to compile for")
 @pytest.mark.parametrize(("name", "flags"), [("avx2", AVX2), ("avx512", AVX512)])
 def test_no_illegal_instruction_in_baseline(tmp_path: Path, name: str, flags: list[str]) -> None:
-    """Whatever the vector objects share with others could win at link time: they may export their
-    table and no more.
+    """The linker could keep a vector object's copy of a function that others define too.
+
+    So these objects may export their table of kernels and nothing else.
     """
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("no nm")
-    unseen = ("-c", "-O0", "-fno-exceptions")  # nothing is inlined
-    target = build(tmp_path / "kernels.o", [NATIVE / f"kernels_{name}.cpp"], *unseen, *flags)
+    options = ("-c", "-O0", "-fno-exceptions")  # nothing is inlined
+    target = build(tmp_path / "kernels.o", [kernels(name)], *options, *flags)
     symbols = subprocess.run(
         [nm, "-C", "--defined-only", str(target)], check=True, capture_output=True, text=True
     )
-    shared = [line.split(maxsplit=2)[1:] for line in symbols.stdout.splitlines()]
-    visible = [symbol for kind, symbol in shared if kind.isupper() and kind not in "RDB"] + [
-        symbol for kind, symbol in shared if kind in "wWvVu"
+    entries = [line.split(maxsplit=2)[1:] for line in symbols.stdout.splitlines()]
+    exports = [symbol for kind, symbol in entries if kind.isupper() and kind not in "RDB"] + [
+        symbol for kind, symbol in entries if kind in "wWvVu"
     ]
-    assert visible == [f"fw::kernels_{name}()"]
+    assert exports == [f"fw::kernels_{name}()"]
