@@ -153,7 +153,6 @@ class Record:
             **self._identity(),
             **machine.describe(),
             "threads": num_threads(),
-            "load": machine.load_average(),
             "seeds": list(self.seeds),
             "versions": machine.versions(),
             "peak_memory_bytes": machine.peak_memory_bytes(),

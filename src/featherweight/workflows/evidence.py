@@ -27,8 +27,8 @@ from ..interchange import loading
 from ..interchange.packed import folder as packed
 from ..interchange.source import Source
 from ..models.tensors import TensorFolder
+from ..quantization.evidence import card, report
 from ..quantization.layers import decoded
-from ..reporting import card, report
 from .quantize_run import QuantizeRun
 
 

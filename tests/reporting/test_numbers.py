@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from featherweight.reporting import figures
-from featherweight.reporting.drawing import Scale, nice_ticks
+from featherweight.reporting import numbers
+from featherweight.reporting.scales import Scale, linear_ticks
 
 
 @pytest.mark.parametrize(
@@ -22,22 +22,22 @@ from featherweight.reporting.drawing import Scale, nice_ticks
     ],
 )
 def test_three_significant_digits(value, text):
-    assert figures.number(value) == text
+    assert numbers.number(value) == text
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "3", True, [1]])
 def test_no_number_is_a_dash(value):
     for write in (
-        figures.number,
-        figures.count,
-        figures.percent,
-        figures.size,
-        figures.duration,
-        figures.part,
+        numbers.number,
+        numbers.count,
+        numbers.percent,
+        numbers.size,
+        numbers.duration,
+        numbers.share,
     ):
         assert write(value) == "–"
     assert (
-        figures.fixed(value, 2) == "–" and figures.span({"mean": value, "low": 0, "high": 1}) == "–"
+        numbers.decimal(value, 2) == "–" and numbers.interval_ends({"mean": value, "low": 0, "high": 1}) == "–"
     )
 
 
@@ -52,7 +52,7 @@ def test_no_number_is_a_dash(value):
     ],
 )
 def test_sizes(value, text):
-    assert figures.size(value).replace("\u00a0", " ") == text
+    assert numbers.size(value).replace("\u00a0", " ") == text
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ def test_sizes(value, text):
     [(0.412, "0.41 s"), (74.9, "74.9 s"), (725, "12 min 5 s"), (12_000, "3 h 20 min"), (0, "0 s")],
 )
 def test_durations(value, text):
-    assert figures.duration(value).replace("\u00a0", " ") == text
+    assert numbers.duration(value).replace("\u00a0", " ") == text
 
 
 def test_ends_have_the_decimals_of_the_mean():
-    assert figures.span({"mean": 0.09911, "low": 0.0943, "high": 0.10491}) == "0.0943 to 0.1049"
+    assert numbers.interval_ends({"mean": 0.09911, "low": 0.0943, "high": 0.10491}) == "0.0943 to 0.1049"
     assert (
-        figures.span({"mean": 0.86, "low": 0.853, "high": 0.87}, share=True).replace("\u00a0", " ")
+        numbers.interval_ends({"mean": 0.86, "low": 0.853, "high": 0.87}, as_percent=True).replace("\u00a0", " ")
         == "85.3 to 87.0 %"
     )
-    assert figures.part(0.00001).replace("\u00a0", " ") == "< 0.1 %"
+    assert numbers.share(0.00001).replace("\u00a0", " ") == "< 0.1 %"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_ends_have_the_decimals_of_the_mean():
     [(0.078, 0.113), (0, 1), (13.2, 27.9), (0.0, 3e-9), (5, 5), (999, 1001), (0, 9.9)],
 )
 def test_ticks_are_few_round_and_inside(low, high):
-    ticks = nice_ticks(low, high)
+    ticks = linear_ticks(low, high)
     assert 1 <= len(ticks) <= 5 and all(low <= t + 1e-12 and t <= high + 1e-12 for t in ticks)
 
 

@@ -10,9 +10,9 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
-from tests.reporting.sample import results
+from tests.quantization.evidence.sample import results
 
-from featherweight.reporting import card
+from featherweight.quantization.evidence import card
 
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
