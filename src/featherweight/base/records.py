@@ -140,9 +140,9 @@ class Record:
             and (at_least is None or value >= at_least)
         )
         bounds = [
-            f"{sign} {bound:g}"
-            for sign, bound in (("<=", at_most), (">=", at_least))
-            if bound is not None
+            f"{sign} {limit:g}"
+            for sign, limit in (("<=", at_most), (">=", at_least))
+            if limit is not None
         ]
         self.checks.append(Check(claim, value, " and ".join(bounds), bool(ok)))
         return bool(ok)

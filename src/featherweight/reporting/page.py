@@ -119,14 +119,14 @@ class _Ids:
     """Identifiers made of titles, unique on one page."""
 
     def __init__(self) -> None:
-        self._used: set[str] = set()
+        self._identities: set[str] = set()
 
     def unique(self, title: str) -> str:
         base = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:60] or "section"
         identity, number = base, 2
-        while identity in self._used:
+        while identity in self._identities:
             identity, number = f"{base}-{number}", number + 1
-        self._used.add(identity)
+        self._identities.add(identity)
         return identity
 
 

@@ -97,11 +97,11 @@ def _meta_chapter(meta: dict[str, Any]) -> Chapter:
     """Conditions on the left, versions and settings on the right."""
     versions = {str(key): str(value) for key, value in meta.get("versions", {}).items()}
     settings = {str(key): _plain_text(value) for key, value in meta.get("settings", {}).items()}
-    skipped = {"title", "key", "versions", "settings"}
+    shown_elsewhere = {"title", "key", "versions", "settings"}
     facts = [
         (key.removesuffix(BYTES_SUFFIX).replace("_", " "), _fact(key, value))
         for key, value in meta.items()
-        if key not in skipped
+        if key not in shown_elsewhere
     ]
     sections = [Text("Conditions", facts=facts, half_width=True)]
     if settings:

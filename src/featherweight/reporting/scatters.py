@@ -9,9 +9,9 @@ from .plane import HEIGHT, TOP, Plane, axis_label, draw_plane, draw_reference
 from .scales import Scale, finite, fitting_scale
 from .sections import Cell, Column, Points, Scatter, Table
 
-# Layout of a scatter with one axis, in pixels; dots nearer than TOUCHING percent would touch.
+# Layout of a scatter with one axis, in pixels; dots nearer than MIN_DISTANCE percent would touch.
 STRIP_TOP, STRIP_BOTTOM, STRIP_HEIGHT, LANE_HEIGHT = 24, 100, 134, 11
-TOUCHING = 2.6
+MIN_DISTANCE = 2.6
 LANES = (0, -1, 1, -2, 2, -3, 3)  # from the middle outwards
 # Labels are placed for a plane of this width in pixels, so that they do not overlap on a telephone.
 NARROWEST = 290
@@ -86,8 +86,8 @@ def _swarm(section: Scatter, scale: Scale) -> list[tuple[float, int, int, int]]:
     swarm: list[tuple[float, int, int, int]] = []
     for number, (value, series, index) in enumerate(points):
         x = scale(value)
-        occupied = {lane for other, lane, _, _ in swarm if x - other < TOUCHING}
-        free_lanes = [lane for lane in LANES if lane not in occupied]
+        near_lanes = {lane for dot_x, lane, _, _ in swarm if x - dot_x < MIN_DISTANCE}
+        free_lanes = [lane for lane in LANES if lane not in near_lanes]
         swarm.append((x, free_lanes[0] if free_lanes else number % 7 - 3, series, index))
     return swarm
 

@@ -11,6 +11,6 @@ from __future__ import annotations
 from .chapters import sections
 from .model_card import card
 from .page import render, report
-from .verdict import unmeasured, verdict
+from .verdict import missing_measurements, verdict
 
-__all__ = ["card", "render", "report", "sections", "unmeasured", "verdict"]
+__all__ = ["card", "render", "report", "sections", "missing_measurements", "verdict"]

@@ -23,7 +23,7 @@ from ...reporting import (
     numbers,
 )
 from .results import confidence_level, number_at, yes_no
-from .verdict import unmeasured
+from .verdict import missing_measurements
 
 MIN_WINDOWS = 8  # intervals over fewer windows are too narrow
 
@@ -114,9 +114,9 @@ def _cost_table(results: Mapping[str, Any]) -> Table:
     if numbers.is_number(ratio.get("mean")):
         label = "Perplexity, light over original (paired)"
         rows.append((label, numbers.number(ratio["mean"], 4), ends(ratio, 4)))
-    for other in quality["others"]:
-        label = f"KL on {other['text'].get('name')}"
-        rows.append((label, numbers.number(other["kl"].get("mean")), ends(other["kl"])))
+    for other_text in quality["others"]:
+        label = f"KL on {other_text['text'].get('name')}"
+        rows.append((label, numbers.number(other_text["kl"].get("mean")), ends(other_text["kl"])))
     text, level = quality["text"], confidence_level(results)
     windows, length, tokens = (
         numbers.count(text.get(key)) for key in ("windows", "length", "tokens")
@@ -148,5 +148,5 @@ def _protocol(results: Mapping[str, Any]) -> Text:
     if numbers.is_number(text.get("windows")) and text["windows"] < MIN_WINDOWS:
         caution = "fewer than eight windows: the intervals are too narrow to be trusted"
         facts.append(("Caution", caution))
-    facts.append(("Not measured here", ", ".join(unmeasured(results))))
+    facts.append(("Not measured here", ", ".join(missing_measurements(results))))
     return Text("", facts=[(name, value) for name, value in facts if value])

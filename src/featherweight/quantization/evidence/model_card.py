@@ -24,7 +24,7 @@ from ...reporting import numbers
 from ...reporting.templating import as_yaml, environment, escape_markdown, yaml_block
 from .results import confidence_level, load_results, mapping_at, tidy
 from .sizes import original_sizes
-from .verdict import unmeasured, verdict
+from .verdict import missing_measurements, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -43,7 +43,7 @@ def card(results: Mapping[str, Any] | Path | str) -> str:
             verdict=escape_markdown(verdict(tidy_results)),
             level=confidence_level(tidy_results),
             originals=original_sizes(tidy_results),
-            unmeasured=unmeasured(tidy_results),
+            missing=missing_measurements(tidy_results),
             recipe=yaml_block(as_yaml(tidy_results.get("recipe"))),
         )
     )

@@ -98,18 +98,18 @@ def shares(results: Mapping[str, Any]) -> list[Share]:
     `size.bytes` counts by kind over all layers; what embedding and head take is moved to a share of
     its own.
     """
-    spent = {
+    kind_bytes = {
         str(kind): float(value)
         for kind, value in mapping_at(results, "size", "bytes").items()
         if is_number(value)
     }
     total = number_at(mapping_at(results, "size"), "file_bytes")
-    if not spent or total is None:
+    if not kind_bytes or total is None:
         return []
-    if "embedding" not in spent:
-        _move_tables(spent, mappings_at(results, "layers"))
-    labels = KINDS | {kind: kind_label(kind) for kind in spent if kind not in LAST_KINDS} | LAST_KINDS
-    sizes = {kind: max(0.0, spent.get(kind, 0.0)) for kind in labels}
+    if "embedding" not in kind_bytes:
+        _move_tables(kind_bytes, mappings_at(results, "layers"))
+    labels = KINDS | {kind: kind_label(kind) for kind in kind_bytes if kind not in LAST_KINDS} | LAST_KINDS
+    sizes = {kind: max(0.0, kind_bytes.get(kind, 0.0)) for kind in labels}
     sizes["other"] = max(0.0, total - sum(size for kind, size in sizes.items() if kind != "other"))
     return [Share(kind, labels[kind], size) for kind, size in sizes.items() if size > 0]
 
@@ -126,7 +126,7 @@ def bits_per_weight(layer: Mapping[str, Any]) -> float | None:
     return sum(bits) / weights if bits and weights else None
 
 
-def _move_tables(spent: dict[str, float], layers: list[Mapping[str, Any]]) -> None:
+def _move_tables(kind_bytes: dict[str, float], layers: list[Mapping[str, Any]]) -> None:
     """Move the bytes of layers outside of the blocks from their kinds to "embedding"."""
     in_blocks: defaultdict[str, float] = defaultdict(float)
     in_tables: defaultdict[str, float] = defaultdict(float)
@@ -135,9 +135,9 @@ def _move_tables(spent: dict[str, float], layers: list[Mapping[str, Any]]) -> No
         for kind, bits in mapping_at(layer, "bits").items():
             if is_number(bits):
                 sums[kind] += bits / 8
-    spent["embedding"] = float(sum(in_tables.values()))
+    kind_bytes["embedding"] = float(sum(in_tables.values()))
     for kind, num_bytes in in_tables.items():
         # A ledger whose kinds cover the blocks only has the tables among "other".
-        covers_tables = spent.get(kind, 0.0) >= 0.999 * (in_blocks[kind] + num_bytes)
+        covers_tables = kind_bytes.get(kind, 0.0) >= 0.999 * (in_blocks[kind] + num_bytes)
         source = kind if covers_tables else "other"
-        spent[source] = spent.get(source, 0.0) - num_bytes
+        kind_bytes[source] = kind_bytes.get(source, 0.0) - num_bytes

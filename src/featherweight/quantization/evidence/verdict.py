@@ -38,7 +38,7 @@ def verdict(results: Mapping[str, Any]) -> str:
     return f"{gain}: {cost}."
 
 
-def unmeasured(results: Mapping[str, Any]) -> list[str]:
+def missing_measurements(results: Mapping[str, Any]) -> list[str]:
     """What a reader may look for and the results do not hold, in words.
 
     A figure counts as measured when its key holds a number, or a list or mapping with content.
@@ -56,10 +56,10 @@ def unmeasured(results: Mapping[str, Any]) -> list[str]:
         "the noise floor of another dtype": number_at(quality, "kl_noise_floor") is not None,
     }
     names = [name for name, is_present in presence.items() if not is_present]
-    return names + _unmeasured_blocks(mappings_at(results, "layers"))
+    return names + _missing_blocks(mappings_at(results, "layers"))
 
 
-def _unmeasured_blocks(layers: list[Mapping[str, Any]]) -> list[str]:
+def _missing_blocks(layers: list[Mapping[str, Any]]) -> list[str]:
     """Whether the KL with one block compressed is missing for all blocks or for some."""
     positions = [(position(str(layer.get("name", ""))), layer) for layer in layers]
     kls = {sits.block: layer.get("kl_block") for sits, layer in positions if sits is not None}
