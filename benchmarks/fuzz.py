@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 from sanitize import MEMORY, ROOT, build, environment, ran
 
 READ = """
@@ -78,13 +78,13 @@ def folders(where: Path) -> list[Path]:
     return [where / name for name in cases]
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("fuzz", seeds=arguments.seeds, file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("fuzz", arguments)
     built, few = build(MEMORY), arguments.quick
     for seed in arguments.seeds:
         inputs = 20_000 if few else arguments.inputs
         said = ran(
-            report,
+            record,
             f"C ABI, seed {seed}",
             [str(built / "fuzz"), "--inputs", str(inputs), "--seed", str(seed)],
         )
@@ -98,16 +98,16 @@ def run(arguments: argparse.Namespace) -> Report:
                 str(seed),
             ]
             command += [str(Path(scratch) / "spoiled"), *map(str, folders(Path(scratch)))]
-            print(ran(report, f"model folders, seed {seed}", command, environment(built)))
-    return report
+            print(ran(record, f"model folders, seed {seed}", command, environment(built)))
+    return record
 
 
 if __name__ == "__main__":
-    made = parser(__doc__)
-    made.add_argument(
+    flags = parser(__doc__)
+    flags.add_argument(
         "--inputs", type=int, default=1_000_000, metavar="N", help="calls of the C ABI a seed"
     )
-    made.add_argument(
+    flags.add_argument(
         "--folders", type=int, default=20_000, metavar="N", help="spoiled folders a seed"
     )
-    main(run, made)
+    main(run, flags)

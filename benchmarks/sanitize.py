@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 
 ROOT = Path(__file__).parents[1]
 MEMORY, RACES = "address,undefined", "thread"
@@ -73,7 +73,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def ran(
-    report: Report, what: str, command: list[str], surroundings: Mapping[str, str] | None = None
+    record: Record, what: str, command: list[str], surroundings: Mapping[str, str] | None = None
 ) -> str:
     """Runs a command as one row and one check; what it said is shown when it failed."""
     start = time.monotonic()
@@ -81,37 +81,37 @@ def ran(
         command, env=surroundings, capture_output=True, text=True, check=False, cwd=ROOT
     )
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    report.add(what=what, seconds=time.monotonic() - start, said=lines[-1][:80] if lines else "")
-    if not report.check(f"{what}: exit code", abs(done.returncode), at_most=0):
+    record.add(what=what, seconds=time.monotonic() - start, said=lines[-1][:80] if lines else "")
+    if not record.check(f"{what}: exit code", abs(done.returncode), at_most=0):
         print(done.stdout[-4000:], done.stderr[-8000:], sep="\n", file=sys.stderr)
     return done.stdout
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("sanitizers", seeds=arguments.seeds, file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("sanitizers", arguments)
     memory, races = build(MEMORY), build(RACES)
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", LEFT_OUT]
     ran(
-        report,
+        record,
         f"tests, {MEMORY}",
         [*tests, *(QUICK if arguments.quick else TESTS)],
         environment(memory),
     )
     models = "12" if arguments.quick else "64"
     expected = ran(
-        report, f"tokens, 1 thread, {MEMORY}", [str(memory / "tokens"), models, "scalar", "1"]
+        record, f"tokens, 1 thread, {MEMORY}", [str(memory / "tokens"), models, "scalar", "1"]
     )
     for threads in ("2", "3"):
         # Without randomised addresses: older versions of ThreadSanitizer cannot place their shadow
         # among many.
         command = ["setarch", "-R", str(races / "tokens"), models, "scalar", threads]
-        found = ran(report, f"tokens, {threads} threads, {RACES}", command)
-        report.check(
+        found = ran(record, f"tokens, {threads} threads, {RACES}", command)
+        record.check(
             f"tokens of {threads} threads that differ", float(found != expected), at_most=0
         )
-    ran(report, f"uneven division, {MEMORY}", [str(memory / "shares"), "scalar"])
-    ran(report, f"uneven division, {RACES}", ["setarch", "-R", str(races / "shares"), "scalar"])
-    return report
+    ran(record, f"uneven division, {MEMORY}", [str(memory / "shares"), "scalar"])
+    ran(record, f"uneven division, {RACES}", ["setarch", "-R", str(races / "shares"), "scalar"])
+    return record
 
 
 if __name__ == "__main__":

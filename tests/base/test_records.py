@@ -42,7 +42,8 @@ def test_a_resumed_record_holds_the_earlier_rows(tmp_path: Path) -> None:
     first.save()
     second = record(tmp_path / "record.json")
     assert second.resume() == 1
-    assert second.find(method="YAQA", bits=(2, 16)) == {"method": "YAQA", "bits": [2, 16], "kl": 0.4}
+    row = {"method": "YAQA", "bits": [2, 16], "kl": 0.4}
+    assert second.find(method="YAQA", bits=(2, 16)) == row
     assert second.find(method="YAQA", bits=3) is None
     assert second.checks == []
     second.add(method="YAQA", bits=3, kl=0.1)

@@ -37,7 +37,8 @@ def test_no_number_is_a_dash(value):
     ):
         assert write(value) == "–"
     assert (
-        numbers.decimal(value, 2) == "–" and numbers.interval_ends({"mean": value, "low": 0, "high": 1}) == "–"
+        numbers.decimal(value, 2) == "–"
+        and numbers.interval_ends({"mean": value, "low": 0, "high": 1}) == "–"
     )
 
 
@@ -64,9 +65,14 @@ def test_durations(value, text):
 
 
 def test_ends_have_the_decimals_of_the_mean():
-    assert numbers.interval_ends({"mean": 0.09911, "low": 0.0943, "high": 0.10491}) == "0.0943 to 0.1049"
     assert (
-        numbers.interval_ends({"mean": 0.86, "low": 0.853, "high": 0.87}, as_percent=True).replace("\u00a0", " ")
+        numbers.interval_ends({"mean": 0.09911, "low": 0.0943, "high": 0.10491})
+        == "0.0943 to 0.1049"
+    )
+    assert (
+        numbers.interval_ends({"mean": 0.86, "low": 0.853, "high": 0.87}, as_percent=True).replace(
+            "\u00a0", " "
+        )
         == "85.3 to 87.0 %"
     )
     assert numbers.share(0.00001).replace("\u00a0", " ") == "< 0.1 %"

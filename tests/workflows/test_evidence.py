@@ -22,7 +22,7 @@ def model() -> Any:
 
 
 def saved(model: Any, folder: Path, stored: torch.dtype, **config: Any) -> Path:
-    """The tiny model whose tensors have the dtype `stored`, with these changes of its config.json (None removes)."""
+    """The tiny model with tensors of dtype `stored` and a changed config.json (None removes)."""
     network, tokenizer = model
     tiny.save(network.to(stored), tokenizer, folder)
     network.to(torch.float32)

@@ -1,9 +1,9 @@
 """Results for people: sections of plain data become one HTML page that works offline.
 
-    page = render("Budgets of attention", "Half of the reads cost 0.01 nats.", [
-        Scatter("Cost over reads", [Points("Quest", reads, kl, connect=True)], Axis("Reads"), Axis("KL")),
-        Table("All runs", [Column("Method"), Column("KL", Unit(name="nats"))], rows),
-    ])
+    nats = Unit(name="nats")
+    scatter = Scatter("Cost", [Points("Quest", reads, kl)], Axis("Reads"), Axis("KL", nats))
+    table = Table("All runs", [Column("Method"), Column("KL", nats)], rows)
+    page = render("Attention budgets", "Half of the reads cost 0.01 nats.", [scatter, table])
     write_page(page, "out/report.html")
 
 `sections.py` describes what there is to show and `page.py` renders it; one module draws each kind

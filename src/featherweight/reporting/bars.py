@@ -64,9 +64,7 @@ def _draw_compact(section: Bars, bars: list[Bar], key: str) -> Drawing:
         for bar in bars
     ]
     height = COMPACT_PITCH * len(bars)
-    drawing = Drawing(
-        key, section.title, _description(section, bars), height, gutter_width(labels)
-    )
+    drawing = Drawing(key, section.title, _description(section, bars), height, gutter_width(labels))
     scale = Scale(0.0, max(_extent(bars), 1e-300) * 100 / COMPACT_WIDTH)
     for i, (bar, label) in enumerate(zip(bars, labels, strict=True)):
         y, width = COMPACT_PITCH * i, max(scale(bar.length or 0.0), 0.3)
@@ -131,7 +129,7 @@ def _extent(bars: list[Bar]) -> float:
 
 
 def _colors(parts: Sequence[Part]) -> list[str]:
-    """A CSS colour for each part: the accent colour for the first tint, then evenly fainter ones."""
+    """A CSS colour for each part: the accent colour for the first tint, then fainter ones."""
     num_tints = sum(part.tone == "tint" for part in parts)
     colors, tint = [], 0
     for part in parts:

@@ -36,7 +36,9 @@ class Drawing:
     def __init__(
         self, key: str, title: str, description: str, height: float, gutter: float = 0
     ) -> None:
-        style = f"margin-left:{_px(gutter)}px;width:calc(100% - {_px(gutter)}px);height:{_px(height)}px"
+        style = (
+            f"margin-left:{_px(gutter)}px;width:calc(100% - {_px(gutter)}px);height:{_px(height)}px"
+        )
         ids = f"{key}-title {key}-description"
         self._gutter = gutter
         self.root = ET.Element(
@@ -64,9 +66,7 @@ class Drawing:
         box = {"x": _percent(x), "y": _px(y), "width": _percent(width), "height": _px(height)}
         self._add("rect", classes, hint, **box, **attributes)
 
-    def dot(
-        self, x: float, y: float, classes: str, hint: str = "", radius: float = RADIUS
-    ) -> None:
+    def dot(self, x: float, y: float, classes: str, hint: str = "", radius: float = RADIUS) -> None:
         """A circle: `x` in percent, the rest in pixels."""
         self._add("circle", classes, hint, cx=_percent(x), cy=_px(y), r=_px(radius))
 
@@ -88,7 +88,9 @@ class Drawing:
         ends = {"x1": _percent(x1), "y1": _px(y1), "x2": _percent(x2), "y2": _px(y2)}
         self._add("line", classes, "", **ends)
 
-    def path(self, points: Sequence[tuple[float, float]], classes: str, close: bool = False) -> None:
+    def path(
+        self, points: Sequence[tuple[float, float]], classes: str, close: bool = False
+    ) -> None:
         """A line through `points` (percent, pixels), or the area inside of them with `close`."""
         height = max((y for _, y in points), default=0.0) + 1
         plane = ET.SubElement(

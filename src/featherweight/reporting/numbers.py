@@ -132,7 +132,9 @@ class Unit:
             return percent(value, self.decimals)
         if self.kind == "number":
             return number(value, self.digits)
-        return {"count": count, "share": share, "bytes": size, "seconds": duration}[self.kind](value)
+        return {"count": count, "share": share, "bytes": size, "seconds": duration}[self.kind](
+            value
+        )
 
     def tick(self, value: float) -> str:
         """A round `value` as it stands at an axis, without zeros that say nothing."""

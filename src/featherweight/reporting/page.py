@@ -69,7 +69,8 @@ def render(
     title: what the page is about, its largest heading; verdict: the result in one or two sentences.
     sections: in the order of the page; a section outside of a chapter gets a heading of its own.
     subtitle: a line below the title. figures: the numbers to remember, below the verdict.
-    eyebrow: a line above the title. window_title: the title of the browser's window, if not `title`.
+    eyebrow: a line above the title. window_title: the title of the browser's window, if it is not
+    `title`. footer: a sentence at the end.
     """
     chapters = [item if isinstance(item, Chapter) else _as_chapter(item) for item in sections]
     ids = _Ids()
@@ -132,7 +133,9 @@ class _Ids:
 
 def _as_chapter(section: Section) -> Chapter:
     """A section on its own: its title and note become those of a chapter."""
-    return Chapter(section.title, [replace(section, title="", half_width=False, note="")], section.note)
+    return Chapter(
+        section.title, [replace(section, title="", half_width=False, note="")], section.note
+    )
 
 
 def _chapter_view(chapter: Chapter, ids: _Ids) -> dict[str, Any]:
@@ -171,9 +174,7 @@ def _section_markup(section: Section, identity: str, chapter_title: str) -> Mark
     if picture is not None:
         # The picture's caption shows its title; the table repeats it for screen readers only.
         table = replace(picture.numbers, title="")
-        numbers = _table_markup(
-            table, f"{identity}-numbers", f"Numbers: {title}", picture.swatches
-        )
+        numbers = _table_markup(table, f"{identity}-numbers", f"Numbers: {title}", picture.swatches)
     return _fill("picture.html.j2", section=section, picture=picture, numbers=numbers)
 
 

@@ -44,7 +44,9 @@ def _verdict(checks: Sequence[Check]) -> str:
 
 
 def _rows_table(rows: Sequence[dict[str, Any]]) -> Table:
-    names = list(dict.fromkeys(key for row in rows for key, value in row.items() if _is_cell(value)))
+    names = list(
+        dict.fromkeys(key for row in rows for key, value in row.items() if _is_cell(value))
+    )
     columns = [_column(name, [row.get(name) for row in rows]) for name in names]
     cells = [
         [_cell(row.get(name), column) for name, column in zip(names, columns, strict=True)]
@@ -59,7 +61,9 @@ def _column(name: str, values: Sequence[Any]) -> Column:
     """A column of numbers when every value is one or is missing, else a column of text."""
     present = [value for value in values if value is not None]
     title = name.removesuffix(BYTES_SUFFIX).replace("_", " ")
-    if not present or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in present):
+    if not present or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in present
+    ):
         return Column(title)
     if name.endswith(BYTES_SUFFIX):
         return Column(title, BYTES)

@@ -28,15 +28,15 @@ def draw_scatter(section: Scatter, key: str) -> Picture | None:
     if not any(_points(group, section) for group in section.groups):
         return None
     drawing = _draw_strip(section, key) if section.y is None else _draw_plane(section, key)
-    is_labelled = len(section.groups) > 1 or (section.y is not None and bool(section.groups[0].label))
-    legend = [
-        LegendEntry(group.label, i, group.connect) for i, group in enumerate(section.groups)
-    ]
-    return Picture(drawing.markup(), _numbers(section), legend if is_labelled else ())
+    has_label = section.y is not None and bool(section.groups[0].label)
+    legend = [LegendEntry(group.label, i, group.connect) for i, group in enumerate(section.groups)]
+    return Picture(
+        drawing.markup(), _numbers(section), legend if has_label or len(section.groups) > 1 else ()
+    )
 
 
 def _points(group: Points, section: Scatter) -> list[tuple[int, float, float]]:
-    """(index, x, y) of the points that have all their values; y is 0 for a scatter with one axis."""
+    """(index, x, y) of the points without missing values; y is 0 for a scatter with one axis."""
     heights = group.y if section.y is not None else [0.0] * len(group.x)
     return [
         (i, float(x), float(y))
@@ -103,9 +103,7 @@ def _draw_plane(section: Scatter, key: str) -> Drawing:
     axes = (section.x, section.y)
     plane = draw_plane(key, section.title, description, axes, (values_x, values_y))
     if section.reference:
-        draw_reference(
-            plane.drawing, plane.x, section.x, section.reference, TOP, TOP + HEIGHT
-        )
+        draw_reference(plane.drawing, plane.x, section.x, section.reference, TOP, TOP + HEIGHT)
     for series, group in enumerate(groups):
         points = _points(group, section)
         if group.connect:

@@ -45,8 +45,8 @@ class Text:
     """Words: paragraphs, then key figures, facts, code and warnings, each only where there are any.
 
     facts: (name, value) pairs that stand as a list. code: preformatted text.
-    warnings: points that a reader must not overlook; the head of the page counts the warnings of all
-        its sections and links to the first section that has some.
+    warnings: points that a reader must not overlook; the head of the page counts the warnings of
+        all its sections and links to the first section that has some.
     """
 
     title: str
@@ -107,8 +107,8 @@ class Table:
 class Axis:
     """One axis of a curve or a scatter.
 
-    label: what is measured; the unit's name follows it. log: logarithmic. zero: the axis begins at 0
-    rather than near the smallest value.
+    label: what is measured; the unit's name follows it. log: logarithmic. zero: the axis begins at
+    0 rather than near the smallest value.
     """
 
     label: str
@@ -119,8 +119,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a curve: values `y` at increasing positions `x`, and, where both ends are numbers,
-    a band from `low` to `high`.
+    """One line of a curve: values `y` at increasing positions `x`, and, where both ends are
+    numbers, a band from `low` to `high`.
     """
 
     label: str
@@ -261,10 +261,10 @@ class Bar:
 class Bars:
     """Bars on one scale, with their intervals; bars may be stacked of parts.
 
-    noun: what the bars are, for the head of the table that holds their numbers. The table of stacked
-        bars is always open, because it is also the legend of their colours.
-    enlarge_last: draw the last bar once more over the whole width, which shows its parts when it is
-        short beside the others.
+    noun: what the bars are, for the head of the table that holds their numbers. The table of
+        stacked bars is always open, because it is also the legend of their colours.
+    enlarge_last: draw the last bar once more over the full width, which shows its parts when it is
+        short in comparison with the others.
     dots: draw a dot on its interval instead of a bar, on a scale that need not begin at 0.
     compact: labels left of the bars rather than above, for many bars.
     interval_name: what the intervals are, such as "95 % interval".
@@ -327,9 +327,10 @@ class HeatMap:
     half_width: bool = False
 
     def __post_init__(self) -> None:
-        _check_length(f"the values of the heat map {self.title!r}", len(self.values), len(self.rows))
+        name = f"the heat map {self.title!r}"
+        _check_length(f"rows of {name}", len(self.values), len(self.rows))
         for row in self.values:
-            _check_length(f"a row of the heat map {self.title!r}", len(row), len(self.columns))
+            _check_length(f"a row of {name}", len(row), len(self.columns))
         if self.bars is not None:
             _check_length(f"{self.bars.label!r}", len(self.bars.values), len(self.columns))
 
@@ -379,4 +380,4 @@ def _check_length(name: str, length: int, expected_length: int) -> None:
 
 def _check_log(title: str, axis: Axis, values: Iterable[Any]) -> None:
     if axis.log and any(is_number(value) and value <= 0 for value in values):
-        raise ValueError(f"{title!r}: a logarithmic axis ({axis.label}) shows no value of 0 or below")
+        raise ValueError(f"{title!r}: the logarithmic axis {axis.label!r} shows no value <= 0")

@@ -81,10 +81,10 @@ def publish_pages(results: Mapping[str, Any] | Path, folder: Path) -> list[Path]
 def model_facts(source: Source) -> dict[str, Any]:
     """What the original is, and its size: of the source's files and as it was published.
 
-    `published_dtype` and `published_bytes` are what a user had before. They differ from the source's
-    files where those are a conversion: a bundled model is published in the dtype that its record
-    names, a GGUF file as it is. Otherwise the dtype is that of config.json, or that of most weights
-    where config.json names none.
+    `published_dtype` and `published_bytes` are what a user had before. They differ from the
+    source's files where those are a conversion: a bundled model was published in the dtype that its
+    record names, a GGUF file as it is. Otherwise the dtype is that of config.json, or that of most
+    weights where config.json names none.
     """
     source_bytes, num_parameters = source.weights.file_bytes, source.anatomy.num_parameters
     dtype, published_bytes = published_size(source)

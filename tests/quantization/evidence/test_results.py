@@ -51,7 +51,8 @@ def test_places(name, expected):
 def test_the_verdict_says_what_is_known(sample):
     sentence = verdict(sample).replace("\u00a0", " ")
     assert sentence.startswith(
-        "SmolLM2-135M-Instruct now takes 68.7 MB instead of 269.1 MB (16 bits a weight): its most likely next "
+        "SmolLM2-135M-Instruct now takes 68.7 MB instead of 269.1 MB (16 bits a weight): "
+        "its most likely next "
     )
     assert (
         sentence.endswith("goes from 19.87 to 21.93.")

@@ -13,4 +13,4 @@ from .model_card import card
 from .page import render, report
 from .verdict import missing_measurements, verdict
 
-__all__ = ["card", "render", "report", "sections", "missing_measurements", "verdict"]
+__all__ = ["card", "missing_measurements", "render", "report", "sections", "verdict"]

@@ -42,8 +42,8 @@ def key_figures(results: Mapping[str, Any]) -> list[KeyFigure]:
         note = _comparison(results, float(size["file_bytes"]))
         figures.append(KeyFigure("Weight files", numbers.size(size["file_bytes"]), note=note))
     if numbers.is_number(kl.get("mean")):
-        has_interval = numbers.is_number(kl.get("low"))
-        note = f"{level}: {numbers.interval_ends(kl)}" if has_interval else "no interval: one window"
+        ends = numbers.interval_ends(kl)
+        note = f"{level}: {ends}" if numbers.is_number(kl.get("low")) else "no interval: one window"
         figures.append(KeyFigure("KL from the original", numbers.number(kl["mean"]), "nats", note))
     if numbers.is_number(perplexity.get("mean")):
         original = number_at(quality["original"]["perplexity"], "mean")
@@ -55,7 +55,8 @@ def key_figures(results: Mapping[str, Any]) -> list[KeyFigure]:
     if numbers.is_number(top1.get("mean")):
         ends = numbers.interval_ends(top1, as_percent=True)
         note = f"{level}: {ends}" if numbers.is_number(top1.get("low")) else ""
-        figures.append(KeyFigure("Same most likely token", numbers.percent(top1["mean"]), note=note))
+        agreement = numbers.percent(top1["mean"])
+        figures.append(KeyFigure("Same most likely token", agreement, note=note))
     return figures
 
 

@@ -121,7 +121,8 @@ def _cost_table(results: Mapping[str, Any]) -> Table:
     windows, length, tokens = (
         numbers.count(text.get(key)) for key in ("windows", "length", "tokens")
     )
-    note = f"{text.get('name') or 'The text'}: {windows} windows of {length} tokens, {tokens} in all."
+    name = text.get("name") or "The text"
+    note = f"{name}: {windows} windows of {length} tokens, {tokens} in all."
     columns = [
         Column("Measure"),
         Column("Value", align="right"),

@@ -103,5 +103,5 @@ def confidence_level(results: Mapping[str, Any]) -> str:
 
 
 def yes_no(value: Any) -> str:
-    """"yes" or "no"; empty when the results do not say."""
+    """ "yes" or "no"; empty when the results do not say."""
     return "" if value is None else "yes" if value else "no"

@@ -108,7 +108,8 @@ def shares(results: Mapping[str, Any]) -> list[Share]:
         return []
     if "embedding" not in kind_bytes:
         _move_tables(kind_bytes, mappings_at(results, "layers"))
-    labels = KINDS | {kind: kind_label(kind) for kind in kind_bytes if kind not in LAST_KINDS} | LAST_KINDS
+    new_kinds = [kind for kind in kind_bytes if kind not in KINDS | LAST_KINDS]
+    labels = KINDS | {kind: kind_label(kind) for kind in new_kinds} | LAST_KINDS
     sizes = {kind: max(0.0, kind_bytes.get(kind, 0.0)) for kind in labels}
     sizes["other"] = max(0.0, total - sum(size for kind, size in sizes.items() if kind != "other"))
     return [Share(kind, labels[kind], size) for kind, size in sizes.items() if size > 0]

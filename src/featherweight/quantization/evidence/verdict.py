@@ -44,11 +44,12 @@ def missing_measurements(results: Mapping[str, Any]) -> list[str]:
     A figure counts as measured when its key holds a number, or a list or mapping with content.
     """
     quality = mapping_at(results, "quality")
-    perplexity = mapping_at(quality, "light").get("perplexity")
+    kl, top1 = (numbers.interval_mean(quality.get(key)) for key in ("kl", "top1"))
+    perplexity = numbers.interval_mean(mapping_at(quality, "light").get("perplexity"))
     presence = {
-        "KL from the original": numbers.interval_mean(quality.get("kl")) is not None,
-        "perplexity": numbers.interval_mean(perplexity) is not None,
-        "agreement of the most likely token": numbers.interval_mean(quality.get("top1")) is not None,
+        "KL from the original": kl is not None,
+        "perplexity": perplexity is not None,
+        "agreement of the most likely token": top1 is not None,
         "tasks": bool(quality.get("tasks")),
         "speed": bool(results.get("speed")),
         "other texts and languages": bool(mappings_at(quality, "others")),
