@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from featherweight.reporting import numbers
-from featherweight.reporting.scales import Scale, linear_ticks
+from featherweight.reporting import BYTES, COUNT, SECONDS, SHARE, Unit, numbers
 
 
 @pytest.mark.parametrize(
@@ -79,16 +78,21 @@ def test_ends_have_the_decimals_of_the_mean():
 
 
 @pytest.mark.parametrize(
-    ("low", "high"),
-    [(0.078, 0.113), (0, 1), (13.2, 27.9), (0.0, 3e-9), (5, 5), (999, 1001), (0, 9.9)],
+    ("unit", "value", "text", "tick"),
+    [
+        (Unit(), 1234.5, "1,234", "1,234.5"),
+        (Unit(), 0.00002, "2.00e-05", "2e-05"),
+        (Unit(decimals=2), 21.931, "21.93", "21.931"),
+        (COUNT, 16384, "16,384", "16,384"),
+        (SHARE, 0.5, "50.0 %", "50 %"),
+        (Unit("share", decimals=0), 0.5, "50 %", "50 %"),
+        (BYTES, 50e6, "50.0 MB", "50 MB"),
+        (SECONDS, 20, "20.0 s", "20 s"),
+        (SECONDS, 600, "10 min 0 s", "10 min 0 s"),
+    ],
 )
-def test_ticks_are_few_round_and_inside(low, high):
-    ticks = linear_ticks(low, high)
-    assert 1 <= len(ticks) <= 5 and all(low <= t + 1e-12 and t <= high + 1e-12 for t in ticks)
-
-
-def test_scales_stay_inside_the_drawing():
-    assert [Scale(1, 100, log=True)(v) for v in (1, 10, 100, 1000, 0)] == pytest.approx(
-        [0, 50, 100, 100, 0]
-    )
-    assert Scale(2, 2)(2) == 0
+def test_units_write_cells_and_ticks(unit, value, text, tick):
+    assert unit.text(value).replace("\u00a0", " ") == text
+    assert unit.tick(value).replace("\u00a0", " ") == tick
+    assert unit.text(None) == "–" and unit.interval(None, value) == "–"
+    assert unit.interval(value, value) == f"{unit.text(value)} to {unit.text(value)}"

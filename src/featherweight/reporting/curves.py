@@ -18,11 +18,11 @@ Point = tuple[float, float]
 
 
 def draw_curve(section: Curve, key: str) -> Picture | None:
-    """The picture of `section`, or None when no line has a value."""
+    """The picture of `section`, or None when no line has a point."""
+    if not any(_stretches(line) for line in section.lines):
+        return None
     values_x = finite(x for line in section.lines for x in line.x)
     values_y = finite(v for line in section.lines for v in (*line.y, *line.low, *line.high))
-    if not values_x or not finite(y for line in section.lines for y in line.y):
-        return None
     plane = draw_plane(
         key, section.title, _description(section), (section.x, section.y), (values_x, values_y)
     )

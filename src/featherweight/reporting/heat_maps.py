@@ -121,20 +121,23 @@ def _draw_cells(drawing: Drawing, section: HeatMap, colors: ColorScale, top: flo
 def _draw_color_scale(section: HeatMap, colors: ColorScale, key: str) -> Markup:
     """The colours from the smallest to the largest value."""
     label = section.label + (", log scale" if colors.log else "")
-    unit = replace(section.unit, digits=2)
-    drawing = Drawing(key, label, f"From {unit.text(colors.low)} to {unit.text(colors.high)}.", 48)
+    low, middle, high = (_scale_label(section, v) for v in (colors.low, colors.middle(), colors.high))
+    drawing = Drawing(key, label, f"From {low} to {high}.", 48)
     drawing.text(0, 12, label, "start", "label quiet")
     for i in range(COLOR_STEPS):
         opacity = FAINTEST + (1 - FAINTEST) * i / (COLOR_STEPS - 1)
         x, width = 100 * i / COLOR_STEPS, 100 / COLOR_STEPS
         drawing.rect(x, 18, width, 10, "cell", fill_opacity=f"{opacity:.3f}")
-    for x, value, anchor in (
-        (0.0, colors.low, "start"),
-        (50.0, colors.middle(), "middle"),
-        (100.0, colors.high, "end"),
-    ):
-        drawing.text(x, 44, unit.text(value), anchor, "label quiet")
+    for x, text, anchor in ((0, low, "start"), (50, middle, "middle"), (100, high, "end")):
+        drawing.text(x, 44, text, anchor, "label quiet")
     return drawing.markup()
+
+
+def _scale_label(section: HeatMap, value: float) -> str:
+    """`value` with two significant digits."""
+    if section.unit.kind == "number":
+        return replace(section.unit, digits=2).text(value)
+    return section.unit.tick(float(f"{value:.2g}"))
 
 
 def _numbers(section: HeatMap) -> Table:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..base.records import Check, Record
 from . import numbers
-from .numbers import BYTES, NUMBER, SECONDS, Unit, is_number
+from .numbers import BYTES, NUMBER, Unit, is_number
 from .page import render
 from .sections import Cell, Chapter, Column, Section, Table, Text
 
@@ -19,7 +19,7 @@ def record_sections(record: Record) -> list[Section | Chapter]:
     """The rows of `record` as a table, its checks as a table, and its meta as facts.
 
     Lists and mappings in rows are left to the JSON file. Columns whose names end in _bytes are
-    written as sizes, those called seconds as durations.
+    written as sizes.
     """
     sections: list[Section | Chapter] = []
     if record.rows:
@@ -67,8 +67,6 @@ def _column(name: str, values: Sequence[Any]) -> Column:
         return Column(title)
     if name.endswith(BYTES_SUFFIX):
         return Column(title, BYTES)
-    if name == "seconds" or name.endswith("_seconds"):
-        return Column(title, SECONDS)
     is_integer = all(isinstance(value, int) for value in present)
     return Column(title, Unit(decimals=0) if is_integer else Unit(digits=4))
 
@@ -103,7 +101,7 @@ def _meta_chapter(meta: dict[str, Any]) -> Chapter:
     settings = {str(key): _plain_text(value) for key, value in meta.get("settings", {}).items()}
     shown_elsewhere = {"title", "key", "versions", "settings"}
     facts = [
-        (key.removesuffix(BYTES_SUFFIX).replace("_", " "), _fact(key, value))
+        (_fact_name(key), _fact(key, value))
         for key, value in meta.items()
         if key not in shown_elsewhere
     ]
@@ -112,6 +110,10 @@ def _meta_chapter(meta: dict[str, Any]) -> Chapter:
         sections.append(Text("Settings", facts=list(settings.items()), half_width=True))
     sections.append(Text("Versions", facts=list(versions.items()), half_width=True))
     return Chapter("How it was measured", sections)
+
+
+def _fact_name(key: str) -> str:
+    return "time" if key == "seconds" else key.removesuffix(BYTES_SUFFIX).replace("_", " ")
 
 
 def _fact(key: str, value: Any) -> str:
