@@ -131,10 +131,10 @@ class OtherProcesses:
 
         Children count as this process once they have ended.
         """
-        wall, busy, ours = (
+        wall_seconds, all_seconds, our_seconds = (
             end - start for end, start in zip(self._read(), self._start, strict=True)
         )
-        return (busy - ours) / max(wall, 1e-9)
+        return (all_seconds - our_seconds) / max(wall_seconds, 1e-9)
 
     @staticmethod
     def _read() -> tuple[float, float, float]:

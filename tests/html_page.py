@@ -1,4 +1,4 @@
-"""Reads an HTML page as a test needs it: well nested tags, attributes, identifiers and visible text."""
+"""Reads an HTML page for tests: well nested tags, attributes, identifiers and visible text."""
 
 from __future__ import annotations
 

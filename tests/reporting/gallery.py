@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from real import (
+from tests.reporting.real import (
     BLOCK_KLS,
     DOWN_PROJ,
     FILE,

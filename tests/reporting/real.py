@@ -1,4 +1,4 @@
-"""Figures of real runs: SmolLM2-135M-Instruct at 2 bits, and files of several sizes with their KL."""
+"""Figures of real runs: SmolLM2-135M-Instruct at 2 bits, and files of several sizes with KL."""
 
 from __future__ import annotations
 

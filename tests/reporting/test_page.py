@@ -1,22 +1,18 @@
-"""A page of every kind of section: complete without a network or JavaScript, and safe with any text."""
+"""A page of every kind of section needs no network and no JavaScript, and any text is safe."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from html_page import Page
+from tests.reporting import gallery
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import gallery  # noqa: E402
-
-from featherweight.reporting import (  # noqa: E402
+from featherweight.reporting import (
     Bar,
     Bars,
     Chapter,
@@ -79,7 +75,9 @@ def test_the_head_counts_the_warnings_and_links_to_them(html):
 def test_a_section_outside_of_a_chapter_has_its_title_as_heading():
     page = Page(render("t", "v", [gallery.runs(), Chapter("Together", [gallery.runs()])]))
     assert page.tags.count("h2") == 2
-    assert page.text.count("All runs") == 3  # heading and hidden caption, and the caption in the chapter
+    assert (
+        page.text.count("All runs") == 3
+    )  # heading and hidden caption, and the caption in the chapter
     assert Page(render("t", "v", [])).tags.count("section") == 0
 
 
@@ -164,5 +162,7 @@ def test_a_page_is_never_wider_than_the_window(browser_page, width):
     tab.look(width, 900)
     tab.open(path.as_uri())
     assert tab.run("document.documentElement.scrollWidth") <= width
-    heights = "[...document.querySelectorAll('.drawing .label')].map(t => getComputedStyle(t).fontSize)"
+    heights = (
+        "[...document.querySelectorAll('.drawing .label')].map(t => getComputedStyle(t).fontSize)"
+    )
     assert set(tab.run(heights)) == {"12px", "13px"}

@@ -1,20 +1,15 @@
-"""Each picture puts its values where they belong, says them as numbers, and survives missing ones."""
+"""Each picture shows its values where they belong, has their numbers, and survives gaps."""
 
 from __future__ import annotations
 
 import math
 import re
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import gallery  # noqa: E402
-from html_page import Page  # noqa: E402
-from real import BLOCK_KLS, DOWN_PROJ, FILE, MEAN_KL, OURS, SECONDS, WINDOW_KLS  # noqa: E402
+from html_page import Page
+from tests.reporting import gallery
+from tests.reporting.real import BLOCK_KLS, DOWN_PROJ, FILE, MEAN_KL, OURS, SECONDS, WINDOW_KLS
 
 from featherweight.reporting import Axis, Bar, Bars, Curve, HeatMap, Line, Part, Points, Scatter
 from featherweight.reporting.bars import draw_bars
@@ -48,7 +43,9 @@ def test_dots_of_one_axis_keep_the_order_and_distances_of_their_values():
     slope = (xs[-1] - xs[0]) / (values[-1] - values[0])
     assert xs == pytest.approx([xs[0] + slope * (v - values[0]) for v in values], abs=0.01)
     (band,) = elements(picture, "rect", "band")
-    assert percent(band["width"]) == pytest.approx(slope * (MEAN_KL["high"] - MEAN_KL["low"]), abs=0.01)
+    assert percent(band["width"]) == pytest.approx(
+        slope * (MEAN_KL["high"] - MEAN_KL["low"]), abs=0.01
+    )
     assert [row[1] for row in numbers_of(picture)] == WINDOW_KLS
 
 

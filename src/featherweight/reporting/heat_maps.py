@@ -121,7 +121,9 @@ def _draw_cells(drawing: Drawing, section: HeatMap, colors: ColorScale, top: flo
 def _draw_color_scale(section: HeatMap, colors: ColorScale, key: str) -> Markup:
     """The colours from the smallest to the largest value."""
     label = section.label + (", log scale" if colors.log else "")
-    low, middle, high = (_scale_label(section, v) for v in (colors.low, colors.middle(), colors.high))
+    low, middle, high = (
+        _scale_label(section, v) for v in (colors.low, colors.middle(), colors.high)
+    )
     drawing = Drawing(key, label, f"From {low} to {high}.", 48)
     drawing.text(0, 12, label, "start", "label quiet")
     for i in range(COLOR_STEPS):

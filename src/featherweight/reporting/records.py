@@ -99,11 +99,11 @@ def _meta_chapter(meta: dict[str, Any]) -> Chapter:
     """Conditions on the left, versions and settings on the right."""
     versions = {str(key): str(value) for key, value in meta.get("versions", {}).items()}
     settings = {str(key): _plain_text(value) for key, value in meta.get("settings", {}).items()}
-    shown_elsewhere = {"title", "key", "versions", "settings"}
+    section_keys = {"title", "key", "versions", "settings"}
     facts = [
         (_fact_name(key), _fact(key, value))
         for key, value in meta.items()
-        if key not in shown_elsewhere
+        if key not in section_keys
     ]
     sections = [Text("Conditions", facts=facts, half_width=True)]
     if settings:

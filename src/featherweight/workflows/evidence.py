@@ -132,8 +132,9 @@ def _main_dtype(source: Source) -> str:
 def _bytes_per_weight(dtype: object) -> int | None:
     """Bytes of a number of this dtype, None when torch has no floating dtype of that name."""
     torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else None
-    is_floating = isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point
-    return torch_dtype.itemsize if is_floating else None
+    if isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point:
+        return torch_dtype.itemsize
+    return None
 
 
 def size(run: QuantizeRun, folder: Path) -> dict[str, Any]:

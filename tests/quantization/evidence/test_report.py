@@ -17,6 +17,7 @@ from tests.quantization.evidence.sample import results
 from featherweight.base.errors import BadInput
 from featherweight.quantization.evidence import render, report
 
+
 @pytest.fixture(scope="module")
 def page():
     return Page(render(results()))
@@ -73,6 +74,40 @@ def test_the_figures_people_quote_are_there(page):
         and "3f1f6a0c2d8b7e95" in page.text
     )
     assert "tables: Int(bits=8)" in page.text and "the output side hurt held-out text" in page.text
+
+
+def test_both_sizes_of_a_converted_source_are_there(sample):
+    sample["model"] |= {
+        "published_dtype": "bfloat16",
+        "published_bytes": 269_030_016,
+        "published_bits": 16.0,
+        "source_file_bytes": 538_090_432,
+        "source_bits": 32.0,
+    }
+    text = Page(render(sample)).text
+    for words in (
+        "was 269.0 MB as published in bfloat16 at 16 bits, 3.9× smaller",
+        "source file 538.1 MB at 32 bits",
+        "Original, as published, bfloat16 269.0 MB",
+        "Source file, 32 bits a weight 538.1 MB",
+        "The source file has 32.0.",
+    ):
+        assert words in text, words
+
+
+def test_unknown_kinds_are_in_the_picture_and_in_the_words(sample):
+    spent = sample["size"]["bytes"]
+    spent |= {"outlier_rows": 3000, "other": spent["other"] - 3000}
+    page = Page(render(sample))
+    assert page.classes("rect").count("part") == 2 * (5 + 1 + 1)
+    assert "outlier rows 3.0 KB" in page.text
+    assert "code tables, outlier rows and padding" in page.text
+
+
+def test_what_was_not_measured_is_not_in_the_template(sample):
+    assert "Not measured here tasks, speed, " in Page(render(sample)).text
+    sample["quality"]["tasks"], sample["speed"] = {"gsm8k": 0.1}, {"decode": 40.0}
+    assert "Not measured here other texts" in Page(render(sample)).text
 
 
 def test_nothing_is_fetched(page):

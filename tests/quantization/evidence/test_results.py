@@ -6,7 +6,7 @@ import pytest
 
 from featherweight.quantization.evidence import layers, sizes
 from featherweight.quantization.evidence.layers import Position
-from featherweight.quantization.evidence.verdict import verdict
+from featherweight.quantization.evidence.verdict import missing_measurements, verdict
 
 
 def test_the_ledger_adds_up_and_keeps_tables_apart(sample):
@@ -78,3 +78,75 @@ def test_how_a_layer_was_solved(sample):
         == "YAQA, gate 1.07, damping 0.01, output side left out"
     )
     assert layers.solved_by({}) == "–"
+
+
+PUBLISHED = {"published_dtype": "bfloat16", "published_bytes": 269_030_016, "published_bits": 16.0}
+CONVERTED = {"source_file_bytes": 538_090_432, "source_bits": 32.0}
+
+
+def test_the_verdict_compares_with_what_was_published(sample):
+    sample["model"] |= PUBLISHED | CONVERTED
+    sentence = verdict(sample).replace("\u00a0", " ")
+    assert "instead of 269.0 MB (bfloat16 as published, 16 bits a weight): " in sentence
+    assert "538" not in sentence
+    sample["model"] |= {"source_file_bytes": 269_060_552, "source_bits": 16.0}
+    sentence = verdict(sample).replace("\u00a0", " ")
+    assert "instead of 269.1 MB (bfloat16, 16 bits a weight): " in sentence
+
+
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [
+        ({}, []),
+        (CONVERTED, ["original"]),
+        (PUBLISHED, ["original"]),
+        (PUBLISHED | CONVERTED, ["as published", "source file"]),
+        (PUBLISHED | {"source_file_bytes": 269_060_552}, ["original"]),
+        ({"published_bytes": "?", "published_dtype": [1]} | CONVERTED, ["original"]),
+        ({"published_bytes": 0, "source_file_bytes": 0}, ["original"]),
+    ],
+)
+def test_one_size_or_two(model, labels):
+    assert [size.label for size in sizes.original_sizes({"model": model})] == labels
+
+
+def test_an_unknown_kind_gets_a_share_under_its_own_name(sample):
+    spent = sample["size"]["bytes"]
+    spent |= {"low_rank": 4000, "outlier_rows": 3000, "other": spent["other"] - 7000}
+    labels = {share.kind: share.label for share in sizes.shares(sample)}
+    assert labels["low_rank"] == "low-rank factors" and labels["outlier_rows"] == "outlier rows"
+    assert list(labels)[-2:] == ["embedding", "other"]
+    total = sum(share.num_bytes for share in sizes.shares(sample))
+    assert total == pytest.approx(sample["size"]["file_bytes"])
+
+
+def test_an_unknown_kind_counts_as_bits_of_its_layer(sample):
+    layer = sample["layers"][0]
+    bits = sizes.bits_per_weight(layer)
+    layer["bits"]["outlier_rows"] = layer["weights"]
+    assert sizes.bits_per_weight(layer) == pytest.approx(bits + 1)
+
+
+def test_what_was_not_measured_follows_from_the_results(sample):
+    names = missing_measurements(sample)
+    assert names == [
+        "tasks",
+        "speed",
+        "other texts and languages",
+        "the noise floor of another dtype",
+        "the KL of some blocks",
+    ]
+    sample["quality"] |= {
+        "tasks": {"gsm8k": 0.1},
+        "others": [sample["quality"]],
+        "kl_noise_floor": 1e-4,
+    }
+    sample["speed"] = {"decode": 40.0}
+    for layer in sample["layers"][:-1]:
+        layer["kl_block"] = 0.1
+    assert missing_measurements(sample) == []
+    for layer in sample["layers"]:
+        layer["kl_block"] = None
+    sample["samples"] = []
+    assert missing_measurements(sample) == ["answers to a question", "the KL of single blocks"]
+    assert "perplexity" in missing_measurements({}) and "speed" in missing_measurements({})

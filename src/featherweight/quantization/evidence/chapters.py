@@ -62,7 +62,7 @@ def key_figures(results: Mapping[str, Any]) -> list[KeyFigure]:
 
 def _comparison(results: Mapping[str, Any], file_bytes: float) -> str:
     """The sizes of the original, and how many times smaller the light model is than the first."""
-    notes = []
+    notes: list[str] = []
     for size in original_sizes(results):
         if notes:
             words = [size.label, numbers.size(size.num_bytes)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ...reporting import BYTES, Bar, Bars, Chapter, KeyFigure, Part, Text, numbers
 from .results import number_at
-from .sizes import KINDS, LAST_KINDS, OriginalSize, kind_label, original_sizes, shares
+from .sizes import KINDS, LAST_KINDS, OriginalSize, Share, kind_label, original_sizes, shares
 
 
 def describe_bits(results: Mapping[str, Any]) -> Chapter:
@@ -62,10 +62,7 @@ def _file_note(results: Mapping[str, Any], originals: list[OriginalSize]) -> str
 
 def describe_bytes(results: Mapping[str, Any]) -> Chapter | None:
     """The weight files before and after, and what the light ones are spent on."""
-    parts = []
-    for share in shares(results):
-        tone = {"embedding": "contrast", "other": "faint"}.get(share.kind, "tint")
-        parts.append(Part(share.label, share.num_bytes, tone))
+    parts = [Part(share.label, share.num_bytes, _tone(share)) for share in shares(results)]
     if not parts:
         return None
     originals = [
@@ -83,6 +80,13 @@ def describe_bytes(results: Mapping[str, Any]) -> Chapter | None:
         enlarge_last=True,
     )
     return Chapter("Where the bytes are", [files])
+
+
+def _tone(share: Share) -> Literal["tint", "contrast", "faint"]:
+    """Shades of one colour for what the blocks store, other colours for the remainder."""
+    if share.kind == "embedding":
+        return "contrast"
+    return "faint" if share.kind == "other" else "tint"
 
 
 def _original_label(size: OriginalSize) -> str:
