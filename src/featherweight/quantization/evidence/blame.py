@@ -37,13 +37,13 @@ def _heat_map(layers: Layers) -> HeatMap | None:
     cells: dict[Position, Layers] = {}
     block_kls: dict[int, Any] = {}
     for layer in layers:
-        if (sits := position(str(layer.get("name", "")))) is not None:
-            cells.setdefault(sits, []).append(layer)
-            block_kls[sits.block] = layer.get("kl_block")
+        if (layer_position := position(str(layer.get("name", "")))) is not None:
+            cells.setdefault(layer_position, []).append(layer)
+            block_kls[layer_position.block] = layer.get("kl_block")
     if not cells:
         return None
     key = error_key(layers)
-    kinds = list(dict.fromkeys(sits.name for sits in cells))[:MAX_KINDS]
+    kinds = list(dict.fromkeys(layer_position.name for layer_position in cells))[:MAX_KINDS]
     blocks = sorted(block_kls)
     grid = [[cells.get(Position(block, kind), []) for block in blocks] for kind in kinds]
     every_cell = [(i, j) for i in range(len(kinds)) for j in range(len(blocks))]
