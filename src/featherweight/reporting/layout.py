@@ -1,4 +1,4 @@
-"""Turns sections into the HTML pieces of a page: chapters, runs of sections, and their identifiers."""
+"""Turns sections into the HTML of a page: chapters, runs of sections, and their identifiers."""
 
 from __future__ import annotations
 
