@@ -62,8 +62,10 @@ def missing_measurements(results: Mapping[str, Any]) -> list[str]:
 
 def _missing_blocks(layers: list[Mapping[str, Any]]) -> list[str]:
     """Whether the KL with one block compressed is missing for all blocks or for some."""
-    positions = [(position(str(layer.get("name", ""))), layer) for layer in layers]
-    kls = {layer_position.block: layer.get("kl_block") for layer_position, layer in positions if layer_position is not None}
+    kls: dict[int, Any] = {}
+    for layer in layers:
+        if (layer_position := position(str(layer.get("name", "")))) is not None:
+            kls[layer_position.block] = layer.get("kl_block")
     num_measured = sum(map(numbers.is_number, kls.values()))
     if num_measured == len(kls):
         return []
