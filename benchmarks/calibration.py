@@ -30,7 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from common import Report, main, parser, progress, timed
+from common import Record, main, new_record, parser, progress, with_stopwatch
 from torch import Tensor, nn
 
 import featherweight as fw
@@ -167,15 +167,13 @@ def measure(
     }
 
 
-def run(arguments: argparse.Namespace) -> Report:
+def run(arguments: argparse.Namespace) -> Record:
     model, tokenizer = fw.load(arguments.model)
     model = model.float().eval()
-    report = Report(
-        f"calibration text: KL at {arguments.bits} bits, {arguments.preset}", arguments.seeds
-    )
-    report.file = arguments.json
+    title = f"calibration text: KL at {arguments.bits} bits, {arguments.preset}"
+    record = new_record(title, arguments)
     windows = held_out(tokenizer, arguments.quick)
-    report.facts |= {
+    record.facts |= {
         "model": arguments.model,
         "bits": arguments.bits,
         "preset": arguments.preset,
@@ -188,14 +186,14 @@ def run(arguments: argparse.Namespace) -> Report:
         # 1e-6.
         teacher = TeacherCache(model, Path(folder), arguments.model, dtype="float16")
         for seed in arguments.seeds:
-            run_seed(arguments, report, model, tokenizer, teacher, windows, seed)
-    compare(report)
-    return report
+            run_seed(arguments, record, model, tokenizer, teacher, windows, seed)
+    compare(record)
+    return record
 
 
 def run_seed(
     arguments: argparse.Namespace,
-    report: Report,
+    record: Record,
     model: nn.Module,
     tokenizer: Any,
     teacher: TeacherCache,
@@ -204,12 +202,12 @@ def run_seed(
 ) -> None:
     """One row for each arm; `seed` draws the text, the signs and the sampled labels."""
     texts = Texts(model, tokenizer, seed)
-    for arm, seconds in timed(chosen(arguments)):
+    for arm, seconds in with_stopwatch(chosen(arguments)):
         text = texts(arm)
         small = light(model, text.tokens, arguments.preset, arguments.bits, seed, arm.mix)
         per_window = measure(teacher, small, windows, arm.mix)
         means = {kind: sum(values) / len(values) for kind, values in per_window.items()}
-        report.add(
+        record.add(
             mix=arm.mix,
             sequences=arm.count,
             tokens=text.tokens.numel(),
@@ -228,14 +226,14 @@ def chosen(arguments: argparse.Namespace) -> Iterator[Arm]:
             yield arm
 
 
-def compare(report: Report) -> None:
+def compare(record: Record) -> None:
     """Paired differences from the shipped mix at the same amount and seed, and the claims that the
     default rests on.
     """
     shipped = {
-        (row["sequences"], row["seed"]): row for row in report.rows if row["mix"] == "shipped"
+        (row["sequences"], row["seed"]): row for row in record.rows if row["mix"] == "shipped"
     }
-    for row in report.rows:
+    for row in record.rows:
         base = shipped.get((row["sequences"], row["seed"]))
         if base is None or base is row:
             continue
@@ -245,13 +243,13 @@ def compare(report: Report) -> None:
         }
         if row["mix"] == "novels":
             wiki = base["wikitext2_test"] / row["wikitext2_test"]
-            report.check(
+            record.check(
                 f"shipped / novels on WikiText-2, {row['sequences']} sequences", wiki, at_most=0.9
             )
         if row["mix"] in fw.data.MIXES:
             ratio = base["geometric_mean"] / row["geometric_mean"]
             claim = f"shipped / {row['mix']}, mean over kinds, {row['sequences']} sequences"
-            report.check(claim, ratio, at_most=1.03)
+            record.check(claim, ratio, at_most=1.03)
 
 
 if __name__ == "__main__":

@@ -1,141 +1,94 @@
-"""What every benchmark does alike: common flags, rounds that take turns, one shape of JSON, a
-table, checks.
+"""What benchmarks share: common flags, one record, rounds that take turns, a table and checks.
 
-A benchmark is a module with `run(arguments) -> Report`; its `if __name__` line hands that to
-`main`. The JSON is
-{"meta": {...}, "rows": [...], "checks": [...]}: meta says what machine, how many threads, how busy it was, which seeds
-and which versions; a row is one measured thing; a check is a claim with its bound and whether it
-held. The exit code is
-1 when a check failed. Timings of rivals are taken in turns (`in_turns`), so that a busy minute hits them all.
+A benchmark is a module with `run(arguments) -> Record`; its `if __name__` line hands that to
+`main`. `--json FILE` writes the record (see `featherweight.base.records`) after every row, so that
+a run that is killed keeps its rows; `--html FILE` writes it as a page. The exit code is 1 when a
+check failed. Rivals are timed in turns (`time_in_turns`), so that a busy minute slows all of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from featherweight.base import machine
 from featherweight.base.events import Event
-from featherweight.base.files import write_atomic
+from featherweight.base.records import Record, Row
+from featherweight.reporting import record_page, write_page
 
-Row = dict[str, Any]
 Item = TypeVar("Item")
 PRESETS = ("fast", "balanced", "portable")
 
 
-@dataclass
-class Report:
-    """What a benchmark found; rows print as a table in the order in which they were added."""
+def new_record(
+    title: str,
+    arguments: argparse.Namespace,
+    *,
+    num_seeds: int | None = None,
+    key: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Record:
+    """The record of a benchmark, which prints each row and writes it to --json.
 
-    title: str
-    seeds: Sequence[int] = ()
-    rows: list[Row] = field(default_factory=list)
-    checks: list[Row] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    file: Path | None = None
-    started: float = field(default_factory=time.monotonic)
+    num_seeds: how many of --seeds the benchmark uses; None uses all. key, settings: see `Record`.
+    """
+    return Record(
+        title,
+        arguments.json,
+        key,
+        settings or {},
+        arguments.seeds[:num_seeds],
+        listener=print_row,
+    )
 
-    def add(self, **row: Any) -> Row:
-        """Add a row, say so on stderr, and write what there is to `file`: a long run that is cut
-        off keeps its rows.
-        """
-        self.rows.append(row)
-        self.save()
-        print(
-            "  " + "  ".join(f"{k}={shown(v)}" for k, v in row.items() if plain(v)),
-            file=sys.stderr,
-            flush=True,
-        )
-        return row
 
-    def check(
-        self,
-        claim: str,
-        value: float,
-        *,
-        at_most: float | None = None,
-        at_least: float | None = None,
-    ) -> bool:
-        """Record whether `value` keeps its bounds; NaN keeps none."""
-        held = not math.isnan(value)
-        held = (
-            held
-            and (at_most is None or value <= at_most)
-            and (at_least is None or value >= at_least)
-        )
-        bounds = [
-            f"{word} {bound:g}"
-            for word, bound in (("<=", at_most), (">=", at_least))
-            if bound is not None
-        ]
-        self.checks.append(
-            {"name": claim, "value": value, "target": " and ".join(bounds), "ok": bool(held)}
-        )
-        return held
-
-    def save(self) -> None:
-        """Write meta, rows and checks to `file`, when there is one."""
-        if self.file is not None:
-            content = {"meta": self.meta(), "rows": self.rows, "checks": self.checks}
-            write_atomic(self.file, (json.dumps(finite(content), indent=1) + "\n").encode("utf-8"))
-
-    def meta(self) -> dict[str, Any]:
-        """Machine and its load, threads, seeds, versions, and the benchmark's own facts."""
-        return {
-            "benchmark": self.title,
-            **machine.describe(),
-            "threads": num_threads(),
-            "load": machine.load_average(),
-            "seeds": list(self.seeds),
-            "versions": machine.versions(),
-            "peak_memory_bytes": machine.peak_memory_bytes(),
-            "seconds": round(time.monotonic() - self.started, 1),
-            "date": time.strftime("%Y-%m-%d"),
-            **self.facts,
-        }
+def print_row(row: Row) -> None:
+    """One row on stderr, as soon as it is measured."""
+    cells = [f"{key}={cell_text(value)}" for key, value in row.items() if is_scalar(value)]
+    print("  " + "  ".join(cells), file=sys.stderr, flush=True)
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The common flags: --quick, --preset, --json, --seeds, --threads."""
-    made = argparse.ArgumentParser(description=(description or "").split("\n")[0])
-    made.add_argument("--quick", action="store_true", help="a few minutes: fewer arms, less text")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write meta, rows and checks there")
-    made.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
-    made.add_argument(
+    """The common flags: --quick, --preset, --json, --html, --seeds, --threads."""
+    flags = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    flags.add_argument("--quick", action="store_true", help="a few minutes: fewer arms, less text")
+    flags.add_argument(
+        "--json", type=Path, metavar="FILE", help="write meta, rows and checks to this file"
+    )
+    flags.add_argument("--html", type=Path, metavar="FILE", help="write them as a page")
+    flags.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="SEED")
+    flags.add_argument(
         "--threads", type=int, metavar="N", help="threads of torch and of the native library"
     )
-    made.add_argument(
+    flags.add_argument(
         "--preset",
         choices=PRESETS,
         default="balanced",
         help="what is measured, where presets differ",
     )
-    return made
+    return flags
 
 
-def main(run: Callable[[argparse.Namespace], Report], made: argparse.ArgumentParser) -> None:
-    """Parse, run, print the table and the checks, write the JSON; exit 1 when a check failed."""
-    arguments = made.parse_args()
+def main(run: Callable[[argparse.Namespace], Record], flags: argparse.ArgumentParser) -> None:
+    """Parse, run, print table and checks, write JSON and page; exit 1 when a check failed."""
+    arguments = flags.parse_args()
     if arguments.threads:
         use_threads(arguments.threads)
-    report = run(arguments)
-    print(f"\n{report.title}\n")
-    print(table(report.rows))
-    for check in report.checks:
-        print(
-            f"{'pass' if check['ok'] else 'FAIL'}  {check['name']}: {shown(check['value'])} {check['target']}"
-        )
-    report.file = arguments.json
-    report.save()
-    sys.exit(0 if all(check["ok"] for check in report.checks) else 1)
+    record = run(arguments)
+    print(f"\n{record.title}\n")
+    print(table(record.rows))
+    for check in record.checks:
+        result = "pass" if check.ok else "FAIL"
+        print(f"{result}  {check.name}: {cell_text(check.value)} {check.target}")
+    record.save()
+    if arguments.html:
+        write_page(record_page(record), arguments.html)
+    sys.exit(0 if record.ok else 1)
 
 
 def use_threads(count: int) -> None:
@@ -146,16 +99,10 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def num_threads() -> int:
-    """Threads that torch computes with, or the cores where torch was not needed."""
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else machine.num_cores()
-
-
-def in_turns(
+def time_in_turns(
     rivals: Mapping[str, Callable[[], Any]], rounds: int = 5, warmups: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of every round of every rival; round r runs each rival once before round r + 1
+    """Seconds of every round of every rival; each round runs every rival once before the next round
     begins.
     """
     for rival in rivals.values():
@@ -170,29 +117,31 @@ def in_turns(
     return seconds
 
 
-class Others:
-    """Cores that other processes keep busy, since this was made: with threads that wait for each
-    other, they decide.
+class OtherProcesses:
+    """How many cores other processes have kept busy since this object was made.
+
+    Threads that wait for each other are slowed by any one of these processes.
     """
 
     def __init__(self) -> None:
         self._start = self._read()
 
-    def cores(self) -> float:
-        """The mean since then; NaN where the system does not say.
+    def busy_cores(self) -> float:
+        """The mean since the start; NaN where the system does not say.
 
-        Children count as ours once they have ended.
+        Children count as this process once they have ended.
         """
-        then, now = self._start, self._read()
-        return ((now[1] - then[1]) - (now[2] - then[2])) / max(now[0] - then[0], 1e-9)
+        wall_seconds, all_seconds, our_seconds = (
+            end - start for end, start in zip(self._read(), self._start, strict=True)
+        )
+        return (all_seconds - our_seconds) / max(wall_seconds, 1e-9)
 
     @staticmethod
     def _read() -> tuple[float, float, float]:
         """Wall seconds, busy seconds of all processes, and of this one with its children."""
         try:
-            fields = [
-                float(word) for word in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
-            ]
+            first_line = Path("/proc/stat").read_text().split("\n")[0]
+            fields = [float(word) for word in first_line.split()[1:9]]
         except OSError:
             fields = [math.nan] * 8
         user, nice, system, _, _, *interrupts = fields
@@ -210,10 +159,10 @@ def progress(stage: str) -> Callable[[Event], None]:
 
     def show(event: Event) -> None:
         if sys.stderr.isatty():
-            left = "" if event.eta_seconds is None else f", {event.eta_seconds:.0f} s left"
+            eta = "" if event.eta_seconds is None else f", {event.eta_seconds:.0f} s left"
             end = "\n" if event.done == event.total else ""
             print(
-                f"\r  {stage} {event.stage} {event.done}/{event.total}{left}   ",
+                f"\r  {stage} {event.stage} {event.done}/{event.total}{eta}   ",
                 end=end,
                 file=sys.stderr,
                 flush=True,
@@ -222,20 +171,20 @@ def progress(stage: str) -> Callable[[Event], None]:
     return show
 
 
-def timed(items: Iterable[Item]) -> Iterator[tuple[Item, Callable[[], float]]]:
+def with_stopwatch(items: Iterable[Item]) -> Iterator[tuple[Item, Callable[[], float]]]:
     """Each item with a function that says how many seconds have passed since it was handed out."""
     for item in items:
         start = time.monotonic()
-        yield item, lambda since=start: time.monotonic() - since
+        yield item, lambda start=start: time.monotonic() - start
 
 
-def plain(value: Any) -> bool:
-    """Whether a value fits a cell of the table; lists and dicts are for the JSON only."""
+def is_scalar(value: Any) -> bool:
+    """Whether a value fits a cell of the table; lists and mappings are for the JSON only."""
     return not isinstance(value, list | dict | tuple)
 
 
-def shown(value: Any) -> str:
-    """A number to four digits that matter."""
+def cell_text(value: Any) -> str:
+    """A number with four significant digits, any other value as text."""
     if isinstance(value, bool) or not isinstance(value, float):
         return "-" if value is None else str(value)
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
@@ -243,33 +192,21 @@ def shown(value: Any) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """Rows as an aligned table; a row that lacks a column shows a dash."""
-    columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if plain(value)))
-    cells = [columns] + [[shown(row.get(column)) for column in columns] for row in rows]
+    columns = list(
+        dict.fromkeys(key for row in rows for key, value in row.items() if is_scalar(value))
+    )
+    cells = [columns] + [[cell_text(row.get(column)) for column in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
     numeric = [
-        all(plain(r.get(c)) and not isinstance(r.get(c), str) for r in rows) for c in columns
+        all(is_scalar(row.get(column)) and not isinstance(row.get(column), str) for row in rows)
+        for column in columns
     ]
     lines = [
         "  ".join(
-            cell.rjust(w) if right else cell.ljust(w)
-            for cell, w, right in zip(line, widths, numeric, strict=True)
+            cell.rjust(width) if is_numeric else cell.ljust(width)
+            for cell, width, is_numeric in zip(line, widths, numeric, strict=True)
         )
         for line in cells
     ]
-    return (
-        "\n".join(
-            line.rstrip() for line in [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
-        )
-        + "\n"
-    )
-
-
-def finite(value: Any) -> Any:
-    """The same with None for NaN and infinities, which JSON has not."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join(line.rstrip() for line in [lines[0], rule, *lines[1:]]) + "\n"

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Others, Report, main, parser
+from common import OtherProcesses, Record, main, new_record, parser
 from folders import MODEL, llama_1b, made, packed_folder
 from kernels import QUICK_ROUNDS, measure_kernels
 from kernels import ROUNDS as KERNEL_ROUNDS
@@ -101,17 +101,15 @@ class Builds:
         )
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report(
-        "decode: ours and llama.cpp's, in turns", seeds=arguments.seeds[:1], file=arguments.json
-    )
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("decode: ours and llama.cpp's, in turns", arguments, num_seeds=1)
     threads = arguments.threads or 2
     rounds = arguments.rounds or (2 if arguments.quick else ROUNDS)
     isas = [isa for isa in ("avx512", "avx2") if isa in library.available()]
     native = build()
     builds = Builds(native, {isa: native if isa == isas[0] else build_avx2() for isa in isas})
     facts = {isa: program.facts for isa, program in builds.by_isa.items()}
-    report.facts |= {
+    record.facts |= {
         "llama": facts,
         "prompt": PROMPT,
         "tokens": TOKENS,
@@ -119,13 +117,13 @@ def run(arguments: argparse.Namespace) -> Report:
         "used": threads,
     }
     if arguments.model != "1b":
-        compare(report, "SmolLM2-135M", *smollm2(builds, arguments, isas, threads), rounds, threads)
+        compare(record, "SmolLM2-135M", *smollm2(builds, arguments, isas, threads), rounds, threads)
     if arguments.model != "smollm2":
-        compare(report, "1B shape", *billion(builds, isas, report.seeds[0]), rounds, threads)
+        compare(record, "1B shape", *billion(builds, isas, record.seeds[0]), rounds, threads)
     measure_kernels(
-        report, threads, QUICK_ROUNDS if arguments.quick else KERNEL_ROUNDS, every_format=False
+        record, threads, QUICK_ROUNDS if arguments.quick else KERNEL_ROUNDS, every_format=False
     )
-    return report
+    return record
 
 
 def smollm2(
@@ -192,7 +190,7 @@ def billion(
 
 
 def compare(
-    report: Report,
+    record: Record,
     model: str,
     ours: list[tuple[str, Path, str]],
     rivals: list[Rival],
@@ -202,7 +200,7 @@ def compare(
 ) -> None:
     """All contenders in turns; a row each, and a check for every claim."""
     bandwidth = measure_bandwidth(threads)
-    others = Others()
+    other_processes = OtherProcesses()
     with ExitStack() as stack:
         contenders = [_ours(stack, name, path, isa, threads) for name, path, isa in ours]
         contenders += [_theirs(rival, threads) for rival in rivals]
@@ -214,7 +212,7 @@ def compare(
                     f"  {model} round {number + 1}: {contender.name} {speeds[contender.name][-1]}",
                     file=sys.stderr,
                 )
-    disturbed = others.cores()
+    busy_cores = other_processes.busy_cores()
     for contender in contenders:
         decode, prefill = (
             bootstrap_mean([getattr(s, name) for s in speeds[contender.name]])
@@ -234,19 +232,19 @@ def compare(
         row |= {"prefill": prefill.mean, "prefill_low": prefill.low, "prefill_high": prefill.high}
         if bandwidth is not None:
             row |= {"bandwidth_share": contender.token_bytes * best / bandwidth.bytes_per_second}
-        row |= {"cpu": machine.cpu_name(), "load": machine.load_average(), "others": disturbed}
+        row |= {"cpu": machine.cpu_name(), "load": machine.load_average(), "others": busy_cores}
         everything = {"rounds": [vars(speed) for speed in speeds[contender.name]]}
-        report.add(model=model, contender=contender.name, threads=threads, **row, **everything)
+        record.add(model=model, contender=contender.name, threads=threads, **row, **everything)
     sizes = {contender.name: contender.size for contender in contenders}
-    report.check(
-        f"{model}: cores that other processes kept busy meanwhile", disturbed, at_most=QUIET
+    record.check(
+        f"{model}: cores that other processes kept busy meanwhile", busy_cores, at_most=QUIET
     )
     for claim in claims:
-        _check(report, model, claim, speeds, sizes)
+        _check(record, model, claim, speeds, sizes)
 
 
 def _check(
-    report: Report, model: str, claim: Claim, speeds: dict[str, list[Speed]], sizes: dict[str, int]
+    record: Record, model: str, claim: Claim, speeds: dict[str, list[Speed]], sizes: dict[str, int]
 ) -> None:
     def ratio(theirs: str, name: str) -> Interval:
         pairs = zip(speeds[claim.ours], speeds[theirs], strict=True)
@@ -267,7 +265,7 @@ def _check(
         if claim.beside:
             beside = ratio(claim.beside, name)
             detail += f"; over the build for this processor {beside.mean:.2f} [{beside.low:.2f}, {beside.high:.2f}]"
-        report.check(
+        record.check(
             f"{model}: {name} of {claim.ours} over llama.cpp {claim.theirs} {detail}",
             found.mean,
             at_least=target,

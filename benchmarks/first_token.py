@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 from folders import made
 
 from featherweight.base import machine
@@ -49,15 +49,15 @@ print(json.dumps({"empty": before, "opened": opened - before, "growth": after - 
 """
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("first token and memory", seeds=arguments.seeds[:1], file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("first token and memory", arguments, num_seeds=1)
     folder = arguments.folder or made("trellis2", "Trellis(bits=2)", 2)
     runs = 3 if arguments.quick else 10
-    report.facts |= {"folder": folder.name, "runs": runs}
+    record.facts |= {"folder": folder.name, "runs": runs}
     first_token(folder)
     times = [first_token(folder) for _ in range(runs)]
     mean = bootstrap_mean(times)
-    report.add(
+    record.add(
         what="seconds to first token",
         value=mean.mean,
         low=mean.low,
@@ -65,9 +65,9 @@ def run(arguments: argparse.Namespace) -> Report:
         load=machine.load_average(),
     )
     claim = f"seconds from process start to first token [{mean.low:.2f}, {mean.high:.2f}], best {min(times):.2f}"
-    report.check(claim, mean.mean, at_most=SECONDS)
-    memory(report, folder, runs)
-    return report
+    record.check(claim, mean.mean, at_most=SECONDS)
+    memory(record, folder, runs)
+    return record
 
 
 def first_token(folder: Path) -> float:
@@ -93,7 +93,7 @@ def first_token(folder: Path) -> float:
     return seconds
 
 
-def memory(report: Report, folder: Path, runs: int) -> None:
+def memory(record: Record, folder: Path, runs: int) -> None:
     """Rows and the check on what the process grew by."""
     command = [sys.executable, "-c", MEMORY, str(folder), str(PROMPT), str(TOKENS)]
     found: list[dict[str, Any]] = [
@@ -103,12 +103,12 @@ def memory(report: Report, folder: Path, runs: int) -> None:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     for what in ("empty", "opened", "growth", "cache", "tokenizer"):
         mean = bootstrap_mean([run[what] / 1e6 for run in found])
-        report.add(what=f"MB {what}", value=mean.mean, low=mean.low, high=mean.high)
-    report.add(what="MB of the file", value=size / 1e6)
+        record.add(what=f"MB {what}", value=mean.mean, low=mean.low, high=mean.high)
+    record.add(what="MB of the file", value=size / 1e6)
     share = bootstrap_mean([run["growth"] / (size + run["cache"]) for run in found])
     claim = f"memory taken over file plus keys and values of {PROMPT + TOKENS} tokens [{share.low:.3f}, {share.high:.3f}]"
-    report.check(claim, share.mean, at_most=GROWTH)
-    report.check(
+    record.check(claim, share.mean, at_most=GROWTH)
+    record.check(
         "processes that imported torch", float(sum(run["torch"] for run in found)), at_most=0
     )
 

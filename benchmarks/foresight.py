@@ -16,19 +16,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 
 MODEL = "SmolLM2-135M-Instruct"
 BOUND = 0.25
 FW = [sys.executable, "-m", "featherweight"]
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report(
-        f"plan against measurement, preset {arguments.preset}",
-        seeds=arguments.seeds,
-        file=arguments.json,
-    )
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record(f"plan against measurement, preset {arguments.preset}", arguments)
     presets = [arguments.preset] if arguments.quick else ["fast", "balanced"]
     for preset in presets:
         with tempfile.TemporaryDirectory(prefix="featherweight-foresight-") as work:
@@ -39,14 +35,14 @@ def run(arguments: argparse.Namespace) -> Report:
             )
         for what, unit in (("memory", 1e9), ("disk", 1e9), ("seconds", 1)):
             value, truth = plan[what] / unit, found[what] / unit
-            report.add(preset=preset, what=what, planned=value, measured=truth, ratio=value / truth)
-            report.check(
+            record.add(preset=preset, what=what, planned=value, measured=truth, ratio=value / truth)
+            record.check(
                 f"{preset}: planned / measured {what}",
                 value / truth,
                 at_least=1 - BOUND,
                 at_most=1 + BOUND,
             )
-    return report
+    return record
 
 
 def planned(recipe: list[str]) -> dict[str, float]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 from sanitize import MEMORY, ROOT, build, environment, run_step
 
 READ = """
@@ -78,19 +78,19 @@ def folders(parent: Path) -> list[Path]:
     return [parent / name for name in cases]
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("fuzz", seeds=arguments.seeds, file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("fuzz", arguments)
     library = build(MEMORY)
     num_inputs = 20_000 if arguments.quick else arguments.inputs
     num_folders = 500 if arguments.quick else arguments.folders
     for seed in arguments.seeds:
         command = [str(library / "fuzz"), "--inputs", str(num_inputs), "--seed", str(seed)]
-        print(run_step(report, f"C ABI, seed {seed}", command))
+        print(run_step(record, f"C ABI, seed {seed}", command))
         with tempfile.TemporaryDirectory() as scratch:
             command = [sys.executable, "-c", READ, str(num_folders), str(seed)]
             command += [str(Path(scratch) / "hostile"), *map(str, folders(Path(scratch)))]
-            print(run_step(report, f"model folders, seed {seed}", command, environment(library)))
-    return report
+            print(run_step(record, f"model folders, seed {seed}", command, environment(library)))
+    return record
 
 
 if __name__ == "__main__":

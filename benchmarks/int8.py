@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Report, main, parser, progress
+from common import Record, main, new_record, parser, progress
 from folders import MODEL, made
 
 from featherweight import data
@@ -30,10 +30,8 @@ from featherweight.workflows.evaluate_folder import TeacherForced
 MOST_KL, LEAST_AGREEMENT, LENGTH = 0.003, 0.97, 1024
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report(
-        "int8 activations against float32", seeds=arguments.seeds[:1], file=arguments.json
-    )
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("int8 activations against float32", arguments, num_seeds=1)
     windows = 2 if arguments.quick else 16
     folders = {path.name: path for path in arguments.folders}
     if not folders:
@@ -47,18 +45,18 @@ def run(arguments: argparse.Namespace) -> Report:
         )
         with ExitStack() as stack:
             exact, rounded = (_engine(stack, folder, whole) for whole in (False, True))
-            row = add(report, name, "float32 activations", rounded, exact, tokens)
-            report.check(f"{name}: KL of int8 activations, nats", row["kl"], at_most=MOST_KL)
-            report.check(f"{name}: same most likely token", row["top1"], at_least=LEAST_AGREEMENT)
+            row = add(record, name, "float32 activations", rounded, exact, tokens)
+            record.check(f"{name}: KL of int8 activations, nats", row["kl"], at_most=MOST_KL)
+            record.check(f"{name}: same most likely token", row["top1"], at_least=LEAST_AGREEMENT)
             if arguments.original and name == next(iter(folders)):
                 original, _ = loading.load(MODEL, dtype=torch.float32)
                 with decoded(original):
-                    add(report, name, "original in PyTorch", rounded, original, tokens)
-    return report
+                    add(record, name, "original in PyTorch", rounded, original, tokens)
+    return record
 
 
 def add(
-    report: Report, name: str, against: str, light: Any, original: Any, tokens: Any
+    record: Record, name: str, against: str, light: Any, original: Any, tokens: Any
 ) -> dict[str, Any]:
     """A row of KL and agreement."""
     quality = evaluate(light, [KL(original, tokens, "wikitext2_test")], progress(name)).quality
@@ -69,7 +67,7 @@ def add(
             f"{key}_low": quality[key]["low"],
             f"{key}_high": quality[key]["high"],
         }
-    return report.add(**row, windows=len(tokens), load=machine.load_average())
+    return record.add(**row, windows=len(tokens), load=machine.load_average())
 
 
 def _engine(stack: ExitStack, folder: Path, int8_activations: bool) -> TeacherForced:

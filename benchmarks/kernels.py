@@ -15,7 +15,7 @@ import ctypes
 from typing import Any
 
 import numpy as np
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 from instructions import count
 
 from featherweight.base import machine
@@ -33,20 +33,18 @@ COUNTED = ("int4", "trellis2")  # half a minute each
 INT_SHARE, TRELLIS_SHARE, AVX2_WEIGHTS = 0.8, 0.6, 14.0
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report(
-        "kernels: products with one token", seeds=arguments.seeds[:1], file=arguments.json
-    )
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("kernels: products with one token", arguments, num_seeds=1)
     measure_kernels(
-        report,
+        record,
         arguments.threads or 2,
         QUICK_ROUNDS if arguments.quick else ROUNDS,
         not arguments.quick,
     )
-    return report
+    return record
 
 
-def measure_kernels(report: Report, threads: int, rounds: int, every_format: bool) -> None:
+def measure_kernels(record: Record, threads: int, rounds: int, every_format: bool) -> None:
     """Rows and checks for the two formats that have targets, and with `every_format` for the
     others.
     """
@@ -62,23 +60,23 @@ def measure_kernels(report: Report, threads: int, rounds: int, every_format: boo
         ]
     isas = [isa for isa in library.available() if isa != "scalar"]
     for kind, bits, group in kinds:
-        matrix = make(kind, bits, group, footprint(), report.seeds[0])
+        matrix = make(kind, bits, group, footprint(), record.seeds[0])
         for isa in isas:
             row = measure(matrix, isa, threads, rounds)
             name = f"{kind}{bits}"
             if name in COUNTED and rounds > QUICK_ROUNDS:
                 row["instructions"] = instructions(kind, bits, group, isa)
-            report.add(kernel=name, isa=isa, threads=threads, load=machine.load_average(), **row)
+            record.add(kernel=name, isa=isa, threads=threads, load=machine.load_average(), **row)
             interval = f"[{row['share_low']:.2f}, {row['share_high']:.2f}]"
             if name == "int4":
                 claim = f"int4 kernel, {isa}: share of the bandwidth {interval}"
-                report.check(claim, row["share"], at_least=INT_SHARE)
+                record.check(claim, row["share"], at_least=INT_SHARE)
             elif name == "trellis2" and isa == "avx512":
                 claim = f"2-bit trellis kernel, {isa}: share of the bandwidth {interval}"
-                report.check(claim, row["share"], at_least=TRELLIS_SHARE)
+                record.check(claim, row["share"], at_least=TRELLIS_SHARE)
             elif name == "trellis2":
                 claim = f"2-bit trellis kernel, {isa}: weights a nanosecond and core"
-                report.check(claim, row["weights_per_ns_core"], at_least=AVX2_WEIGHTS)
+                record.check(claim, row["weights_per_ns_core"], at_least=AVX2_WEIGHTS)
 
 
 def measure(matrix: MatrixWeights, isa: str, threads: int, rounds: int) -> dict[str, Any]:

@@ -5,8 +5,8 @@ KL from the original over 16 windows of 1,024 tokens of WikiText-2 test; curvatu
 calibrations is collected once and shared by all methods (same tokens), and every method meets the
 same sign seeds and windows, so differences are paired. Calibrations: `in-domain` (WikiText-2
 validation, 160 sequences of 256) and `shipped` (the mix that users get, which never sees
-WikiText-2). Tables stay as they are, except in the row that says so. Rows are kept in --json as
-they are found, and the same command goes on after an interruption.
+WikiText-2). Tables stay as they are, except in the row that says so. Rows are written to
+--json as they are measured, and the same command goes on after an interruption.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import gzip
 import json
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import Report, main, parser, progress
+from common import Record, main, new_record, parser, progress
 
 from featherweight import data
 from featherweight.base.statistics import bootstrap_mean, paired_difference
@@ -207,26 +206,23 @@ def rivals(bits: int, seed: int) -> list[Arm]:
     return found
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report(
-        "bits, rounding and calibration on SmolLM2-135M", seeds=arguments.seeds, file=arguments.json
-    )
+def run(arguments: argparse.Namespace) -> Record:
     windows = 4 if arguments.quick else 16
-    earlier = _earlier(arguments.json)
+    record = new_record(
+        "bits, rounding and calibration on SmolLM2-135M",
+        arguments,
+        key=("arm",),
+        settings={"model": MODEL, "windows": windows, "length": 1024, "quick": arguments.quick},
+    )
+    record.resume()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="featherweight-quality-"))
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(folder, windows, 16 if arguments.quick else None)
-    report.facts = {
-        "model": MODEL,
-        "windows": windows,
-        "length": 1024,
-        "blocks": len(structure.blocks(bench.model)),
-    }
-    report.rows.extend(earlier.values())
+    record.facts["blocks"] = len(structure.blocks(bench.model))
     for arm in arms(arguments.quick, arguments.seeds, arguments.fisher_b):
-        if arm.key() in earlier:
+        if record.find(arm=arm.key()) is not None:
             continue
-        report.add(
+        record.add(
             arm=arm.key(),
             method=arm.method,
             bits=arm.bits,
@@ -237,11 +233,11 @@ def run(arguments: argparse.Namespace) -> Report:
             seed=arm.seed,
             **bench.measure(arm, windows),
         )
-    judge(report, arguments)
-    return report
+    judge(record, arguments)
+    return record
 
 
-def judge(report: Report, arguments: argparse.Namespace) -> None:
+def judge(record: Record, arguments: argparse.Namespace) -> None:
     """The claims: prototype reached in-domain, and YAQA below LDLQ with the shipped mix beyond the
     paired interval.
     """
@@ -252,26 +248,26 @@ def judge(report: Report, arguments: argparse.Namespace) -> None:
         ):
             found = [
                 float(np.mean(r["windows"][:8]))
-                for r in _rows(report, method, bits, "in-domain", output)
+                for r in _rows(record, method, bits, "in-domain", output)
             ]
             if found:
-                report.check(
+                record.check(
                     f"in-domain {method}, {bits} bits{words}: KL, first 8 windows, mean of seeds",
                     float(np.mean(found)),
                     at_most=bound,
                 )
     for bits in (2, 3):
         for calibration in ("in-domain", "shipped"):
-            a = np.array([r["windows"] for r in _rows(report, "YAQA", bits, calibration)])
-            b = np.array([r["windows"] for r in _rows(report, "LDLQ", bits, calibration)])
+            a = np.array([r["windows"] for r in _rows(record, "YAQA", bits, calibration)])
+            b = np.array([r["windows"] for r in _rows(record, "LDLQ", bits, calibration)])
             if a.size and a.shape == b.shape:
                 gap = paired_difference(a.mean(0), b.mean(0))
-                report.facts[f"yaqa_minus_ldlq_{bits}_{calibration}"] = [
+                record.facts[f"yaqa_minus_ldlq_{bits}_{calibration}"] = [
                     gap.mean,
                     gap.low,
                     gap.high,
                 ]
-                report.check(
+                record.check(
                     f"{calibration} YAQA - LDLQ, {bits} bits: upper end of the paired interval",
                     gap.high,
                     at_most=0.0,
@@ -279,19 +275,19 @@ def judge(report: Report, arguments: argparse.Namespace) -> None:
     for method in ("LDLQ", "YAQA"):
         for bits in (2, 3, 4):
             for calibration in ("in-domain", "shipped"):
-                kl = [r["kl"] for r in _rows(report, method, bits, calibration)]
+                kl = [r["kl"] for r in _rows(record, method, bits, calibration)]
                 if kl:
-                    report.facts[f"kl_{method}_{bits}_{calibration}"] = bootstrap_mean(
+                    record.facts[f"kl_{method}_{bits}_{calibration}"] = bootstrap_mean(
                         np.array(kl)
                     ).as_dict()
 
 
 def _rows(
-    report: Report, method: str, bits: int, calibration: str, output: str = "none"
+    record: Record, method: str, bits: int, calibration: str, output: str = "none"
 ) -> list[dict[str, Any]]:
     return [
         r
-        for r in report.rows
+        for r in record.rows
         if (r["method"], r["bits"], r["calibration"]) == (method, bits, calibration)
         and r["output"] == output
         and r["tables"] == "None"
@@ -299,19 +295,13 @@ def _rows(
     ]
 
 
-def _earlier(file: Path | None) -> Mapping[str, dict[str, Any]]:
-    if file is None or not file.exists():
-        return {}
-    return {row["arm"]: row for row in json.loads(file.read_text())["rows"] if "arm" in row}
-
-
 if __name__ == "__main__":
-    made = parser(__doc__)
-    made.set_defaults(seeds=[0, 1, 2])
-    made.add_argument(
+    flags = parser(__doc__)
+    flags.set_defaults(seeds=[0, 1, 2])
+    flags.add_argument(
         "--fisher-b", action="store_true", help="also curvature from FisherB, in-domain at 2 bits"
     )
-    made.add_argument(
+    flags.add_argument(
         "--folder", type=Path, help="where teacher logits and curvature are kept between runs"
     )
-    main(run, made)
+    main(run, flags)

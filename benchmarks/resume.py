@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 
 from featherweight.base.files import sha256
 
@@ -27,19 +27,19 @@ KILLS = 5
 START_UP_SECONDS = 3.0
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("killed and resumed", seeds=arguments.seeds, file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("killed and resumed", arguments)
     with tempfile.TemporaryDirectory(prefix="featherweight-resume-") as work:
         for seed in arguments.seeds:
-            compare(report, arguments, seed, Path(work))
-    return report
+            compare(record, arguments, seed, Path(work))
+    return record
 
 
-def compare(report: Report, arguments: argparse.Namespace, seed: int, work: Path) -> None:
+def compare(record: Record, arguments: argparse.Namespace, seed: int, work: Path) -> None:
     """One uninterrupted run and one that is killed KILLS times."""
     straight, killed = work / "straight", work / "killed"
     seconds, _ = start(arguments, straight)
-    report.add(seed=seed, run="straight", seconds=seconds, killed=0, done="")
+    record.add(seed=seed, run="straight", seconds=seconds, killed=0, done="")
     chance = random.Random(seed)
     # A resumed run starts up again; what is left of the run shrinks by what each one finished.
     share = seconds / (KILLS + 2)
@@ -50,15 +50,15 @@ def compare(report: Report, arguments: argparse.Namespace, seed: int, work: Path
         if done is None:
             break
         kills += 1
-        report.add(seed=seed, run="killed", seconds=spent, killed=kills, done=done)
+        record.add(seed=seed, run="killed", seconds=spent, killed=kills, done=done)
     seconds, _ = start(arguments, killed)
-    report.add(seed=seed, run="resumed to the end", seconds=seconds, killed=kills, done="")
+    record.add(seed=seed, run="resumed to the end", seconds=seconds, killed=kills, done="")
     first, second = fingerprints(straight), fingerprints(killed)
     different = sorted(name for name in first | second if first.get(name) != second.get(name))
-    report.facts[f"files_{seed}"] = first
-    report.facts[f"different_{seed}"] = different
-    report.check(f"seed {seed}: kills that met a running process", kills, at_least=KILLS)
-    report.check(f"seed {seed}: files that differ, of {len(first)}", len(different), at_most=0)
+    record.facts[f"files_{seed}"] = first
+    record.facts[f"different_{seed}"] = different
+    record.check(f"seed {seed}: kills that met a running process", kills, at_least=KILLS)
+    record.check(f"seed {seed}: files that differ, of {len(first)}", len(different), at_most=0)
     for folder in (straight, killed):
         shutil.rmtree(folder)
 
@@ -115,6 +115,6 @@ def fingerprints(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    made = parser(__doc__)
-    made.set_defaults(preset="fast")
-    main(run, made)
+    flags = parser(__doc__)
+    flags.set_defaults(preset="fast")
+    main(run, flags)

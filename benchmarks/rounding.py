@@ -13,7 +13,7 @@ import argparse
 
 import numpy as np
 import torch
-from common import Report, in_turns, main, parser
+from common import Record, main, new_record, parser, time_in_turns
 
 from featherweight.base.statistics import bootstrap_mean
 from featherweight.ops import library, trellis
@@ -43,7 +43,7 @@ def best_gain(format: Trellis, seed: int) -> float:
     return float(min(gains, key=lambda g: tile_errors(format, x, float(g)).mean()))
 
 
-def error_rows(report: Report, tiles: int, seed: int, quick: bool) -> None:
+def error_rows(record: Record, tiles: int, seed: int, quick: bool) -> None:
     x = samples(tiles, seed)
     sizes = (12,) if quick else (12, 14)
     for L in sizes:
@@ -52,7 +52,7 @@ def error_rows(report: Report, tiles: int, seed: int, quick: bool) -> None:
                 format = Trellis(bits=bits, L=L, code=code)
                 errors = tile_errors(format, x, best_gain(format, seed))
                 found = bootstrap_mean(errors)
-                report.add(
+                record.add(
                     what="error",
                     code=code,
                     bits=bits,
@@ -64,22 +64,22 @@ def error_rows(report: Report, tiles: int, seed: int, quick: bool) -> None:
                     samples=x.numel(),
                 )
                 if L == 12 and code == "g" and bits in TARGETS:
-                    report.check(
+                    record.check(
                         f"G code, {bits} bits, L=12: mean squared error",
                         found.mean,
                         at_most=TARGETS[bits],
                     )
                 if L == 12 and code == "1mad" and bits in EXPECTED_1MAD:
                     off = abs(found.mean / EXPECTED_1MAD[bits] - 1)
-                    report.check(
+                    record.check(
                         f"1MAD, {bits} bits, L=12: relative distance from {EXPECTED_1MAD[bits]}",
                         off,
                         at_most=0.05,
                     )
-    report.check("held-out samples", float(x.numel()), at_least=100_000)
+    record.check("held-out samples", float(x.numel()), at_least=100_000)
 
 
-def equality_rows(report: Report, sets: list[str]) -> None:
+def equality_rows(record: Record, sets: list[str]) -> None:
     x = samples(6, 5)
     for bits in (1, 2, 3, 4):
         format = Trellis(bits=bits)
@@ -87,15 +87,15 @@ def equality_rows(report: Report, sets: list[str]) -> None:
         for isa in sets:
             got = trellis.encode(x, format.values(), 12, bits, isa=isa)
             different = int((got != want).sum())
-            report.add(
+            record.add(
                 what="equality", code="g", bits=bits, L=12, isa=isa, different_bytes=different
             )
-            report.check(
+            record.check(
                 f"{isa} equals reference, {bits} bits: bytes that differ", different, at_most=0
             )
 
 
-def speed_rows(report: Report, sets: list[str], tiles: int, rounds: int, quick: bool) -> None:
+def speed_rows(record: Record, sets: list[str], tiles: int, rounds: int, quick: bool) -> None:
     x = samples(tiles, 7)
     for L in (12,) if quick else (12, 14):
         for bits in (2, 3, 4):
@@ -109,9 +109,9 @@ def speed_rows(report: Report, sets: list[str], tiles: int, rounds: int, quick: 
                 for isa in sets
                 if isa != "scalar" or L == 12
             }
-            for isa, seconds in in_turns(rivals, rounds).items():
+            for isa, seconds in time_in_turns(rivals, rounds).items():
                 rates = x.numel() / np.array(seconds)
-                report.add(
+                record.add(
                     what="speed",
                     code="g",
                     bits=bits,
@@ -123,7 +123,7 @@ def speed_rows(report: Report, sets: list[str], tiles: int, rounds: int, quick: 
                 )
                 if (isa, L, bits) == ("avx2", 12, 2):
                     best = float(np.median(rates))
-                    report.check(
+                    record.check(
                         "AVX2, 2 bits, L=12: weights a second and core", best, at_least=SPEED_TARGET
                     )
 
@@ -145,30 +145,30 @@ def search(bits: int, L: int, seeds: int) -> None:
         print(f"{score:.5f}  {matrix}")
 
 
-def run(arguments: argparse.Namespace) -> Report:
+def run(arguments: argparse.Namespace) -> Record:
     torch.set_num_threads(1)
-    report = Report("codes on N(0,1)", seeds=arguments.seeds, file=arguments.json)
+    record = new_record("codes on N(0,1)", arguments)
     sets = [isa for isa in ("scalar", "avx2", "avx512") if isa in library.available()]
     for seed in arguments.seeds:
-        error_rows(report, 400 if arguments.quick else 1200, seed, arguments.quick)
-    equality_rows(report, sets)
+        error_rows(record, 400 if arguments.quick else 1200, seed, arguments.quick)
+    equality_rows(record, sets)
     speed_rows(
-        report, sets, 64 if arguments.quick else 200, 3 if arguments.quick else 7, arguments.quick
+        record, sets, 64 if arguments.quick else 200, 3 if arguments.quick else 7, arguments.quick
     )
-    return report
+    return record
 
 
 if __name__ == "__main__":
-    made = parser(__doc__)
-    made.add_argument(
+    flags = parser(__doc__)
+    flags.add_argument(
         "--search",
         type=int,
         nargs=3,
         metavar=("BITS", "L", "SEEDS"),
         help="look for a matrix M instead",
     )
-    known = made.parse_args()
-    if known.search:
-        search(*known.search)
+    arguments = flags.parse_args()
+    if arguments.search:
+        search(*arguments.search)
     else:
-        main(run, made)
+        main(run, flags)

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 
 ROOT = Path(__file__).parents[1]
 MEMORY, RACES = "address,undefined", "thread"
@@ -74,9 +74,9 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run_step(
-    report: Report, what: str, command: list[str], variables: Mapping[str, str] | None = None
+    record: Record, what: str, command: list[str], variables: Mapping[str, str] | None = None
 ) -> str:
-    """Runs a command as one row and one check of the report, and returns its output.
+    """Runs a command as one row and one check of the record, and returns its output.
 
     The output is printed when the command fails.
     """
@@ -85,41 +85,41 @@ def run_step(
         command, env=variables, capture_output=True, text=True, check=False, cwd=ROOT
     )
     lines = [line for line in result.stdout.splitlines() if line.strip()]
-    report.add(what=what, seconds=time.monotonic() - start, output=lines[-1][:80] if lines else "")
-    if not report.check(f"{what}: exit code", abs(result.returncode), at_most=0):
+    record.add(what=what, seconds=time.monotonic() - start, output=lines[-1][:80] if lines else "")
+    if not record.check(f"{what}: exit code", abs(result.returncode), at_most=0):
         print(result.stdout[-4000:], result.stderr[-8000:], sep="\n", file=sys.stderr)
     return result.stdout
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("sanitizers", seeds=arguments.seeds, file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("sanitizers", arguments)
     memory, races = build(MEMORY), build(RACES)
     tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", TEST_FILTER]
     run_step(
-        report,
+        record,
         f"tests, {MEMORY}",
         [*tests, *(QUICK if arguments.quick else TESTS)],
         environment(memory),
     )
     models = "12" if arguments.quick else "64"
     expected = run_step(
-        report, f"tokens, 1 thread, {MEMORY}", [str(memory / "tokens"), models, "scalar", "1"]
+        record, f"tokens, 1 thread, {MEMORY}", [str(memory / "tokens"), models, "scalar", "1"]
     )
     for threads in ("2", "3"):
         # Without randomised addresses: older versions of ThreadSanitizer cannot place their shadow
         # memory among some of them.
         command = ["setarch", "-R", str(races / "tokens"), models, "scalar", threads]
-        tokens = run_step(report, f"tokens, {threads} threads, {RACES}", command)
-        report.check(
+        tokens = run_step(record, f"tokens, {threads} threads, {RACES}", command)
+        record.check(
             f"tokens of {threads} threads that differ", float(tokens != expected), at_most=0
         )
-    run_step(report, f"uneven division, {MEMORY}", [str(memory / "thread_shares"), "scalar"])
+    run_step(record, f"uneven division, {MEMORY}", [str(memory / "thread_shares"), "scalar"])
     run_step(
-        report,
+        record,
         f"uneven division, {RACES}",
         ["setarch", "-R", str(races / "thread_shares"), "scalar"],
     )
-    return report
+    return record
 
 
 if __name__ == "__main__":

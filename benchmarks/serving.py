@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Report, main, parser
+from common import Record, main, new_record, parser
 
 CLIENTS, SECONDS, ALONE_SECONDS, CONTEXT = 32, 120, 20, 512
 FAIR, GROWTH, SPEEDUP = 0.8, 1.02, 2.0
@@ -60,15 +60,15 @@ class Client:
     answers: int = 0
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("serving: many clients at once", seeds=arguments.seeds[:1], file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("serving: many clients at once", arguments, num_seeds=1)
     seconds = arguments.seconds or (20 if arguments.quick else SECONDS)
     alone = min(seconds, 10 if arguments.quick else ALONE_SECONDS)
     with (
         tempfile.TemporaryDirectory() as work,
         server(arguments, Path(work)) as (process, address, model),
     ):
-        report.facts |= {
+        record.facts |= {
             "model": model["id"],
             "engine": model["featherweight"]["description"],
             "slots": CLIENTS,
@@ -84,18 +84,18 @@ def run(arguments: argparse.Namespace) -> Report:
         for number, (name, count, length) in enumerate(phases):
             seed = arguments.seeds[0] * 1000 + number
             clients, memory = asyncio.run(load(process, address, model["id"], count, length, seed))
-            rates[name] = describe(report, name, clients, memory, length)
+            rates[name] = describe(record, name, clients, memory, length)
             if count > 1:
-                judge(report, clients, memory, length)
+                judge(record, clients, memory, length)
     # The better of the two: a disturbed minute alone must not flatter the crowd.
     one = max(rates["one client"], rates["one client again"])
-    report.facts["speedup"] = rates["many clients"] / one
-    report.check(
+    record.facts["speedup"] = rates["many clients"] / one
+    record.check(
         f"throughput of {CLIENTS} clients over that of one",
         rates["many clients"] / one,
         at_least=SPEEDUP,
     )
-    return report
+    return record
 
 
 @contextmanager
@@ -258,7 +258,7 @@ async def get(address: tuple[str, int], path: str) -> Any:
 
 
 def describe(
-    report: Report,
+    record: Record,
     name: str,
     clients: list[Client],
     memory: list[tuple[float, float]],
@@ -268,7 +268,7 @@ def describe(
     rate = sum(sum(at <= length for at in client.tokens) for client in clients) / length
     first = [wait for client in clients for wait in client.first]
     between = [wait for client in clients for wait in client.between]
-    report.add(
+    record.add(
         phase=name,
         clients=len(clients),
         seconds=length,
@@ -286,10 +286,10 @@ def describe(
 
 
 def judge(
-    report: Report, clients: list[Client], memory: list[tuple[float, float]], length: float
+    record: Record, clients: list[Client], memory: list[tuple[float, float]], length: float
 ) -> None:
     """The claims about many clients at once."""
-    report.check("errors", float(sum(len(client.errors) for client in clients)), at_most=0)
+    record.check("errors", float(sum(len(client.errors) for client in clients)), at_most=0)
     per_second = np.array(
         [np.histogram(client.tokens, bins=int(length), range=(0, length))[0] for client in clients],
         dtype=float,
@@ -302,8 +302,8 @@ def judge(
     low, high = np.percentile(
         [tokens.min() / max(tokens.max(), 1) for tokens in resampled], [2.5, 97.5]
     )
-    report.facts["fairness"] = {"low": low, "high": high, "tokens": totals.astype(int).tolist()}
-    report.check(
+    record.facts["fairness"] = {"low": low, "high": high, "tokens": totals.astype(int).tolist()}
+    record.check(
         f"tokens of the slowest client over the fastest's [{low:.3f}, {high:.3f}]",
         float(totals.min() / max(totals.max(), 1)),
         at_least=FAIR,
@@ -314,11 +314,11 @@ def judge(
     ]
     settled = times >= length / 4
     slope = np.polyfit(times[settled] / 60, sizes[settled] / 1e6, 1)[0]
-    report.facts["memory"] = {
+    record.facts["memory"] = {
         "quarters_mb": [q / 1e6 for q in quarters],
         "slope_mb_per_minute": float(slope),
     }
-    report.check(
+    record.check(
         f"resident memory, last quarter over second ({slope:+.2f} MB a minute)",
         float(quarters[3] / quarters[1]),
         at_most=GROWTH,
@@ -341,8 +341,8 @@ def percentile(values: list[float], which: float) -> float:
 
 
 if __name__ == "__main__":
-    made = parser(__doc__)
-    made.add_argument("--folder", type=Path, help="a packed folder; without one, it is made first")
-    made.add_argument("--runtime", default="auto", help="as in `fw serve`")
-    made.add_argument("--seconds", type=int, help="of the many clients")
-    main(run, made)
+    flags = parser(__doc__)
+    flags.add_argument("--folder", type=Path, help="a packed folder; without one, it is made first")
+    flags.add_argument("--runtime", default="auto", help="as in `fw serve`")
+    flags.add_argument("--seconds", type=int, help="of the many clients")
+    main(run, flags)

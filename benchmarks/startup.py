@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import numpy as np
-from common import Report, in_turns, main, parser
+from common import Record, main, new_record, parser, time_in_turns
 
 BOUND_SECONDS = 0.3
 COMMANDS = {
@@ -21,8 +21,8 @@ COMMANDS = {
 }
 
 
-def run(arguments: argparse.Namespace) -> Report:
-    report = Report("start-up", seeds=arguments.seeds, file=arguments.json)
+def run(arguments: argparse.Namespace) -> Record:
+    record = new_record("start-up", arguments)
     rivals = {
         name: (
             lambda code=code: subprocess.run(
@@ -31,15 +31,15 @@ def run(arguments: argparse.Namespace) -> Report:
         )
         for name, code in COMMANDS.items()
     }
-    for name, seconds in in_turns(rivals, 5 if arguments.quick else 15).items():
-        report.add(
+    for name, seconds in time_in_turns(rivals, 5 if arguments.quick else 15).items():
+        record.add(
             what=name, seconds=float(np.median(seconds)), low=min(seconds), high=max(seconds)
         )
         if name != "python":
-            report.check(
+            record.check(
                 f"{name}: median seconds", float(np.median(seconds)), at_most=BOUND_SECONDS
             )
-    return report
+    return record
 
 
 if __name__ == "__main__":

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from .inference import Conversation, Sampling, answer, generate
     from .interchange import load, save
     from .quantization.curvature import FisherA, FisherB, Gram
+    from .quantization.evidence import report
     from .quantization.formats import Int, Ternary, Trellis
     from .quantization.pipeline import quantize
     from .quantization.plans import Plan
     from .quantization.rounding import LDLQ, YAQA, Nearest
     from .quantization.transforms import Hadamard
-    from .reporting import report
     from .workflows.bench_folder import bench_folder as bench
     from .workflows.doctor import doctor
     from .workflows.engines import open_engine
@@ -80,7 +80,7 @@ _TARGETS = {
     "open_engine": "workflows.engines",
     "plan": "workflows.plan_folder:plan_folder",
     "quantize": "quantization.pipeline",
-    "report": "reporting",
+    "report": "quantization.evidence",
     "save": "interchange",
     "serve": "workflows.serve_folder:serve_folder",
     # Rooms that are offered as modules.

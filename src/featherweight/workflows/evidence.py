@@ -1,13 +1,15 @@
-"""The proof of a run: results.json, report.html and the model card, written beside the weights.
+"""The evidence of a run: results.json, report.html and the model card in the folder of the weights.
 
-The original is loaded next to the light model, both in float32, and read over the same windows.
-Every figure in the page and the card comes from results.json.
+The original and the light model are loaded together, both in float32, and evaluated over the same
+windows. Every figure in the page and in the card comes from results.json.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,12 @@ from ..data import text, windows
 from ..evaluation import KL, Perplexity, block_kl, evaluate, predicted_by_block, with_block_kl
 from ..inference import ChatTokenizer, answer
 from ..inference.reference import ReferenceEngine
-from ..interchange import loading
-from ..interchange.packed import folder as packed
+from ..interchange import bundled, loading
+from ..interchange.packed import folder as packed_folder
 from ..interchange.source import Source
 from ..models.tensors import TensorFolder
+from ..quantization.evidence import card, report
 from ..quantization.layers import decoded
-from ..reporting import card, report
 from .quantize_run import QuantizeRun
 
 
@@ -38,12 +40,15 @@ def gather(
     records: Sequence[Mapping[str, Any]],
     calibration: Mapping[str, Any],
     seconds: dict[str, float],
-    wanted: bool,
+    with_quality: bool,
     ask: str | None,
     listener: Listener,
 ) -> None:
-    """Measure (when `wanted`) and write results.json, report.html and README.md into the run's
-    folder.
+    """Measure quality, for `with_quality`, and write results.json, report.html and README.md into
+    the run's folder.
+
+    records: of the layers; seconds: by stage, to which that of the evaluation is added; ask: a
+    question that both models answer.
     """
     results: dict[str, Any] = {
         "model": model_facts(run.source),
@@ -54,7 +59,7 @@ def gather(
         "warnings": warnings(records),
         "samples": [],
     }
-    if wanted:
+    if with_quality:
         start = time.monotonic()
         results.update(measure(run, folder.folder, records, ask, listener))
         seconds["evaluate"] = time.monotonic() - start
@@ -74,16 +79,62 @@ def publish_pages(results: Mapping[str, Any] | Path, folder: Path) -> list[Path]
 
 
 def model_facts(source: Source) -> dict[str, Any]:
-    """What the original is."""
+    """What the original is, and its size: of the source's files and as it was published.
+
+    `published_dtype` and `published_bytes` are what a user had before. They differ from the
+    source's files where those are a conversion: a bundled model was published in the dtype that its
+    record names, a GGUF file as it is. Otherwise the dtype is that of config.json, or that of most
+    weights where config.json names none.
+    """
     source_bytes, num_parameters = source.weights.file_bytes, source.anatomy.num_parameters
+    dtype, published_bytes = published_size(source)
     return {
         "name": source.display_name,
         "base_model": source.repository,
         "num_parameters": num_parameters,
         "source_file_bytes": source_bytes,
         "source_bits": bpw_file(source_bytes, num_parameters),
+        "published_dtype": dtype,
+        "published_bytes": published_bytes,
+        "published_bits": bpw_file(published_bytes, num_parameters),
         "licence": source.licence,
     }
+
+
+def published_size(source: Source) -> tuple[str, int]:
+    """The dtype in which the original was published, and the bytes of its weights in it.
+
+    The bytes are those of the source's files where they hold that dtype, and otherwise counted from
+    the number of parameters, without headers.
+    """
+    path = Path(source.name).expanduser()
+    if path.is_file():
+        return "GGUF", path.stat().st_size
+    bundled_model = None if path.exists() else bundled.find(source.name)
+    config_dtype = source.config.get("dtype") or source.config.get("torch_dtype")
+    dtype = bundled_model.published_dtype if bundled_model else config_dtype
+    stored_dtype = _main_dtype(source)
+    bytes_per_weight = _bytes_per_weight(dtype)
+    if bytes_per_weight is None or dtype == stored_dtype:
+        return stored_dtype, source.weights.file_bytes
+    return str(dtype), source.anatomy.num_parameters * bytes_per_weight
+
+
+def _main_dtype(source: Source) -> str:
+    """The dtype of most weights in the source's files."""
+    counts: Counter[str] = Counter()
+    for name in source.weights.names():
+        dtype = str(source.weights.dtype(name)).removeprefix("torch.")
+        counts[dtype] += math.prod(source.weights.shape(name))
+    return counts.most_common(1)[0][0]
+
+
+def _bytes_per_weight(dtype: object) -> int | None:
+    """Bytes of a number of this dtype, None when torch has no floating dtype of that name."""
+    torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else None
+    if isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point:
+        return torch_dtype.itemsize
+    return None
 
 
 def size(run: QuantizeRun, folder: Path) -> dict[str, Any]:
@@ -123,19 +174,23 @@ def measure(
     """Quality over the recipe's windows, KL of the original with itself, blame by block, and the
     two answers.
     """
-    wanted = run.settings["evaluation"]
+    settings = run.settings["evaluation"]
     original, tokenizer = loading.load(run.source.path, dtype=torch.float32)
-    light = packed.load(folder, dtype=torch.float32)
-    name = wanted["text"]
+    light = packed_folder.load(folder, dtype=torch.float32)
+    name = settings["text"]
     content = Path(name).read_text(encoding="utf-8") if Path(name).is_file() else text(name)
-    tokens = windows(tokenizer, content, wanted["length"], wanted["windows"])
+    tokens = windows(tokenizer, content, settings["length"], settings["windows"])
     with decoded(light):
-        found = evaluate(light, [Perplexity(tokens, name), KL(original, tokens, name)], listener)
-        itself = evaluate(original, [KL(original, tokens[:1, :257], name)])
-        quality = {**found.quality, "kl_self": itself.quality["kl"]["mean"]}
-        short = tokens[: min(2, len(tokens)), :513]
-        guess = predicted_by_block(records, run.source.anatomy.blocks)
-        blame = block_kl(original, light, short, wanted["blocks_seconds"], guess, listener)
+        evaluation = evaluate(
+            light, [Perplexity(tokens, name), KL(original, tokens, name)], listener
+        )
+        control = evaluate(original, [KL(original, tokens[:1, :257], name)])
+        quality = {**evaluation.quality, "kl_self": control.quality["kl"]["mean"]}
+        first_tokens = tokens[: min(2, len(tokens)), :513]
+        prediction = predicted_by_block(records, run.source.anatomy.blocks)
+        blame = block_kl(
+            original, light, first_tokens, settings["blocks_seconds"], prediction, listener
+        )
         samples = []
         if ask is not None:
             samples.append(

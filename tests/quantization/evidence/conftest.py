@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.reporting.sample import results
+from tests.quantization.evidence.sample import results
 
 
 @pytest.fixture

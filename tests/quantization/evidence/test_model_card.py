@@ -10,9 +10,9 @@ import re
 
 import pytest
 from huggingface_hub import ModelCard
-from tests.reporting.sample import results
+from tests.quantization.evidence.sample import results
 
-from featherweight.reporting import card
+from featherweight.quantization.evidence import card
 
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 
@@ -89,6 +89,25 @@ def test_a_changed_number_changes_the_card(sample):
         assert figure in text, figure
     assert sample["calibration"]["tokens_sha256"] in text and "tables: Int(bits=8)" in text
     assert "the output side hurt held-out text" in text
+
+
+def test_both_sizes_of_a_converted_source_are_there(sample):
+    sample["model"] |= {
+        "published_dtype": "bfloat16",
+        "published_bytes": 269_030_016,
+        "published_bits": 16.0,
+        "source_file_bytes": 538_090_432,
+        "source_bits": 32.0,
+    }
+    text = card(sample).replace("\u00a0", " ")
+    assert "| as published, bfloat16 | source file | light |" in text
+    assert "| 269.0 MB | 538.1 MB | 68.7 MB |" in text and "| 16.0 | 32.0 | 4.084 |" in text
+    assert "Not measured here: tasks, speed, " in text
+    known = numbers_of(
+        {key: value for key, value in sample.items() if key not in ("layers", "samples")}
+    )
+    for number in NUMBER.findall(card(sample)):
+        assert shown(number, known), number
 
 
 def test_only_what_was_measured():

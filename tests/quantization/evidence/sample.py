@@ -70,12 +70,14 @@ VERSIONS = {
 SAMPLES = [
     {
         "question": "Why is the sky blue?",
-        "original": "The sky appears blue because of a phenomenon called Rayleigh scattering. When sunlight "
-        "enters the Earth's atmosphere, it meets molecules of nitrogen and oxygen, which scatter the short "
-        "wavelengths of light, such as blue and violet, far more than the long ones.",
-        "light": "The sky is blue because of the way that light scatters in the atmosphere. Sunlight is made "
-        "of all colours, and the small molecules of the air scatter blue light more than red.\n\n1. Blue "
-        "light has a short wavelength.\n2. It is scattered in all directions.",
+        "original": "The sky appears blue because of a phenomenon called Rayleigh scattering. When "
+        "sunlight enters the Earth's atmosphere, it meets molecules of nitrogen and oxygen, which "
+        "scatter the short wavelengths of light, such as blue and violet, far more than the long "
+        "ones.",
+        "light": "The sky is blue because of the way that light scatters in the atmosphere. "
+        "Sunlight is made of all colours, and the small molecules of the air scatter blue light "
+        "more than red.\n\n1. Blue light has a short wavelength.\n2. It is scattered in all "
+        "directions.",
     },
     {
         "question": "Write a line of HTML that runs <script>alert(1)</script> & more",

@@ -5,7 +5,7 @@ It opens with the line without which the weights cannot be used: transformers do
 format by itself, warns, and builds the layers with random numbers. Then the verdict with its
 intervals, the three figures of bits per weight, the calibration fingerprint, the recipe and the
 limits. Every number is one of results.json, rounded or in another unit (bytes as MB, shares as
-percent); nothing is computed here, so that the card can be checked against the file beside it.
+percent); nothing is computed here, so that the card can be checked against the file in its folder.
 
 The licence is the original's, and `base_model_relation: quantized` says what this is. Names from
 outside go into tables and headings with Markdown's own characters escaped.
@@ -20,9 +20,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from . import figures, reading
-from .engine import as_yaml, environment, fenced, plain
-from .page import load_results
+from ...reporting import numbers
+from ...reporting.templating import as_yaml, environment, escape_markdown, yaml_block
+from .results import confidence_level, load_results, mapping_at, tidy
+from .sizes import original_sizes
+from .verdict import missing_measurements, verdict
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def card(results: Mapping[str, Any] | Path | str) -> str:
@@ -30,23 +34,25 @@ def card(results: Mapping[str, Any] | Path | str) -> str:
 
     Raises BadInput as `report` does. What was not measured is left out.
     """
-    known: dict[str, Any] = reading.tidy(load_results(results))
+    tidy_results: dict[str, Any] = tidy(load_results(results))
     body = (
-        environment()
+        environment(TEMPLATES)
         .get_template("card.md.j2")
         .render(
-            results=known,
-            verdict=plain(reading.verdict(known)),
-            level=reading.level(known),
-            recipe=fenced(as_yaml(known.get("recipe"))),
+            results=tidy_results,
+            verdict=escape_markdown(verdict(tidy_results)),
+            level=confidence_level(tidy_results),
+            originals=original_sizes(tidy_results),
+            missing=missing_measurements(tidy_results),
+            recipe=yaml_block(as_yaml(tidy_results.get("recipe"))),
         )
     )
-    text = f"---\n{_data(known).to_yaml()}\n---\n\n{body.strip()}\n"
+    text = f"---\n{_metadata(tidy_results).to_yaml()}\n---\n\n{body.strip()}\n"
     return str(ModelCard(text.encode("utf-8", "replace").decode("utf-8")))
 
 
-def _data(results: Mapping[str, Any]) -> ModelCardData:
-    model = reading.section(results, "model")
+def _metadata(results: Mapping[str, Any]) -> ModelCardData:
+    model = mapping_at(results, "model")
     evaluations = _evaluations(results)
     return ModelCardData(
         model_name=str(model.get("name") or "model") if evaluations else None,
@@ -61,18 +67,17 @@ def _data(results: Mapping[str, Any]) -> ModelCardData:
 
 
 def _evaluations(results: Mapping[str, Any]) -> list[EvalResult]:
-    quality = reading.section(results, "quality")
-    text = str(reading.section(quality, "text").get("name") or "text")
-    found = {
-        "perplexity": (
-            "Perplexity",
-            figures.mean(reading.section(quality, "light").get("perplexity")),
+    quality = mapping_at(results, "quality")
+    text = str(mapping_at(quality, "text").get("name") or "text")
+    perplexity = numbers.interval_mean(mapping_at(quality, "light").get("perplexity"))
+    agreement = "Share of tokens with the same most likely successor"
+    metrics = {
+        "perplexity": ("Perplexity", perplexity),
+        "kl_divergence": (
+            "KL from the original, nats a token",
+            numbers.interval_mean(quality.get("kl")),
         ),
-        "kl_divergence": ("KL from the original, nats a token", figures.mean(quality.get("kl"))),
-        "top_1_agreement": (
-            "Share of tokens with the same most likely successor",
-            figures.mean(quality.get("top1")),
-        ),
+        "top_1_agreement": (agreement, numbers.interval_mean(quality.get("top1"))),
     }
     return [
         EvalResult(
@@ -83,6 +88,6 @@ def _evaluations(results: Mapping[str, Any]) -> list[EvalResult]:
             metric_name=name,
             metric_value=float(f"{value:.6g}"),
         )
-        for kind, (name, value) in found.items()
+        for kind, (name, value) in metrics.items()
         if value is not None
     ]
