@@ -65,19 +65,18 @@ def read_model(folder: Path) -> ModelWeights:
         Description({}) if quantization is None else read_description(quantization, str(folder))
     )
     family = families.of(config)
-    files = MappedFolder(folder)
-    reader = _Reader(files, description, str(folder))
+    mapped = MappedFolder(folder)
+    reader = _Reader(mapped, description, str(folder))
     frequencies = {kind: family.frequencies(kind) for kind in set(family.layer_types)}
     layers = tuple(
         _read_layer(reader, family, index, kind, frequencies[kind])
         for index, kind in enumerate(family.layer_types)
     )
     embedding = reader.matrix("model.embed_tokens", (family.vocab_size, family.hidden))
-    is_tied = description.tied_head is not None or (
-        family.tied and "lm_head.weight" not in files.tensors
+    tied = description.tied_head is not None or (
+        family.tied and "lm_head.weight" not in mapped.tensors
     )
-    head = None if is_tied else reader.matrix("lm_head", (family.vocab_size, family.hidden))
-    bits = 8 * files.num_bytes / max(1, reader.num_weights)
+    head = None if tied else reader.matrix("lm_head", (family.vocab_size, family.hidden))
     return ModelWeights(
         hidden=family.hidden,
         vocab_size=family.vocab_size,
@@ -96,10 +95,10 @@ def read_model(folder: Path) -> ModelWeights:
         final_softcap=family.final_softcap,
         embedding_scale=family.embedding_scale,
         fingerprint=folder_fingerprint(folder),
-        description=f"{folder.name}, {bits:.2f} bits a weight",
-        num_bytes=files.num_bytes,
-        check=files.check_unchanged,
-        close=files.close,
+        description=f"{folder.name}, {8 * mapped.num_bytes / max(1, reader.num_weights):.2f} bits a weight",
+        num_bytes=mapped.num_bytes,
+        check=mapped.check_unchanged,
+        close=mapped.close,
     )
 
 
