@@ -40,9 +40,7 @@ def bench(
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Measure how fast MODEL runs here: tokens a second, first token, memory, share of the memory's
-    bandwidth.
-    """
+    """Measure how fast MODEL runs here: tokens a second, first token, memory, bandwidth share."""
     from ..workflows.bench_folder import bench_folder
 
     with progress() as listener:

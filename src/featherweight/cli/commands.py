@@ -277,11 +277,9 @@ def export(
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Write a model that quantize made for other programs, code for code, and compare what they
-    will read.
+    """Write a packed model for other programs, code for code, and compare what they will read.
 
-    Nothing is rounded again: a format that cannot hold the codes exactly is refused, naming the
-    nearest that can.
+    Nothing is rounded again: a format that cannot hold the codes is refused, naming the nearest.
     """
     from ..workflows.export_folder import export_folder
 
@@ -319,9 +317,7 @@ def plan(
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     json_: Json = False,
 ) -> None:
-    """Say before the work what quantize would do to each layer, and the memory, disk and time that
-    it takes.
-    """
+    """Say before the work what quantize would do to each layer, and its memory, disk and time."""
     settings = _recipe(model, bits, head_bits, preset, config, set_, seed)
     for key in ("ask", "evaluate"):
         settings.pop(key, None)

@@ -59,8 +59,9 @@ def serve(
     ] = 600.0,
     runtime: options.Runtime = "auto",
 ) -> None:
-    """Serve MODEL over HTTP as OpenAI does (/v1/chat/completions, /v1/completions), with a chat
-    page; Ctrl-C stops.
+    """Serve MODEL as OpenAI does (/v1/chat/completions, /v1/completions), with a chat page.
+
+    Ctrl-C stops the server.
     """
     from ..workflows.serve_folder import serve_folder
 
