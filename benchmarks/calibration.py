@@ -109,7 +109,7 @@ class Texts:
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
         self._model_text: fw.data.Calibration | None = None
 
-    def generated(self) -> fw.data.Calibration:
+    def model_text(self) -> fw.data.Calibration:
         if self._model_text is None:
             self._model_text = fw.data.calibration_from_model(
                 self.model,
@@ -128,10 +128,10 @@ class Texts:
                 self.tokenizer, in_domain_text(), arm.count, LENGTH, self.seed
             )
         if arm.mix == "generated":
-            return fw.data.blend([(self.generated(), 1.0)], arm.count)
+            return fw.data.blend([(self.model_text(), 1.0)], arm.count)
         if arm.mix == "shipped+generated":
-            shipped = fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed)
-            return fw.data.blend([(shipped, 0.5), (self.generated(), 0.5)], arm.count)
+            shipped_text = fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed)
+            return fw.data.blend([(shipped_text, 0.5), (self.model_text(), 0.5)], arm.count)
         return fw.data.calibration(
             self.tokenizer, arm.count, LENGTH, self.seed, fw.data.MIXES[arm.mix]
         )

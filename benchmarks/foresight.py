@@ -19,7 +19,7 @@ from pathlib import Path
 from common import Report, main, parser
 
 MODEL = "SmolLM2-135M-Instruct"
-BOUND = 0.25
+MAX_ERROR = 0.25
 FW = [sys.executable, "-m", "featherweight"]
 
 
@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> Report:
             report.check(
                 f"{preset}: planned / measured {what}",
                 value / truth,
-                at_least=1 - BOUND,
-                at_most=1 + BOUND,
+                at_least=1 - MAX_ERROR,
+                at_most=1 + MAX_ERROR,
             )
     return report
 

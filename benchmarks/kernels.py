@@ -31,7 +31,7 @@ from featherweight.quantization.formats import Trellis
 
 COLUMNS = 2048
 ROUNDS, QUICK_ROUNDS = 8, 3
-COUNTED = ("int4", "trellis2")  # half a minute each
+COUNTED_KERNELS = ("int4", "trellis2")  # half a minute each
 INT_SHARE, TRELLIS_SHARE, AVX2_WEIGHTS = 0.8, 0.6, 14.0
 
 
@@ -68,7 +68,7 @@ def measure_kernels(report: Report, threads: int, rounds: int, every_format: boo
         for isa in isas:
             row = measure(matrix, isa, threads, rounds)
             name = f"{kind}{bits}"
-            if name in COUNTED and rounds > QUICK_ROUNDS:
+            if name in COUNTED_KERNELS and rounds > QUICK_ROUNDS:
                 row["instructions"] = instructions(kind, bits, group, isa)
             report.add(kernel=name, isa=isa, threads=threads, load=machine.load_average(), **row)
             interval = f"[{row['share_low']:.2f}, {row['share_high']:.2f}]"

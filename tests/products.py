@@ -149,7 +149,8 @@ def expected(
     total = np.zeros((len(x), rows), np.float32)
     for plane, scale in plane_scales:
         if matrix.kind == "trellis":
-            factor = np.float32(scale) * np.float32(abi.StructArena().matrix_struct(matrix).table_scale)
+            struct = abi.StructArena().matrix_struct(matrix)
+            factor = np.float32(scale) * np.float32(struct.table_scale)
             product = (plane @ weights.T).astype(np.float32) * (
                 matrix.scales[:rows].astype(np.float32) * factor
             )

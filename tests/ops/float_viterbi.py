@@ -26,7 +26,9 @@ def _encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
 
 
 def viterbi(samples: Tensor, values: Tensor, L: int, k: int, start: Tensor, end: Tensor) -> Tensor:
-    """States (tiles, T) of the path with the least sum of squares plus its `start` and `end` costs."""
+    """States (tiles, T) of the path with the least sum of squares; `start` and `end` are costs that
+    are added to it.
+    """
     groups = 1 << (L - k)
     cost = start + (samples[:, :1] - values).square()
     predecessors = []

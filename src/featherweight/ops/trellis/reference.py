@@ -125,7 +125,8 @@ def _overlap(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
     """
     half = samples.shape[1] // 2
     rolled_samples = samples.roll(half, 1)
-    rows = _walk(rolled_samples.new_zeros(rolled_samples.shape[0], 1 << (L - k)), rolled_samples, table, k)
+    row = rolled_samples.new_zeros(rolled_samples.shape[0], 1 << (L - k))
+    rows = _walk(row, rolled_samples, table, k)
     cost = _costs(rows[-1], rolled_samples[:, -1], table, k)
     all_states = torch.arange(1 << L, device=samples.device)
     state = (cost.long() << L | all_states).amin(1) & ((1 << L) - 1)
