@@ -15,7 +15,7 @@ for each plane, its lines. In a line, bits p w ... p w + w - 1 of byte 4 * row +
 column 32 chunk + (32 / w) line + 4 p + b. So one shift and one mask of a line give four adjacent
 columns of 16 rows, ready for a dot product.
 
-These are layouts only: every function permutes bytes or bits, and its inverse stands beside it.
+These are layouts only: every function permutes bytes or bits, and its inverse follows it.
 """
 
 from __future__ import annotations

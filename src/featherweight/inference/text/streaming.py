@@ -24,7 +24,7 @@ MAX_WAIT_TOKENS = 8
 class TextStream:
     """Turns token ids into text, one after the other.
 
-    stop: strings that end the text; the first of them and all that follows is not returned.
+    stop: strings that end the text; the first of them and all text behind it are not returned.
     """
 
     is_stopped: bool  # whether a stop string was found; no text is returned after it

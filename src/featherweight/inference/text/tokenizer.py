@@ -65,7 +65,7 @@ class ChatTokenizer:
         template: Template | None,
     ) -> None:
         """Args: tokenizer_json, the content of the file; special_tokens by key (bos_token, ...),
-        which templates may write; end_ids, beside the eos_token and the common turn ends; template,
+        which templates may write; end_ids, in addition to eos_token and common turn ends; template,
         the compiled chat template.
         """
         self.tokenizer_json = tokenizer_json

@@ -75,9 +75,7 @@ class Sampler:
         best = int(scores.argmax())
         if not math.isfinite(scores[best]):
             if mask is not None and not mask.any():
-                raise BadInput(
-                    "nothing that was asked for can follow this text: no token is allowed"
-                )
+                raise BadInput("the answer cannot go on: no token is allowed")
             raise BadInput(
                 "the model gives logits that are not finite; its weights, or the file, are damaged"
             )
