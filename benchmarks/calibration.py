@@ -7,13 +7,13 @@ Every arm calibrates on one mix and amount, quantizes SmolLM2-135M-Instruct in m
 but the text is the same: signs, rounding, damping) and measures KL from the original on five kinds
 of held-out text: encyclopedia (WikiText-2 test), novels, school mathematics, programs, and chat
 (MT-Bench questions with the original's own answers). `in_domain` calibrates on WikiText-2
-validation: what knowing the test's text in advance is worth, not a rival. `generated` is text that
-the model wrote itself; `shipped+generated` is half of each.
+validation. It shows the gain when the text of the test is known in advance, and is no alternative.
+`generated` is text that the model wrote itself; `shipped+generated` is half of each.
 
-The preset decides the method: `fast` is LDLQ on Gram matrices, `balanced` YAQA on both Fisher
-sides. The geometric mean over the kinds decides between mixes, so that no kind with large numbers
-does; differences from the shipped mix are paired window by window. An arm costs a few minutes on
-two cores; `--quick` runs three mixes on two kinds.
+The preset decides the method: `fast` is LDLQ on Gram matrices, `balanced` is YAQA on both Fisher
+sides. The geometric mean over the kinds decides between mixes, so that a kind with large numbers
+does not decide alone. Differences from the shipped mix are paired window by window. An arm takes a
+few minutes on two cores; `--quick` runs three mixes on two kinds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 import featherweight as fw
 from featherweight.base.statistics import paired_difference
-from featherweight.data import packing as sequences
+from featherweight.data import packing
 from featherweight.data.corpora import Dialogue
 from featherweight.data.tokens import encode_documents
 from featherweight.evaluation import TeacherCache
@@ -74,9 +74,7 @@ def arms(quick: bool) -> list[Arm]:
 
 
 def in_domain_text() -> str:
-    """WikiText-2 validation: lies beside the benchmarks because nothing that is shipped may
-    calibrate on it.
-    """
+    """WikiText-2 validation. It lies with the benchmarks, because no shipped mix may use it."""
     return gzip.decompress((TEXTS / "wikitext2_valid.txt.gz").read_bytes()).decode("utf-8")
 
 
@@ -88,8 +86,8 @@ def chat_windows(tokenizer: Any, length: int, count: int) -> Tensor:
         .split("\n")
     )
     dialogues = [Dialogue(**json.loads(line)) for line in lines if line]
-    packed = sequences.pack(encode_documents(tokenizer, dialogues), length + 1)
-    return torch.tensor(packed[:count])
+    sequences = packing.pack(encode_documents(tokenizer, dialogues), length + 1)
+    return torch.tensor(sequences[:count])
 
 
 def held_out(tokenizer: Any, quick: bool) -> dict[str, Tensor]:
@@ -105,17 +103,15 @@ def held_out(tokenizer: Any, quick: bool) -> dict[str, Tensor]:
 
 
 class Texts:
-    """Calibration tokens of an arm; what the model writes itself is sampled once and cut to each
-    amount.
-    """
+    """Calibration tokens of an arm. Text of the model is sampled once and cut to each amount."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, seed: int) -> None:
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
-        self.written: fw.data.Calibration | None = None
+        self._model_text: fw.data.Calibration | None = None
 
-    def generated(self) -> fw.data.Calibration:
-        if self.written is None:
-            self.written = fw.data.calibration_from_model(
+    def model_text(self) -> fw.data.Calibration:
+        if self._model_text is None:
+            self._model_text = fw.data.calibration_from_model(
                 self.model,
                 self.tokenizer,
                 AMOUNTS[1],
@@ -124,7 +120,7 @@ class Texts:
                 batch=40,
                 listener=progress("generated"),
             )
-        return self.written
+        return self._model_text
 
     def __call__(self, arm: Arm) -> fw.data.Calibration:
         if arm.mix == "in_domain":
@@ -132,10 +128,10 @@ class Texts:
                 self.tokenizer, in_domain_text(), arm.count, LENGTH, self.seed
             )
         if arm.mix == "generated":
-            return fw.data.blend([(self.generated(), 1.0)], arm.count)
+            return fw.data.blend([(self.model_text(), 1.0)], arm.count)
         if arm.mix == "shipped+generated":
-            shipped = fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed)
-            return fw.data.blend([(shipped, 0.5), (self.generated(), 0.5)], arm.count)
+            shipped_text = fw.data.calibration(self.tokenizer, arm.count, LENGTH, self.seed)
+            return fw.data.blend([(shipped_text, 0.5), (self.model_text(), 0.5)], arm.count)
         return fw.data.calibration(
             self.tokenizer, arm.count, LENGTH, self.seed, fw.data.MIXES[arm.mix]
         )
@@ -144,15 +140,15 @@ class Texts:
 def light(
     model: nn.Module, tokens: Tensor, preset: str, bits: int, seed: int, name: str
 ) -> nn.Module:
-    """A quantized copy; the tables stay as they are, so that the KL is the layers' alone."""
+    """A quantized copy; the tables stay in floating point, so that the KL is that of the layers."""
     curvature, rounding = (
         (fw.Gram(), fw.LDLQ()) if preset == "fast" else (fw.FisherA(seed=seed), fw.YAQA())
     )
     factors = curvature.collect(model, tokens, progress(name))
-    copied = copy.deepcopy(model)
+    light_model = copy.deepcopy(model)
     plan = fw.Plan({structure.embedding(model): None, "*": fw.Trellis(bits=bits)})
-    fw.quantize(copied, rounding, plan, factors, fw.Hadamard(seed=seed), progress(name))
-    return copied
+    fw.quantize(light_model, rounding, plan, factors, fw.Hadamard(seed=seed), progress(name))
+    return light_model
 
 
 def measure(

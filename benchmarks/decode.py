@@ -1,20 +1,21 @@
 """Is a packed model decoded faster here than llama.cpp decodes its own files, on two threads of the
 same machine?
 
-Two models: SmolLM2-135M (real weights on both sides) and the shape of a Llama of a billion weights
-with random codes, wide enough for llama.cpp's 2-bit types. All contenders of a model take turns,
-one round each: 512 tokens of prompt at once, then 128 tokens one by one. Our decode is the engine's
-loop and includes the choice of the largest logit; llama-bench feeds random tokens and chooses
-nothing. llama.cpp is built for this processor (`peers.py`). Where the processor has AVX-512 and
-ours is held to AVX2, as if it had not, a second build that is held to AVX2 is the one to compare
-with; what the first one does is said beside it. A ratio is the geometric mean over the rounds,
-paired, with its bootstrap interval.
+There are two models: SmolLM2-135M (real weights on both sides) and the shape of a Llama of a
+billion weights with random codes, wide enough for llama.cpp's 2-bit types. All contenders of a
+model take turns, one round each: 512 tokens of prompt at once, then 128 tokens one by one. Our
+decode is the engine's loop and includes the choice of the largest logit; llama-bench feeds random
+tokens and chooses none. llama.cpp is built for this processor (`peers.py`). Where the processor has
+AVX-512 and ours is limited to AVX2, a second build of llama.cpp that is limited to AVX2 is the one
+to compare with; the ratio to the first build is printed too. A ratio is the geometric mean over the
+rounds, paired, with its bootstrap interval.
 
-llama.cpp's Q4_0 has every matrix in Q4_0 (`--pure`), the fewest bytes it can have; its fastest file
-of at most 4.5 bits is found by measuring the candidates first. On a machine that others use the
-ratios mean little: both sides' threads wait for each other, llama.cpp's by spinning. `others` says
-how many cores they took, and a check fails when it was more than a tenth. The kernels alone
-(`kernels.py`) and the bandwidth are measured at the end.
+llama.cpp's Q4_0 has every matrix in Q4_0 (`--pure`), which is its smallest file. Its fastest file
+of at most 4.5 bits is found by measuring the candidates first. On a machine that other processes
+use the ratios mean little, because the threads of both sides wait for each other, those of
+llama.cpp by spinning. `others` is the number of cores that other processes used, and a check fails
+when it is more than a tenth. The kernels alone (`kernels.py`) and the bandwidth are measured at the
+end.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ from featherweight.profiling import Speed, bytes_per_token, measure_bandwidth, m
 from featherweight.quantization.formats import Int, Trellis
 
 PROMPT, TOKENS, ROUNDS = 512, 128, 7
-MAX_BITS = 4.55  # 4.5 and what vectors and the header add
-QUIET = 0.1  # cores; threads that wait for each other lose far more than what others take
+MAX_BITS = 4.55  # 4.5, and a margin for vectors and the header
+# Cores of other processes. Threads that wait for each other lose far more time than the others use.
+QUIET = 0.1
 CANDIDATES = (("Q4_0", True), ("Q2_K", True), ("Q3_K_S", True), ("IQ4_NL", True), ("Q2_0", True))
 
 
@@ -60,13 +62,16 @@ class Contender:
 
 @dataclass(frozen=True)
 class Claim:
-    """Ours is so many times as fast as theirs; `beside`: also said, not judged."""
+    """`ours` is at least `decode` (and `prefill`) times as fast as `theirs`.
+
+    also: another rival whose ratio is printed without a bound.
+    """
 
     ours: str
     theirs: str
     decode: float
     prefill: float | None = None
-    beside: str | None = None
+    also: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class Builds:
             f"{ours} {isa}",
             rival.name,
             decode,
-            beside=None if rival.name == file.name else file.name,
+            also=None if rival.name == file.name else file.name,
         )
 
 
@@ -255,19 +260,21 @@ def _check(
     for name, target in (("decode", claim.decode), ("prefill", claim.prefill)):
         if target is None:
             continue
-        found = ratio(claim.theirs, name)
-        # Each side's best round is what it can do undisturbed.
+        mean_ratio = ratio(claim.theirs, name)
+        # The best round of each side is the one that other processes disturbed least.
         best = max(getattr(s, name) for s in speeds[claim.ours]) / max(
             getattr(s, name) for s in speeds[claim.theirs]
         )
         share = sizes[claim.ours] / sizes[claim.theirs]
-        detail = f"[{found.low:.2f}, {found.high:.2f}], best over best {best:.2f}, {share:.2f} of its bytes"
-        if claim.beside:
-            beside = ratio(claim.beside, name)
-            detail += f"; over the build for this processor {beside.mean:.2f} [{beside.low:.2f}, {beside.high:.2f}]"
+        detail = f"[{mean_ratio.low:.2f}, {mean_ratio.high:.2f}], best over best {best:.2f}, "
+        detail += f"{share:.2f} of its bytes"
+        if claim.also:
+            also = ratio(claim.also, name)
+            detail += f"; over the build for this processor {also.mean:.2f} "
+            detail += f"[{also.low:.2f}, {also.high:.2f}]"
         record.check(
             f"{model}: {name} of {claim.ours} over llama.cpp {claim.theirs} {detail}",
-            found.mean,
+            mean_ratio.mean,
             at_least=target,
         )
 

@@ -1,11 +1,13 @@
-"""How long from the start of a process to the first token, and what memory does a model take?
+"""How long does it take from the start of a process to the first token, and how much memory does a
+model take?
 
-Time: whole processes, `fw generate` on a packed SmolLM2 (`--folder`; else made first, at 2 bits
-with a 4-bit head), from the moment the process is asked for to the first byte on its stdout; its
-files are in the page cache after one run that does not count. Memory: a process that has imported
-the runtime and nothing else, against the same process after it has opened the model, read a prompt
-and decoded some tokens. What it grew by is held against the file plus the keys and values of that
-session; with the tokenizer, which is not part of the file, in a row of its own.
+The time is that of whole processes: `fw generate` on a packed SmolLM2 (`--folder`; else made first,
+at 2 bits with a 4-bit head), from the start of the process to the first byte on its stdout. A first
+run, which does not count, brings the files into the page cache. The memory is that of a process
+which has imported the native engine and nothing else, compared with the same process after it has
+opened the model, computed a prompt and decoded some tokens. The difference is compared with the
+file plus the keys and values of that session. The tokenizer, which is not part of the file, has a
+row of its own.
 """
 
 from __future__ import annotations
@@ -34,18 +36,25 @@ from featherweight.inference.native.reader import open_runtime
 from featherweight.ops import library
 library.library()
 folder, prompt, tokens = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-before = resident_memory_bytes()
+start = resident_memory_bytes()
 engine = open_runtime(folder, threads=2)
 opened = resident_memory_bytes()
 session = engine.session(prompt + tokens)
-token = int(engine.forward(session, [i * 37 % engine.vocab_size for i in range(prompt)])[0].argmax())
+ids = [i * 37 % engine.vocab_size for i in range(prompt)]
+token = int(engine.forward(session, ids)[0].argmax())
 for _ in range(tokens):
     token = int(engine.step([session], [token])[0].argmax())
-after = resident_memory_bytes()
-text = ChatTokenizer.open(folder)
-text.encode("a word")
-print(json.dumps({"empty": before, "opened": opened - before, "growth": after - before, "cache": session.num_bytes,
-                  "tokenizer": resident_memory_bytes() - after, "torch": "torch" in sys.modules}))
+end = resident_memory_bytes()
+tokenizer = ChatTokenizer.open(folder)
+tokenizer.encode("a word")
+print(json.dumps({
+    "empty": start,
+    "opened": opened - start,
+    "growth": end - start,
+    "cache": session.num_bytes,
+    "tokenizer": resident_memory_bytes() - end,
+    "torch": "torch" in sys.modules,
+}))
 """
 
 
@@ -64,14 +73,15 @@ def run(arguments: argparse.Namespace) -> Record:
         high=mean.high,
         load=machine.load_average(),
     )
-    claim = f"seconds from process start to first token [{mean.low:.2f}, {mean.high:.2f}], best {min(times):.2f}"
+    interval = f"[{mean.low:.2f}, {mean.high:.2f}], best {min(times):.2f}"
+    claim = f"seconds from process start to first token {interval}"
     record.check(claim, mean.mean, at_most=SECONDS)
     memory(record, folder, runs)
     return record
 
 
 def first_token(folder: Path) -> float:
-    """Seconds from asking for a process to the first byte of its answer."""
+    """Seconds from the start of a process to the first byte of its answer."""
     options = ["--max-tokens", "4", "--temperature", "0", "--runtime", "native"]
     command = [
         sys.executable,
@@ -106,7 +116,8 @@ def memory(record: Record, folder: Path, runs: int) -> None:
         record.add(what=f"MB {what}", value=mean.mean, low=mean.low, high=mean.high)
     record.add(what="MB of the file", value=size / 1e6)
     share = bootstrap_mean([run["growth"] / (size + run["cache"]) for run in found])
-    claim = f"memory taken over file plus keys and values of {PROMPT + TOKENS} tokens [{share.low:.3f}, {share.high:.3f}]"
+    claim = f"memory taken over file plus keys and values of {PROMPT + TOKENS} tokens "
+    claim += f"[{share.low:.3f}, {share.high:.3f}]"
     record.check(claim, share.mean, at_most=GROWTH)
     record.check(
         "processes that imported torch", float(sum(run["torch"] for run in found)), at_most=0

@@ -1,8 +1,8 @@
-"""Does `fw plan` foresee memory, disk and time? Each is predicted, then measured on a whole run of
-the same recipe.
+"""Does `fw plan` predict memory, disk and time? Each is predicted, then measured on a complete run
+of the same recipe.
 
-Memory is the peak resident size of the process, disk the largest size of OUT.partial/ (sampled),
-time the wall clock from start to exit.
+Memory is the peak resident size of the process, disk is the largest size of OUT.partial/ (sampled),
+and time is the wall clock from start to exit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from common import Record, main, new_record, parser
 
 MODEL = "SmolLM2-135M-Instruct"
-BOUND = 0.25
+MAX_ERROR = 0.25
 FW = [sys.executable, "-m", "featherweight"]
 
 
@@ -29,45 +29,45 @@ def run(arguments: argparse.Namespace) -> Record:
     for preset in presets:
         with tempfile.TemporaryDirectory(prefix="featherweight-foresight-") as work:
             recipe = [MODEL, "--preset", preset, "--bits", "3" if preset == "fast" else "2"]
-            plan = planned(recipe)
-            found = measured(
+            plan = predict(recipe)
+            measurement = measure(
                 [*recipe, "--out", str(Path(work) / "out")], Path(work) / "out.partial"
             )
         for what, unit in (("memory", 1e9), ("disk", 1e9), ("seconds", 1)):
-            value, truth = plan[what] / unit, found[what] / unit
+            value, truth = plan[what] / unit, measurement[what] / unit
             record.add(preset=preset, what=what, planned=value, measured=truth, ratio=value / truth)
             record.check(
                 f"{preset}: planned / measured {what}",
                 value / truth,
-                at_least=1 - BOUND,
-                at_most=1 + BOUND,
+                at_least=1 - MAX_ERROR,
+                at_most=1 + MAX_ERROR,
             )
     return record
 
 
-def planned(recipe: list[str]) -> dict[str, float]:
-    """What `fw plan --json` says."""
+def predict(recipe: list[str]) -> dict[str, float]:
+    """The figures of `fw plan --json`."""
     text = subprocess.run(
         [*FW, "plan", *recipe, "--json"], check=True, capture_output=True, text=True
     ).stdout
-    found = json.loads(text)
+    plan = json.loads(text)
     return {
-        "memory": found["peak_memory_bytes"],
-        "disk": found["disk_bytes"],
-        "seconds": found["seconds"],
+        "memory": plan["peak_memory_bytes"],
+        "disk": plan["disk_bytes"],
+        "seconds": plan["seconds"],
     }
 
 
-def measured(recipe: list[str], partial: Path) -> dict[str, float]:
-    """One run of `fw quantize`, watched."""
+def measure(recipe: list[str], partial: Path) -> dict[str, float]:
+    """The figures of one run of `fw quantize`."""
     start = time.monotonic()
     process = subprocess.Popen(
         [*FW, "quantize", *recipe], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     disk = 0.0
     while True:
-        finished, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if finished:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
             break
         disk = max(disk, size_of(partial))
         time.sleep(0.1)
@@ -77,7 +77,7 @@ def measured(recipe: list[str], partial: Path) -> dict[str, float]:
 
 
 def size_of(folder: Path) -> float:
-    """Bytes of all files, of those that do not vanish while they are counted."""
+    """Bytes of all files, without those that are deleted while they are counted."""
     total = 0
     for path in folder.rglob("*"):
         try:

@@ -1,11 +1,12 @@
 """What does it cost to round activations to 8 bits, as the native engine does?
 
-The same packed model twice, both on the native engine: activations in float32, and rounded a token
-to int8 (keys and values then in half precision). Teacher-forced on windows of WikiText-2: KL from
-the first to the second in nats, and how often both find the same token the likeliest, with
-intervals over windows. Models: SmolLM2 in 8-bit integers behind a rotation, which is the closest a
-packed model comes to the original weights, and at 2 bits. The 8-bit one is also compared with the
-original in PyTorch, which adds what rounding its weights cost.
+The same packed model runs twice on the native engine: with activations in float32, and with
+activations rounded to int8 per token (keys and values are then in half precision). Both read
+windows of WikiText-2, teacher-forced. The rows are the KL from the first to the second in nats, and
+how often both have the same most likely token, with intervals over windows. The models are SmolLM2
+in 8-bit integers behind a rotation, which is the packed model closest to the original weights, and
+SmolLM2 at 2 bits. The 8-bit model is also compared with the original in PyTorch, which adds the
+cost of rounding its weights.
 """
 
 from __future__ import annotations

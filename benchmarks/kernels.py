@@ -1,11 +1,12 @@
-"""How near do the matrix-vector kernels come to the memory's bandwidth, for each format and
+"""How close do the matrix-vector kernels come to the memory's bandwidth, for each format and
 instruction set?
 
-One product of a matrix far larger than the largest cache with one token, bandwidth measured in
-turns with it on as many threads. `share` is bytes of codes and scales a second over the bandwidth;
-a kernel that is not bound by memory is judged by the weights that a thread takes in a nanosecond,
-measured on one thread. `instructions` are those that 64 weights take, counted by single steps
-through a small product: with the clock and what a core retires in a cycle they are the roof.
+Each measurement is the product of a matrix far larger than the largest cache with one token. The
+bandwidth is measured in turns with it, on as many threads. `share` is bytes of codes and scales a
+second over the bandwidth. A kernel that is not bound by memory is judged by the weights that a
+thread computes in a nanosecond, measured on one thread. `instructions` are those of 64 weights,
+counted by single steps through a small product: together with the clock and the instructions that a
+core retires in a cycle they give the highest possible speed.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from instructions import count
 
 from featherweight.base import machine
 from featherweight.base.statistics import bootstrap_mean
-from featherweight.inference.native import abi
+from featherweight.inference.native.abi import StructArena
 from featherweight.inference.native.weights import MatrixWeights
 from featherweight.ops import library
 from featherweight.profiling import measure_bandwidth
+from featherweight.profiling.bandwidth import footprint_bytes
 from featherweight.profiling.traffic import stored_bytes
 from featherweight.quantization.formats import Trellis
 
 COLUMNS = 2048
 ROUNDS, QUICK_ROUNDS = 8, 3
-COUNTED = ("int4", "trellis2")  # half a minute each
+COUNTED_KERNELS = ("int4", "trellis2")  # half a minute each
 INT_SHARE, TRELLIS_SHARE, AVX2_WEIGHTS = 0.8, 0.6, 14.0
 
 
@@ -60,11 +62,11 @@ def measure_kernels(record: Record, threads: int, rounds: int, every_format: boo
         ]
     isas = [isa for isa in library.available() if isa != "scalar"]
     for kind, bits, group in kinds:
-        matrix = make(kind, bits, group, footprint(), record.seeds[0])
+        matrix = make(kind, bits, group, footprint_bytes(), record.seeds[0])
         for isa in isas:
             row = measure(matrix, isa, threads, rounds)
             name = f"{kind}{bits}"
-            if name in COUNTED and rounds > QUICK_ROUNDS:
+            if name in COUNTED_KERNELS and rounds > QUICK_ROUNDS:
                 row["instructions"] = instructions(kind, bits, group, isa)
             record.add(kernel=name, isa=isa, threads=threads, load=machine.load_average(), **row)
             interval = f"[{row['share_low']:.2f}, {row['share_high']:.2f}]"
@@ -85,62 +87,53 @@ def measure(matrix: MatrixWeights, isa: str, threads: int, rounds: int) -> dict[
     """
     native = library.library()
     assert native is not None
-    keeper = abi.Keeper()
-    described = keeper.matrix(matrix)
+    arena = StructArena()  # must live as long as the structure is used
+    struct = arena.matrix_struct(matrix)
     size, weights = stored_bytes(matrix), matrix.shape[0] * matrix.shape[1]
 
     def seconds(count: int) -> float:
-        taken = float(native.fw_time_product(ctypes.byref(described), 1, isa.encode(), count, 3))
-        if taken <= 0:
-            raise SystemExit(f"the library does not time this product (status {-taken:g})")
-        return taken
+        best = float(native.fw_time_product(ctypes.byref(struct), 1, isa.encode(), count, 3))
+        if best <= 0:
+            raise SystemExit(f"the library does not time this product (status {-best:g})")
+        return best
 
-    bandwidths, times, alone = [], [], []
+    bandwidths, times, single_thread_times = [], [], []
     for _ in range(rounds):
         bandwidth = measure_bandwidth(threads)
         assert bandwidth is not None
         bandwidths.append(bandwidth.bytes_per_second)
         times.append(seconds(threads))
-        alone.append(seconds(1))
-    paired = [size / t / b for t, b in zip(times, bandwidths, strict=True)]
-    shares = bootstrap_mean(paired)
+        single_thread_times.append(seconds(1))
+    round_shares = [size / t / b for t, b in zip(times, bandwidths, strict=True)]
+    shares = bootstrap_mean(round_shares)
     return {
         "footprint_mb": size / 1e6,
         "bandwidth_gb": max(bandwidths) / 1e9,
         "kernel_gb": size / min(times) / 1e9,
-        "share": float(np.median(paired)),
+        "share": float(np.median(round_shares)),
         "share_low": shares.low,
         "share_high": shares.high,
         "weights_per_ns": weights / min(times) / 1e9,
-        "weights_per_ns_core": weights / min(alone) / 1e9,
+        "weights_per_ns_core": weights / min(single_thread_times) / 1e9,
     }
 
 
 def instructions(kind: str, bits: int, group: int, isa: str) -> float | None:
-    """Instructions that one product takes for 64 weights, without what is done once a call; None
-    where not countable.
+    """Instructions that one product takes for 64 weights, without those of the call itself; None
+    where they cannot be counted.
     """
     native = library.library()
     assert native is not None
     small = make(kind, bits, group, 256 * COLUMNS * bits // 8, 0)
-    keeper = abi.Keeper()
-    described = keeper.matrix(small)
-    once, twice = (
-        count(
-            lambda n=repeats: native.fw_time_product(ctypes.byref(described), 1, isa.encode(), 1, n)
-        )
+    arena = StructArena()  # must live as long as the structure is used
+    struct = arena.matrix_struct(small)
+    count_once, count_twice = (
+        count(lambda n=repeats: native.fw_time_product(ctypes.byref(struct), 1, isa.encode(), 1, n))
         for repeats in (1, 2)
     )
-    return (
-        None
-        if once is None or twice is None
-        else (twice - once) / (small.shape[0] * small.shape[1] / 64)
-    )
-
-
-def footprint() -> int:
-    """Bytes of codes: above twice the largest cache."""
-    return max(128_000_000, machine.cache_bytes() * 5 // 2)
+    if count_once is None or count_twice is None:
+        return None
+    return (count_twice - count_once) / (small.shape[0] * small.shape[1] / 64)
 
 
 def make(kind: str, bits: int, group: int, num_bytes: int, seed: int) -> MatrixWeights:

@@ -1,13 +1,14 @@
 """What happens to `fw serve` when 32 clients stream at once for two minutes?
 
-A real server process on a packed folder (`--folder`; else SmolLM2-135M-Instruct at 2 bits, made
-first), and clients in this process that ask again as soon as they are answered, with prompts and
-lengths from a seed. One client alone before and after is what batching is compared with. Claims: no
-error, fair progress, flat memory, twice the tokens of one.
+A real server process serves a packed folder (`--folder`; else SmolLM2-135M-Instruct at 2 bits, made
+first). The clients run in this process and send the next request as soon as they have an answer,
+with prompts and lengths from a seed. A single client, measured before and after, is the baseline
+for batching. The claims are: no error, fair progress, constant memory, and twice the tokens of the
+single client.
 
-Fair: tokens of the slowest client over those of the fastest, with the 95 % interval of resampled
-seconds. Flat: mean resident memory of the last quarter over that of the second one (the first warms
-up), and the slope of a line.
+Fairness is the tokens of the slowest client over those of the fastest, with the 95 % interval of
+resampled seconds. Memory is compared by the mean resident size of the last quarter over that of the
+second one (the first warms up), and by the slope of a line.
 """
 
 from __future__ import annotations
@@ -51,11 +52,13 @@ WORDS = (
 
 @dataclass
 class Client:
-    """One client's tokens by arrival, waits in seconds, and what went wrong."""
+    """One client: the times of its tokens, the waits for first and for later tokens in seconds, and
+    its errors.
+    """
 
     tokens: list[float] = field(default_factory=list)
-    first: list[float] = field(default_factory=list)
-    between: list[float] = field(default_factory=list)
+    first_waits: list[float] = field(default_factory=list)
+    later_waits: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     answers: int = 0
 
@@ -63,7 +66,7 @@ class Client:
 def run(arguments: argparse.Namespace) -> Record:
     record = new_record("serving: many clients at once", arguments, num_seeds=1)
     seconds = arguments.seconds or (20 if arguments.quick else SECONDS)
-    alone = min(seconds, 10 if arguments.quick else ALONE_SECONDS)
+    single_seconds = min(seconds, 10 if arguments.quick else ALONE_SECONDS)
     with (
         tempfile.TemporaryDirectory() as work,
         server(arguments, Path(work)) as (process, address, model),
@@ -74,11 +77,11 @@ def run(arguments: argparse.Namespace) -> Record:
             "slots": CLIENTS,
         }
         phases = [
-            ("one client", 1, alone),
+            ("one client", 1, single_seconds),
             ("many clients", CLIENTS, seconds),
-            ("one client again", 1, alone),
+            ("one client again", 1, single_seconds),
         ]
-        # Once every slot has held a full context, nothing has to grow any more.
+        # After every slot has held a full context, no buffer needs to grow.
         asyncio.run(fill_slots(address, model["id"]))
         rates = {}
         for number, (name, count, length) in enumerate(phases):
@@ -87,7 +90,7 @@ def run(arguments: argparse.Namespace) -> Record:
             rates[name] = describe(record, name, clients, memory, length)
             if count > 1:
                 judge(record, clients, memory, length)
-    # The better of the two: a disturbed minute alone must not flatter the crowd.
+    # The faster of the two counts, because another process may have disturbed the single client.
     one = max(rates["one client"], rates["one client again"])
     record.facts["speedup"] = rates["many clients"] / one
     record.check(
@@ -106,7 +109,7 @@ def server(
     folder = arguments.folder
     if folder is None:
         folder = work / "light"
-        made = [
+        options = [
             "quantize",
             "SmolLM2-135M-Instruct",
             "--bits",
@@ -116,7 +119,7 @@ def server(
             "--no-evaluate",
         ]
         subprocess.run(
-            [sys.executable, "-m", "featherweight", *made, "--out", str(folder)], check=True
+            [sys.executable, "-m", "featherweight", *options, "--out", str(folder)], check=True
         )
     command = [
         sys.executable,
@@ -149,7 +152,7 @@ def server(
 
 async def fill_slots(address: tuple[str, int], model: str) -> None:
     async def fill(number: int) -> None:
-        prompt = [100 + (number * 31 + place * 7) % 997 for place in range(CONTEXT - 2)]
+        prompt = [100 + (number * 31 + i * 7) % 997 for i in range(CONTEXT - 2)]
         body = {"model": model, "prompt": prompt, "max_tokens": 2, "stream": True}
         async for _ in stream(address, "/v1/completions", body):
             pass
@@ -175,8 +178,8 @@ async def load(
         for number, client in enumerate(clients)
     ]
     memory = []
-    while (now := time.monotonic() - start) < seconds:
-        memory.append((now, resident(process.pid)))
+    while (time_since_start := time.monotonic() - start) < seconds:
+        memory.append((time_since_start, resident(process.pid)))
         await asyncio.sleep(0.5)
     await asyncio.gather(*tasks)
     return clients, memory
@@ -199,23 +202,23 @@ async def keep_asking(
             "stream": True,
         }
         body |= {"temperature": 0.8, "seed": dice.randint(0, 2**31)}
-        asked = last = time.monotonic()
-        fresh, finished = True, False
+        last_time = time.monotonic()
+        is_first, is_finished = True, False
         try:
             async with asyncio.timeout(seconds + 60):
                 async for event in stream(address, "/v1/completions", body):
                     if "error" in event:
                         raise ValueError(event["error"]["message"])
-                    now = time.monotonic()
-                    client.tokens.append(now - start)
-                    (client.first if fresh else client.between).append(
-                        now - (asked if fresh else last)
-                    )
-                    fresh, last = False, now
-                    finished = finished or event["choices"][0]["finish_reason"] is not None
-                    if now - start >= seconds:
-                        return  # the time is over: leave in the middle, as clients do
-            if not finished:
+                    token_time = time.monotonic()
+                    client.tokens.append(token_time - start)
+                    waits = client.first_waits if is_first else client.later_waits
+                    waits.append(token_time - last_time)
+                    is_first, last_time = False, token_time
+                    if event["choices"][0]["finish_reason"] is not None:
+                        is_finished = True
+                    if token_time - start >= seconds:
+                        return  # the time is over: disconnect in the middle, as clients do
+            if not is_finished:
                 raise ValueError("the stream ended early")
             client.answers += 1
         except (OSError, ValueError, KeyError, TimeoutError) as error:
@@ -226,24 +229,25 @@ async def keep_asking(
 async def stream(
     address: tuple[str, int], path: str, body: dict[str, Any]
 ) -> AsyncIterator[dict[str, Any]]:
-    """Events of a streamed answer; plain sockets, because the clients share two cores with the
+    """Events of a streamed answer, over plain sockets, because the clients share two cores with the
     server.
     """
     reader, writer = await asyncio.open_connection(*address)
     try:
         data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+        head += "Content-Type: application/json\r\nConnection: close\r\n"
         writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         status = (await reader.readline()).split()[1:2]
         if status != [b"200"]:
             raise ValueError(f"status {status}: {(await reader.read())[-300:]!r}")
-        done = False
+        is_complete = False
         while line := await reader.readline():
             if line.startswith(b"data: [DONE]"):
-                done = True
+                is_complete = True
             elif line.startswith(b"data: "):
                 yield json.loads(line[6:])
-        if not done:
+        if not is_complete:
             raise ValueError("the stream has no end")
     finally:
         writer.close()
@@ -265,9 +269,9 @@ def describe(
     length: float,
 ) -> float:
     """Add a row; tokens a second of all clients together, within the time."""
-    rate = sum(sum(at <= length for at in client.tokens) for client in clients) / length
-    first = [wait for client in clients for wait in client.first]
-    between = [wait for client in clients for wait in client.between]
+    rate = sum(sum(seconds <= length for seconds in client.tokens) for client in clients) / length
+    first_waits = [wait for client in clients for wait in client.first_waits]
+    later_waits = [wait for client in clients for wait in client.later_waits]
     record.add(
         phase=name,
         clients=len(clients),
@@ -275,10 +279,10 @@ def describe(
         answers=sum(client.answers for client in clients),
         errors=sum(len(client.errors) for client in clients),
         tokens_per_second=rate,
-        first_token_p50=percentile(first, 50),
-        first_token_p95=percentile(first, 95),
-        between_p50=percentile(between, 50),
-        between_p95=percentile(between, 95),
+        first_token_p50=percentile(first_waits, 50),
+        first_token_p95=percentile(first_waits, 95),
+        between_p50=percentile(later_waits, 50),
+        between_p95=percentile(later_waits, 95),
         resident_mb=memory[-1][1] / 1e6,
         error_texts=[text for client in clients for text in client.errors][:5],
     )
@@ -296,11 +300,11 @@ def judge(
     )
     totals = per_second.sum(1)
     dice = np.random.default_rng(0)
-    resampled = [
+    resampled_tokens = [
         per_second[:, dice.integers(0, int(length), int(length))].sum(1) for _ in range(1000)
     ]
     low, high = np.percentile(
-        [tokens.min() / max(tokens.max(), 1) for tokens in resampled], [2.5, 97.5]
+        [tokens.min() / max(tokens.max(), 1) for tokens in resampled_tokens], [2.5, 97.5]
     )
     record.facts["fairness"] = {"low": low, "high": high, "tokens": totals.astype(int).tolist()}
     record.check(
@@ -312,8 +316,8 @@ def judge(
     quarters = [
         sizes[(times >= length * a / 4) & (times < length * (a + 1) / 4)].mean() for a in range(4)
     ]
-    settled = times >= length / 4
-    slope = np.polyfit(times[settled] / 60, sizes[settled] / 1e6, 1)[0]
+    is_warm = times >= length / 4
+    slope = np.polyfit(times[is_warm] / 60, sizes[is_warm] / 1e6, 1)[0]
     record.facts["memory"] = {
         "quarters_mb": [q / 1e6 for q in quarters],
         "slope_mb_per_minute": float(slope),
@@ -336,8 +340,8 @@ def resident(pid: int) -> float:
     return float("nan")
 
 
-def percentile(values: list[float], which: float) -> float:
-    return float(np.percentile(values, which)) if values else float("nan")
+def percentile(values: list[float], percent: float) -> float:
+    return float(np.percentile(values, percent)) if values else float("nan")
 
 
 if __name__ == "__main__":

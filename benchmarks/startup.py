@@ -1,7 +1,7 @@
-"""How long do `import featherweight` and `fw --help` take, and do they stay without torch?
+"""How long do `import featherweight` and `fw --help` take?
 
-Whole processes, in turns with an interpreter that imports nothing; medians with the spread of the
-rounds.
+Whole processes run in turns with an interpreter that imports nothing. The rows are medians, with
+the smallest and the largest of the rounds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ BOUND_SECONDS = 0.3
 COMMANDS = {
     "python": "pass",
     "import featherweight": "import featherweight",
-    "fw --help": "import sys; sys.argv = ['fw', '--help']; from featherweight.cli import main; main()",
+    "fw --help": "import sys; sys.argv = ['fw', '--help']; "
+    "from featherweight.cli import main; main()",
 }
 
 

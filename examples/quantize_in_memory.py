@@ -13,8 +13,8 @@ def main(
 ) -> float:
     model, tokenizer = fw.load(model_name)
     original = copy.deepcopy(model)
-    text = fw.data.calibration(tokenizer, count=count, length=64)
-    factors = fw.FisherA().collect(model, text.tokens)
+    calibration = fw.data.calibration(tokenizer, count=count, length=64)
+    factors = fw.FisherA().collect(model, calibration.tokens)
     plan = fw.Plan({"lm_head": fw.Int(bits=8), "*": fw.Trellis(bits=3)})
     fw.quantize(model, fw.YAQA(), plan, factors, transform=fw.Hadamard())
     fw.save(model, out, tokenizer)

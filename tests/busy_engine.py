@@ -1,8 +1,8 @@
-"""An engine without a model: logits are a function of all tokens so far, so a mistake in the
-bookkeeping changes the text.
+"""An engine without a model: its logits are a function of all tokens of a session, so a mistake in
+the bookkeeping of a session changes the text.
 
-It insists on what real engines need (one thread at a time, different sessions in a step, no more
-than the capacity), notes what it was asked to do, and fails on demand.
+It checks what real engines need (one thread at a time, different sessions in a step, no more than
+the capacity), records its calls, and fails on demand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from featherweight.inference.engine import Engine, Logits, Session
 
 class BusySession(Session):
     def __init__(self, capacity: int) -> None:
-        self.capacity, self.tokens, self.closed = capacity, [], False
+        self.capacity, self.tokens, self.is_closed = capacity, [], False
 
     @property
     def length(self) -> int:  # type: ignore[override]
@@ -39,14 +39,14 @@ class BusySession(Session):
         self.tokens = state["tokens"][:length].tolist()
 
     def close(self) -> None:
-        self.closed = True
+        self.is_closed = True
 
 
 class BusyEngine(Engine):
     """Fails and is slow on demand.
 
-    `delay` seconds a call; `poison`: a token whose session fails; `broken`: everything fails;
-    `never`: tokens that are unlikely.
+    delay: seconds of a call. poison: a token whose session fails. is_broken: every call fails.
+    excluded_tokens: tokens that are unlikely.
     """
 
     fingerprint = "fake"
@@ -58,20 +58,20 @@ class BusyEngine(Engine):
         context: int = 512,
         max_batch: int = 4,
         delay: float = 0.0,
-        never: tuple[int, ...] = (),
+        excluded_tokens: tuple[int, ...] = (),
     ) -> None:
         self.vocab_size, self.context, self.max_batch = vocab_size, context, max_batch
-        self.usual_delay, self.usually_never = delay, never
+        self._initial_delay, self._initial_excluded_tokens = delay, excluded_tokens
         self.reset()
         self.calls: list[tuple[str, int]] = []
         self.sessions: list[BusySession] = []
         self._busy = threading.Lock()
 
     def reset(self) -> None:
-        """Forget what a test changed."""
-        self.delay, self.never = self.usual_delay, self.usually_never
+        """Undo what a test changed."""
+        self.delay, self.excluded_tokens = self._initial_delay, self._initial_excluded_tokens
         self.poison: int | None = None
-        self.broken = False
+        self.is_broken = False
 
     def session(self, capacity: int | None = None) -> BusySession:
         if (capacity or 1) > self.context:
@@ -96,15 +96,14 @@ class BusyEngine(Engine):
         try:
             self.calls.append((kind, sum(map(len, tokens))))
             time.sleep(self.delay)
-            if self.broken:
+            if self.is_broken:
                 raise BadInput("model.safetensors has changed: it is shorter than it was")
             for session, new in zip(sessions, tokens, strict=True):
-                assert not session.closed
+                assert not session.is_closed
                 if session.length + len(new) > session.capacity:
                     raise UsageError("more than the capacity")
-                session.tokens += (
-                    new  # as a real engine might leave it when another session of the call fails
-                )
+                # A real engine may leave the tokens when another session of the call fails.
+                session.tokens += new
                 if self.poison in new:
                     raise BadInput("this one fails")
             return np.stack([self.logits(session.tokens) for session in sessions])
@@ -112,16 +111,16 @@ class BusyEngine(Engine):
             self._busy.release()
 
     def logits(self, tokens: list[int]) -> NDArray[np.float32]:
-        made = (
+        logits = (
             np.random.default_rng([len(tokens), *tokens[-64:], sum(tokens)]).normal(
                 size=self.vocab_size
             )
             * 3
         )
-        made[list(self.never)] = -50
+        logits[list(self.excluded_tokens)] = -50
         if self.poison is not None:
-            made[self.poison] = -50
-        return made.astype(np.float32)
+            logits[self.poison] = -50
+        return logits.astype(np.float32)
 
     def close(self) -> None:
-        assert all(session.closed for session in self.sessions)
+        assert all(session.is_closed for session in self.sessions)

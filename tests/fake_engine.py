@@ -1,8 +1,8 @@
-"""An engine without a model: the next token's logits hang on the last two tokens only, so texts
-repeat themselves.
-
-It counts its calls, refuses what the contract says an engine refuses, and its state is the tokens
+"""An engine without a model: the logits depend on the last two tokens only, so texts repeat
 themselves.
+
+It counts its calls and refuses what the interface says that an engine refuses. Its state is the
+tokens themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from featherweight.inference.engine import Engine, Session
 
 class FakeSession(Session):
     def __init__(self, engine: FakeEngine, capacity: int) -> None:
-        self.engine, self.capacity, self.tokens, self.closed = engine, capacity, list[int](), False
+        self.engine, self.capacity = engine, capacity
+        self.tokens, self.is_closed = list[int](), False
 
     @property
     def length(self) -> int:  # type: ignore[override]
@@ -37,9 +38,9 @@ class FakeSession(Session):
         self.tokens = state["tokens"].tolist()
 
     def close(self) -> None:
-        if not self.closed:
-            self.engine.open_sequences -= 1
-        self.closed = True
+        if not self.is_closed:
+            self.engine.num_open_sessions -= 1
+        self.is_closed = True
 
 
 class FakeEngine(Engine):
@@ -49,16 +50,16 @@ class FakeEngine(Engine):
         self.vocab_size, self.context, self.max_batch = vocab_size, context, 4
         self.fingerprint, self.description = f"fake-{seed}", "made of random numbers"
         self.seed, self.sharp = seed, sharp
-        self.computed = self.calls = self.open_sequences = 0
+        self.num_computed = self.num_calls = self.num_open_sessions = 0
 
     def session(self, capacity: int | None = None) -> FakeSession:
         if capacity is not None and capacity > self.context:
             raise UsageError(f"{capacity} tokens are more than {self.context}")
-        self.open_sequences += 1
+        self.num_open_sessions += 1
         return FakeSession(self, self.context if capacity is None else capacity)
 
     def row(self, tokens: list[int]) -> Any:
-        # Few classes of pasts: soon the text comes to one it has seen.
+        # There are only 25 different rows, so a text soon meets one again.
         random = np.random.default_rng([self.seed, *(token % 5 for token in tokens[-2:])])
         return (self.sharp * random.standard_normal(self.vocab_size)).astype(np.float32)
 
@@ -68,14 +69,14 @@ class FakeEngine(Engine):
             raise UsageError("no tokens, or outside the vocabulary")
         if session.length + len(ids) > session.capacity:
             raise UsageError("no room")
-        self.calls += 1
-        self.computed += len(ids)
+        self.num_calls += 1
+        self.num_computed += len(ids)
         rows = []
         for id in ids:
             session.tokens.append(id)
             rows.append(self.row(session.tokens))
-        kept = {"last": rows[-1:], "all": rows, "none": []}[logits]
-        return np.array(kept, np.float32).reshape(-1, self.vocab_size)
+        result = {"last": rows[-1:], "all": rows, "none": []}[logits]
+        return np.array(result, np.float32).reshape(-1, self.vocab_size)
 
     def step(self, sessions: Any, tokens: Any) -> Any:
         return np.concatenate([self.forward(s, [t]) for s, t in zip(sessions, tokens, strict=True)])

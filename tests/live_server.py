@@ -13,9 +13,9 @@ from busy_engine import BusyEngine
 from featherweight.inference.batching.batcher import Batcher
 from featherweight.inference.text.tokenizer import ChatTokenizer
 from featherweight.serving.app import create_app
-from featherweight.serving.hosted import HostedModel
+from featherweight.serving.hosted_models import HostedModel
 from featherweight.serving.limits import Limits
-from featherweight.serving.running import listening
+from featherweight.serving.server import listen
 
 
 class LiveServer:
@@ -25,7 +25,7 @@ class LiveServer:
 
     def __init__(
         self,
-        text: ChatTokenizer,
+        tokenizer: ChatTokenizer,
         models: tuple[str, ...] = ("light",),
         api_key: str | None = None,
         limits: Limits | None = None,
@@ -33,11 +33,14 @@ class LiveServer:
         slots: int = 4,
         queue_limit: int = 50,
     ) -> None:
-        self.engines = [BusyEngine(delay=delay, never=tuple(text.end_ids)) for _ in models]
-        self.batchers = [
-            Batcher(engine, text, slots=slots, queue_limit=queue_limit) for engine in self.engines
+        self.engines = [
+            BusyEngine(delay=delay, excluded_tokens=tuple(tokenizer.end_ids)) for _ in models
         ]
-        hosted = [
+        self.batchers = [
+            Batcher(engine, tokenizer, num_slots=slots, queue_limit=queue_limit)
+            for engine in self.engines
+        ]
+        hosted_models = [
             HostedModel(
                 name,
                 batcher,
@@ -45,7 +48,7 @@ class LiveServer:
             )
             for i, (name, batcher) in enumerate(zip(models, self.batchers, strict=True))
         ]
-        self._listener = listening("127.0.0.1", 0)
+        self._listener = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         settings: dict[str, Any] = {
             "log_level": "critical",
@@ -53,7 +56,7 @@ class LiveServer:
             "timeout_graceful_shutdown": 1,
         }
         self._server = uvicorn.Server(
-            uvicorn.Config(create_app(hosted, limits, api_key), **settings)
+            uvicorn.Config(create_app(hosted_models, limits, api_key), **settings)
         )
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True
@@ -69,12 +72,12 @@ class LiveServer:
         for engine in self.engines:
             engine.close()
 
-    def idle(self) -> bool:
-        return all(batcher.running == batcher.waiting == 0 for batcher in self.batchers)
+    def is_idle(self) -> bool:
+        return all(batcher.num_running == batcher.num_waiting == 0 for batcher in self.batchers)
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
-    while not holds():
+    while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)

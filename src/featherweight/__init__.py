@@ -26,8 +26,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .base.events import Event
+    from .base.sampling import Sampling
     from .evaluation import KL, Perplexity, evaluate
-    from .inference import Conversation, Sampling, answer, generate
+    from .inference import Conversation, answer, generate
     from .interchange import load, save
     from .quantization.curvature import FisherA, FisherB, Gram
     from .quantization.evidence import report
@@ -65,7 +66,7 @@ _TARGETS = {
     "Perplexity": "evaluation",
     "Plan": "quantization.plans",
     "PreflightRefused": "base.errors",
-    "Sampling": "inference",
+    "Sampling": "base.sampling",
     "Ternary": "quantization.formats",
     "Trellis": "quantization.formats",
     "UsageError": "base.errors",

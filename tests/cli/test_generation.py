@@ -15,7 +15,7 @@ import tiny
 
 from featherweight.cli.app import main
 
-PLAIN = ("--runtime", "reference", "--temperature", "0", "--max-tokens", "12")
+GREEDY = ("--runtime", "reference", "--temperature", "0", "--max-tokens", "12")
 
 
 @pytest.fixture(scope="module")
@@ -29,36 +29,36 @@ def run(*argv: object) -> int:
     return int(stop.value.code or 0)
 
 
-def said(capsys: Any, *argv: object) -> Any:
+def json_output(capsys: Any, *argv: object) -> Any:
     assert run(*argv, "--json") == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_text_on_stdout_and_speed_on_stderr(model: str, capsys: Any) -> None:
-    assert run("generate", model, "Who?", *PLAIN) == 0
-    printed = capsys.readouterr()
-    assert "tokens/s, first token after" in printed.err.splitlines()[-1]
-    found = said(capsys, "generate", model, "Who?", *PLAIN)
-    assert printed.out == found["text"] + "\n"
-    assert len(found["tokens"]) == found["usage"]["completion_tokens"] <= 12
-    assert found["finish"] in ("stop", "length")
-    assert set(found["seconds"]) == {"first_token", "decode"}
+    assert run("generate", model, "Who?", *GREEDY) == 0
+    output = capsys.readouterr()
+    assert "tokens/s, first token after" in output.err.splitlines()[-1]
+    answer = json_output(capsys, "generate", model, "Who?", *GREEDY)
+    assert output.out == answer["text"] + "\n"
+    assert len(answer["tokens"]) == answer["usage"]["completion_tokens"] <= 12
+    assert answer["finish"] in ("stop", "length")
+    assert set(answer["seconds"]) == {"first_token", "decode"}
 
 
 def test_the_prompt_from_a_file_and_from_stdin(
     model: str, capsys: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    direct = said(capsys, "generate", model, "Wer? 羽", *PLAIN)
+    direct = json_output(capsys, "generate", model, "Wer? 羽", *GREEDY)
     (tmp_path / "prompt.txt").write_text("Wer? 羽", encoding="utf-8")
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO("Wer? 羽".encode())))
     for prompt in (f"@{tmp_path / 'prompt.txt'}", "-"):
-        assert said(capsys, "generate", model, prompt, *PLAIN)["tokens"] == direct["tokens"]
-    raw = said(capsys, "generate", model, "Wer? 羽", "--raw", *PLAIN)
+        assert json_output(capsys, "generate", model, prompt, *GREEDY)["tokens"] == direct["tokens"]
+    raw = json_output(capsys, "generate", model, "Wer? 羽", "--raw", *GREEDY)
     assert raw["usage"]["prompt_tokens"] < direct["usage"]["prompt_tokens"]
 
 
 def test_options_reach_the_sampler(model: str, capsys: Any, tmp_path: Path) -> None:
-    many = (
+    options = (
         "--temperature",
         1.5,
         "--top-k",
@@ -70,24 +70,32 @@ def test_options_reach_the_sampler(model: str, capsys: Any, tmp_path: Path) -> N
         "--repetition-penalty",
         1.1,
     )
-    command = ("generate", model, "fox " * 20, "--runtime", "reference", *many, "--max-tokens", 20)
-    first = said(capsys, *command, "--seed", 3, "--logprobs", 2, "--cache-dir", tmp_path)
-    again = said(capsys, *command, "--seed", 3, "--lookup", 4, "--cache-dir", tmp_path)
-    assert first["tokens"] == again["tokens"]
-    assert again["usage"]["cached_tokens"] > 0 == first["usage"]["cached_tokens"]
+    command = (
+        "generate",
+        model,
+        "fox " * 20,
+        "--runtime",
+        "reference",
+        *options,
+        "--max-tokens",
+        20,
+    )
+    first = json_output(capsys, *command, "--seed", 3, "--logprobs", 2, "--cache-dir", tmp_path)
+    cached = json_output(capsys, *command, "--seed", 3, "--lookup", 4, "--cache-dir", tmp_path)
+    assert first["tokens"] == cached["tokens"]
+    assert cached["usage"]["cached_tokens"] > 0 == first["usage"]["cached_tokens"]
     assert len(first["logprobs"]) == len(first["tokens"]) and len(first["logprobs"][0]["top"]) == 2
     stop = first["text"][3:5]
-    stopped = said(capsys, *command, "--seed", 3, "--stop", stop, "--stop", "never said")
+    answer = json_output(capsys, *command, "--seed", 3, "--stop", stop, "--stop", "never said")
     assert (
-        stopped["text"] == first["text"][: first["text"].index(stop)]
-        and stopped["finish"] == "stop"
+        answer["text"] == first["text"][: first["text"].index(stop)] and answer["finish"] == "stop"
     )
 
 
 def test_a_schema(model: str, capsys: Any, tmp_path: Path) -> None:
     pytest.importorskip("llguidance")
     (tmp_path / "schema.json").write_text('{"enum": ["fox", "dog"]}')
-    found = said(
+    answer = json_output(
         capsys,
         "generate",
         model,
@@ -97,7 +105,7 @@ def test_a_schema(model: str, capsys: Any, tmp_path: Path) -> None:
         "--json-schema",
         tmp_path / "schema.json",
     )
-    assert json.loads(found["text"]) in ("fox", "dog") and found["finish"] == "stop"
+    assert json.loads(answer["text"]) in ("fox", "dog") and answer["finish"] == "stop"
 
 
 def test_chat(model: str, capsys: Any) -> None:
@@ -120,23 +128,23 @@ def test_chat(model: str, capsys: Any) -> None:
 
 
 def test_evaluate_with_an_engine(model: str, capsys: Any, tmp_path: Path) -> None:
-    """The reference engine is the plain forward; without compressed layers there is nothing to
-    round.
+    """The reference engine computes the plain forward; without compressed layers nothing is
+    rounded.
     """
     (tmp_path / "text.txt").write_text(tiny.TEXT * 6)
     command = ("evaluate", model, "--text", tmp_path / "text.txt", "--windows", 2, "--length", 64)
-    plain = said(capsys, *command)["quality"]["light"]["perplexity"]["mean"]
+    perplexity = json_output(capsys, *command)["quality"]["light"]["perplexity"]["mean"]
     for runtime in ("reference", "reference-int8"):
-        quality = said(capsys, *command, "--runtime", runtime, "--against", model)["quality"]
+        quality = json_output(capsys, *command, "--runtime", runtime, "--against", model)["quality"]
         assert quality["runtime"] == runtime
-        assert quality["light"]["perplexity"]["mean"] == pytest.approx(plain, rel=1e-4)
+        assert quality["light"]["perplexity"]["mean"] == pytest.approx(perplexity, rel=1e-4)
         assert abs(quality["kl"]["mean"]) < 1e-6
     assert run("evaluate", model, "--windows", 1, "--length", 1000, "--runtime", "reference") == 2
     assert "context is 512" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("more", "words"),
+    ("arguments", "words"),
     [
         (("",), "the prompt is empty"),
         ((" \n",), "the prompt is empty"),
@@ -160,12 +168,14 @@ def test_evaluate_with_an_engine(model: str, capsys: Any, tmp_path: Path) -> Non
         (("Who?", "--json-schema", "nowhere.json"), "nowhere.json: no such file"),
     ],
 )
-def test_refused_in_one_line(more: tuple[Any, ...], words: str, model: str, capsys: Any) -> None:
-    runtime = () if "--runtime" in more else ("--runtime", "reference")
-    assert run("generate", model, *more, *runtime) == 2
-    printed = capsys.readouterr()
-    assert words in printed.err.splitlines()[-1]
-    assert printed.out == "" and "Traceback" not in printed.err
+def test_refused_in_one_line(
+    arguments: tuple[Any, ...], words: str, model: str, capsys: Any
+) -> None:
+    runtime = () if "--runtime" in arguments else ("--runtime", "reference")
+    assert run("generate", model, *arguments, *runtime) == 2
+    output = capsys.readouterr()
+    assert words in output.err.splitlines()[-1]
+    assert output.out == "" and "Traceback" not in output.err
 
 
 @pytest.mark.parametrize("source", ["file", "stdin", "schema"])

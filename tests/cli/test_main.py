@@ -1,5 +1,5 @@
-"""The shell around the workflows: options arrive, results are printed, errors become one line and
-an exit code.
+"""The shell around the workflows: options reach them, results are printed, and errors become one
+line and an exit code.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Plant = Callable[..., None]
 
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
-    """Put a function in the place of a workflow."""
+    """Replace a workflow by a function."""
 
     def plant(name: str, function: Callable[..., Any]) -> None:
         module = types.ModuleType(name)
@@ -57,36 +57,36 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Plant:
 
 
 @pytest.fixture
-def called(plant: Plant, tmp_path: Path) -> dict[str, Any]:
-    """What `quantize` was called with; it leaves RESULTS in the folder."""
-    seen: dict[str, Any] = {}
+def arguments(plant: Plant, tmp_path: Path) -> dict[str, Any]:
+    """The arguments of the last call of `quantize_folder`, which writes RESULTS into the folder."""
+    call: dict[str, Any] = {}
 
     def quantize_folder(model: str, out: Path, settings: dict[str, Any], **options: Any) -> Path:
-        seen.update(model=model, out=out, settings=settings, **options)
+        call.update(model=model, out=out, settings=settings, **options)
         options["listener"](Event("layers", 1, 2, 2.0, 2.0, "layer.0"))
         out.mkdir()
         (out / "results.json").write_text(json.dumps(RESULTS))
         return out
 
     plant("quantize_folder", quantize_folder)
-    return seen
+    return call
 
 
 def test_quantize_passes_what_was_given(
-    called: dict[str, Any], tmp_path: Path, capsys: Any
+    arguments: dict[str, Any], tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "light"
     options = ("--bits", 3, "--head-bits", 4, "--preset", "fast", "--ask", "Why?", "--fresh")
     assert run("quantize", "toy", *options, "--out", out) == 0
-    assert called["model"] == "toy"
-    assert called["out"] == out
-    assert called["settings"] == {"model": "toy", "bits": 3, "head_bits": 4, "preset": "fast"}
-    assert called["fresh"] is True
-    assert called["overwrite"] is False
-    assert called["evaluate"] is True
-    assert called["ask"] == "Why?"
-    assert called["max_ram_gb"] is None
-    printed = capsys.readouterr()
+    assert arguments["model"] == "toy"
+    assert arguments["out"] == out
+    assert arguments["settings"] == {"model": "toy", "bits": 3, "head_bits": 4, "preset": "fast"}
+    assert arguments["fresh"] is True
+    assert arguments["overwrite"] is False
+    assert arguments["evaluate"] is True
+    assert arguments["ask"] == "Why?"
+    assert arguments["max_ram_gb"] is None
+    output = capsys.readouterr()
     for figure in (
         "269.1 MB",
         "80.0 MB",
@@ -95,38 +95,38 @@ def test_quantize_passes_what_was_given(
         "18.27 [17.90, 18.65]",
         "85.3 %",
     ):
-        assert figure in printed.out
-    assert f"report: {out / 'report.html'}" in printed.out
-    assert printed.out.rstrip().endswith("original  Because.\nlight     Since.")
+        assert figure in output.out
+    assert f"report: {out / 'report.html'}" in output.out
+    assert output.out.rstrip().endswith("original  Because.\nlight     Since.")
     assert {
         "event": "progress",
         "stage": "layers",
         "done": 1,
         "total": 2,
         "message": "layer.0",
-    }.items() <= json.loads(printed.err).items()
+    }.items() <= json.loads(output.err).items()
 
 
-def test_yaml_equals_flags(called: dict[str, Any], tmp_path: Path) -> None:
+def test_yaml_equals_flags(arguments: dict[str, Any], tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         "model: toy\nbits: 3\npreset: fast\nask: Why?\nevaluate: false\nmade_with: {versions: {}}\n"
     )
     assert run("quantize", "--config", recipe, "--out", tmp_path / "a") == 0
-    by_file = {key: value for key, value in called.items() if key not in ("out", "listener")}
+    by_file = {key: value for key, value in arguments.items() if key not in ("out", "listener")}
     command = ("quantize", "toy", "--bits", 3, "--preset", "fast", "--ask", "Why?", "--no-evaluate")
     assert run(*command, "--out", tmp_path / "b") == 0
     assert {
-        key: value for key, value in called.items() if key not in ("out", "listener")
+        key: value for key, value in arguments.items() if key not in ("out", "listener")
     } == by_file
 
 
-def test_json_is_results_json(called: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+def test_json_is_results_json(arguments: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     assert run("quantize", "toy", "--out", tmp_path / "a", "--json") == 0
     assert json.loads(capsys.readouterr().out) == RESULTS
 
 
-def test_a_missed_bound_ends_with_4(called: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+def test_a_missed_bound_ends_with_4(arguments: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     assert (
         run(
             "quantize",
@@ -170,10 +170,10 @@ def test_errors_are_one_line_and_a_code(
 
     plant("quantize_folder", fail)
     assert run("quantize", "toy", "--out", tmp_path / "a") == code
-    printed = capsys.readouterr().err
-    assert printed.startswith(line)
-    assert printed.count("\n") <= 1
-    assert "Traceback" not in printed
+    output = capsys.readouterr().err
+    assert output.startswith(line)
+    assert output.count("\n") <= 1
+    assert "Traceback" not in output
 
 
 def test_a_traceback_is_shown_when_asked_for(
@@ -211,23 +211,23 @@ def test_wrong_usage_ends_with_2(argv: list[str], words: str, capsys: Any) -> No
 
 
 def test_export(plant: Plant, tmp_path: Path, capsys: Any) -> None:
-    made = ExportResult(
+    result = ExportResult(
         tmp_path / "m.gguf", 175_000_000, {"Q4_0": 210, "F32": 62}, 272, ["210 matrices in Q4_0"]
     )
 
     def export_folder(packed: Path, to: str, out: Path, **options: Any) -> ExportResult:
-        assert (packed, to, out) == (Path("light"), "gguf", made.path)
+        assert (packed, to, out) == (Path("light"), "gguf", result.path)
         assert (options["overwrite"], options["odd_bits"]) == (True, False)
-        return made
+        return result
 
     plant("export_folder", export_folder)
-    command = ("export", "light", "--to", "gguf", "--out", made.path, "--overwrite")
+    command = ("export", "light", "--to", "gguf", "--out", result.path, "--overwrite")
     assert run(*command) == 0
-    printed = capsys.readouterr().out
-    assert "175.0 MB, 272 tensors (210 in Q4_0, 62 in F32)" in printed
-    assert "  210 matrices in Q4_0\n  read again and compared" in printed
+    output = capsys.readouterr().out
+    assert "175.0 MB, 272 tensors (210 in Q4_0, 62 in F32)" in output
+    assert "  210 matrices in Q4_0\n  read again and compared" in output
     assert run(*command, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["types"] == made.types
+    assert json.loads(capsys.readouterr().out)["types"] == result.types
 
 
 def test_an_export_that_differs_ends_with_5(plant: Plant, tmp_path: Path, capsys: Any) -> None:
@@ -313,14 +313,15 @@ def test_chat_answers_lines_from_a_pipe(
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     code = (
         "import sys\nfrom featherweight.cli import main\n"
-        f"try:\n    main({[*command, '--help']!r})\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"try:\n    main({[*command, '--help']!r})\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
         "print(' '.join({name.split('.')[0] for name in sys.modules}))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert "Usage" in result.stdout
-    loaded = set(result.stdout.splitlines()[-1].split())
-    assert not loaded.intersection(
+    modules = set(result.stdout.splitlines()[-1].split())
+    assert not modules.intersection(
         {"torch", "transformers", "numpy", "safetensors", "jinja2", "gguf", "yaml"}
     )

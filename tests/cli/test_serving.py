@@ -1,4 +1,6 @@
-"""`fw serve`: options arrive, the key comes from the environment too, and what is served is said."""
+"""`fw serve`: options reach the workflow, the key may come from the environment, and the served
+models are printed.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +20,29 @@ def run(*argv: object) -> int:
 
 
 @pytest.fixture
-def called(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the workflow was called with."""
-    seen: dict[str, Any] = {}
+def arguments(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments of the last call of the workflow."""
+    call: dict[str, Any] = {}
 
     def serve_folder(model: str, **options: Any) -> None:
-        seen.update(model=model, **options)
+        call.update(model=model, **options)
         facts = {"bits": 4.091, "file_bytes": 68_800_000, "description": "native"}
-        options["ready"]("http://127.0.0.1:8000", [{"id": "light", "featherweight": facts}])
+        options["on_ready"]("http://127.0.0.1:8000", [{"id": "light", "featherweight": facts}])
 
     module = types.ModuleType("serve_folder")
     module.serve_folder = serve_folder  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "featherweight.workflows.serve_folder", module)
-    return seen
+    return call
 
 
 def test_options_arrive(
-    called: dict[str, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, Any], capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FEATHERWEIGHT_API_KEY", raising=False)
     assert (
         run("serve", "light", "--compare", "toy", "--port", 0, "--slots", 3, "--context", 512) == 0
     )
-    expected = {
+    expected_arguments = {
         "model": "light",
         "compare": "toy",
         "host": "127.0.0.1",
@@ -48,8 +50,8 @@ def test_options_arrive(
         "slots": 3,
         "context": 512,
     }
-    assert expected.items() <= called.items()
-    assert called["api_key"] is None
+    assert expected_arguments.items() <= arguments.items()
+    assert arguments["api_key"] is None
     assert capsys.readouterr().out.splitlines() == [
         "light: 4.09 bits a weight, 68.8 MB; native",
         "http://127.0.0.1:8000  (the page; clients use http://127.0.0.1:8000/v1)",
@@ -57,18 +59,18 @@ def test_options_arrive(
 
 
 def test_the_key_comes_from_the_environment(
-    called: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEATHERWEIGHT_API_KEY", "feather-123")
     assert run("serve", "light") == 0
-    assert called["api_key"] == "feather-123"
+    assert arguments["api_key"] == "feather-123"
     assert run("serve", "light", "--api-key", "other") == 0
-    assert called["api_key"] == "other"
+    assert arguments["api_key"] == "other"
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--port", "70000"], ["--slots", "0"], ["--context", "1"], ["--queue", "-1"], []]
+    "options", [["--port", "70000"], ["--slots", "0"], ["--context", "1"], ["--queue", "-1"], []]
 )
-def test_wrong_usage_ends_with_2(called: dict[str, Any], wrong: list[str]) -> None:
-    assert run("serve", *(["light", *wrong] if wrong else [])) == 2
-    assert not called
+def test_wrong_usage_ends_with_2(arguments: dict[str, Any], options: list[str]) -> None:
+    assert run("serve", *(["light", *options] if options else [])) == 2
+    assert not arguments

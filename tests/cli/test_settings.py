@@ -28,7 +28,7 @@ def test_later_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    ("change", "settings"),
     [
         ("plan.lm_head=None", {"plan": {"lm_head": None}}),
         ("plan.lm_head=Int(bits=8, group=32)", {"plan": {"lm_head": "Int(bits=8, group=32)"}}),
@@ -43,8 +43,8 @@ def test_later_wins(tmp_path: Path) -> None:
         ("transform={[", {"transform": "{["}),
     ],
 )
-def test_values(change: str, expected: dict[str, object]) -> None:
-    assert gather(None, {}, [change]) == expected
+def test_values(change: str, settings: dict[str, object]) -> None:
+    assert gather(None, {}, [change]) == settings
 
 
 def test_a_pattern_that_is_set_stands_first(tmp_path: Path) -> None:

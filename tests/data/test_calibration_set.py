@@ -21,13 +21,15 @@ MIX = {"tasks_chat": 0.5, "restaurants_chat": 0.25, "plays": 0.25}
 
 
 def test_calibration_has_the_shape_and_the_shares() -> None:
-    found = data.calibration(tiny.tokenizer(), count=40, length=96, mix=MIX)
-    assert found.tokens.shape == (40, 96)
-    assert found.tokens.dtype == torch.int64
-    assert len(found) == 40
-    assert len({tuple(row) for row in found.tokens.tolist()}) == 40
-    assert [found.origins[:20].count(name) for name in MIX] == [10, 5, 5]
-    assert [(s["name"], s["sequences"], s["tokens"]) for s in found.fingerprint["sources"]] == [
+    calibration = data.calibration(tiny.tokenizer(), count=40, length=96, mix=MIX)
+    assert calibration.tokens.shape == (40, 96)
+    assert calibration.tokens.dtype == torch.int64
+    assert len(calibration) == 40
+    assert len({tuple(row) for row in calibration.tokens.tolist()}) == 40
+    assert [calibration.origins[:20].count(name) for name in MIX] == [10, 5, 5]
+    assert [
+        (s["name"], s["sequences"], s["tokens"]) for s in calibration.fingerprint["sources"]
+    ] == [
         ("tasks_chat", 20, 20 * 96),
         ("restaurants_chat", 10, 10 * 96),
         ("plays", 10, 10 * 96),
@@ -35,15 +37,17 @@ def test_calibration_has_the_shape_and_the_shares() -> None:
 
 
 def test_the_fingerprint_names_the_tokens() -> None:
-    found = data.calibration(tiny.tokenizer(), count=8, length=64, mix=MIX, seed=3)
+    calibration = data.calibration(tiny.tokenizer(), count=8, length=64, mix=MIX, seed=3)
     raw = b"".join(
-        int(token).to_bytes(8, "little") for row in found.tokens.tolist() for token in row
+        int(token).to_bytes(8, "little") for row in calibration.tokens.tolist() for token in row
     )
-    assert found.fingerprint["tokens_sha256"] == hashlib.sha256(raw).hexdigest()
-    facts = {key: found.fingerprint[key] for key in ("sequences", "length", "seed", "bos")}
+    assert calibration.fingerprint["tokens_sha256"] == hashlib.sha256(raw).hexdigest()
+    facts = {key: calibration.fingerprint[key] for key in ("sequences", "length", "seed", "bos")}
     assert facts == {"sequences": 8, "length": 64, "seed": 3, "bos": False}
-    assert found.fingerprint["template"] == hashlib.sha256(tiny.CHAT.encode()).hexdigest()[:16]
-    assert {s["licence"] for s in found.fingerprint["sources"]} == {
+    assert (
+        calibration.fingerprint["template"] == hashlib.sha256(tiny.CHAT.encode()).hexdigest()[:16]
+    )
+    assert {s["licence"] for s in calibration.fingerprint["sources"]} == {
         "Apache-2.0",
         "CC BY-SA 4.0",
         "public domain",
@@ -71,22 +75,25 @@ def test_the_same_seed_gives_the_same_tokens_and_a_prefix() -> None:
 
 
 def test_a_bos_stands_once_at_the_start() -> None:
-    found = data.calibration(with_bos(), count=8, length=64, mix={"plays": 1.0})
-    assert found.fingerprint["bos"] is True
-    assert bool((found.tokens[:, 0] == 1).all())
-    assert not bool((found.tokens[:, 1:] == 1).any())
+    calibration = data.calibration(with_bos(), count=8, length=64, mix={"plays": 1.0})
+    assert calibration.fingerprint["bos"] is True
+    assert bool((calibration.tokens[:, 0] == 1).all())
+    assert not bool((calibration.tokens[:, 1:] == 1).any())
 
 
 def test_chat_starts_with_the_template() -> None:
     tokenizer = tiny.tokenizer()
-    asked = [Dialogue(f"What is {i} + {i}?", str(2 * i)) for i in range(100)]
-    found = data.calibration_from_documents(tokenizer, asked, count=10, length=100)
-    assert all(tokenizer.decode(row).startswith("<|im_start|>user\n") for row in found)
+    dialogues = [Dialogue(f"What is {i} + {i}?", str(2 * i)) for i in range(100)]
+    calibration = data.calibration_from_documents(tokenizer, dialogues, count=10, length=100)
+    assert all(tokenizer.decode(row).startswith("<|im_start|>user\n") for row in calibration)
 
 
 def test_too_little_text_says_how_much_there_is_and_how_much_is_needed() -> None:
-    expected = r"tasks_chat has \d+ tokens \(\d+ sequences of 512\); 5000 sequences \(2560000 tokens\) are needed"
-    with pytest.raises(BadInput, match=expected):
+    message = (
+        r"tasks_chat has \d+ tokens \(\d+ sequences of 512\); "
+        r"5000 sequences \(2560000 tokens\) are needed"
+    )
+    with pytest.raises(BadInput, match=message):
         data.calibration(tiny.tokenizer(), count=10_000, length=512, mix=MIX)
     with pytest.raises(
         BadInput, match=r"text has \d+ tokens \(\d sequences of 100\); 64 sequences"
@@ -115,12 +122,12 @@ def test_the_shipped_mix_is_large_enough_for_the_presets() -> None:
 def test_files_are_mixed_in_proportion(tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text(data.text("plays")[:30_000], encoding="utf-8")
     (tmp_path / "short.txt").write_text(data.text("plays")[30_000:40_000], encoding="utf-8")
-    found = data.calibration_from_files(
+    calibration = data.calibration_from_files(
         tiny.tokenizer(), tmp_path / "long.txt", tmp_path / "short.txt", count=40, length=64
     )
-    counts = {s["name"]: s["sequences"] for s in found.fingerprint["sources"]}
+    counts = {s["name"]: s["sequences"] for s in calibration.fingerprint["sources"]}
     assert 28 <= counts["long.txt"] <= 32
-    assert str(tmp_path) not in repr(found.fingerprint)
+    assert str(tmp_path) not in repr(calibration.fingerprint)
 
 
 def test_files_with_too_little_text(tmp_path: Path) -> None:
@@ -136,31 +143,31 @@ def test_files_with_too_little_text(tmp_path: Path) -> None:
 
 
 def test_documents_may_be_dialogues() -> None:
-    asked = [Dialogue(f"What is {i} + {i}?", str(2 * i)) for i in range(100)]
-    found = data.calibration_from_documents(
-        tiny.tokenizer(), asked, count=10, length=64, name="sums", licence="MIT"
+    dialogues = [Dialogue(f"What is {i} + {i}?", str(2 * i)) for i in range(100)]
+    calibration = data.calibration_from_documents(
+        tiny.tokenizer(), dialogues, count=10, length=64, name="sums", licence="MIT"
     )
-    assert found.fingerprint["sources"] == [
+    assert calibration.fingerprint["sources"] == [
         {"name": "sums", "licence": "MIT", "sequences": 10, "tokens": 640}
     ]
-    assert found.fingerprint["template"]
+    assert calibration.fingerprint["template"]
 
 
 def test_blend_interleaves_and_counts() -> None:
     tokenizer = tiny.tokenizer()
     plays = data.calibration(tokenizer, 12, 64, mix={"plays": 1.0})
-    rest = data.calibration(tokenizer, 12, 64, mix={"restaurants_chat": 0.5, "tasks_chat": 0.5})
-    found = data.blend([(plays, 0.5), (rest, 0.5)], count=16)
-    assert torch.equal(found.tokens[::2], plays.tokens[:8])
-    assert torch.equal(found.tokens[1::2], rest.tokens[:8])
-    assert {s["name"]: s["sequences"] for s in found.fingerprint["sources"]} == {
+    chats = data.calibration(tokenizer, 12, 64, mix={"restaurants_chat": 0.5, "tasks_chat": 0.5})
+    calibration = data.blend([(plays, 0.5), (chats, 0.5)], count=16)
+    assert torch.equal(calibration.tokens[::2], plays.tokens[:8])
+    assert torch.equal(calibration.tokens[1::2], chats.tokens[:8])
+    assert {s["name"]: s["sequences"] for s in calibration.fingerprint["sources"]} == {
         "plays": 8,
         "restaurants_chat": 4,
         "tasks_chat": 4,
     }
-    assert found.fingerprint["template"]
+    assert calibration.fingerprint["template"]
     with pytest.raises(BadInput, match="has 12 sequences; its share needs 20"):
-        data.blend([(plays, 0.5), (rest, 0.5)], count=40)
+        data.blend([(plays, 0.5), (chats, 0.5)], count=40)
     with pytest.raises(UsageError, match="cannot be blended"):
         data.blend(
             [(plays, 0.5), (data.calibration(tokenizer, 4, 32, mix={"plays": 1.0}), 0.5)], count=4

@@ -1,5 +1,5 @@
-"""Windows are the judge's, and documents are encoded once, with one BOS where the tokenizer wants
-one.
+"""Windows are cut as the reference evaluation cuts them, and documents have one BOS where the
+tokenizer adds one.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from featherweight.data.corpora import Dialogue, text
 
 
 def with_bos() -> Any:
-    """The tiny tokenizer, made to put <|im_start|> before every text as Llama's does with its BOS."""
-    made = tiny.tokenizer()
-    made.backend_tokenizer.post_processor = TemplateProcessing(
+    """The tiny tokenizer with <|im_start|> before every text, as Llama's has its BOS."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|im_start|> $A", pair=None, special_tokens=[("<|im_start|>", 1)]
     )
-    return made
+    return tokenizer
 
 
-def test_windows_are_the_judges() -> None:
+def test_windows_are_those_of_the_reference_evaluation() -> None:
     tokenizer, content, length, count = tiny.tokenizer(), text("humaneval")[:40_000], 64, 9
     ids = tokenizer(content, return_tensors="pt", add_special_tokens=False).input_ids[0]
-    judged = [ids[i * length : (i + 1) * length + 1] for i in range(count)]
-    assert torch.equal(tokens.windows(tokenizer, content, length, count), torch.stack(judged))
+    reference = [ids[i * length : (i + 1) * length + 1] for i in range(count)]
+    assert torch.equal(tokens.windows(tokenizer, content, length, count), torch.stack(reference))
 
 
 def test_windows_add_no_bos() -> None:
-    plain = tokens.windows(tiny.tokenizer(), tiny.TEXT, 16, 2)
-    assert torch.equal(tokens.windows(with_bos(), tiny.TEXT, 16, 2), plain)
+    windows = tokens.windows(tiny.tokenizer(), tiny.TEXT, 16, 2)
+    assert torch.equal(tokens.windows(with_bos(), tiny.TEXT, 16, 2), windows)
 
 
 def test_windows_use_the_last_target() -> None:
@@ -59,8 +59,8 @@ def test_prefix_is_what_the_tokenizer_adds() -> None:
 
 def test_dialogues_go_through_the_template() -> None:
     tokenizer = tiny.tokenizer()
-    rendered = tokens.render(tokenizer, Dialogue("Two?", "2"))
-    assert rendered == "<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
+    text = tokens.render(tokenizer, Dialogue("Two?", "2"))
+    assert text == "<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
     assert tokens.render(tokenizer, Dialogue("Two?")).endswith("<|im_start|>assistant\n")
     tokenizer.chat_template = None
     assert tokens.render(tokenizer, Dialogue("Two?", "2")) == "Two?\n2"
@@ -68,9 +68,9 @@ def test_dialogues_go_through_the_template() -> None:
 
 def test_a_bos_of_the_template_is_not_doubled() -> None:
     documents = [Dialogue("Two?", "2"), Dialogue("Three?", "3")]
-    plain = tokens.encode_documents(tiny.tokenizer(), documents)
-    assert all(ids[0] == 1 for ids in plain)
-    assert tokens.encode_documents(with_bos(), documents) == [ids[1:] for ids in plain]
+    encoded_documents = tokens.encode_documents(tiny.tokenizer(), documents)
+    assert all(ids[0] == 1 for ids in encoded_documents)
+    assert tokens.encode_documents(with_bos(), documents) == [ids[1:] for ids in encoded_documents]
 
 
 def test_running_text_ends_with_a_blank_line() -> None:

@@ -1,4 +1,4 @@
-"""A user's files: what is read, and what is refused with the file's name and line."""
+"""A user's files: what is read, and errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_rows_may_be_text_pairs_or_messages(tmp_path: Path) -> None:
 {"prompt": "alone"}
 {"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "v"}]}
 """
-    expected = ["plain", Dialogue("p", "a"), Dialogue("alone"), Dialogue("u", "v")]
-    assert read_documents(write(tmp_path / "a.jsonl", lines)) == expected
-    assert read_documents(write(tmp_path / "a.jsonl.gz", gzip.compress(lines))) == expected
+    documents = ["plain", Dialogue("p", "a"), Dialogue("alone"), Dialogue("u", "v")]
+    assert read_documents(write(tmp_path / "a.jsonl", lines)) == documents
+    assert read_documents(write(tmp_path / "a.jsonl.gz", gzip.compress(lines))) == documents
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,9 @@ def test_rows_may_be_text_pairs_or_messages(tmp_path: Path) -> None:
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    with pytest.raises(BadInput, match=message) as caught:
+    with pytest.raises(BadInput, match=message) as error_info:
         read_documents(write(tmp_path / name, content))
-    assert name in str(caught.value)
+    assert name in str(error_info.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

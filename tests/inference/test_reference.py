@@ -1,4 +1,4 @@
-"""The PyTorch engine gives the logits of one plain forward, however the tokens came in."""
+"""The PyTorch engine gives the logits of one plain forward, however the tokens are divided."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ import torch
 from torch import nn
 
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.inference import ChatTokenizer, Sampling, generate
-from featherweight.inference.reference import ONE_PLANE, TWO_PLANES, ReferenceEngine, whole_steps
+from featherweight.base.sampling import Sampling
+from featherweight.inference import ChatTokenizer, generate
+from featherweight.inference.reference import (
+    ONE_PLANE_STEPS,
+    TWO_PLANE_STEPS,
+    ReferenceEngine,
+    round_activations,
+)
 from featherweight.quantization.formats import Int
 from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed
 from featherweight.quantization.pipeline import quantize
@@ -24,54 +30,54 @@ from featherweight.quantization.transforms import Hadamard
 IDS = np.random.default_rng(0).integers(3, 300, 90).tolist()  # more than Gemma's window of 64
 
 
-def plain(model: Any, ids: Any = IDS) -> Any:
+def forward_logits(model: Any, ids: Any = IDS) -> Any:
     with torch.no_grad():
         return model(torch.tensor(ids)[None], use_cache=False).logits[0].float().numpy()
 
 
-def close(found: Any, wanted: Any) -> None:
-    np.testing.assert_allclose(found, wanted, atol=2e-4 * np.abs(wanted).max())
+def assert_close(logits: Any, reference: Any) -> None:
+    np.testing.assert_allclose(logits, reference, atol=2e-4 * np.abs(reference).max())
 
 
 @pytest.mark.parametrize("make", tiny.ALL)
 def test_logits_are_those_of_one_forward(make: Callable[..., Any]) -> None:
     model, _ = make()
-    engine, wanted = ReferenceEngine(model, "f", "tiny"), plain(model)
+    engine, reference = ReferenceEngine(model, "f", "tiny"), forward_logits(model)
     session = engine.session()
-    close(engine.forward(session, IDS[:50], "all"), wanted[:50])
+    assert_close(engine.forward(session, IDS[:50], "all"), reference[:50])
     assert engine.forward(session, IDS[50:70], "none").shape == (0, 300)
-    close(engine.forward(session, IDS[70:80]), wanted[79:80])
-    close(engine.step([session], [IDS[80]]), wanted[80:81])
+    assert_close(engine.forward(session, IDS[70:80]), reference[79:80])
+    assert_close(engine.step([session], [IDS[80]]), reference[80:81])
     assert session.length == 81
-    # Back to where it was, along another way, and back again.
+    # Rewind, continue with other tokens, and rewind again.
     session.rewind(66)
     engine.forward(session, IDS[::-1][:9])
     session.rewind(66)
-    close(engine.forward(session, IDS[66:], "all"), wanted[66:])
-    kept = session.state()
-    other = engine.session(95)
-    other.restore(kept, 90)
-    np.testing.assert_array_equal(engine.forward(other, [5]), engine.forward(session, [5]))
+    assert_close(engine.forward(session, IDS[66:], "all"), reference[66:])
+    state = session.state()
+    copy = engine.session(95)
+    copy.restore(state, 90)
+    np.testing.assert_array_equal(engine.forward(copy, [5]), engine.forward(session, [5]))
     session.rewind(0)
-    close(engine.forward(session, IDS[:3], "all"), wanted[:3])
+    assert_close(engine.forward(session, IDS[:3], "all"), reference[:3])
 
 
-def test_a_step_is_each_sequence_alone() -> None:
+def test_a_step_is_each_session_alone() -> None:
     engine = ReferenceEngine(tiny.llama()[0], "f", "tiny")
     sessions = [engine.session() for _ in range(3)]
     for count, session in enumerate(sessions, 1):
         engine.forward(session, IDS[:count])
     rows = engine.step(sessions, [7, 8, 9])
     for count, row in enumerate(rows, 1):
-        alone = engine.session()
-        close(engine.forward(alone, [*IDS[:count], 6 + count])[0], row)
+        single_session = engine.session()
+        assert_close(engine.forward(single_session, [*IDS[:count], 6 + count])[0], row)
 
 
 def test_what_an_engine_refuses() -> None:
     engine = ReferenceEngine(tiny.llama()[0], "f", "tiny")
     session = engine.session(5)
     engine.forward(session, [1, 2])
-    kept = session.state()
+    state = session.state()
     for tokens, words in (
         ([], "no tokens"),
         ([300], "300"),
@@ -89,11 +95,15 @@ def test_what_an_engine_refuses() -> None:
         with pytest.raises(UsageError, match="context is 512"):
             engine.session(capacity)
     assert session.length == 2
-    for bad in ({}, {**kept, "more": kept["0.keys"]}, {**kept, "0.keys": kept["0.keys"][:, :1]}):
+    for bad_state in (
+        {},
+        {**state, "more": state["0.keys"]},
+        {**state, "0.keys": state["0.keys"][:, :1]},
+    ):
         with pytest.raises(BadInput, match="state"):
-            session.restore(bad, 2)
+            session.restore(bad_state, 2)
     with pytest.raises(BadInput, match="float16"):
-        session.restore({name: array.astype(np.float16) for name, array in kept.items()}, 2)
+        session.restore({name: array.astype(np.float16) for name, array in state.items()}, 2)
 
 
 def test_an_interrupted_forward_changes_nothing() -> None:
@@ -109,12 +119,12 @@ def test_an_interrupted_forward_changes_nothing() -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.forward(session, IDS[4:8])
     handle.remove()
-    close(engine.forward(session, IDS[4:6], "all"), plain(model)[4:6])
+    assert_close(engine.forward(session, IDS[4:6], "all"), forward_logits(model)[4:6])
 
 
 @pytest.fixture(scope="module", params=[8, 4])
-def packed(request: Any) -> nn.Module:
-    """With the table in 8 bits, as it is, and in 4, rotated."""
+def packed_model(request: Any) -> nn.Module:
+    """The table is in 8 bits without a rotation, or in 4 bits with one."""
     model, _ = tiny.llama()
     plan = Plan(
         {
@@ -127,9 +137,9 @@ def packed(request: Any) -> nn.Module:
     return model
 
 
-def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
-    model = packed
-    model = packed
+def test_int8_rounds_the_input_of_every_compressed_layer(packed_model: Any) -> None:
+    model = packed_model
+    model = packed_model
     table = model.model.embed_tokens
     assert table.input_rotation == (table.format == Int(bits=4))
     kinds = [type(module) for module in model.modules()]
@@ -141,61 +151,66 @@ def test_int8_rounds_what_every_compressed_layer_reads(packed: Any) -> None:
         try:
             return engine.forward(session, IDS[:20], "all")
         finally:
-            kept = [array == array.astype(np.float16) for array in session.state().values()]
-            assert np.all(kept) == bool(options), "keys and values are in half precision too"
+            is_half = [array == array.astype(np.float16) for array in session.state().values()]
+            assert np.all(is_half) == bool(options), "keys and values are in half precision too"
             engine.close()
 
-    wanted, multiply = logits(), nn.functional.linear
-    seen: list[torch.Tensor] = []
+    reference, multiply = logits(), nn.functional.linear
+    inputs: list[torch.Tensor] = []
 
-    def watch(x: Any, *rest: Any) -> Any:
-        seen.append(x)
-        return multiply(x, *rest)
+    def record(x: Any, *args: Any) -> Any:
+        inputs.append(x)
+        return multiply(x, *args)
 
-    nn.functional.linear = watch  # type: ignore[assignment]
+    nn.functional.linear = record  # type: ignore[assignment]
     try:
-        found = logits(int8_activations=True)
+        rounded_logits = logits(int8_activations=True)
     finally:
         nn.functional.linear = multiply
-    assert len(seen) == len([kind for kind in kinds if kind in (CompressedLinear, TiedHead)])
-    coarse = [_is_whole(x, ONE_PLANE) for x in seen]
-    assert all(_is_whole(x, TWO_PLANES) for x in seen)
-    assert coarse == [True] * (len(seen) - 1) + [table.input_rotation], (
-        "only the head's input may be as it is"
+    assert len(inputs) == len([kind for kind in kinds if kind in (CompressedLinear, TiedHead)])
+    has_one_plane = [_is_multiple(x, ONE_PLANE_STEPS) for x in inputs]
+    assert all(_is_multiple(x, TWO_PLANE_STEPS) for x in inputs)
+    assert has_one_plane == [True] * (len(inputs) - 1) + [table.input_rotation], (
+        "only the input of the head may have no rotation"
     )
-    assert 1e-5 < np.abs(found - wanted).max() / np.abs(wanted).max() < 0.1
-    np.testing.assert_array_equal(logits(), wanted)
+    difference = np.abs(rounded_logits - reference).max() / np.abs(reference).max()
+    assert 1e-5 < difference < 0.1
+    np.testing.assert_array_equal(logits(), reference)
     assert "as_stored" not in vars(table)
 
 
-def test_closing_forgets_the_decoded_weights(packed: Any) -> None:
-    engine = ReferenceEngine(packed, "f", "tiny")
+def test_closing_forgets_the_decoded_weights(packed_model: Any) -> None:
+    engine = ReferenceEngine(packed_model, "f", "tiny")
     engine.forward(engine.session(), [1])
-    layers = compressed(packed).values()
+    layers = compressed(packed_model).values()
     assert all(layer._dense_cache for layer in layers)
     engine.close()
     engine.close()
     assert not any(layer._dense_cache for layer in layers)
 
 
-def _is_whole(x: torch.Tensor, steps: int) -> bool:
+def _is_multiple(x: torch.Tensor, steps: int) -> bool:
     codes = x.double() * (steps / x.abs().amax(-1, keepdim=True).double())
     return bool((codes - codes.round()).abs().max() < steps * 1e-6)
 
 
 def test_rounding() -> None:
     x = torch.tensor([[127.0, 0.5, 1.5, -2.5, -127.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-    assert whole_steps(x, ONE_PLANE).tolist() == [[127.0, 0.0, 2.0, -2.0, -127.0], [0.0] * 5]
-    assert torch.equal(whole_steps(x, TWO_PLANES), x)
+    assert round_activations(x, ONE_PLANE_STEPS).tolist() == [
+        [127.0, 0.0, 2.0, -2.0, -127.0],
+        [0.0] * 5,
+    ]
+    assert torch.equal(round_activations(x, TWO_PLANE_STEPS), x)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_lookup_changes_nothing(temperature: float) -> None:
-    model, tokenizer = tiny.llama()
-    engine, text = ReferenceEngine(model, "f", "tiny"), ChatTokenizer.of(tokenizer)
-    text.end_ids = frozenset()
+    model, transformers_tokenizer = tiny.llama()
+    engine = ReferenceEngine(model, "f", "tiny")
+    tokenizer = ChatTokenizer.of(transformers_tokenizer)
+    tokenizer.end_ids = frozenset()
     sampling, prompt = Sampling(24, temperature, top_k=3, seed=1), (IDS[:12] * 3)
-    plain = generate(engine, text, prompt, sampling)
-    guessed = generate(engine, text, prompt, sampling, lookup=5)
-    assert [piece.tokens for piece in plain] == [piece.tokens for piece in guessed]
-    assert guessed.usage.guessed > 0
+    reference = generate(engine, tokenizer, prompt, sampling)
+    generation = generate(engine, tokenizer, prompt, sampling, lookup=5)
+    assert [delta.tokens for delta in reference] == [delta.tokens for delta in generation]
+    assert generation.usage.draft_tokens > 0

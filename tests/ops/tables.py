@@ -11,15 +11,13 @@ MATRICES = {12: (0xB2, 0xE7, 0x82, 0x11), 14: (0x29, 0x66, 0x9D, 0x09, 0x93, 0x1
 
 
 def one_mad(L: int) -> Tensor:
-    """1MAD (ptq.md, section 3): the sum of the four bytes of a linear congruence."""
+    """1MAD (QTIP, arXiv:2406.11235): the sum of the four bytes of a linear congruence."""
     x = (34038481 * torch.arange(1 << L) + 76625530) & 0xFFFFFFFF
     return ((sum((x >> shift) & 255 for shift in (0, 8, 16, 24)) - 510) / 147.800537).float()
 
 
 def g_code(L: int) -> Tensor:
-    """The GF(2)-linear code with the golden matrices for 2 bits (kernels-and-runtime.md, section
-    3.1).
-    """
+    """The GF(2)-linear code with the matrices for 2 bits."""
     quantiles = torch.tensor(
         [NormalDist().inv_cdf((i + 0.5) / 256) for i in range(256)], dtype=torch.float64
     )
@@ -46,8 +44,8 @@ def hostile_tables(L: int) -> dict[str, Tensor]:
 
 
 def hostile_tiles(T: int) -> Tensor:
-    """Rows that provoke saturation and ties: constants, extremes, runs, single spikes, numbers
-    beyond the clip.
+    """Rows that cause saturation and ties: constants, extremes, runs, single spikes, and numbers
+    outside the clip range.
     """
     t = torch.arange(T)
     spike = torch.zeros(T)

@@ -1,5 +1,5 @@
-"""Rotations: built matrices are Hadamard, the transform is the matrix, the inverse is the
-transpose, no size fails.
+"""Rotations: the matrices are Hadamard, the transform multiplies by the matrix, the inverse is the
+transpose, and no size fails.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def test_orders_are_hadamard(order: int) -> None:
 
 
 def test_first_construction_is_not_symmetric() -> None:
-    """Symmetric orders cannot reveal a transposed use; these must stay what the other tests rely
-    on.
+    """A symmetric matrix does not show when its transpose is used instead, so the other tests need
+    these orders, which are not symmetric.
     """
     for order in (12, 20):
         assert (signs(order) != signs(order).T).any()
@@ -34,7 +34,7 @@ def test_first_construction_is_not_symmetric() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"),
+    ("n", "power_and_order"),
     [
         (576, (4, 36)),
         (1536, (7, 12)),
@@ -45,8 +45,8 @@ def test_first_construction_is_not_symmetric() -> None:
         (3, None),
     ],
 )
-def test_factors(n: int, expected: tuple[int, int] | None) -> None:
-    assert factors(n) == expected
+def test_factors(n: int, power_and_order: tuple[int, int] | None) -> None:
+    assert factors(n) == power_and_order
 
 
 def test_no_size_fails() -> None:
@@ -77,9 +77,9 @@ def test_transform_is_the_matrix(isa: str, n: int) -> None:
 
 def test_input_is_left_alone_and_strides_do_not_matter() -> None:
     x = torch.randn(36, 5)
-    kept = x.clone()
+    copy = x.clone()
     assert torch.allclose(hadamard.transform(x.T), hadamard.transform(x.T.contiguous()), atol=1e-6)
-    assert torch.equal(x, kept)
+    assert torch.equal(x, copy)
 
 
 @pytest.mark.skipif(library.library() is None, reason="no native library")

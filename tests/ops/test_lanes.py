@@ -16,26 +16,26 @@ from featherweight.ops import lanes
 def test_trellis_order(rows: int, columns: int, k: int) -> None:
     tile_rows, tile_columns, size = rows // 16, columns // 16, 32 * k
     streams = torch.randint(0, 256, (tile_rows, tile_columns, size), dtype=torch.uint8)
-    expected = []
+    expected_bytes = []
     for block in range(0, tile_rows, 16):
         groups = min(16, tile_rows - block)
         for j in range(tile_columns // 4):
             for i in range(size):
                 for lane in range(4 * groups):
                     group, segment = divmod(lane, 4)
-                    expected.append(int(streams[block + group, 4 * j + segment, i]))
-    stored = lanes.trellis_to_lanes(streams)
-    assert stored.tolist() == expected
-    assert stored.numel() * 8 == rows * columns * k
-    assert torch.equal(lanes.lanes_to_trellis(stored, tile_rows, tile_columns), streams)
+                    expected_bytes.append(int(streams[block + group, 4 * j + segment, i]))
+    lane_bytes = lanes.trellis_to_lanes(streams)
+    assert lane_bytes.tolist() == expected_bytes
+    assert lane_bytes.numel() * 8 == rows * columns * k
+    assert torch.equal(lanes.lanes_to_trellis(lane_bytes, tile_rows, tile_columns), streams)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize(("rows", "columns"), [(16, 32), (48, 96)])
 def test_int_order(bits: int, rows: int, columns: int) -> None:
     codes = torch.randint(0, 1 << bits, (rows, columns), dtype=torch.uint8)
-    stored = lanes.int_to_lanes(codes, bits)
-    assert stored.numel() * 8 == rows * columns * bits
+    lane_bytes = lanes.int_to_lanes(codes, bits)
+    assert lane_bytes.numel() * 8 == rows * columns * bits
     position = 0
     for block in range(rows // 16):
         for chunk in range(columns // 32):
@@ -52,10 +52,10 @@ def test_int_order(bits: int, rows: int, columns: int) -> None:
                                 ]
                             )
                             byte |= (code >> shift & ((1 << width) - 1)) << (p * width)
-                        assert int(stored[position]) == byte
+                        assert int(lane_bytes[position]) == byte
                         position += 1
                 shift += width
-    assert torch.equal(lanes.lanes_to_int(stored, rows, columns, bits), codes)
+    assert torch.equal(lanes.lanes_to_int(lane_bytes, rows, columns, bits), codes)
 
 
 def test_planes_add_up() -> None:

@@ -1,5 +1,5 @@
-"""Loading, choosing and surviving: with and without the library, features taken away, forks,
-threads, two callers.
+"""The native library: how it is loaded, which instruction set it chooses, and that forks, threads
+and two callers work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import logging, sys
 logging.basicConfig(stream=sys.stderr, format="%(message)s")
 import torch
 from featherweight.ops import library, trellis
-x, values = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), torch.linspace(-3, 3, 256)
+x = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
+values = torch.linspace(-3, 3, 256)
 for _ in range(2):
     streams = trellis.encode(x, values, 8, 2)
 print(library.isa(), *library.available(), "|", streams.flatten().tolist())
@@ -36,16 +37,16 @@ print(library.isa(), *library.available(), "|", streams.flatten().tolist())
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # A run of all tests may take a feature away, or test another library; what it must not do is
-    # choose for these.
-    ours = "FEATHERWEIGHT_ISA", "FEATHERWEIGHT_THREADS", "FEATHERWEIGHT_NATIVE"
-    kept = {key: value for key, value in os.environ.items() if key not in ours}
+    # A run of all tests may hide a processor feature or name another library, which must hold here
+    # too; it must not choose the instruction set or the threads of these processes.
+    choices = "FEATHERWEIGHT_ISA", "FEATHERWEIGHT_THREADS", "FEATHERWEIGHT_NATIVE"
+    inherited = {key: value for key, value in os.environ.items() if key not in choices}
     paths = os.pathsep.join(
         [str(Path(featherweight.__file__).parents[1]), str(ROOT), os.environ.get("PYTHONPATH", "")]
     )
     return subprocess.run(
         [sys.executable, "-c", code],
-        env={**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
+        env={**inherited, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -54,10 +55,10 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_fallback_is_logged_once(tmp_path: Path) -> None:
-    missing = run(ENCODE, FEATHERWEIGHT_LIBRARY=str(tmp_path / "absent.so"))
-    assert missing.stdout.startswith("reference |")
-    assert missing.stderr.count("native library not available") == 1
-    assert "slower PyTorch reference" in missing.stderr
+    process = run(ENCODE, FEATHERWEIGHT_LIBRARY=str(tmp_path / "absent.so"))
+    assert process.stdout.startswith("reference |")
+    assert process.stderr.count("native library not available") == 1
+    assert "slower PyTorch reference" in process.stderr
 
 
 def test_a_file_that_is_no_library_falls_back(tmp_path: Path) -> None:
@@ -80,7 +81,8 @@ import ctypes
 native = ctypes.CDLL({str(library.path())!r})
 native.fw_isa.restype = native.fw_isa_message.restype = ctypes.c_char_p
 names = [name for name in ("scalar", "avx2", "avx512") if native.fw_isa_available(name.encode())]
-print(native.fw_isa().decode(), *names, "|", native.fw_isa_message().decode(), "|", native.fw_threads())
+message = native.fw_isa_message().decode()
+print(native.fw_isa().decode(), *names, "|", message, "|", native.fw_threads())
 """
 
 
@@ -98,14 +100,14 @@ def test_isa_override(isa: str) -> None:
 
 @needs_native
 def test_unknown_isa_falls_back_and_says_so() -> None:
-    found = run(ENCODE, FEATHERWEIGHT_ISA="avx1024")
-    assert found.stdout.split()[0] == library.available()[-1]
-    assert found.stderr.count("FEATHERWEIGHT_ISA=avx1024 cannot run on this machine; using") == 1
+    process = run(ENCODE, FEATHERWEIGHT_ISA="avx1024")
+    assert process.stdout.split()[0] == library.available()[-1]
+    assert process.stderr.count("FEATHERWEIGHT_ISA=avx1024 cannot run on this machine; using") == 1
 
 
 @needs_native
 @pytest.mark.parametrize(
-    ("feature", "lost"),
+    ("feature", "disabled_isas"),
     [
         ("avx512f", "avx512"),
         ("avx512bw", "avx512"),
@@ -117,19 +119,21 @@ def test_unknown_isa_falls_back_and_says_so() -> None:
         ("avx2", "avx2 avx512"),
     ],
 )
-def test_dispatch_needs_every_feature(feature: str, lost: str) -> None:
-    kept = [isa for isa in library.available() if isa not in lost.split()]
-    missing = f"{os.environ.get('FEATHERWEIGHT_MISSING', '')} {feature}"
-    names, message, _ = choose(FEATHERWEIGHT_MISSING=missing, FEATHERWEIGHT_ISA=lost.split()[0])
-    assert names == [kept[-1], *kept]
+def test_dispatch_needs_every_feature(feature: str, disabled_isas: str) -> None:
+    isas = [isa for isa in library.available() if isa not in disabled_isas.split()]
+    hidden_features = f"{os.environ.get('FEATHERWEIGHT_MISSING', '')} {feature}"
+    names, message, _ = choose(
+        FEATHERWEIGHT_MISSING=hidden_features, FEATHERWEIGHT_ISA=disabled_isas.split()[0]
+    )
+    assert names == [isas[-1], *isas]
     assert "cannot run on this machine" in message
 
 
 @needs_native
 def test_thread_count_comes_from_the_environment() -> None:
     assert choose(FEATHERWEIGHT_THREADS="3")[2] == 3
-    expected = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert choose()[2] == expected
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert choose()[2] == num_cores
 
 
 @needs_native
@@ -159,7 +163,7 @@ import featherweight
 from featherweight.base.errors import UsageError
 from featherweight.ops import hadamard, matmul, trellis
 x, v, u8 = torch.zeros(2, 16), torch.zeros(256), torch.uint8
-empty = torch.zeros(64 * 64 * 2 // 8, dtype=u8)
+empty, scale = torch.zeros(64 * 64 * 2 // 8, dtype=u8), torch.ones(4, 1, 16)
 cases = [
     lambda: trellis.encode(x, v, 8, 5),
     lambda: trellis.encode(x, v, 7, 2),
@@ -176,7 +180,7 @@ cases = [
     lambda: matmul.int_dense(empty, 64, 64, 2, 64, torch.ones(64, 1)),
     lambda: matmul.int_dense(empty, 64, 64, 3, 64, torch.ones(4, 1, 16)),
     lambda: matmul.int_dense(empty, 64, 64, 2, 0, torch.ones(4, 1, 16)),
-    lambda: matmul.int_dense(empty, 64, 64, 2, 64, torch.ones(4, 1, 16), indices=torch.tensor([64])),
+    lambda: matmul.int_dense(empty, 64, 64, 2, 64, scale, indices=torch.tensor([64])),
     lambda: hadamard.transform(torch.zeros(3, 0)),
 ]
 for case in cases:
@@ -212,29 +216,29 @@ print("survived")
 @needs_native
 def test_two_callers_at_once() -> None:
     x, values = torch.randn(48, 64), gaussian(10)
-    expected = trellis.encode(x, values, 10, 2, threads=1)
-    wrong: list[int] = []
+    streams = trellis.encode(x, values, 10, 2, threads=1)
+    failures: list[int] = []
 
     def call(index: int) -> None:
         for _ in range(5):
-            if not torch.equal(trellis.encode(x, values, 10, 2, threads=3), expected):
-                wrong.append(index)
+            if not torch.equal(trellis.encode(x, values, 10, 2, threads=3), streams):
+                failures.append(index)
 
     callers = [threading.Thread(target=call, args=(i,)) for i in range(3)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert wrong == []
+    assert failures == []
 
 
 @needs_native
 def test_pool_parks_when_idle() -> None:
     trellis.encode(torch.randn(64, 64), gaussian(8), 8, 2, threads=4)
     time.sleep(0.02)
-    before = time.process_time()
+    start = time.process_time()
     time.sleep(0.3)
-    assert time.process_time() - before < 0.1
+    assert time.process_time() - start < 0.1
 
 
 @needs_native
@@ -243,11 +247,11 @@ def test_no_libgomp_linked() -> None:
     assert b"libgomp" not in path.read_bytes()
     readelf = shutil.which("readelf")
     if readelf:
-        listed = subprocess.run(
+        output = subprocess.run(
             [readelf, "-d", str(path)], check=True, capture_output=True, text=True
         ).stdout
-        needed = [line for line in listed.splitlines() if "NEEDED" in line]
-        assert not any("omp" in line for line in needed), needed
+        libraries = [line for line in output.splitlines() if "NEEDED" in line]
+        assert not any("omp" in line for line in libraries), libraries
 
 
 def test_unknown_isa_is_an_error() -> None:

@@ -24,9 +24,9 @@ def stored_trellis(rows: int, columns: int, k: int) -> tuple[torch.Tensor, torch
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_trellis_dense_is_tiles_row_by_row(k: int) -> None:
     rows, columns, L, values = 320, 128, 10, gaussian(10)
-    stored, streams = stored_trellis(rows, columns, k)
+    lane_bytes, streams = stored_trellis(rows, columns, k)
     scale = torch.rand(rows).half()
-    dense = matmul.trellis_dense(stored, rows, columns, values, L, k, scale)
+    dense = matmul.trellis_dense(lane_bytes, rows, columns, values, L, k, scale)
     for i, j in ((0, 0), (3, 5), (16, 0), (19, 7)):
         tile = trellis.decode(streams[i, j][None], values, L, k, isa="reference").view(16, 16)
         part = dense[16 * i : 16 * i + 16, 16 * j : 16 * j + 16]
@@ -40,16 +40,18 @@ def test_trellis_dense_is_tiles_row_by_row(k: int) -> None:
     ("rows", "columns", "L"), [(64, 64, 8), (192, 64, 16), (256, 128, 12), (448, 192, 13)]
 )
 def test_trellis_dense_equals_reference(isa: str, k: int, rows: int, columns: int, L: int) -> None:
-    stored, values, scale = stored_trellis(rows, columns, k)[0], gaussian(L), torch.rand(rows)
-    expected = matmul.trellis_dense(stored, rows, columns, values, L, k, scale, isa="reference")
+    lane_bytes, values, scale = stored_trellis(rows, columns, k)[0], gaussian(L), torch.rand(rows)
+    reference = matmul.trellis_dense(
+        lane_bytes, rows, columns, values, L, k, scale, isa="reference"
+    )
     for threads in (1, 3):
-        found = matmul.trellis_dense(
-            stored, rows, columns, values, L, k, scale, isa=isa, threads=threads
+        dense = matmul.trellis_dense(
+            lane_bytes, rows, columns, values, L, k, scale, isa=isa, threads=threads
         )
-        assert torch.equal(found, expected)
-    unaligned = torch.cat([stored[:1], stored])[1:]
+        assert torch.equal(dense, reference)
+    odd_address = torch.cat([lane_bytes[:1], lane_bytes])[1:]
     assert torch.equal(
-        matmul.trellis_dense(unaligned, rows, columns, values, L, k, scale, isa=isa), expected
+        matmul.trellis_dense(odd_address, rows, columns, values, L, k, scale, isa=isa), reference
     )
 
 
@@ -59,28 +61,28 @@ def test_trellis_dense_equals_reference(isa: str, k: int, rows: int, columns: in
 @pytest.mark.parametrize("group", [7, 32, 48, 96, 1000])
 def test_int_dense_equals_reference(isa: str, bits: int, group: int) -> None:
     rows, columns = 48, 96
-    stored = lanes.int_to_lanes(
+    lane_bytes = lanes.int_to_lanes(
         torch.randint(0, 1 << bits, (rows, columns), dtype=torch.uint8), bits
     )
-    blocked = rows // 16, -(-columns // group), 16
+    scale_shape = rows // 16, -(-columns // group), 16
     scale, zero = (
-        torch.rand(blocked).half(),
-        torch.randint(0, 1 << bits, blocked, dtype=torch.uint8),
+        torch.rand(scale_shape).half(),
+        torch.randint(0, 1 << bits, scale_shape, dtype=torch.uint8),
     )
-    some = torch.tensor([47, 0, 17, 17])
+    indices = torch.tensor([47, 0, 17, 17])
     for zeros in (zero, None):
-        expected = matmul.int_dense(
-            stored, rows, columns, bits, group, scale, zeros, isa="reference"
+        reference = matmul.int_dense(
+            lane_bytes, rows, columns, bits, group, scale, zeros, isa="reference"
         )
         for threads in (1, 3):
-            found = matmul.int_dense(
-                stored, rows, columns, bits, group, scale, zeros, isa=isa, threads=threads
+            dense = matmul.int_dense(
+                lane_bytes, rows, columns, bits, group, scale, zeros, isa=isa, threads=threads
             )
-            assert torch.equal(found, expected)
-        found = matmul.int_dense(
-            stored, rows, columns, bits, group, scale, zeros, indices=some, isa=isa
+            assert torch.equal(dense, reference)
+        dense = matmul.int_dense(
+            lane_bytes, rows, columns, bits, group, scale, zeros, indices=indices, isa=isa
         )
-        assert torch.equal(found, expected[some])
+        assert torch.equal(dense, reference[indices])
 
 
 def test_int_dense_is_scale_times_code_minus_zero() -> None:
@@ -101,10 +103,10 @@ def test_every_number_is_written_and_none_beyond(isa: str) -> None:
     native, name, guard = library.library(), isa.encode(), 64
     assert native is not None
     rows, columns, k, L = 128, 64, 2, 9
-    stored, values, scale = stored_trellis(rows, columns, k)[0], gaussian(L), torch.rand(rows)
+    lane_bytes, values, scale = stored_trellis(rows, columns, k)[0], gaussian(L), torch.rand(rows)
     out = torch.full((rows * columns + guard,), math.nan)
     arguments = (
-        stored.data_ptr(),
+        lane_bytes.data_ptr(),
         rows,
         columns,
         values.data_ptr(),
@@ -116,8 +118,10 @@ def test_every_number_is_written_and_none_beyond(isa: str) -> None:
         out.data_ptr(),
     )
     assert native.fw_trellis_dense(*arguments) == 0
-    expected = matmul.trellis_dense(stored, rows, columns, values, L, k, scale, isa="reference")
-    assert torch.equal(out[:-guard].view(rows, columns), expected)
+    reference = matmul.trellis_dense(
+        lane_bytes, rows, columns, values, L, k, scale, isa="reference"
+    )
+    assert torch.equal(out[:-guard].view(rows, columns), reference)
     assert out[-guard:].isnan().all()
 
 

@@ -34,10 +34,10 @@ SHAPES = [
 def test_equals_reference(k: int, L: int, T: int) -> None:
     x, values = 1.3 * torch.randn(3, T), gaussian(L)
     streams = trellis.encode(x, values, L, k, isa="reference")
-    decoded = trellis.decode(streams, values, L, k, isa="reference")
+    samples = trellis.decode(streams, values, L, k, isa="reference")
     for isa in ISAS:
         assert torch.equal(trellis.encode(x, values, L, k, isa=isa), streams), isa
-        assert torch.equal(trellis.decode(streams, values, L, k, isa=isa), decoded), isa
+        assert torch.equal(trellis.decode(streams, values, L, k, isa=isa), samples), isa
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
@@ -45,17 +45,17 @@ def test_equals_reference(k: int, L: int, T: int) -> None:
 def test_equals_reference_on_hostile_input(k: int, L: int, T: int) -> None:
     x = hostile_tiles(T)
     for name, values in {"1mad": one_mad(L), **hostile_tables(L)}.items():
-        expected = trellis.encode(x, values, L, k, isa="reference")
+        reference = trellis.encode(x, values, L, k, isa="reference")
         for isa in ISAS:
-            assert torch.equal(trellis.encode(x, values, L, k, isa=isa), expected), (name, isa)
+            assert torch.equal(trellis.encode(x, values, L, k, isa=isa), reference), (name, isa)
 
 
 def test_equals_reference_on_real_tiles() -> None:
     x = torch.randn(4, 256)
     for k, values in ((2, g_code(12)), (4, one_mad(12))):
-        expected = trellis.encode(x, values, 12, k, isa="reference")
+        reference = trellis.encode(x, values, 12, k, isa="reference")
         for isa in ISAS:
-            assert torch.equal(trellis.encode(x, values, 12, k, isa=isa), expected), (k, isa)
+            assert torch.equal(trellis.encode(x, values, 12, k, isa=isa), reference), (k, isa)
 
 
 def test_threads_change_nothing() -> None:
@@ -63,8 +63,8 @@ def test_threads_change_nothing() -> None:
     streams = trellis.encode(x, values, 10, 2, threads=1)
     for threads in (2, 3, 64):
         assert torch.equal(trellis.encode(x, values, 10, 2, threads=threads), streams)
-        decoded = trellis.decode(streams, values, 10, 2, threads=threads)
-        assert torch.equal(decoded, trellis.decode(streams, values, 10, 2, isa="reference"))
+        samples = trellis.decode(streams, values, 10, 2, threads=threads)
+        assert torch.equal(samples, trellis.decode(streams, values, 10, 2, isa="reference"))
 
 
 def test_no_tiles_are_no_work() -> None:
@@ -75,18 +75,21 @@ def test_no_tiles_are_no_work() -> None:
 
 
 def test_strided_and_unaligned_input() -> None:
-    values, wide = gaussian(9), torch.randn(6, 33)
-    tiles = wide[:, 1:]
+    values, matrix = gaussian(9), torch.randn(6, 33)
+    tiles = matrix[:, 1:]
     assert torch.equal(
         trellis.encode(tiles, values, 9, 3),
         trellis.encode(tiles.contiguous(), values, 9, 3, isa="reference"),
     )
-    flat = wide.flatten()[1:97].view(3, 32)
+    flat = matrix.flatten()[1:97].view(3, 32)
     streams = trellis.encode(flat, values, 9, 3)
     assert torch.equal(streams, trellis.encode(flat.clone(), values, 9, 3, isa="reference"))
-    odd = torch.cat([torch.zeros(1, dtype=torch.uint8), streams.flatten()])[1:].view_as(streams)
+    odd_address = torch.cat([torch.zeros(1, dtype=torch.uint8), streams.flatten()])[1:].view_as(
+        streams
+    )
     assert torch.equal(
-        trellis.decode(odd, values, 9, 3), trellis.decode(streams, values, 9, 3, isa="reference")
+        trellis.decode(odd_address, values, 9, 3),
+        trellis.decode(streams, values, 9, 3, isa="reference"),
     )
 
 
@@ -96,12 +99,12 @@ def test_every_byte_is_written_and_none_beyond(isa: str) -> None:
     assert native is not None
     x, values, guard = torch.randn(3, 24), gaussian(8), 16
     streams = trellis.encode(x, values, 8, 3, isa="reference")
-    poisoned = torch.full((streams.numel() + guard,), 0xA5, dtype=torch.uint8)
+    output = torch.full((streams.numel() + guard,), 0xA5, dtype=torch.uint8)
     scale = trellis.reference.SCALE[3]
     pointers = x.data_ptr(), 3, 24, values.data_ptr(), 8, 3
-    assert native.fw_viterbi_encode(*pointers, scale, name, 2, poisoned.data_ptr()) == 0
-    assert torch.equal(poisoned[:-guard].view_as(streams), streams)
-    assert (poisoned[-guard:] == 0xA5).all()
+    assert native.fw_viterbi_encode(*pointers, scale, name, 2, output.data_ptr()) == 0
+    assert torch.equal(output[:-guard].view_as(streams), streams)
+    assert (output[-guard:] == 0xA5).all()
     out = torch.full((x.numel() + guard,), math.nan)
     assert native.fw_trellis_decode(streams.data_ptr(), *pointers[1:], name, 2, out.data_ptr()) == 0
     assert torch.equal(

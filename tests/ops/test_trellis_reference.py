@@ -1,5 +1,5 @@
-"""The reference against its own words: bits read one by one, a cost for every state, time reversed,
-tails bitten.
+"""The reference does what its docstring says: bits are read one by one, every state has a cost,
+time is reversed, and paths are closed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def plain_encode(x: Tensor, values: Tensor, L: int, k: int) -> list[int]:
         d = max(-32768, min(32767, sample - table[state]))
         return (d * d + (1 << 14)) >> 15
 
-    def walk(turned: list[int], row: list[int]) -> list[list[int]]:
+    def walk(sequence: list[int], row: list[int]) -> list[list[int]]:
         costs = []
-        for sample in turned:
+        for sample in sequence:
             costs.append([min(65535, row[s >> k] + error(sample, s)) for s in range(1 << L)])
             low = min(row)
             row = [
@@ -54,9 +54,11 @@ def plain_encode(x: Tensor, values: Tensor, L: int, k: int) -> list[int]:
     path, group = [], overlap
     for i in range(length - 1, -1, -1):
         state = back(costs[i], group)
-        fixed = L - k * (i + 1)
-        if fixed > 0:
-            state = state % (1 << (L - fixed)) | overlap % (1 << fixed) << (L - fixed)
+        num_overlap_bits = L - k * (i + 1)
+        if num_overlap_bits > 0:
+            num_free_bits = L - num_overlap_bits
+            overlap_bits = overlap % (1 << num_overlap_bits)
+            state = state % (1 << num_free_bits) | overlap_bits << num_free_bits
         path.append(state)
         group = state >> k
     return path
@@ -70,8 +72,8 @@ def test_equals_its_plain_twin(L: int, k: int, T: int) -> None:
     tables = {"gauss": gaussian(L), "1mad": one_mad(L), **hostile_tables(L)}
     tiles = torch.cat([torch.randn(2, T), hostile_tiles(T)[:10:3]])
     for name, values in tables.items():
-        found = reference.states(reference.encode(tiles, values, L, k), L, k)
-        for tile, states in zip(tiles, found, strict=True):
+        tile_states = reference.states(reference.encode(tiles, values, L, k), L, k)
+        for tile, states in zip(tiles, tile_states, strict=True):
             assert states.tolist() == plain_encode(tile, values, L, k), name
 
 
@@ -89,18 +91,18 @@ def test_state_is_a_window_of_the_stream(k: int, L: int, T: int) -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 def test_time_is_reversed(k: int) -> None:
-    """The state one index earlier shifts in k new lowest bits; round the seam as well."""
+    """The state of the index before is shifted and gets k new lowest bits, across the seam too."""
     L, T = 10, 16
     states = reference.states(torch.randint(0, 256, (5, k * T // 8), dtype=torch.uint8), L, k)
-    before, after = states.roll(1, 1), states
-    assert torch.equal(before >> k, after & ((1 << (L - k)) - 1))
+    previous_states = states.roll(1, 1)
+    assert torch.equal(previous_states >> k, states & ((1 << (L - k)) - 1))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
 @pytest.mark.parametrize(("L", "T"), [(8, 8), (8, 40), (11, 16)])
 def test_every_path_is_closed(k: int, L: int, T: int) -> None:
-    """Packing keeps k bits a state: decoding gives the states that were found only if the whole
-    path fits together.
+    """A stream holds k bits of each state: decoding gives the states of the search only if all of
+    them overlap as a path does.
     """
     for values in [gaussian(L), *hostile_tables(L).values()]:
         scale = reference.SCALE[k]
@@ -111,8 +113,8 @@ def test_every_path_is_closed(k: int, L: int, T: int) -> None:
 
 
 def test_infinity_survives_renormalisation() -> None:
-    """Every step subtracts from all costs: states outside the overlap must still lose, when all
-    live ones are dear.
+    """Every step subtracts from all costs. States outside the overlap must not win, even when all
+    reachable states have a large cost.
     """
     L, k, T = 12, 1, 64
     x = torch.full((1, T), 4.0)
@@ -132,9 +134,9 @@ def test_viterbi_scale_by_rate(k: int, code: str) -> None:
     L = 12 if code == "g" else 10
     values = {"1mad": one_mad, "g": g_code, "gauss": gaussian}[code](L)
     x = torch.randn(8 if code == "g" else 24, 256).clamp(-4, 4)
-    found = (x - trellis.decode(trellis.encode(x, values, L, k), values, L, k)).square().mean()
+    error = (x - trellis.decode(trellis.encode(x, values, L, k), values, L, k)).square().mean()
     textbook = (x - encode_float(x, values, L, k)).square().mean()
-    assert float(found / textbook) == pytest.approx(1.0, abs=0.003)
+    assert float(error / textbook) == pytest.approx(1.0, abs=0.003)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
@@ -142,6 +144,6 @@ def test_hostile_tiles_cost_little_more_than_in_float(k: int) -> None:
     L, T = 8, 64
     x = hostile_tiles(T).clamp(-4, 4)
     for values in (gaussian(L), one_mad(L)):
-        found = (x - trellis.decode(trellis.encode(x, values, L, k), values, L, k)).square().mean(1)
+        error = (x - trellis.decode(trellis.encode(x, values, L, k), values, L, k)).square().mean(1)
         textbook = (x - encode_float(x, values, L, k)).square().mean(1)
-        assert (found <= textbook * 1.05).all()
+        assert (error <= textbook * 1.05).all()

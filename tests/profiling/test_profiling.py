@@ -1,5 +1,5 @@
-"""Speeds are of what was run, a token's bytes are those that lie in the file, and a rival's answer
-is read with care.
+"""Speeds are those of the tokens that ran, the bytes of a token are those in the file, and the
+output of a rival is checked.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from featherweight.base.errors import BadInput, UsageError
 from featherweight.inference.native.reader import read_model
 from featherweight.ops import library
 from featherweight.profiling import bytes_per_token, measure_bandwidth, measure_speed
+from featherweight.profiling.bandwidth import measure_copy_bandwidth
 from featherweight.profiling.llama_cpp import VARIABLE, LlamaBench, LlamaPackage, find_peer
 
 LINES = [
@@ -27,7 +28,7 @@ LINES = [
 
 
 def program(path: Path, body: str) -> Path:
-    """An executable script in the place of llama-bench."""
+    """An executable script that takes the place of llama-bench."""
     path.write_text(f"#!{sys.executable}\nimport json, sys\n{body}\n")
     path.chmod(0o755)
     return path
@@ -36,7 +37,8 @@ def program(path: Path, body: str) -> Path:
 def bench_program(path: Path) -> Path:
     return program(
         path,
-        f"assert sys.argv[1:3] == ['-m', sys.argv[2]] and '-o' in sys.argv\nprint({json.dumps(LINES)!r})",
+        "assert sys.argv[1:3] == ['-m', sys.argv[2]] and '-o' in sys.argv\n"
+        f"print({json.dumps(LINES)!r})",
     )
 
 
@@ -48,11 +50,11 @@ def test_speed_runs_what_was_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "tokens", "said"),
+    ("prompt", "tokens", "message"),
     [(0, 3, "at least one"), (10**6, 3, "context"), (3, 10**6, "context")],
 )
-def test_speed_refuses(prompt: int, tokens: int, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_speed_refuses(prompt: int, tokens: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         measure_speed(FakeEngine(), prompt, tokens)
 
 
@@ -66,9 +68,13 @@ def test_bytes_of_a_token_are_the_files(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(library.library() is None, reason="needs the native library")
 def test_bandwidth() -> None:
-    found = measure_bandwidth(1, repeats=1)
-    assert found is not None and found.bytes_per_second > 1e8
-    assert found.footprint > 2 * found.cache_bytes
+    bandwidth = measure_bandwidth(1, repeats=1)
+    assert bandwidth is not None and bandwidth.bytes_per_second > 1e8
+    assert bandwidth.footprint > 2 * bandwidth.cache_bytes
+
+
+def test_copy_bandwidth() -> None:
+    assert measure_copy_bandwidth(repeats=1) > 1e8
 
 
 def test_the_program_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +87,7 @@ def test_the_program_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ("print('oh no', file=sys.stderr); sys.exit(1)", "cannot run .*oh no"),
         ("print('[]')", "something else"),
@@ -89,8 +95,8 @@ def test_the_program_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("print(json.dumps([{'n_prompt': 1, 'n_gen': 0, 'avg_ts': 1.0}]))", "something else"),
     ],
 )
-def test_a_program_that_fails(tmp_path: Path, body: str, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
+def test_a_program_that_fails(tmp_path: Path, body: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
         LlamaBench(program(tmp_path / "llama-bench", body)).measure(tmp_path / "a.gguf", 1, 1, 1)
 
 
@@ -109,21 +115,21 @@ def test_no_llama_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeLlama:
-    """What of `llama_cpp.Llama` is used."""
+    """The part of `llama_cpp.Llama` that is used."""
 
     def __init__(self, path: str, **options: Any) -> None:
         if "broken" in path:
             raise ValueError("failed to load")
-        self.seen: list[int] = []
+        self.tokens: list[int] = []
 
     def n_vocab(self) -> int:
         return 10
 
     def reset(self) -> None:
-        self.seen.clear()
+        self.tokens.clear()
 
     def eval(self, ids: list[int]) -> None:
-        self.seen += ids
+        self.tokens += ids
 
     def close(self) -> None:
         pass

@@ -1,5 +1,5 @@
-"""Servers for the tests of this folder; all of them are stopped afterwards and must have given
-everything back.
+"""Servers for the tests of this folder; each is stopped afterwards, and must have closed all its
+sessions.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tiny import tokenizer
+import tiny
 
 from featherweight.inference.text.tokenizer import ChatTokenizer
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def text(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
-    folder = tmp_path_factory.mktemp("text")
-    tokenizer().save_pretrained(folder)
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny.tokenizer().save_pretrained(folder)
     return ChatTokenizer.open(folder)
 
 
 @pytest.fixture
-def start(text: ChatTokenizer) -> Iterator[Callable[..., LiveServer]]:
+def start(tokenizer: ChatTokenizer) -> Iterator[Callable[..., LiveServer]]:
     """Start servers with the options of LiveServer."""
     from live_server import LiveServer
 
     servers: list[LiveServer] = []
 
     def start(**options: Any) -> LiveServer:
-        servers.append(LiveServer(text, **options))
+        servers.append(LiveServer(tokenizer, **options))
         return servers[-1]
 
     yield start
@@ -40,16 +40,16 @@ def start(text: ChatTokenizer) -> Iterator[Callable[..., LiveServer]]:
 
 
 @pytest.fixture(scope="module")
-def _shared(text: ChatTokenizer) -> Iterator[LiveServer]:
+def _module_server(tokenizer: ChatTokenizer) -> Iterator[LiveServer]:
     from live_server import LiveServer
 
-    server = LiveServer(text)
+    server = LiveServer(tokenizer)
     yield server
     server.stop()
 
 
 @pytest.fixture
-def server(_shared: LiveServer) -> LiveServer:
-    """One server for all tests of a file, its engine as new."""
-    _shared.engine.reset()
-    return _shared
+def server(_module_server: LiveServer) -> LiveServer:
+    """One server for all tests of a file; its engine is reset for each test."""
+    _module_server.engine.reset()
+    return _module_server

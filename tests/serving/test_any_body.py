@@ -1,4 +1,4 @@
-"""Whatever a body holds, it is read or refused, and the server goes on."""
+"""Every body is read or refused, and the server goes on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = st.sampled_from(
 ) | st.text(max_size=5)
 
 
-def outcome(work: Callable[[], object]) -> int:
+def status_of(work: Callable[[], object]) -> int:
     try:
         work()
     except ApiError as error:
@@ -40,11 +40,13 @@ def outcome(work: Callable[[], object]) -> int:
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
-def test_any_object_is_read_or_refused(asked: dict[str, Any]) -> None:
-    assert outcome(
-        lambda: read(ChatRequest, {"model": "light", "messages": MESSAGES, **asked})
+def test_any_object_is_read_or_refused(parameters: dict[str, Any]) -> None:
+    assert status_of(
+        lambda: read(ChatRequest, {"model": "light", "messages": MESSAGES, **parameters})
     ) in (200, 400)
-    assert outcome(lambda: read(CompletionRequest, {"model": "light", "prompt": "a", **asked})) in (
+    assert status_of(
+        lambda: read(CompletionRequest, {"model": "light", "prompt": "a", **parameters})
+    ) in (
         200,
         400,
     )
@@ -53,4 +55,4 @@ def test_any_object_is_read_or_refused(asked: dict[str, Any]) -> None:
 @given(st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode()) | VALUES.map(
     lambda value: json.dumps(value).encode()))  # fmt: skip
 def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
-    assert outcome(lambda: parse(data)) in (200, 400)
+    assert status_of(lambda: parse(data)) in (200, 400)

@@ -37,29 +37,36 @@ def send(
         connection.request(method or ("GET" if body is None else "POST"), path, body, headers)
         response = connection.getresponse()
         data = response.read()
-        found = {name.lower(): value for name, value in response.getheaders()}
-        is_json = found.get("content-type", "").startswith("application/json")
-        return response.status, json.loads(data) if is_json else data.decode(), found
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        is_json = fields.get("content-type", "").startswith("application/json")
+        return response.status, json.loads(data) if is_json else data.decode(), fields
     finally:
         connection.close()
 
 
-def refused(
+def refusal(
     server: LiveServer, path: str, body: bytes, **options: Any
 ) -> tuple[int, dict[str, Any]]:
     """Status and error of a request that must fail, after which another one must work."""
-    status, found, _ = send(server, path, body, **options)
+    status, answer, _ = send(server, path, body, **options)
     assert 400 <= status < 500
-    assert set(found) == {"error"}
-    assert set(found["error"]) == {"message", "type", "param", "code"}
-    assert found["error"]["message"]
-    fine = json.dumps({"model": "light", "prompt": "a", "max_tokens": 1}).encode()
-    assert send(server, COMPLETIONS, fine)[0] == 200
-    return status, found["error"]
+    assert set(answer) == {"error"} and answer["error"]["message"]
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    good_body = json.dumps({"model": "light", "prompt": "a", "max_tokens": 1}).encode()
+    assert send(server, COMPLETIONS, good_body)[0] == 200
+    return status, answer["error"]
 
 
 def chat(**changes: Any) -> bytes:
     return json.dumps({"model": "light", "messages": MESSAGES, "max_tokens": 2} | changes).encode()
+
+
+def user_turn(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+def schema_format(kind: str, schema: Any) -> dict[str, Any]:
+    return {"type": kind, "json_schema": {"name": "a", "schema": schema}}
 
 
 def completion(**changes: Any) -> bytes:
@@ -91,7 +98,7 @@ def completion(**changes: Any) -> bytes:
     ids=range(15),
 )
 def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str) -> None:
-    status, error = refused(server, COMPLETIONS, body)
+    status, error = refusal(server, COMPLETIONS, body)
     assert (status, error["type"]) == (400, "invalid_request_error")
     assert words in error["message"]
 
@@ -165,7 +172,7 @@ def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str)
 def test_completions_that_cannot_work(
     server: LiveServer, changes: dict[str, Any], param: str, code: str
 ) -> None:
-    status, error = refused(server, COMPLETIONS, completion(**changes))
+    status, error = refusal(server, COMPLETIONS, completion(**changes))
     assert (status, error["param"], error["code"]) == (400, param, code)
 
 
@@ -181,11 +188,13 @@ def test_completions_that_cannot_work(
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
         ({"messages": [{"role": 5, "content": "a"}]}, "messages.0.role"),
-        ({"messages": [*MESSAGES, {"role": "user", "content": "a", "name": "b"}]}, "messages.1.name"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "file:///etc"}]}]},
-         "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": "a b " * 1000}]}, None),
+        ({"messages": [*MESSAGES, user_turn("a") | {"name": "b"}]}, "messages.1.name"),
+        (
+            {"messages": [user_turn([{"type": "image_url", "image_url": "file:///etc"}])]},
+            "messages.0.content",
+        ),
+        ({"messages": [user_turn([{"type": "text", "text": 5}])]}, "messages.0.content"),
+        ({"messages": [user_turn("a b " * 1000)]}, None),
         ({"max_tokens": 4, "max_completion_tokens": 4}, "max_tokens"),
         ({"max_tokens": 600}, None),
         ({"logprobs": 2}, "logprobs"),
@@ -194,23 +203,32 @@ def test_completions_that_cannot_work(
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "grammar"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
-        ({"response_format": {"type": "text", "json_schema": {"name": "a", "schema": {}}}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "purple"}}}},
-         "response_format"),
+        ({"response_format": schema_format("text", {})}, "response_format"),
+        ({"response_format": schema_format("json_schema", {"type": "purple"})}, "response_format"),
         ({"user": "me"}, "user"),
         ({"prompt": "Hello"}, "prompt"),
     ],
     ids=range(25),
-)  # fmt: skip
+)
 def test_chats_that_cannot_work(server: LiveServer, changes: dict[str, Any], param: str) -> None:
-    status, error = refused(server, CHAT, chat(**changes))
+    status, error = refusal(server, CHAT, chat(**changes))
     assert (status, error["param"]) == (400, param)
 
 
 def test_values_that_ask_for_what_happens_anyway(server: LiveServer) -> None:
-    harmless = {"n": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "tools": [], "stop": None,
-                "response_format": {"type": "text"}, "seed": None, "top_logprobs": None, "user": None}  # fmt: skip
-    assert send(server, CHAT, chat(**harmless))[0] == 200
+    neutral_values = {
+        "n": 1,
+        "presence_penalty": 0,
+        "frequency_penalty": 0.0,
+        "logit_bias": {},
+        "tools": [],
+        "stop": None,
+        "response_format": {"type": "text"},
+        "seed": None,
+        "top_logprobs": None,
+        "user": None,
+    }
+    assert send(server, CHAT, chat(**neutral_values))[0] == 200
     parts = [
         {
             "role": "developer",
@@ -221,10 +239,10 @@ def test_values_that_ask_for_what_happens_anyway(server: LiveServer) -> None:
 
 
 def test_unknown_models_and_places(server: LiveServer) -> None:
-    status, error = refused(server, CHAT, chat(model="../../etc/passwd"))
+    status, error = refusal(server, CHAT, chat(model="../../etc/passwd"))
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
-    assert refused(server, "/v1/embeddings", b"{}")[0] == 404
-    assert refused(server, "/v1/models", b"{}")[0] == 405
+    assert refusal(server, "/v1/embeddings", b"{}")[0] == 404
+    assert refusal(server, "/v1/models", b"{}")[0] == 405
     for path in (
         "/page.js/../app.py",
         "/%2e%2e/app.py",
@@ -238,7 +256,7 @@ def test_unknown_models_and_places(server: LiveServer) -> None:
 
 def test_types_of_bodies(server: LiveServer) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
-        assert refused(server, CHAT, chat(), headers={"Content-Type": kind})[0] == 415
+        assert refusal(server, CHAT, chat(), headers={"Content-Type": kind})[0] == 415
     assert (
         send(server, CHAT, chat(), headers={"Content-Type": "Application/JSON; charset=utf-8"})[0]
         == 200
@@ -247,12 +265,12 @@ def test_types_of_bodies(server: LiveServer) -> None:
 
 def test_bodies_that_are_too_large(start: Callable[..., LiveServer]) -> None:
     server = start(limits=Limits(body_bytes=1000))
-    assert refused(server, COMPLETIONS, completion(prompt="a" * 1000))[0] == 413
-    chunked = JSON | {"Transfer-Encoding": "chunked"}
+    assert refusal(server, COMPLETIONS, completion(prompt="a" * 1000))[0] == 413
+    chunked_headers = JSON | {"Transfer-Encoding": "chunked"}
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (5000, b"a" * 5000)
-    assert refused(server, COMPLETIONS, body, headers=chunked)[0] == 413
-    announced = raw(server, b"POST /v1/completions HTTP/1.1\r\nContent-Length: 99999999999\r\n")
-    assert b" 413 " in announced.split(b"\r\n")[0]
+    assert refusal(server, COMPLETIONS, body, headers=chunked_headers)[0] == 413
+    answer = raw(server, b"POST /v1/completions HTTP/1.1\r\nContent-Length: 99999999999\r\n")
+    assert b" 413 " in answer.split(b"\r\n")[0]
 
 
 def test_a_body_that_never_comes(start: Callable[..., LiveServer]) -> None:
@@ -274,20 +292,21 @@ def test_limits_on_queue_time_and_tokens(start: Callable[..., LiveServer]) -> No
     server = start(
         limits=Limits(answer_seconds=0.3, max_tokens=400), slots=1, queue_limit=0, delay=0.005
     )
-    status, error = refused_after_idle(server, completion(max_tokens=401))
+    status, error = refusal_when_idle(server, completion(max_tokens=401))
     assert (status, error["param"]) == (400, "max_tokens")
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as first:
         body = completion(max_tokens=400)
-        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+        head += b"Content-Type: application/json\r\n"
         first.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-        wait_until(lambda: server.batcher.running == 1)
-        status, found, headers = send(server, COMPLETIONS, completion())
-        assert (status, found["error"]["code"]) == (429, "rate_limit_exceeded")
+        wait_until(lambda: server.batcher.num_running == 1)
+        status, answer, headers = send(server, COMPLETIONS, completion())
+        assert (status, answer["error"]["code"]) == (429, "rate_limit_exceeded")
         assert headers["retry-after"] == "1"
-        answer = first.recv(65536)
-    assert b" 504 " in answer.split(b"\r\n")[0]
-    wait_until(server.idle)
+        data = first.recv(65536)
+    assert b" 504 " in data.split(b"\r\n")[0]
+    wait_until(server.is_idle)
     stream = send(server, COMPLETIONS, completion(max_tokens=400, stream=True))
     assert stream[0] == 200
     events = [line.removeprefix("data: ") for line in stream[1].splitlines() if line]
@@ -295,33 +314,33 @@ def test_limits_on_queue_time_and_tokens(start: Callable[..., LiveServer]) -> No
     assert events[-1] == "[DONE]"
 
 
-def refused_after_idle(server: LiveServer, body: bytes) -> tuple[int, dict[str, Any]]:
-    wait_until(server.idle)
-    status, found, _ = send(server, COMPLETIONS, body)
-    return status, found["error"]
+def refusal_when_idle(server: LiveServer, body: bytes) -> tuple[int, dict[str, Any]]:
+    wait_until(server.is_idle)
+    status, answer, _ = send(server, COMPLETIONS, body)
+    return status, answer["error"]
 
 
 def test_clients_that_vanish(server: LiveServer) -> None:
-    """Before the answer begins, in the middle of a stream, in the middle of a body: the slot is
-    free again.
+    """A client disconnects before the answer begins, in the middle of a stream, or in the middle of
+    a body: the slot is free again.
     """
     server.engine.delay = 0.002
     host, port = server.url.removeprefix("http://").split(":")
     for stream in (False, True):
         for read_first in (False, True):
             body = completion(max_tokens=400, stream=stream)
-            with socket.create_connection((host, int(port))) as gone:
-                gone.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
-                gone.sendall(
+            with socket.create_connection((host, int(port))) as connection:
+                connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+                connection.sendall(
                     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
                     + body
                 )
-                wait_until(lambda: server.batcher.running == 1)
+                wait_until(lambda: server.batcher.num_running == 1)
                 if read_first and stream:
-                    assert gone.recv(100)
-            wait_until(server.idle)
-    with socket.create_connection((host, int(port))) as gone:
-        gone.sendall(
+                    assert connection.recv(100)
+            wait_until(server.is_idle)
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
             b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
         )
     assert send(server, COMPLETIONS, completion())[0] == 200
@@ -335,16 +354,16 @@ def test_who_may_come_in(start: Callable[..., LiveServer]) -> None:
     for header in ({}, {"Authorization": "feather-123"}, {"Authorization": "Basic feather-123"},
                    {"Authorization": "Bearer"}, {"Authorization": "Bearer \xfc"}):  # fmt: skip
         for path in ("/v1/models", "/metrics"):
-            status, found, headers = send(server, path, headers=header)
-            assert (status, found["error"]["code"], headers["www-authenticate"]) == (
+            status, answer, headers = send(server, path, headers=header)
+            assert (status, answer["error"]["code"], headers["www-authenticate"]) == (
                 401,
                 "invalid_api_key",
                 "Bearer",
             )
     assert send(server, CHAT, chat())[0] == 401
-    right = JSON | {"Authorization": "Bearer feather-123", "Host": "models.example"}
-    assert send(server, CHAT, chat(), headers=right)[0] == 200
-    assert send(server, "/metrics", headers=right)[0] == 200
+    authorized_headers = JSON | {"Authorization": "Bearer feather-123", "Host": "models.example"}
+    assert send(server, CHAT, chat(), headers=authorized_headers)[0] == 200
+    assert send(server, "/metrics", headers=authorized_headers)[0] == 200
     assert send(server, "/health")[0] == send(server, "/")[0] == 200
 
 

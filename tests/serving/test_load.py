@@ -1,4 +1,6 @@
-"""Many clients at once: no error, everybody's own text, equal progress, nothing left behind."""
+"""Many clients at once: no error, each gets its own text, all progress equally, and all slots are
+free afterwards.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ CLIENTS, TOKENS = 32, 40
 
 
 async def stream(
-    client: openai.AsyncOpenAI, number: int, counts: list[int], at_first_end: list[list[int]]
+    client: openai.AsyncOpenAI, number: int, counts: list[int], counts_at_first_end: list[list[int]]
 ) -> str:
-    asked = await client.completions.create(
+    chunks = await client.completions.create(
         model="light",
         prompt=[5 + number, 6, 7],
         max_tokens=TOKENS,
@@ -28,38 +30,38 @@ async def stream(
         logprobs=0,
     )
     text = ""
-    async for chunk in asked:
+    async for chunk in chunks:
         text += chunk.choices[0].text
         counts[number] += 1
-    if not at_first_end:
-        at_first_end.append(list(counts))
+    if not counts_at_first_end:
+        counts_at_first_end.append(list(counts))
     return text
 
 
 async def all_at_once(url: str) -> tuple[list[str], list[int]]:
-    counts, at_first_end = [0] * CLIENTS, list[list[int]]()
+    counts, counts_at_first_end = [0] * CLIENTS, list[list[int]]()
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         texts = await asyncio.gather(
-            *(stream(client, number, counts, at_first_end) for number in range(CLIENTS))
+            *(stream(client, number, counts, counts_at_first_end) for number in range(CLIENTS))
         )
     assert counts == [TOKENS] * CLIENTS
-    return texts, at_first_end[0]
+    return texts, counts_at_first_end[0]
 
 
 @pytest.mark.parametrize("slots", [32, 5])
 def test_32_clients(start: Callable[..., LiveServer], slots: int) -> None:
     server = start(slots=slots, delay=0.001)
-    texts, at_first_end = asyncio.run(all_at_once(server.url))
+    texts, counts_at_first_end = asyncio.run(all_at_once(server.url))
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
     for number in (0, 13, 31):
-        alone = client.completions.create(
+        completion = client.completions.create(
             model="light", prompt=[5 + number, 6, 7], max_tokens=TOKENS, seed=number
         )
-        assert alone.choices[0].text == texts[number]
+        assert completion.choices[0].text == texts[number]
     if slots >= CLIENTS:
-        # A round gives everybody one token (test_batching counts them); what is missing here is on
-        # its way.
-        assert min(at_first_end) > 0
-    wait_until(server.idle)
+        # A round computes one token for every request (test_batcher counts them); tokens that are
+        # missing here have not arrived yet.
+        assert min(counts_at_first_end) > 0
+    wait_until(server.is_idle)
     assert len(server.engine.sessions) == slots
     client.close()

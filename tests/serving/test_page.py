@@ -1,5 +1,5 @@
-"""The chat page, driven in headless Chromium: it streams, stops, compares, and shows what models
-write as text.
+"""The chat page, driven in headless Chromium: it streams, stops and compares answers, and shows
+what models write as text.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from featherweight.inference.text.tokenizer import ChatTokenizer  # noqa: E402
 from featherweight.serving.app import FILES, PAGE  # noqa: E402
 
 needs_chromium = pytest.mark.skipif(find() is None, reason="there is no Chromium")
-DONE = "!state.stopper && document.querySelectorAll('.busy').length === 0"
+IS_DONE = "!state.stopper && document.querySelectorAll('.busy').length === 0"
 
 
 @pytest.fixture(scope="module")
@@ -65,33 +65,34 @@ def test_speed_of_an_answer_that_comes_at_once(page: Page, server: LiveServer) -
 
 
 @needs_chromium
-def test_a_conversation(page: Page, server: LiveServer, text: ChatTokenizer) -> None:
+def test_a_conversation(page: Page, server: LiveServer, tokenizer: ChatTokenizer) -> None:
     page.open(server.url)
     page.wait("state.models.length")
     assert "light: 2.50 bits a weight, 41.0 MB" in page.run("byId('facts').textContent")
     assert page.run("byId('compare').hidden")
     page.run(
-        "byId('max_tokens').value = 20; byId('temperature').value = 0; byId('system').value = 'Be kind.'"
+        "byId('max_tokens').value = 20; byId('temperature').value = 0;"
+        "byId('system').value = 'Be kind.'"
     )
     say(page, "Hello")
-    page.wait(f"{DONE} && document.querySelector('.rate').textContent.startsWith('20 tokens')")
+    page.wait(f"{IS_DONE} && document.querySelector('.rate').textContent.startsWith('20 tokens')")
     assert "tokens/s" in page.run("document.querySelector('.rate').textContent")
     turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]
-    assert answers(page) == [asked(server, turns)]
+    assert answers(page) == [answer_without_stream(server, turns)]
     say(page, "And then?")
-    page.wait(f"document.querySelectorAll('.words').length === 2 && {DONE}")
+    page.wait(f"document.querySelectorAll('.words').length === 2 && {IS_DONE}")
     turns += [
         {"role": "assistant", "content": answers(page)[0]},
         {"role": "user", "content": "And then?"},
     ]
-    assert answers(page)[1] == asked(server, turns)
+    assert answers(page)[1] == answer_without_stream(server, turns)
     page.run("byId('fresh').click()")
     assert answers(page) == []
     assert all(request.startswith(server.url) for request in page.requests)
     assert page.complaints == []
 
 
-def asked(server: LiveServer, turns: list[dict[str, str]]) -> str:
+def answer_without_stream(server: LiveServer, turns: list[dict[str, str]]) -> str:
     """What the page must show: the answer to these turns without a stream."""
     body = {"model": "light", "messages": turns, "max_tokens": 20, "temperature": 0}
     request = urllib.request.Request(
@@ -113,9 +114,9 @@ def test_stop(page: Page, server: LiveServer) -> None:
     page.wait("document.querySelector('.words').textContent.length > 5")
     assert page.run("byId('send').hidden && !byId('stop').hidden")
     page.run("byId('stop').click()")
-    page.wait(DONE)
+    page.wait(IS_DONE)
     assert page.run("document.querySelector('.rate').textContent").endswith("stopped")
-    wait_until(server.idle)
+    wait_until(server.is_idle)
 
 
 @needs_chromium
@@ -127,14 +128,17 @@ def test_compare_side_by_side(page: Page, start: Callable[..., LiveServer]) -> N
     page.run("byId('compare').click()")
     page.run("byId('max_tokens').value = 10")
     say(page, "Hello")
-    page.wait(f"document.querySelectorAll('.answer').length === 2 && {DONE}")
+    page.wait(f"document.querySelectorAll('.answer').length === 2 && {IS_DONE}")
     assert page.run(
         "[...document.querySelectorAll('.answer h3')].map(name => name.textContent)"
     ) == [
         "light",
         "original",
     ]
-    tops = "[...document.querySelectorAll('.answer')].map(answer => answer.getBoundingClientRect().top)"
+    tops = (
+        "[...document.querySelectorAll('.answer')]"
+        ".map(answer => answer.getBoundingClientRect().top)"
+    )
     assert len(set(page.run(tops))) == 1
     page.look(390, 800)
     assert len(set(page.run(tops))) == 2
@@ -144,22 +148,25 @@ def test_compare_side_by_side(page: Page, start: Callable[..., LiveServer]) -> N
 
 @needs_chromium
 def test_what_models_write_is_text(
-    page: Page, server: LiveServer, text: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
+    page: Page, server: LiveServer, tokenizer: ChatTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evil = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>&lt;b&gt;'
-    script, prompt = text.encode(evil), len(text.chat([{"role": "user", "content": evil}]))
+    script, prompt = (
+        tokenizer.encode(evil),
+        len(tokenizer.chat([{"role": "user", "content": evil}])),
+    )
 
     def logits(tokens: list[int]) -> np.ndarray:
-        made = np.zeros(300, np.float32)
-        made[script[min(len(tokens) - prompt, len(script) - 1)]] = 9
-        return made
+        row = np.zeros(300, np.float32)
+        row[script[min(len(tokens) - prompt, len(script) - 1)]] = 9
+        return row
 
     monkeypatch.setattr(server.engine, "logits", logits)
     page.open(server.url)
     page.wait("state.models.length")
     page.run(f"byId('max_tokens').value = {len(script)}; byId('temperature').value = 0")
     say(page, evil)
-    page.wait(f"{DONE} && document.querySelectorAll('.words').length")
+    page.wait(f"{IS_DONE} && document.querySelectorAll('.words').length")
     assert answers(page) == [evil]
     assert page.run("document.querySelector('.mine').textContent") == evil
     assert page.run("document.querySelectorAll('#talk img, #talk script').length") == 0
@@ -173,9 +180,9 @@ def test_errors_and_keys_are_told(page: Page, start: Callable[..., LiveServer]) 
     page.wait("byId('facts').textContent.includes('API key')")
     page.run("byId('key').value = 'feather-123'; byId('key').dispatchEvent(new Event('change'))")
     page.wait("state.models.length")
-    server.engine.broken = True
+    server.engine.is_broken = True
     say(page, "Hello")
-    page.wait(f"{DONE} && document.querySelector('.problem')")
+    page.wait(f"{IS_DONE} && document.querySelector('.problem')")
     assert "the model failed at this answer" in page.run(
         "document.querySelector('.problem').textContent"
     )
@@ -189,12 +196,12 @@ def test_the_page_needs_nothing_from_elsewhere(server: LiveServer) -> None:
             assert response.read() == (PAGE / file).read_bytes()
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-    words = "".join(
+    page_text = "".join(
         path.read_text(encoding="utf-8") for path in Path(PAGE).iterdir() if path.suffix != ".svg"
     )
-    assert "http://" not in words
-    assert "https://" not in words
-    for way in (
+    assert "http://" not in page_text
+    assert "https://" not in page_text
+    for forbidden_code in (
         "innerHTML",
         "outerHTML",
         "insertAdjacentHTML",
@@ -203,4 +210,4 @@ def test_the_page_needs_nothing_from_elsewhere(server: LiveServer) -> None:
         "onclick=",
         "style=",
     ):
-        assert way not in words
+        assert forbidden_code not in page_text

@@ -1,5 +1,5 @@
-"""`fw bench` on a tiny model: every figure is there, llama.cpp takes its turns, and what cannot be
-measured is refused.
+"""`fw bench` on a tiny model: every figure is there, llama.cpp runs in alternating rounds, and what
+cannot be measured is refused.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def rival(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that llama.cpp is said to run at 8 and 4 tokens a second."""
+    """A GGUF file that a fake llama-bench runs at 8 and 4 tokens a second."""
     program = tmp_path / "llama-bench"
     program.write_text(f"#!{sys.executable}{FAKE}")
     program.chmod(0o755)
@@ -51,7 +51,7 @@ def test_every_figure_is_there(folder: Path, runtime: str) -> None:
     if runtime == "native" and library.library() is None:
         pytest.skip("needs the native library")
     events: list[Event] = []
-    found = bench_folder(
+    results = bench_folder(
         str(folder),
         threads=1,
         prompt=20,
@@ -60,13 +60,13 @@ def test_every_figure_is_there(folder: Path, runtime: str) -> None:
         runtime=runtime,
         listener=events.append,
     )
-    assert json.loads(json.dumps(found)) == found
-    assert len(found["rounds"]) == 2 and found["threads"] == 1 and len(found["load"]) == 2
-    assert found["decode"]["low"] <= found["decode"]["mean"] <= found["decode"]["high"]
-    assert found["model"]["file_bytes"] == (folder / "model.safetensors").stat().st_size
-    assert found["machine"]["cpu"] and "llama" not in found
+    assert json.loads(json.dumps(results)) == results
+    assert len(results["rounds"]) == 2 and results["threads"] == 1 and len(results["load"]) == 2
+    assert results["decode"]["low"] <= results["decode"]["mean"] <= results["decode"]["high"]
+    assert results["model"]["file_bytes"] == (folder / "model.safetensors").stat().st_size
+    assert results["machine"]["cpu"] and "llama" not in results
     if runtime == "native":
-        assert found["bandwidth"]["share"] > 0 and found["bandwidth"]["fits_cache"]
+        assert results["bandwidth"]["share"] > 0 and results["bandwidth"]["fits_cache"]
     assert [event.done for event in events if event.stage == "rounds"] == [0, 1, 2]
 
 
@@ -75,20 +75,20 @@ def test_llama_takes_its_turns(folder: Path, rival: Path, capsys: Any) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["bench", str(folder), *options, "--json"])
     assert not stop.value.code
-    found = json.loads(capsys.readouterr().out)
-    theirs = found["llama"]
-    assert (theirs["prefill"]["mean"], theirs["decode"]["mean"], len(theirs["rounds"])) == (
+    results = json.loads(capsys.readouterr().out)
+    llama = results["llama"]
+    assert (llama["prefill"]["mean"], llama["decode"]["mean"], len(llama["rounds"])) == (
         8.0,
         4.0,
         2,
     )
-    assert theirs["ratio"]["decode"]["mean"] > 0 and theirs["file_bytes"] == 104
+    assert llama["ratio"]["decode"]["mean"] > 0 and llama["file_bytes"] == 104
     with pytest.raises(SystemExit) as stop:
         main(["bench", str(folder), *options])
     assert not stop.value.code
-    printed = capsys.readouterr().out
+    output = capsys.readouterr().out
     for word in ("decode 5", "prefill 20", "llama.cpp abc1234", "load average", "machine"):
-        assert word in printed
+        assert word in output
 
 
 def test_what_is_refused(

@@ -1,4 +1,4 @@
-"""The doctor reports what is wrong instead of failing with it, and tells nothing private."""
+"""The doctor reports failures instead of failing itself, and reports nothing private."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine opens, and what it says when it is not the one that was wanted."""
+"""Which engine opens for a model, and the reason when it is not the native one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import tiny
 
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.inference.reference import ReferenceEngine
-from featherweight.models.config import folder_fingerprint as fingerprint
-from featherweight.workflows import engines as opening
+from featherweight.interchange.source import Source
+from featherweight.models.config import folder_fingerprint
+from featherweight.workflows import engines
 from featherweight.workflows.engines import open_engine
 
 
@@ -25,20 +26,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_reference(folder: Path) -> None:
-    engine, text = open_engine(folder, "reference")
+    engine, tokenizer = open_engine(folder, "reference")
     assert isinstance(engine, ReferenceEngine)
-    assert (engine.vocab_size, engine.context, text.vocab_size) == (300, 512, 300)
+    assert (engine.vocab_size, engine.context, tokenizer.vocab_size) == (300, 512, 300)
     assert "llama" in engine.description and "PyTorch" in engine.description
-    rounding, _ = open_engine(str(folder), "reference-int8")
-    assert engine.fingerprint != rounding.fingerprint
+    int8_engine, _ = open_engine(str(folder), "reference-int8")
+    assert engine.fingerprint != int8_engine.fingerprint
     engine.close()
-    rounding.close()
+    int8_engine.close()
+
+
+def test_a_source_opens_the_same_engine(folder: Path) -> None:
+    source = Source.find(folder)
+    engine, _ = open_engine(source, "reference")
+    assert engine.fingerprint == f"{source.fingerprint}-reference"
+    engine.close()
 
 
 def test_auto_says_once_why_it_is_not_native(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr(opening, "_native", lambda folder, threads: "its family is unknown there")
+    monkeypatch.setattr(engines, "_native", lambda source, threads: "its family is unknown there")
     with caplog.at_level(logging.WARNING):
         engine, _ = open_engine(folder)
     assert isinstance(engine, ReferenceEngine)
@@ -62,24 +70,26 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_changes_with_the_weights(tmp_path: Path) -> None:
-    first = tiny.save(*tiny.llama(), tmp_path / "a")
-    before = fingerprint(first)
-    assert fingerprint(first) == before
-    (first / "model.safetensors").touch()
-    assert fingerprint(first) != before
-    config = json.loads((first / "config.json").read_text())
-    before = fingerprint(first)
-    (first / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
-    assert fingerprint(first) != before
+    folder = tiny.save(*tiny.llama(), tmp_path / "a")
+    fingerprint = folder_fingerprint(folder)
+    assert folder_fingerprint(folder) == fingerprint
+    (folder / "model.safetensors").touch()
+    assert folder_fingerprint(folder) != fingerprint
+    config = json.loads((folder / "config.json").read_text())
+    fingerprint = folder_fingerprint(folder)
+    (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert folder_fingerprint(folder) != fingerprint
 
 
 def test_finding_a_model_needs_no_torch(folder: Path) -> None:
     code = (
         "import sys\nfrom featherweight.workflows.engines import open_engine\n"
-        "from featherweight.interchange.locating import find_folder\nfrom featherweight.inference import ChatTokenizer\n"
+        "from featherweight.interchange.source import Source\n"
+        "from featherweight.inference import ChatTokenizer\n"
         "import featherweight.workflows.generate_text, featherweight.workflows.chat_folder\n"
         "import featherweight.inference.prefix_cache, featherweight.inference.text.json_schema\n"
-        f"ChatTokenizer.open(find_folder({str(folder)!r}))\n"
+        f"source = Source.find({str(folder)!r})\n"
+        "ChatTokenizer.open(source.path)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,5 @@
-"""Every family quantized in memory, saved and loaded: the logits are those from before saving, bit
-for bit.
+"""Every family, quantized in memory, saved and loaded, gives the logits that it gave before saving,
+bit for bit.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ def test_the_same_logits_after_loading(
     plan = fw.Plan({"*embed*": fw.Int(bits=8), "lm_head": fw.Int(bits=8), "*": fw.Trellis(bits=2)})
     fw.quantize(model, fw.YAQA(), plan, factors, transform=transform)
     with torch.no_grad():
-        before = model(tokens).logits
-    assert not torch.equal(before, original)
+        reference = model(tokens).logits
+    assert not torch.equal(reference, original)
     fw.save(model, tmp_path / "light", tokenizer)
-    loaded, _ = fw.load(tmp_path / "light")
-    through = AutoModelForCausalLM.from_pretrained(tmp_path / "light", dtype=torch.float32).eval()
+    light, _ = fw.load(tmp_path / "light")
+    transformers_model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "light", dtype=torch.float32
+    ).eval()
     with torch.no_grad():
-        assert torch.equal(loaded(tokens).logits, before)
-        assert torch.equal(through(tokens).logits, before)
+        assert torch.equal(light(tokens).logits, reference)
+        assert torch.equal(transformers_model(tokens).logits, reference)

@@ -1,5 +1,5 @@
-"""The whole workflow on tiny models: outputs, resuming after a kill, families, and what bad input
-says.
+"""The whole workflow on tiny models: outputs, resuming after a kill, families, and errors for bad
+input.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights_of(out: Path) -> dict[str, bytes]:
-    """What must be equal byte for byte: weights, config and recipe."""
+    """The files that must be equal byte for byte: weights, config and recipe."""
     names = ["config.json", "run.yaml", *sorted(p.name for p in out.glob("*.safetensors"))]
     return {name: (out / name).read_bytes() for name in names}
 
@@ -59,8 +59,8 @@ def test_every_family_comes_out_whole(family: str, tmp_path: Path) -> None:
     assert results["samples"][0]["question"] == "Hello?"
     model, _ = loading.load(out)
     original, _ = loading.load(source)
-    planned = {layer["name"] for layer in results["layers"]}
-    assert planned == set(compressed(model))
+    layer_names = {layer["name"] for layer in results["layers"]}
+    assert layer_names == set(compressed(model))
     ids = torch.arange(20).view(1, -1)
     with torch.no_grad():
         assert torch.isfinite(model(ids).logits).all()
@@ -127,9 +127,9 @@ def test_tables_of_4_bits(folder: Path, tmp_path: Path) -> None:
 def test_the_same_command_again_is_done(folder: Path, tmp_path: Path) -> None:
     settings = {**SMALL, "preset": "fast"}
     out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)
-    before = (out / "results.json").stat().st_mtime_ns
+    write_time = (out / "results.json").stat().st_mtime_ns
     assert quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False) == out
-    assert (out / "results.json").stat().st_mtime_ns == before
+    assert (out / "results.json").stat().st_mtime_ns == write_time
     with pytest.raises(UsageError, match="exists"):
         quantize_folder(str(folder), tmp_path / "out", {**settings, "seed": 3}, evaluate=False)
 
@@ -170,8 +170,8 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(folder: Path, tmp_pat
         process.stdout.close()
         assert not (tmp_path / "killed").exists()
     assert kills == 3
-    resumed = quantize_folder(str(folder), tmp_path / "killed", SMALL, evaluate=False)
-    assert weights_of(resumed) == weights_of(straight)
+    out = quantize_folder(str(folder), tmp_path / "killed", SMALL, evaluate=False)
+    assert weights_of(out) == weights_of(straight)
 
 
 def test_kept_curvature_serves_other_bits_and_changes_nothing(
@@ -182,22 +182,26 @@ def test_kept_curvature_serves_other_bits_and_changes_nothing(
     quantize_folder(
         str(folder), tmp_path / "two", SMALL, evaluate=False, keep_curvature=tmp_path / "kept"
     )
-    (kept,) = (tmp_path / "kept").iterdir()
+    (collection,) = (tmp_path / "kept").iterdir()
 
-    def never(*given: Any, **named: Any) -> None:
+    def fail(*args: Any, **options: Any) -> None:
         raise AssertionError("collected again")
 
-    monkeypatch.setattr(FisherA, "accumulate", never)
-    reused = quantize_folder(
+    monkeypatch.setattr(FisherA, "accumulate", fail)
+    out = quantize_folder(
         str(folder), tmp_path / "three", three, evaluate=False, keep_curvature=tmp_path / "kept"
     )
-    assert weights_of(reused) == weights_of(straight)
-    other = {**three, "calibration": {"count": 9, "length": 32}}
+    assert weights_of(out) == weights_of(straight)
+    more_text = {**three, "calibration": {"count": 9, "length": 32}}
     with pytest.raises(AssertionError, match="collected again"):
         quantize_folder(
-            str(folder), tmp_path / "other", other, evaluate=False, keep_curvature=tmp_path / "kept"
+            str(folder),
+            tmp_path / "other",
+            more_text,
+            evaluate=False,
+            keep_curvature=tmp_path / "kept",
         )
-    kept.write_bytes(kept.read_bytes()[:1000])
+    collection.write_bytes(collection.read_bytes()[:1000])
     with pytest.raises(BadInput, match="not a readable curvature collection"):
         quantize_folder(
             str(folder),
@@ -239,24 +243,24 @@ def test_a_changed_recipe_is_refused_and_fresh_starts_over(folder: Path, tmp_pat
 def test_bad_recipes_leave_nothing(
     folder: Path, tmp_path: Path, settings: dict[str, Any], kind: type[Exception], words: str
 ) -> None:
-    with pytest.raises(kind, match=words) as caught:
+    with pytest.raises(kind, match=words) as error_info:
         quantize_folder(str(folder), tmp_path / "out", {**SMALL, **settings}, evaluate=False)
-    assert isinstance(caught.value, FeatherweightError) and caught.value.exit_code == 2
+    assert isinstance(error_info.value, FeatherweightError) and error_info.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
 def test_bad_models(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput):
         quantize_folder(str(tmp_path / "nowhere" / "model"), tmp_path / "out", SMALL)
-    broken = tmp_path / "broken"
-    broken.mkdir()
+    truncated_model = tmp_path / "broken"
+    truncated_model.mkdir()
     for file in folder.iterdir():
         data = file.read_bytes()
-        (broken / file.name).write_bytes(
+        (truncated_model / file.name).write_bytes(
             data[: len(data) // 2] if file.suffix == ".safetensors" else data
         )
     with pytest.raises(BadInput):
-        quantize_folder(str(broken), tmp_path / "out", SMALL)
+        quantize_folder(str(truncated_model), tmp_path / "out", SMALL)
     out = quantize_folder(
         str(folder), tmp_path / "light", {**SMALL, "preset": "fast"}, evaluate=False
     )
@@ -268,24 +272,24 @@ def test_bad_models(folder: Path, tmp_path: Path) -> None:
 def test_non_finite_weights_name_the_layer(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
+    damaged_model = tmp_path / "damaged"
+    damaged_model.mkdir()
     for file in folder.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(damaged / "model.safetensors")
+        (damaged_model / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(damaged_model / "model.safetensors")
     name = next(n for n in tensors if n.endswith("down_proj.weight"))
     tensors[name][0, 0] = float("nan")
-    save_file(tensors, damaged / "model.safetensors", {"format": "pt"})
+    save_file(tensors, damaged_model / "model.safetensors", {"format": "pt"})
     with pytest.raises(BadInput, match=name.removesuffix(".weight").replace(".", r"\.")):
-        quantize_folder(str(damaged), tmp_path / "out", SMALL)
+        quantize_folder(str(damaged_model), tmp_path / "out", SMALL)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_preflight_refuses(folder: Path, tmp_path: Path) -> None:
     for limits in ({"max_ram_gb": 0.01}, {"max_disk_gb": 0.000001}):
-        with pytest.raises(PreflightRefused, match="needs about") as caught:
+        with pytest.raises(PreflightRefused, match="needs about") as error_info:
             quantize_folder(str(folder), tmp_path / "out", SMALL, **limits)
-        assert caught.value.exit_code == 3
+        assert error_info.value.exit_code == 3
     assert not (tmp_path / "out.partial").exists()
 
 

@@ -29,7 +29,7 @@ from featherweight.workflows.serve_folder import distinct_names, serve_folder
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A tiny model, plain and packed."""
+    """A tiny model in floating point and packed."""
     work = tmp_path_factory.mktemp("models")
     model, tokenizer = tiny.llama()
     model.save_pretrained(work / "plain")
@@ -50,12 +50,12 @@ def test_file_facts(folders: tuple[Path, Path], tmp_path: Path) -> None:
         ("config.json", b"[]"),
         ("model.safetensors", b"\0" * 20),
     ):
-        broken = tmp_path / str(len(list(tmp_path.iterdir())))
-        broken.mkdir()
+        copy = tmp_path / str(len(list(tmp_path.iterdir())))
+        copy.mkdir()
         for file in light.iterdir():
-            (broken / file.name).write_bytes(content if file.name == name else file.read_bytes())
+            (copy / file.name).write_bytes(content if file.name == name else file.read_bytes())
         with pytest.raises(BadInput, match="cannot be read"):
-            file_facts(broken)
+            file_facts(copy)
 
 
 def test_file_facts_imports_no_torch(folders: tuple[Path, Path]) -> None:
@@ -113,9 +113,13 @@ def test_a_process_serves_until_it_is_told_to_stop(folders: tuple[Path, Path]) -
         url = lines[2].split()[0]
         models = fetch(f"{url}/v1/models")["data"]
         assert [model["featherweight"]["role"] for model in models] == ["light", "original"]
-        asked = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5, "seed": 1}
+        parameters = {
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 5,
+            "seed": 1,
+        }
         for name in ("light", "plain"):
-            answer = fetch(f"{url}/v1/chat/completions", {"model": name, **asked})
+            answer = fetch(f"{url}/v1/chat/completions", {"model": name, **parameters})
             assert answer["usage"]["completion_tokens"] >= 1
     finally:
         process.send_signal(signal.SIGINT)
@@ -132,48 +136,49 @@ def fetch(url: str, body: dict[str, Any] | None = None) -> Any:
 
 
 def test_batched_answers_equal_single_ones(folders: tuple[Path, Path]) -> None:
-    """The batcher on a real engine: company changes nothing."""
+    """The batcher on a real engine: an answer does not depend on the other requests."""
+    from featherweight.base.sampling import Sampling
     from featherweight.inference.batching.batcher import Batcher
     from featherweight.inference.generation import generate
-    from featherweight.inference.sampling import Sampling
     from featherweight.workflows.engines import open_engine
 
     torch.manual_seed(0)
-    engine, text = open_engine(folders[1], "reference")
+    engine, tokenizer = open_engine(folders[1], "reference")
     sampling = Sampling(max_tokens=12, temperature=0.8, seed=3)
     prompts = [
-        text.encode(start) for start in ("The quick", "A feather weighs so little", "In 1905 there")
+        tokenizer.encode(start)
+        for start in ("The quick", "A feather weighs so little", "In 1905 there")
     ]
-    alone = [
-        "".join(piece.text for piece in generate(engine, text, prompt, sampling))
+    answers = [
+        "".join(delta.text for delta in generate(engine, tokenizer, prompt, sampling))
         for prompt in prompts
     ]
-    with Batcher(engine, text, slots=3, capacity=64) as batcher:
-        jobs = [batcher.submit(prompt, sampling) for prompt in prompts]
-        assert ["".join(piece.text for piece in job) for job in jobs] == alone
+    with Batcher(engine, tokenizer, num_slots=3, capacity=64) as batcher:
+        requests = [batcher.submit(prompt, sampling) for prompt in prompts]
+        assert ["".join(delta.text for delta in request) for request in requests] == answers
     engine.close()
 
 
 def test_a_file_truncated_after_it_was_loaded(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    """Weights stay mapped files: cut one off under a running server, and requests end with an
-    error, not the process.
+    """Weights stay in mapped files: when one is truncated under a running server, requests end with
+    an error and the process goes on.
     """
+    from featherweight.base.sampling import Sampling
     from featherweight.inference.batching.batcher import Batcher
-    from featherweight.inference.sampling import Sampling
     from featherweight.workflows.engines import open_engine
 
     folder = shutil.copytree(folders[1], tmp_path / "light")
     try:
-        engine, text = open_engine(folder, "native")
+        engine, tokenizer = open_engine(folder, "native")
     except UsageError as error:
         pytest.skip(f"no native engine: {error}")
     sampling = Sampling(max_tokens=4, temperature=0)
-    with Batcher(engine, text, slots=2, capacity=64) as batcher:
+    with Batcher(engine, tokenizer, num_slots=2, capacity=64) as batcher:
         assert list(batcher.submit([5, 6], sampling))[-1].finish
         weights = folder / "model.safetensors"
         os.truncate(weights, weights.stat().st_size // 2)
         for _ in range(2):
             with pytest.raises(BadInput, match="changed"):
                 list(batcher.submit([5, 6], sampling))
-        assert batcher.alive
+        assert batcher.is_alive
     engine.close()

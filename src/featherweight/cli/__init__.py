@@ -1,4 +1,4 @@
-"""Floor 11: the only room that knows argv and prints.
+"""The only room that reads the command line and prints.
 
 The commands `featherweight` and `fw` start at `main`.
 """

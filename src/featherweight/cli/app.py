@@ -1,8 +1,9 @@
-"""The program: runs a command and turns what went wrong into one line and an exit code.
+"""The program: runs a command, and turns an error into one line and an exit code.
 
-0 done · 1 an error of ours · 2 usage or bad input · 3 the preflight refused · 4 a bound was missed · 130 interrupted.
-A traceback is shown only with FEATHERWEIGHT_TRACEBACK=1. Starting up imports typer and nothing
-heavy, so that `fw --help` answers at once; each command fetches what it needs when it runs.
+0 done · 1 an error of ours · 2 usage or bad input · 3 the preflight refused · 4 a bound was missed
+· 130 interrupted. A traceback is shown only with FEATHERWEIGHT_TRACEBACK=1. Starting up imports
+typer and nothing heavy, so that `fw --help` answers at once; each command imports what it needs
+when it runs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TRACEBACK = "FEATHERWEIGHT_TRACEBACK"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line `argv` (sys.argv by default) and exit with its code."""
+    """Run the command line `argv` (None: sys.argv) and exit with its code."""
     try:
         app(args=argv)
     except SystemExit as stop:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def explain(error: Exception) -> tuple[str, int]:
-    """What to tell the user about `error`, in one line, and the exit code."""
+    """(what to tell the user about `error`, in one line; the exit code)."""
     from ..base.files import is_disk_full
 
     if isinstance(error, FeatherweightError):
@@ -48,11 +49,11 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"{error.filename}: {(error.strerror or str(error)).lower()}", 2
     if isinstance(error, MemoryError):
         return "not enough memory; `fw plan` says how much a recipe needs", 3
-    first = str(error).strip().splitlines()[:1]
-    what = ": ".join([type(error).__name__, *first])
-    return f"{what} (unexpected; {TRACEBACK}=1 shows where, please report it)", 1
+    first_line = str(error).strip().splitlines()[:1]
+    summary = ": ".join([type(error).__name__, *first_line])
+    return f"{summary} (unexpected; {TRACEBACK}=1 shows where, please report it)", 1
 
 
 def _say(text: str, red: bool = False) -> None:
-    colour = red and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    print(f"\033[31m{text}\033[0m" if colour else text, file=sys.stderr, flush=True)
+    with_colour = red and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    print(f"\033[31m{text}\033[0m" if with_colour else text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`bench`: a command of its own file, with its table."""
+"""`bench`: a command in a file of its own, with its table."""
 
 from __future__ import annotations
 
@@ -40,13 +40,11 @@ def bench(
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """Measure how fast MODEL runs here: tokens a second, first token, memory, share of the memory's
-    bandwidth.
-    """
+    """Measure how fast MODEL runs here: tokens a second, first token, memory, bandwidth share."""
     from ..workflows.bench_folder import bench_folder
 
     with progress() as listener:
-        found = bench_folder(
+        results = bench_folder(
             model,
             threads=threads,
             prompt=prompt,
@@ -57,60 +55,63 @@ def bench(
             listener=listener,
         )
     if json_:
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(results, indent=1))
     else:
         from .tables import show
 
-        show(bench_table(found), *bench_lines(found))
+        show(bench_table(results), *bench_lines(results))
 
 
-def bench_table(found: Mapping[str, Any]) -> Table:
-    """Our side, and llama.cpp's beside it when it was measured."""
+def bench_table(results: Mapping[str, Any]) -> Table:
+    """Our figures, and in a second column llama.cpp's when it was measured."""
     from rich import box
     from rich.table import Table
 
     from .tables import interval, megabytes
 
-    theirs = found.get("llama")
-    sides = [found, theirs] if theirs else [found]
+    llama = results.get("llama")
+    columns = [results, llama] if llama else [results]
     table = Table(box=box.SIMPLE_HEAD)
     for header in (
         "",
-        found["model"]["name"],
-        *([theirs["name"], "times as fast"] if theirs else []),
+        results["model"]["name"],
+        *([llama["name"], "times as fast"] if llama else []),
     ):
         table.add_column(header, justify="left" if not header else "right")
-    ratios = theirs["ratio"] if theirs else {}
+    ratios = llama["ratio"] if llama else {}
     for name, title, digits, unit in (
-        ("decode", f"decode {found['tokens']}, tokens/s", 1, ""),
-        ("prefill", f"prefill {found['prompt']}, tokens/s", 1, ""),
-        ("first_token", f"first token of {found['prompt']}", 3, " s"),
+        ("decode", f"decode {results['tokens']}, tokens/s", 1, ""),
+        ("prefill", f"prefill {results['prompt']}, tokens/s", 1, ""),
+        ("first_token", f"first token of {results['prompt']}", 3, " s"),
     ):
-        cells = [interval(side[name], digits, unit=unit) for side in sides]
-        table.add_row(title, *cells, *([interval(ratios.get(name))] if theirs else []))
-    sizes = [found["model"]["file_bytes"], *([theirs["file_bytes"]] if theirs else [])]
-    table.add_row("file", *map(megabytes, sizes), *([""] if theirs else []))
+        cells = [interval(column[name], digits, unit=unit) for column in columns]
+        table.add_row(title, *cells, *([interval(ratios.get(name))] if llama else []))
+    sizes = [results["model"]["file_bytes"], *([llama["file_bytes"]] if llama else [])]
+    table.add_row("file", *map(megabytes, sizes), *([""] if llama else []))
     table.add_row(
         "memory taken",
-        megabytes(found["memory_growth_bytes"] or None),
-        *(["", ""] if theirs else []),
+        megabytes(results["memory_growth_bytes"] or None),
+        *(["", ""] if llama else []),
     )
     return table
 
 
-def bench_lines(found: Mapping[str, Any]) -> list[str]:
-    """What was measured, on what, and how much of the bandwidth decoding used."""
-    machine, (before, after) = found["machine"], found["load"]
-    lines = [f"engine     {found['model']['engine']}"]
-    if "llama" in found:
-        lines += [f"against    {found['llama']['description']}"]
+def bench_lines(results: Mapping[str, Any]) -> list[str]:
+    """The lines under the table: engine, machine, and the share of the bandwidth that decoding
+    used.
+    """
+    machine, (start_load, end_load) = results["machine"], results["load"]
+    lines = [f"engine     {results['model']['engine']}"]
+    if "llama" in results:
+        lines += [f"against    {results['llama']['description']}"]
     lines += [
-        f"machine    {machine['cpu']}, {machine['cores']} cores, {found['threads']} threads, "
-        f"load average {before:.2f} before and {after:.2f} after"
+        f"machine    {machine['cpu']}, {machine['cores']} cores, {results['threads']} threads, "
+        f"load average {start_load:.2f} before and {end_load:.2f} after"
     ]
-    bandwidth = found["bandwidth"]
+    bandwidth = results["bandwidth"]
     if bandwidth is not None:
-        line = f"bandwidth  {bandwidth['bytes_per_second'] / 1e9:.1f} GB/s over {bandwidth['footprint'] / 1e6:.0f} MB"
+        rate, footprint = bandwidth["bytes_per_second"], bandwidth["footprint"]
+        line = f"bandwidth  {rate / 1e9:.1f} GB/s over {footprint / 1e6:.0f} MB"
         if "share" in bandwidth:
             line += f"; decoding reads {bandwidth['bytes_per_token'] / 1e6:.1f} MB a token, "
             line += f"{100 * bandwidth['share']:.0f} % of it"

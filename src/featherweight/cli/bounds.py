@@ -1,6 +1,5 @@
-"""Bounds on the result, for scripts:
-
-`--fail-if "kl>0.05"` ends with exit code 4 when the bound is missed.
+"""Bounds on the result, for scripts: `--fail-if "kl>0.05"` ends with exit code 4 when the result
+misses the bound.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 from ..base.errors import GateFailed, UsageError
 from ..base.spec import nearest
 
+# The name of a figure in a bound -> its keys in results.json.
 FIGURES: dict[str, tuple[str, ...]] = {
     "kl": ("quality", "kl", "mean"),
     "kl_high": ("quality", "kl", "high"),
@@ -23,47 +23,52 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "bpw_file": ("size", "bpw_file"),
     "file_bytes": ("size", "file_bytes"),
 }
-COMPARE: dict[str, Callable[[float, float], bool]] = {
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
     ">=": operator.ge,
     "<=": operator.le,
 }
-BOUND = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*")
+BOUND_PATTERN = re.compile(r"\s*(\w+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*")
+
+ResultBound = tuple[str, str, float]  # (figure, comparison, limit)
 
 
-def parse(bounds: Iterable[str]) -> list[tuple[str, str, float]]:
-    """(figure, comparison, number) of each bound; raises UsageError, so call it before the work
-    starts.
+def parse(texts: Iterable[str]) -> list[ResultBound]:
+    """The bound of each text.
+
+    Raises UsageError for a text that is no bound, so it should be called before the work starts.
     """
-    parsed = []
-    for bound in bounds:
-        match = BOUND.fullmatch(bound)
+    bounds = []
+    for text in texts:
+        match = BOUND_PATTERN.fullmatch(text)
         if match is None:
-            raise UsageError(f"--fail-if {bound!r} should look like kl>0.05")
-        name, sign, text = match.groups()
-        if name not in FIGURES:
-            raise UsageError(f"--fail-if: unknown figure {name!r}; {nearest(name, FIGURES)}")
+            raise UsageError(f"--fail-if {text!r} should look like kl>0.05")
+        figure, comparison, number = match.groups()
+        if figure not in FIGURES:
+            raise UsageError(f"--fail-if: unknown figure {figure!r}; {nearest(figure, FIGURES)}")
         try:
-            parsed.append((name, sign, float(text)))
+            bounds.append((figure, comparison, float(number)))
         except ValueError:
-            raise UsageError(f"--fail-if {bound!r}: {text!r} is not a number") from None
-    return parsed
+            raise UsageError(f"--fail-if {text!r}: {number!r} is not a number") from None
+    return bounds
 
 
-def check(bounds: Iterable[tuple[str, str, float]], results: Mapping[str, Any]) -> None:
-    """Raise GateFailed naming every bound that `results` misses; a figure that was not measured
-    misses it too.
+def check(bounds: Iterable[ResultBound], results: Mapping[str, Any]) -> None:
+    """Raise GateFailed, naming every bound that `results` misses; a figure that was not measured
+    misses its bound too.
     """
-    missed = []
-    for name, sign, limit in bounds:
+    failures = []
+    for figure, comparison, limit in bounds:
         value: Any = results
-        for key in FIGURES[name]:
+        for key in FIGURES[figure]:
             value = value.get(key) if isinstance(value, Mapping) else None
-        # Written so that a figure that is not a number misses every bound.
         if value is None:
-            missed.append(f"{name} was not measured")
-        elif value != value or COMPARE[sign](value, limit):
-            missed.append(f"{name} is {value:.6g}, and {name}{sign}{limit:g} was to fail")
-    if missed:
-        raise GateFailed("; ".join(missed))
+            failures.append(f"{figure} was not measured")
+        # NaN, which differs from itself, misses every bound.
+        elif value != value or COMPARISONS[comparison](value, limit):
+            failures.append(
+                f"{figure} is {value:.6g}, and {figure}{comparison}{limit:g} was to fail"
+            )
+    if failures:
+        raise GateFailed("; ".join(failures))

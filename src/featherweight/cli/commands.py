@@ -1,5 +1,5 @@
-"""The commands: each reads its options, calls the workflow of the same name, and shows what came
-back.
+"""The commands: each reads its options, calls the workflow of the same name, and prints the
+result.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ FailIf = Annotated[
 
 
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)]
-Fresh = Annotated[
+FreshRun = Annotated[
     bool, typer.Option("--fresh", help="Forget an unfinished run instead of resuming it.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT when it exists.")]
@@ -120,10 +120,10 @@ def _version(
 ) -> None:
     if version:
         from importlib.metadata import PackageNotFoundError
-        from importlib.metadata import version as installed
+        from importlib.metadata import version as installed_version
 
         try:
-            typer.echo(installed("featherweight"))
+            typer.echo(installed_version("featherweight"))
         except PackageNotFoundError:
             typer.echo("from source, not installed")
         raise typer.Exit
@@ -141,7 +141,7 @@ def quantize(
     seed: Seed = None,
     max_ram: MaxRam = None,
     max_disk: MaxDisk = None,
-    fresh: Fresh = False,
+    start_over: FreshRun = False,
     overwrite: Overwrite = False,
     keep_curvature: KeepCurvature = None,
     evaluate: Evaluate = None,
@@ -165,7 +165,7 @@ def quantize(
             str(settings["model"]),
             out,
             settings,
-            fresh=fresh,
+            fresh=start_over,
             overwrite=overwrite,
             max_ram_gb=max_ram,
             max_disk_gb=max_disk,
@@ -245,16 +245,16 @@ def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made
 
 @app.command()
 def export(
-    packed: Annotated[
+    folder: Annotated[
         Path,
         typer.Argument(metavar="PACKED", help="A folder that quantize made.", show_default=False),
     ],
     to: Annotated[
         str,
         typer.Option(
-            help="gguf: one file for llama.cpp and its relatives. compressed-tensors: a folder for vLLM and "
-            "transformers. hf: an ordinary transformers folder that anything loads, every weight decoded to the "
-            "model's dtype, so as large as the original.",
+            help="gguf: one file for llama.cpp and its relatives. compressed-tensors: a folder for "
+            "vLLM and transformers. hf: an ordinary transformers folder that anything loads, every "
+            "weight decoded to the model's dtype, so as large as the original.",
             show_default=False,
         ),
     ],
@@ -271,33 +271,34 @@ def export(
         bool,
         typer.Option(
             "--odd-bits",
-            help="Allow 3, 5, 6 and 7 bits in compressed-tensors, which releases before 0.18 misread.",
+            help="Allow 3, 5, 6 and 7 bits in compressed-tensors, which releases before 0.18 "
+            "misread.",
         ),
     ] = False,
     json_: Json = False,
 ) -> None:
-    """Write a model that quantize made for other programs, code for code, and compare what they
-    will read.
+    """Write a packed model for other programs, code for code, and compare what they will read.
 
-    Nothing is rounded again: a format that cannot hold the codes exactly is refused, naming the
-    nearest that can.
+    Nothing is rounded again: a format that cannot hold the codes is refused, naming the nearest.
     """
     from ..workflows.export_folder import export_folder
 
     with progress() as listener:
-        made = export_folder(
-            packed, to, out, overwrite=overwrite, odd_bits=odd_bits, listener=listener
+        result = export_folder(
+            folder, to, out, overwrite=overwrite, odd_bits=odd_bits, listener=listener
         )
     if json_:
         import dataclasses
 
-        typer.echo(json.dumps({**dataclasses.asdict(made), "path": str(made.path)}, indent=1))
+        result_dict = {**dataclasses.asdict(result), "path": str(result.path)}
+        typer.echo(json.dumps(result_dict, indent=1))
     else:
-        types = ", ".join(f"{num} in {name}" for name, num in made.types.items())
+        types = ", ".join(f"{num} in {name}" for name, num in result.types.items())
         typer.echo(
-            f"{made.path}: {made.file_bytes / 1e6:.1f} MB, {made.num_tensors} tensors ({types})"
+            f"{result.path}: {result.file_bytes / 1e6:.1f} MB, "
+            f"{result.num_tensors} tensors ({types})"
         )
-        for note in made.notes:
+        for note in result.notes:
             typer.echo(f"  {note}")
         typer.echo("  read again and compared: every number is the packed model's")
 
@@ -316,16 +317,14 @@ def plan(
     layers: Annotated[bool, typer.Option("--layers", help="List every layer.")] = False,
     json_: Json = False,
 ) -> None:
-    """Say before the work what quantize would do to each layer, and the memory, disk and time that
-    it takes.
-    """
+    """Say before the work what quantize would do to each layer, and its memory, disk and time."""
     settings = _recipe(model, bits, head_bits, preset, config, set_, seed)
     for key in ("ask", "evaluate"):
         settings.pop(key, None)
     from ..workflows.plan_folder import plan_folder
 
     with progress() as listener:
-        found = plan_folder(
+        plan_report = plan_folder(
             str(settings["model"]),
             settings,
             max_ram_gb=max_ram,
@@ -335,11 +334,11 @@ def plan(
     if json_:
         import dataclasses
 
-        typer.echo(json.dumps(dataclasses.asdict(found), indent=1))
+        typer.echo(json.dumps(dataclasses.asdict(plan_report), indent=1))
     else:
         from .tables import plan_lines, plan_table, show
 
-        show(plan_table(found, layers), *plan_lines(found))
+        show(plan_table(plan_report, layers), *plan_lines(plan_report))
 
 
 app.command()(generate)
@@ -374,10 +373,10 @@ def _recipe(
     config: Path | None,
     changes: list[str] | None,
     seed: int | None,
-    **others: str | bool | None,
+    **more_flags: str | bool | None,
 ) -> dict[str, Any]:
-    """The settings a user gave in the file and the flags; the model, which a recipe may name too,
-    is among them.
+    """The settings that a user gave in the file and the flags. They include the model, which a
+    recipe may name too.
     """
     flags = {
         "model": model,
@@ -385,7 +384,7 @@ def _recipe(
         "head_bits": head_bits,
         "preset": preset,
         "seed": seed,
-        **others,
+        **more_flags,
     }
     settings = gather(config, flags, changes or [])
     if not settings.get("model"):

@@ -1,5 +1,5 @@
-"""Chat in the terminal: a line in, an answer out as it is made; lines from a pipe are questions
-too.
+"""Chat in the terminal: each line is a question, and its answer is printed while it is generated;
+lines from a pipe are questions too.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterator
 Conversation = Callable[[str], Iterator[str]]
 
 
-def converse(conversation: Conversation, once: str | None) -> None:
-    """Answer `once`, or every line typed until Ctrl-D or /quit."""
-    if once is not None:
-        _answer(conversation, once)
+def converse(conversation: Conversation, question: str | None) -> None:
+    """Answer `question`, or (None) every line of stdin until its end or /quit."""
+    if question is not None:
+        _answer(conversation, question)
         return
     while True:
-        question = _read()
+        question = _read_question()
         if question is None or question == "/quit":
             return
         if question:
             try:
                 _answer(conversation, question)
             except KeyboardInterrupt:
-                # Ctrl-C stops an answer, as people expect; at the prompt it ends the program.
+                # Ctrl-C ends an answer, as people expect; at the prompt it ends the program.
                 print()
 
 
-def _read() -> str | None:
+def _read_question() -> str | None:
     try:
         return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:
@@ -35,6 +35,6 @@ def _read() -> str | None:
 
 
 def _answer(conversation: Conversation, question: str) -> None:
-    for piece in conversation(question):
-        print(piece, end="", flush=True)
+    for text in conversation(question):
+        print(text, end="", flush=True)
     print(flush=True)

@@ -1,4 +1,4 @@
-"""Options that several commands share: what they are called and what their help says."""
+"""Options that several commands share, with their names and help texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`serve`: a command of its own file, because most of it is options."""
+"""`serve`: a command in a file of its own, because it has many options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ ApiKey = Annotated[
     str | None,
     typer.Option(
         envvar="FEATHERWEIGHT_API_KEY",
-        help="What clients must send; better through the variable, which other users of the machine do not see.",
+        help="What clients must send; better through the variable, which other users of the "
+        "machine do not see.",
         show_default=False,
     ),
 ]
@@ -58,16 +59,17 @@ def serve(
     ] = 600.0,
     runtime: options.Runtime = "auto",
 ) -> None:
-    """Serve MODEL over HTTP as OpenAI does (/v1/chat/completions, /v1/completions), with a chat
-    page; Ctrl-C stops.
+    """Serve MODEL as OpenAI does (/v1/chat/completions, /v1/completions), with a chat page.
+
+    Ctrl-C stops the server.
     """
     from ..workflows.serve_folder import serve_folder
 
-    def ready(url: str, models: list[dict[str, Any]]) -> None:
-        for served in models:
-            facts = served["featherweight"]
+    def print_models(url: str, entries: list[dict[str, Any]]) -> None:
+        for entry in entries:
+            facts = entry["featherweight"]
             size = f"{facts['bits']:.2f} bits a weight, {facts['file_bytes'] / 1e6:.1f} MB"
-            typer.echo(f"{served['id']}: {size}; {facts['description']}")
+            typer.echo(f"{entry['id']}: {size}; {facts['description']}")
         typer.echo(f"{url}  (the page; clients use {url}/v1)")
 
     with progress() as listener:
@@ -83,6 +85,6 @@ def serve(
             max_tokens=max_tokens,
             seconds=seconds,
             runtime=runtime,
-            ready=ready,
+            on_ready=print_models,
             listener=listener,
         )

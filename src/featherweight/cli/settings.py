@@ -1,11 +1,11 @@
-"""Flags, a YAML file and `--set` become one plain dict: the part of a recipe that the user decided.
+"""Flags, a YAML file and `--set` as one plain dict: the part of a recipe that the user decided.
 
     --config recipe.yaml  <  --bits, --preset, --seed  <  --set key=value
 
 Later ones win, so that a file can be varied from the shell. `--bits 2` and `bits: 2` in the file
-are the same thing, and so are `--set plan.lm_head=Int(bits=8)` and its YAML; objects stay text here
-(`base/spec.py` reads them later). In a group (`plan`, `calibration`, …) everything after the first
-dot is the key, because names of layers hold dots too. A run.yaml of an earlier run works as a
+are the same, and so are `--set plan.lm_head=Int(bits=8)` and its YAML. Objects stay text here
+(`base/spec.py` reads them later). In a group (`plan`, `calibration`, ...) everything behind the
+first dot is the key, because names of layers hold dots too. A run.yaml of an earlier run works as a
 recipe.
 """
 
@@ -21,9 +21,10 @@ from ..base.errors import BadInput, UsageError
 def gather(
     config: Path | None, flags: Mapping[str, Any], changes: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Merge; a flag that is None was not given.
+    """The settings of a file, of flags and of changes, merged.
 
-    Raises BadInput for the file, UsageError for a change.
+    Args: config, a YAML file; flags by key, None for a flag that was not given; changes, texts like
+    "key=value". Raises BadInput for the file, UsageError for a change.
     """
     settings = {} if config is None else read(config)
     settings.update({key: value for key, value in flags.items() if value is not None})
@@ -33,23 +34,26 @@ def gather(
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The recipe in a YAML file, without what a run noted about its machine."""
+    """The recipe in a YAML file, without what a run recorded about its machine.
+
+    Raises BadInput for a file that cannot be read or holds no recipe.
+    """
     import yaml
 
     from ..base.run_folder import ORIGIN
 
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if tree is None:
+    if settings is None:
         return {}
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+    if not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
         raise BadInput(f"{path} holds no recipe; it should have lines like `bits: 2`")
-    tree.pop(ORIGIN, None)
-    return tree
+    settings.pop(ORIGIN, None)
+    return settings
 
 
 def _apply(settings: dict[str, Any], change: str) -> None:
@@ -62,14 +66,15 @@ def _apply(settings: dict[str, Any], change: str) -> None:
     if not dot:
         settings[group] = _value(text)
         return
-    inner = settings.get(group)
-    if inner is None:
-        inner = {}
-    if not isinstance(inner, dict):
-        raise UsageError(f"--set {change!r}: {group} is {inner!r}, not a group of keys")
-    # In front: in a plan the first pattern that matches decides, and what is typed last should win.
-    rest = {known: value for known, value in inner.items() if known != name}
-    settings[group] = {name: _value(text), **rest}
+    entries = settings.get(group)
+    if entries is None:
+        entries = {}
+    if not isinstance(entries, dict):
+        raise UsageError(f"--set {change!r}: {group} is {entries!r}, not a group of keys")
+    # The new key comes first: in a plan the first pattern that matches decides, and the latest
+    # change should win.
+    old_entries = {key: value for key, value in entries.items() if key != name}
+    settings[group] = {name: _value(text), **old_entries}
 
 
 def _value(text: str) -> Any:

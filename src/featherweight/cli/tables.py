@@ -1,8 +1,8 @@
-"""What the commands print: one table of what was gained and what it cost, the plan, and the
-doctor's findings.
+"""The tables that the commands print: sizes and quality of a result, the plan, and the findings of
+the doctor.
 
-Figures come from results.json and nowhere else; one that is missing there is shown as a dash.
-Intervals are the bootstrap's 95 %.
+Figures come from results.json only; one that is missing there is shown as a dash. Intervals are
+95 % intervals of the bootstrap.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 DASH = "–"
 
 
-def show(*things: Any) -> None:
-    """Print on stdout: tables in the terminal's width, lines unbroken."""
+def show(*renderables: Any) -> None:
+    """Print tables and lines on stdout: tables in the width of the terminal, lines unbroken."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    for thing in things:
-        if isinstance(thing, str):
-            console.print(thing, markup=False, soft_wrap=True)
+    for renderable in renderables:
+        if isinstance(renderable, str):
+            console.print(renderable, markup=False, soft_wrap=True)
         else:
-            console.print(thing)
+            console.print(renderable)
 
 
 def results_table(results: Mapping[str, Any]) -> Table:
@@ -83,7 +83,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
 
 
 def samples(results: Mapping[str, Any]) -> list[str]:
-    """The questions asked of both models, and what each answered."""
+    """The questions that both models got, and the answers of each."""
     lines = []
     for sample in results.get("samples") or []:
         lines += [f"\nquestion  {sample['question']}"]
@@ -92,8 +92,8 @@ def samples(results: Mapping[str, Any]) -> list[str]:
 
 
 def plan_table(report: Any, every_layer: bool) -> Table:
-    """Which format where: a line for each layer, or for each group of layers with one pattern,
-    format and shape.
+    """The format of each layer: a line for each layer, or for each group of layers with the same
+    pattern, format and shape.
     """
     from rich import box
     from rich.table import Table
@@ -105,8 +105,10 @@ def plan_table(report: Any, every_layer: bool) -> Table:
         groups = [[line] for line in report.lines]
     else:
         keys = {id(line): (line.pattern, line.format, line.shape) for line in report.lines}
-        ordered = sorted(report.lines, key=lambda line: keys[id(line)])
-        groups = [list(group) for _, group in groupby(ordered, key=lambda line: keys[id(line)])]
+        sorted_lines = sorted(report.lines, key=lambda line: keys[id(line)])
+        groups = [
+            list(group) for _, group in groupby(sorted_lines, key=lambda line: keys[id(line)])
+        ]
     for group in groups:
         line = group[0]
         name = line.name if len(group) == 1 else f"{len(group)} like {line.name}"
@@ -120,9 +122,10 @@ def plan_table(report: Any, every_layer: bool) -> Table:
 def plan_lines(report: Any) -> list[str]:
     """What the plan costs: bits, files, memory, disk and time."""
     lines = [
-        f"bits per weight  {report.bpw_file:.3f} whole file, {report.bpw_layers:.3f} quantized layers with scales, "
-        f"{report.bpw_codes:.3f} codes only",
-        f"weight files     {megabytes(report.file_bytes)} (original {megabytes(report.source_file_bytes)})",
+        f"bits per weight  {report.bpw_file:.3f} whole file, "
+        f"{report.bpw_layers:.3f} quantized layers with scales, {report.bpw_codes:.3f} codes only",
+        f"weight files     {megabytes(report.file_bytes)} "
+        f"(original {megabytes(report.source_file_bytes)})",
         f"peak memory      {megabytes(report.peak_memory_bytes)}",
         f"disk             {megabytes(report.disk_bytes)}",
         f"time             {clock(report.seconds_low)} to {clock(report.seconds_high)}",
@@ -131,8 +134,8 @@ def plan_lines(report: Any) -> list[str]:
 
 
 def checks_table(checks: Iterable[Check]) -> Table:
-    """The doctor's findings: what is well, what is missing but not needed, what is broken and what
-    to do.
+    """The findings of the doctor: what works, what is missing but optional, and what is broken,
+    with advice.
     """
     from rich import box
     from rich.markup import escape
@@ -176,5 +179,5 @@ def megabytes(num_bytes: float | None) -> str:
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
 
 
-def _perplexity(quality: Mapping[str, Any], which: str) -> Mapping[str, Any] | None:
-    return (quality.get(which) or {}).get("perplexity")
+def _perplexity(quality: Mapping[str, Any], model: str) -> Mapping[str, Any] | None:
+    return (quality.get(model) or {}).get("perplexity")

@@ -1,10 +1,10 @@
-"""Text: what curvature is measured on (calibration) and what results are measured on (evaluation),
-never the same.
+"""Texts: what curvature is measured on (calibration) and what results are measured on (evaluation).
+A text has one of the two roles, never both.
 
-`text(name)` reads a shipped text, `windows` cuts it the way the judge does, `calibration` mixes
-shipped corpora into sequences of exactly one length; `calibration_from_files`,
-`calibration_from_text` and `calibration_from_model` do so with a user's own files, a string, or
-what the model itself writes. `corpora` and `mixes` need no torch.
+`text(name)` reads a shipped text, `windows` cuts it into evaluation windows, `calibration` mixes
+shipped corpora into sequences of exactly one length. `calibration_from_files`,
+`calibration_from_text` and `calibration_from_model` make a calibration set from a user's own files,
+a string, or what the model itself writes. `corpora` and `mixes` need no torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         calibration_from_text,
     )
     from .corpora import CORPORA, Corpus, text
-    from .mixes import MIXES, SHIPPED
+    from .mixes import MIXES, SHIPPED_MIX
     from .model_text import calibration_from_model
     from .tokens import windows
 
@@ -36,7 +36,7 @@ _TARGETS = {
     "calibration_from_text": "calibration_set",
     "calibration_from_model": "model_text",
     "MIXES": "mixes",
-    "SHIPPED": "mixes",
+    "SHIPPED_MIX": "mixes",
     "CORPORA": "corpora",
     "Corpus": "corpora",
     "text": "corpora",
@@ -46,7 +46,7 @@ _TARGETS = {
 __all__ = [
     "CORPORA",
     "MIXES",
-    "SHIPPED",
+    "SHIPPED_MIX",
     "Calibration",
     "Corpus",
     "blend",

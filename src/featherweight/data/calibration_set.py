@@ -1,11 +1,12 @@
-"""Calibration tokens: what curvature is measured on, with a fingerprint that says exactly what it
-was.
+"""Calibration sets: the tokens that curvature is measured on, with a fingerprint that identifies
+them.
 
-Too few kinds of text cost more than any rounding method gains (calibrating on novels alone: +57 %
+A set with too few kinds of text costs more than any rounding method gains (novels alone: 57 % more
 KL on encyclopedia text), so the default mixes encyclopedia, novels, mathematics, code and chat.
-Sources are tokenised apart, cut or packed into sequences of exactly `length` tokens, shuffled under
-the seed and interleaved so that every prefix has the mix's shares: half the sequences are half of
-everything. Cost: the sources of a mix are tokenised whole, one or two seconds.
+Each corpus is tokenized by itself, cut or packed into sequences of exactly `length` tokens, and
+shuffled under the seed. The corpora are then interleaved so that every prefix has the shares of the
+mix: the first half of the sequences is half of every corpus. Cost: the corpora of a mix are
+tokenized in full, which takes one or two seconds.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ..base.errors import BadInput, UsageError
-from . import packing as seq
+from . import packing
 from .corpora import Dialogue, Document, corpus
-from .mixes import SHIPPED, Mix
+from .mixes import SHIPPED_MIX, Mix
 from .tokens import encode_documents, has_template, prefix, template_digest
 from .user_files import read_documents
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`tokens[i]` is one sequence, cut from source `origins[i]`; `fingerprint` is what recipes and
-    reports record.
+    """A calibration set.
+
+    tokens: one sequence a row. origins: the name of each row's corpus. fingerprint: what recipes
+    and reports record of it.
     """
 
     tokens: Int64[Tensor, "count length"]
@@ -48,33 +51,37 @@ class Calibration:
 
 @dataclass(frozen=True)
 class _Stream:
-    """Everything one source can give: its unique sequences in the order in which they are taken."""
+    """All unique sequences of one corpus, in the order in which they are used.
+
+    num_tokens: of the corpus. uses_template: whether any of it went through the chat template.
+    """
 
     name: str
     licence: str
-    sequences: list[seq.Ids]
+    sequences: list[packing.Ids]
     num_tokens: int
-    templated: bool
+    uses_template: bool
 
 
 def calibration(
-    tokenizer: Any, count: int = 256, length: int = 512, seed: int = 0, mix: Mix = SHIPPED
+    tokenizer: Any, count: int = 256, length: int = 512, seed: int = 0, mix: Mix = SHIPPED_MIX
 ) -> Calibration:
-    """`count` unique sequences of exactly `length` tokens from the shipped sources in the shares of
-    `mix`.
+    """A calibration set of shipped corpora.
 
-    Raises UsageError for an unknown or an evaluation source or a share that is not positive,
-    BadInput when a source has too little text, saying how much there is and how much is needed.
+    Args: tokenizer, of transformers; count, the number of sequences, all different; length, the
+    tokens of each; seed of the shuffles; mix, corpus name -> share. Raises UsageError for an
+    unknown corpus, one for evaluation, or a share that is not positive; BadInput when a corpus has
+    too little text, saying how much there is and how much is needed.
     """
     _check(count, length, mix)
     streams = {}
     for name in mix:
-        found = corpus(name)
-        if found.role != "calibration":
+        source = corpus(name)
+        if source.role != "calibration":
             raise UsageError(
                 f"{name} is evaluation text; calibrating on it would make every result a lie"
             )
-        streams[name] = _stream(tokenizer, found.documents(), name, found.licence, length, seed)
+        streams[name] = _stream(tokenizer, source.documents(), name, source.licence, length, seed)
     return _interleave(tokenizer, streams, mix, count, length, seed)
 
 
@@ -87,8 +94,9 @@ def calibration_from_documents(
     name: str = "text",
     licence: str = "the user's own",
 ) -> Calibration:
-    """The same from one list of documents (strings or `Dialogue`s).
+    """A calibration set of one list of documents (strings or `Dialogue`s).
 
+    Args: name and licence of the documents in the fingerprint; the others as in `calibration`.
     Raises BadInput when there is too little text.
     """
     _check(count, length, {name: 1.0})
@@ -104,19 +112,22 @@ def calibration_from_text(
     seed: int = 0,
     name: str = "text",
 ) -> Calibration:
-    """The same from one string, tokenised as it is and cut every `length` tokens."""
+    """A calibration set of one string, tokenized as it is and cut every `length` tokens.
+
+    Arguments and errors as in `calibration_from_documents`.
+    """
     return calibration_from_documents(tokenizer, [text], count, length, seed, name)
 
 
 def calibration_from_files(
     tokenizer: Any, *paths: Path | str, count: int = 256, length: int = 512, seed: int = 0
 ) -> Calibration:
-    """The same from a user's files: UTF-8 text, or JSON lines with `text`, `prompt` and `answer`,
-    or `messages`, either also gzipped. Files are mixed in proportion to how much text they hold;
-    only their names enter the fingerprint.
+    """A calibration set of a user's files: UTF-8 text, or JSON lines with `text`, `prompt` and
+    `answer`, or `messages`, gzipped or not.
 
-    Raises BadInput for a file that is missing, not UTF-8, malformed or empty, and when there is too
-    little text.
+    Files are mixed in proportion to how much text they hold; only their names enter the
+    fingerprint. Raises BadInput for a file that is missing, not UTF-8, malformed or empty, and when
+    there is too little text; UsageError for no file, or two files of one name.
     """
     if not paths:
         raise UsageError("no calibration file was given")
@@ -124,7 +135,8 @@ def calibration_from_files(
     for path in map(Path, paths):
         if path.name in streams:
             raise UsageError(
-                f"two calibration files are called {path.name}; their fingerprints would be the same"
+                f"two calibration files are called {path.name}; "
+                "their fingerprints would be the same"
             )
         documents = read_documents(path)
         streams[path.name] = _stream(
@@ -134,41 +146,48 @@ def calibration_from_files(
         name: float(len(stream.sequences)) for name, stream in streams.items() if stream.sequences
     }
     if not shares:
-        have = sum(stream.num_tokens for stream in streams.values())
-        raise BadInput(f"the calibration files hold {have} tokens; one sequence needs {length}")
+        num_tokens = sum(stream.num_tokens for stream in streams.values())
+        raise BadInput(
+            f"the calibration files hold {num_tokens} tokens; one sequence needs {length}"
+        )
     _check(count, length, shares)
     return _interleave(tokenizer, streams, shares, count, length, seed)
 
 
-def blend(parts: Sequence[tuple[Calibration, float]], count: int) -> Calibration:
-    """Interleave sequences that were made apart (say shipped text and `generated`), each with its
-    share.
+def blend(shares: Sequence[tuple[Calibration, float]], count: int) -> Calibration:
+    """One calibration set of several (shipped text and text of the model, say), interleaved.
 
-    Raises UsageError when their lengths differ, BadInput when a part has too few sequences.
+    Args: shares, each set with its share; count, the number of sequences. Raises UsageError when
+    their lengths differ, BadInput when a set has too few sequences for its share.
     """
-    lengths = {part.tokens.shape[1] for part, _ in parts}
+    sets = [calibration_set for calibration_set, _ in shares]
+    lengths = {calibration_set.tokens.shape[1] for calibration_set in sets}
     if len(lengths) != 1:
         raise UsageError(
             f"parts of {sorted(lengths)} tokens cannot be blended; sequences have one length"
         )
-    order = seq.schedule({str(i): share for i, (_, share) in enumerate(parts)}, count)
-    needed = Counter(map(int, order))
+    order = packing.schedule({str(i): share for i, (_, share) in enumerate(shares)}, count)
+    counts = Counter(map(int, order))
     licences: dict[str, str] = {}
-    for i, (part, _) in enumerate(parts):
-        if needed[i] > len(part):
+    for i, calibration_set in enumerate(sets):
+        if counts[i] > len(calibration_set):
             raise BadInput(
-                f"part {i} of the blend has {len(part)} sequences; its share needs {needed[i]}"
+                f"part {i} of the blend has {len(calibration_set)} sequences; "
+                f"its share needs {counts[i]}"
             )
-        licences.update({entry["name"]: entry["licence"] for entry in part.fingerprint["sources"]})
-    supply = [zip(part.tokens, part.origins, strict=True) for part, _ in parts]
+        sources = calibration_set.fingerprint["sources"]
+        licences.update({entry["name"]: entry["licence"] for entry in sources})
+    supply = [
+        zip(calibration_set.tokens, calibration_set.origins, strict=True)
+        for calibration_set in sets
+    ]
     rows = [next(supply[int(i)]) for i in order]
     tokens = torch.stack([row for row, _ in rows])
     origins = tuple(origin for _, origin in rows)
-    facts = [part.fingerprint for part, _ in parts]
-    template = next((found["template"] for found in facts if found["template"]), None)
-    return Calibration(
-        tokens, origins, fingerprint(tokens, origins, licences, facts[0] | {"template": template})
-    )
+    fingerprints = [calibration_set.fingerprint for calibration_set in sets]
+    template = next((entry["template"] for entry in fingerprints if entry["template"]), None)
+    facts = fingerprints[0] | {"template": template}
+    return Calibration(tokens, origins, fingerprint(tokens, origins, licences, facts))
 
 
 def fingerprint(
@@ -177,13 +196,20 @@ def fingerprint(
     licences: Mapping[str, str],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a report says of `tokens`: how much of which source, and a hash; `facts` has the seed,
-    BOS and template.
+    """What a report says of a calibration set: how much of which corpus, and a hash of the tokens.
+
+    Args: origins, the corpus of each row; licences by corpus; facts, with "seed", "bos" (whether
+    sequences start with a BOS) and "template" (the digest of the chat template, or None).
     """
     count, length = tokens.shape
     sources = [
-        {"name": name, "licence": licences[name], "sequences": used, "tokens": used * length}
-        for name, used in Counter(origins).items()
+        {
+            "name": name,
+            "licence": licences[name],
+            "sequences": num_sequences,
+            "tokens": num_sequences * length,
+        }
+        for name, num_sequences in Counter(origins).items()
     ]
     return {
         "sources": sources,
@@ -213,41 +239,39 @@ def _check(count: int, length: int, mix: Mapping[str, float]) -> None:
 def _stream(
     tokenizer: Any, documents: Sequence[Document], name: str, licence: str, length: int, seed: int
 ) -> _Stream:
-    """Tokenise a source whole, then order it: documents are shuffled, cut or packed, and the pieces
-    shuffled again.
-    """
-    chance = seq.generator(seed, name)
-    dialogues = bool(documents) and all(isinstance(document, Dialogue) for document in documents)
-    encoded = encode_documents(tokenizer, documents)
-    chance.shuffle(encoded)
-    first = prefix(tokenizer)
-    pieces = seq.unique((seq.pack if dialogues else seq.cut)(encoded, length, first))
-    chance.shuffle(pieces)
-    templated = has_template(tokenizer) and any(
-        isinstance(document, Dialogue) for document in documents
-    )
-    return _Stream(name, licence, pieces, sum(map(len, encoded)), templated)
+    """Tokenize a corpus, shuffle its documents, cut or pack them, and shuffle the sequences."""
+    generator = packing.generator(seed, name)
+    is_dialogue = [isinstance(document, Dialogue) for document in documents]
+    encoded_documents = encode_documents(tokenizer, documents)
+    generator.shuffle(encoded_documents)
+    divide = packing.pack if documents and all(is_dialogue) else packing.cut
+    sequences = packing.unique(divide(encoded_documents, length, prefix(tokenizer)))
+    generator.shuffle(sequences)
+    uses_template = has_template(tokenizer) and any(is_dialogue)
+    num_tokens = sum(map(len, encoded_documents))
+    return _Stream(name, licence, sequences, num_tokens, uses_template)
 
 
 def _interleave(
     tokenizer: Any, streams: Mapping[str, _Stream], shares: Mix, count: int, length: int, seed: int
 ) -> Calibration:
-    order = seq.schedule(shares, count)
-    needed = Counter(order)
+    order = packing.schedule(shares, count)
+    counts = Counter(order)
     for name, stream in streams.items():
-        if needed[name] > len(stream.sequences):
+        if counts[name] > len(stream.sequences):
             raise BadInput(
-                f"calibration source {name} has {stream.num_tokens} tokens ({len(stream.sequences)} sequences of "
-                f"{length}); {needed[name]} sequences ({needed[name] * length} tokens) are needed for {count} in all; "
+                f"calibration source {name} has {stream.num_tokens} tokens "
+                f"({len(stream.sequences)} sequences of {length}); {counts[name]} sequences "
+                f"({counts[name] * length} tokens) are needed for {count} in all; "
                 "ask for fewer or shorter sequences, or give more text"
             )
     supply = {name: iter(stream.sequences) for name, stream in streams.items()}
     tokens = torch.tensor([next(supply[name]) for name in order], dtype=torch.int64)
     licences = {stream.name: stream.licence for stream in streams.values()}
-    templated = any(streams[name].templated for name in needed)
+    uses_template = any(streams[name].uses_template for name in counts)
     facts = {
         "seed": seed,
         "bos": bool(prefix(tokenizer)),
-        "template": template_digest(tokenizer) if templated else None,
+        "template": template_digest(tokenizer) if uses_template else None,
     }
     return Calibration(tokens, tuple(order), fingerprint(tokens, order, licences, facts))

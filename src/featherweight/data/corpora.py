@@ -1,9 +1,11 @@
-"""What ships: short texts with their licences, in two roles that never mix.
+"""What ships: short texts with their licences. A text is for calibration or for evaluation, never
+for both.
 
-A source is one packed file in `texts/` read in one form. *text*: plain documents; *dialogue*: a
-question and its answer, rendered through the chat template of the tokenizer that will read it. Some
-files serve in both forms. `texts/README.md` says where each file comes from and how it was cut; the
-tests check that no calibration source shares 13 words in a row with an evaluation source.
+A corpus is one compressed file in `texts/`, read in one of two forms. *text*: plain documents.
+*dialogue*: a question and its answer, rendered through the chat template of the tokenizer that will
+read it. Some files serve in both forms. `texts/README.md` says where each file comes from and how
+it was cut. The tests check that no calibration corpus shares 13 consecutive words with an
+evaluation corpus.
 """
 
 from __future__ import annotations
@@ -22,16 +24,14 @@ DOCUMENT_BREAK = "\n\n\n"
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A question and what a good answer looks like; the answer is empty where only the question is
-    known.
-    """
+    """A question and a good answer to it; the answer is empty where only the question is known."""
 
     prompt: str
     answer: str = ""
 
     @property
-    def plain(self) -> str:
-        """The two as running text, as a model without a chat template sees them."""
+    def running_text(self) -> str:
+        """Question and answer as one text, for a model without a chat template."""
         gap = "" if self.prompt.endswith("\n") or not self.answer else "\n"
         return f"{self.prompt}{gap}{self.answer}"
 
@@ -41,9 +41,10 @@ Document = str | Dialogue
 
 @dataclass(frozen=True)
 class Corpus:
-    """One shipped text:
+    """One shipped text.
 
-    `file` in `texts/`, read as `form`; `licence` goes into every fingerprint that uses it.
+    file: its name in `texts/`. form: how the file is read. licence: goes into every fingerprint
+    that uses the corpus. description: for people.
     """
 
     name: str
@@ -51,20 +52,22 @@ class Corpus:
     role: Literal["calibration", "evaluation"]
     form: Literal["text", "dialogue"]
     licence: str
-    what: str
+    description: str
 
     def documents(self) -> list[Document]:
-        """The documents of this source in the order of its file."""
+        """The documents of this corpus in the order of its file."""
         content = _read(self.file)
         if self.file.endswith(".txt.gz"):
             return list(content.rstrip("\n").split(DOCUMENT_BREAK))
-        found = [Dialogue(**json.loads(line)) for line in content.split("\n") if line]
-        return [dialogue.plain for dialogue in found] if self.form == "text" else list(found)
+        dialogues = [Dialogue(**json.loads(line)) for line in content.split("\n") if line]
+        if self.form == "text":
+            return [dialogue.running_text for dialogue in dialogues]
+        return list(dialogues)
 
 
 def _read(file: str) -> str:
-    packed = (files("featherweight.data") / "texts" / file).read_bytes()
-    return gzip.decompress(packed).decode("utf-8")
+    content = (files("featherweight.data") / "texts" / file).read_bytes()
+    return gzip.decompress(content).decode("utf-8")
 
 
 _NOVELS = "public domain"
@@ -185,7 +188,7 @@ CORPORA = {corpus.name: corpus for corpus in _CORPORA}
 
 
 def corpus(name: str) -> Corpus:
-    """The source called `name`; UsageError names the nearest one."""
+    """The corpus called `name`. Raises UsageError, with the nearest name, when there is none."""
     if name not in CORPORA:
         raise UsageError(f"no shipped text is called {name!r}; {spec.nearest(name, CORPORA)}")
     return CORPORA[name]
@@ -193,13 +196,14 @@ def corpus(name: str) -> Corpus:
 
 def text(name: str) -> str:
     """A shipped text as one string: a `.txt` file exactly as it is, dialogues as running text with
-    blank lines between.
+    blank lines between them.
 
-    Raises UsageError when nothing of that name ships.
+    Raises UsageError when no corpus has that name.
     """
-    found = corpus(name)
-    if found.file.endswith(".txt.gz"):
-        return _read(found.file)
+    source = corpus(name)
+    if source.file.endswith(".txt.gz"):
+        return _read(source.file)
     return "\n\n".join(
-        document if isinstance(document, str) else document.plain for document in found.documents()
+        document if isinstance(document, str) else document.running_text
+        for document in source.documents()
     )

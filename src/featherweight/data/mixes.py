@@ -1,9 +1,9 @@
-"""Which calibration sources, in which shares. `SHIPPED` is what users get; the others are what it
-was chosen among.
+"""Which calibration corpora, in which shares. `SHIPPED_MIX` is the default; the others are the
+alternatives that it was compared with.
 
-A mix is an ordered mapping of source name -> share; shares need not sum to 1. What decided between
-them is measured by `benchmarks/calibration.py` on held-out text of several kinds; `docs/log.md` has
-the figures.
+A mix is an ordered mapping of corpus name -> share; shares need not sum to 1. The comparison is
+measured by `benchmarks/calibration.py` on held-out text of several kinds; `docs/log.md` has the
+figures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CHATTY = _mix(
     instructions_chat=0.15,
     code=0.1,
 )
-SHIPPED = _mix(
+SHIPPED_MIX = _mix(
     wikipedia=0.3,
     novels=0.2,
     code=0.1,
@@ -49,7 +49,7 @@ SHIPPED = _mix(
 
 MIXES: Mapping[str, Mix] = MappingProxyType(
     {
-        "shipped": SHIPPED,
+        "shipped": SHIPPED_MIX,
         "novels": NOVELS,
         "wikipedia": WIKIPEDIA,
         "code_math": CODE_MATH,
@@ -61,7 +61,9 @@ MIXES: Mapping[str, Mix] = MappingProxyType(
 
 
 def mix(name: str) -> Mix:
-    """The mix that the shell and a recipe call `name`; UsageError names the nearest one."""
+    """The mix that the shell and recipes call `name`. Raises UsageError, with the nearest name,
+    when there is none.
+    """
     if name not in MIXES:
         raise UsageError(f"no calibration mix is called {name!r}; {spec.nearest(name, MIXES)}")
     return MIXES[name]

@@ -1,9 +1,9 @@
-"""Documents of one source -> sequences of exactly one length; sources -> one interleaved list with
-the mix's shares.
+"""From the documents of one corpus to sequences of exactly one length, and from several corpora to
+one interleaved list with the shares of a mix.
 
-Plain text is joined and cut without regard to where documents begin, as evaluation windows are.
-Dialogues start a sequence: a chat always begins with its template, and the first token of a
-sequence draws most of the attention, so a sequence that starts in the middle of a turn measures
+Plain text is joined and cut regardless of where documents begin, as evaluation windows are. A
+dialogue starts a sequence: a chat always begins with its template, and the first token of a
+sequence gets most of the attention, so a sequence that starts in the middle of a turn would measure
 something that never happens. Everything is seeded, and the first n sequences do not depend on how
 many follow.
 """
@@ -18,55 +18,57 @@ Ids = tuple[int, ...]
 
 
 def generator(seed: int, name: str) -> random.Random:
-    """A stream of its own for each source, so that one mix's sequences of a source are another
-    mix's as well.
-    """
+    """A random generator for each corpus, so that every mix gets the same sequences of a corpus."""
     return random.Random(
         int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
     )
 
 
-def cut(documents: Sequence[Sequence[int]], length: int, first: Sequence[int] = ()) -> list[Ids]:
-    """Join documents and cut every `length` tokens, `first` (a BOS) at the start of each; the tail
-    is dropped.
+def cut(documents: Sequence[Sequence[int]], length: int, prefix: Sequence[int] = ()) -> list[Ids]:
+    """Join documents and cut them into sequences.
+
+    Args: documents, token ids; length, the tokens of a sequence; prefix, tokens at the start of
+    each (a BOS). The tokens behind the last full sequence are dropped.
     """
-    body = length - len(first)
-    joined = [token for document in documents for token in document]
-    return [(*first, *joined[i : i + body]) for i in range(0, len(joined) - body + 1, body)]
+    body = length - len(prefix)
+    tokens = [token for document in documents for token in document]
+    return [(*prefix, *tokens[i : i + body]) for i in range(0, len(tokens) - body + 1, body)]
 
 
-def pack(dialogues: Sequence[Sequence[int]], length: int, first: Sequence[int] = ()) -> list[Ids]:
-    """Whole dialogues from the start of each sequence until it is full; what does not fit is
-    dropped.
+def pack(dialogues: Sequence[Sequence[int]], length: int, prefix: Sequence[int] = ()) -> list[Ids]:
+    """Dialogues, one after the other from the start of a sequence until it is full; the tokens that
+    do not fit are dropped.
+
+    Arguments as in `cut`.
     """
-    body = length - len(first)
-    found: list[Ids] = []
-    waiting: list[int] = []
+    body = length - len(prefix)
+    sequences: list[Ids] = []
+    buffer: list[int] = []
     for dialogue in dialogues:
-        waiting += dialogue
-        if len(waiting) >= body:
-            found += cut([waiting], length, first)
-            waiting = []
-    return found
+        buffer += dialogue
+        if len(buffer) >= body:
+            sequences += cut([buffer], length, prefix)
+            buffer = []
+    return sequences
 
 
 def unique(sequences: Sequence[Ids]) -> list[Ids]:
-    """The same without repetitions, first ones kept."""
+    """The sequences without repetitions, in the order of their first occurrence."""
     return list(dict.fromkeys(sequences))
 
 
 def schedule(shares: Mapping[str, float], count: int) -> list[str]:
-    """Which source comes at each of `count` places: always the one that lags its share most (first
-    named on a tie).
+    """The corpus of each of `count` sequences: always the one whose count lags its share most, the
+    first named on a tie.
 
-    After any number of places each source's count is within one of its share.
+    After any number of sequences the count of each corpus is within one of its share.
     """
     total = sum(shares.values())
-    used = dict.fromkeys(shares, 0)
+    counts = dict.fromkeys(shares, 0)
     order: list[str] = []
-    for place in range(1, count + 1):
-        lag = {name: share / total * place - used[name] for name, share in shares.items()}
-        chosen = max(lag, key=lambda name: lag[name])
-        used[chosen] += 1
-        order.append(chosen)
+    for position in range(1, count + 1):
+        lag = {name: share / total * position - counts[name] for name, share in shares.items()}
+        name = max(lag, key=lambda name: lag[name])
+        counts[name] += 1
+        order.append(name)
     return order

@@ -1,8 +1,8 @@
-"""From text to token ids: exactly the judge's windows, and documents as a tokenizer's own model saw
-them in training.
+"""From text to token ids: evaluation windows, and documents in the form in which the model saw text
+in training.
 
 A tokenizer is anything that is called like a transformers tokenizer: `tokenizer(text,
-add_special_tokens=...)` gives `input_ids`, and `apply_chat_template` exists where `chat_template`
+add_special_tokens=...)` returns `input_ids`, and `apply_chat_template` exists where `chat_template`
 is set. Nothing here imports transformers.
 """
 
@@ -23,18 +23,18 @@ from .corpora import Dialogue, Document
 def windows(
     tokenizer: Any, text: str, length: int = 1024, count: int = 16
 ) -> Int64[Tensor, "count length_plus_1"]:
-    """Windows i*length .. (i+1)*length+1 of the tokenised `text`: `length` inputs and the `length`
-    targets after them.
+    """The first `count` evaluation windows of `text`: window i holds tokens i*length to
+    (i+1)*length, so `length` inputs and the `length` targets behind them.
 
-    The text is tokenised once as it is and no BOS is added; windows do not overlap except that the
-    last target of one is the first input of the next. Raises BadInput when the text has fewer than
-    `count` windows.
+    The text is tokenized once as it is, without a BOS. Windows do not overlap, except that the last
+    target of one is the first input of the next. Raises BadInput when the text has fewer windows.
     """
     ids = encode(tokenizer, text)
-    found = max(0, (len(ids) - 1) // length)
-    if found < count:
+    num_windows = max(0, (len(ids) - 1) // length)
+    if num_windows < count:
         raise BadInput(
-            f"the evaluation text has {len(ids)} tokens, which is {found} windows of {length} tokens and not {count}; "
+            f"the evaluation text has {len(ids)} tokens, which is {num_windows} windows of "
+            f"{length} tokens and not {count}; "
             "ask for fewer or shorter windows, or give more text"
         )
     flat = torch.tensor(ids[: count * length + 1], dtype=torch.int64)
@@ -49,15 +49,15 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def prefix(tokenizer: Any) -> list[int]:
-    """What the tokenizer itself puts before a text (a BOS for Llama and Gemma, nothing for SmolLM2
-    and Qwen).
+    """The tokens that the tokenizer puts before every text: a BOS for Llama and Gemma, none for
+    SmolLM2 and Qwen.
     """
     probe = "a"
-    with_special = list(tokenizer(probe, add_special_tokens=True, verbose=False).input_ids)
-    plain = encode(tokenizer, probe)
-    for start in range(len(with_special) - len(plain) + 1):
-        if with_special[start : start + len(plain)] == plain:
-            return with_special[:start]
+    with_special_tokens = list(tokenizer(probe, add_special_tokens=True, verbose=False).input_ids)
+    ids = encode(tokenizer, probe)
+    for start in range(len(with_special_tokens) - len(ids) + 1):
+        if with_special_tokens[start : start + len(ids)] == ids:
+            return with_special_tokens[:start]
     return []
 
 
@@ -67,14 +67,14 @@ def has_template(tokenizer: Any) -> bool:
 
 
 def template_digest(tokenizer: Any) -> str:
-    """Sixteen hexadecimal digits that name the chat template in a fingerprint."""
+    """Sixteen hexadecimal digits that identify the chat template in a fingerprint."""
     return hashlib.sha256(str(tokenizer.chat_template).encode("utf-8")).hexdigest()[:16]
 
 
 def render(tokenizer: Any, dialogue: Dialogue) -> str:
     """A dialogue through the chat template, or as running text when the tokenizer has none."""
     if not has_template(tokenizer):
-        return dialogue.plain
+        return dialogue.running_text
     messages = [{"role": "user", "content": dialogue.prompt}]
     if dialogue.answer:
         messages.append({"role": "assistant", "content": dialogue.answer})
@@ -86,21 +86,23 @@ def render(tokenizer: Any, dialogue: Dialogue) -> str:
 
 
 def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
-    """Token ids of each document. Running text ends with a blank line, so that joined documents
-    stay apart; a rendered dialogue loses the BOS its template writes when the tokenizer adds one,
-    which then stands once, at the start."""
+    """Token ids of each document.
+
+    Running text ends with a blank line, so that joined documents stay separate. Where the tokenizer
+    adds a BOS, a rendered dialogue loses the BOS that its template writes: the sequence gets one at
+    its start.
+    """
     if not documents:
         return []
-    first, templated = prefix(tokenizer), has_template(tokenizer)
+    bos, with_template = prefix(tokenizer), has_template(tokenizer)
     texts = []
     for document in documents:
-        if isinstance(document, Dialogue) and templated:
+        if isinstance(document, Dialogue) and with_template:
             texts.append(render(tokenizer, document))
         else:
-            texts.append(
-                (document.plain if isinstance(document, Dialogue) else document).rstrip() + "\n\n"
-            )
-    encoded = [
+            text = document.running_text if isinstance(document, Dialogue) else document
+            texts.append(text.rstrip() + "\n\n")
+    encoded_texts = [
         list(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
     ]
-    return [ids[len(first) :] if first and ids[: len(first)] == first else ids for ids in encoded]
+    return [ids[len(bos) :] if bos and ids[: len(bos)] == bos else ids for ids in encoded_texts]

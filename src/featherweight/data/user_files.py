@@ -1,4 +1,4 @@
-"""A user's own calibration files -> documents: plain text, or JSON lines as data sets publish them,
+"""A user's own calibration files as documents: plain text, or JSON lines as data sets publish them,
 gzipped or not.
 """
 
@@ -15,10 +15,10 @@ from .corpora import DOCUMENT_BREAK, Dialogue, Document
 
 
 def read_documents(path: Path) -> list[Document]:
-    """Documents of one file: a text file is split at two blank lines, each line of a `.jsonl` file
-    is one document.
+    """The documents of one file: a text file is split at two blank lines, and each line of a
+    `.jsonl` file is one document.
 
-    Raises BadInput naming the file (and the line) when it is missing, not UTF-8, malformed or
+    Raises BadInput, naming the file (and the line), when it is missing, not UTF-8, malformed or
     empty.
     """
     try:
@@ -30,40 +30,44 @@ def read_documents(path: Path) -> list[Document]:
     try:
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-        decoded = content.decode("utf-8")
+        text = content.decode("utf-8")
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"calibration file {path} is not a whole gzip file: {error}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"calibration file {path} is not UTF-8 text (byte {error.start})") from error
     name = path.name.removesuffix(".gz")
-    documents = _rows(path, decoded) if name.endswith(".jsonl") else _texts(decoded)
+    documents = _parse_lines(path, text) if name.endswith(".jsonl") else _split_text(text)
     if not documents:
         raise BadInput(f"calibration file {path} holds no text")
     return documents
 
 
-def _texts(content: str) -> list[Document]:
-    return [document for document in content.split(DOCUMENT_BREAK) if document.strip()]
+def _split_text(text: str) -> list[Document]:
+    return [document for document in text.split(DOCUMENT_BREAK) if document.strip()]
 
 
-def _rows(path: Path, content: str) -> list[Document]:
-    found: list[Document] = []
-    for number, line in enumerate(content.split("\n"), 1):
+def _parse_lines(path: Path, text: str) -> list[Document]:
+    documents: list[Document] = []
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            found.append(_document(json.loads(line)))
+            documents.append(_document(json.loads(line)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BadInput(
-                f"{path}, line {number}: expected a JSON object with text, with prompt and answer, or with messages"
+                f"{path}, line {number}: expected a JSON object with text, "
+                "with prompt and answer, or with messages"
             ) from error
-    return found
+    return documents
 
 
 def _document(row: dict[str, Any]) -> Document:
     if "text" in row:
         return str(row["text"])
     if "messages" in row:
-        said = {message["role"]: str(message["content"]) for message in reversed(row["messages"])}
-        return Dialogue(said["user"], said.get("assistant", ""))
+        # The first message of each role.
+        contents = {
+            message["role"]: str(message["content"]) for message in reversed(row["messages"])
+        }
+        return Dialogue(contents["user"], contents.get("assistant", ""))
     return Dialogue(str(row["prompt"]), str(row.get("answer", "")))

@@ -1,4 +1,5 @@
-"""Generation: engines that turn tokens into logits, and conversations on top of them.
+"""Generation: engines that turn tokens into logits, and what uses them: chat text, streams, prompt
+lookup, prefix cache, batches of requests, conversations.
 
 Importing this room imports none of it (the native engine needs no torch): each name is imported
 when it is first used.
@@ -11,27 +12,26 @@ from typing import TYPE_CHECKING
 from ..base.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from .answer_builder import TextDelta
     from .conversation import Conversation, answer
     from .engine import Engine, Session
-    from .generation import Generation, Piece, Usage, generate
+    from .generation import Generation, Usage, generate
     from .native.engine import NativeEngine
+    from .prefix_cache import PrefixCache
     from .reference import ReferenceEngine
-    from .sampling import Choice, Sampler, Sampling
     from .text.streaming import TextStream
     from .text.tokenizer import ChatTokenizer
 
 _TARGETS = {
     "ChatTokenizer": "text.tokenizer",
-    "Choice": "sampling",
     "Conversation": "conversation",
     "Engine": "engine",
     "Generation": "generation",
     "NativeEngine": "native.engine",
-    "Piece": "generation",
+    "PrefixCache": "prefix_cache",
     "ReferenceEngine": "reference",
-    "Sampler": "sampling",
-    "Sampling": "sampling",
     "Session": "engine",
+    "TextDelta": "answer_builder",
     "TextStream": "text.streaming",
     "Usage": "generation",
     "answer": "conversation",
@@ -39,16 +39,14 @@ _TARGETS = {
 }
 __all__ = [
     "ChatTokenizer",
-    "Choice",
     "Conversation",
     "Engine",
     "Generation",
     "NativeEngine",
-    "Piece",
+    "PrefixCache",
     "ReferenceEngine",
-    "Sampler",
-    "Sampling",
     "Session",
+    "TextDelta",
     "TextStream",
     "Usage",
     "answer",

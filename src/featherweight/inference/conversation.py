@@ -1,8 +1,9 @@
-"""Talk to a model: a conversation that remembers its turns and streams its answers.
+"""Conversations with a model: turns are remembered and answers are streamed.
 
-Every turn is written through the chat template from the start, and the session is rewound to where
-the new prompt parts from what it holds; so only new tokens are computed, and a template that
-rewrites earlier turns (dropping old reasoning) costs time, not truth.
+Every turn writes the whole conversation through the chat template. The session is then rewound to
+the common prefix of the new prompt and the tokens that it holds, so only new tokens are computed. A
+template may rewrite earlier turns (and drop old reasoning, say): then more tokens are computed, and
+the answer is still that of a new session.
 """
 
 from __future__ import annotations
@@ -11,20 +12,23 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..base.errors import UsageError
+from ..base.sampling import Sampling
 from .engine import Engine
-from .generation import Cache, Usage, generate
-from .sampling import Sampling
+from .generation import Usage, generate
+from .prefix_cache import PrefixCache
+from .prefixes import common_prefix_length
 from .text.tokenizer import ChatTokenizer
 
-FIRST_CAPACITY = 1024  # tokens; doubled when a conversation grows
+FIRST_CAPACITY = 1024  # tokens; at least doubled whenever a conversation needs more
 
 
 class Conversation:
-    """Turns of user and assistant; calling it adds a turn and yields the answer piece by piece.
+    """Turns of user and assistant. A call adds a turn and yields the text of the answer.
 
-    `sampling.max_tokens` is the longest answer; less when the context has less left. With `lookup`
-    tokens are guessed by copying (`lookup.py`), with `cache` prompts are remembered on disk. Use as
-    a context manager, or `close`; the engine stays open.
+    Args: engine and its tokenizer; sampling, whose `max_tokens` is the longest answer (it is
+    shorter where the context has less left); system, the system message; lookup, the number of
+    draft tokens of prompt lookup (`prompt_lookup.py`); cache, where prompts are stored on disk. Use
+    it as a context manager, or call `close`; the engine stays open.
     """
 
     usage: Usage | None = None  # of the latest answer
@@ -32,55 +36,52 @@ class Conversation:
     def __init__(
         self,
         engine: Engine,
-        text: ChatTokenizer,
+        tokenizer: ChatTokenizer,
         sampling: Sampling,
         system: str | None = None,
         *,
         lookup: int = 0,
-        cache: Cache | None = None,
+        cache: PrefixCache | None = None,
     ) -> None:
-        self.engine, self.text, self.sampling = engine, text, sampling
+        self.engine, self.tokenizer, self.sampling = engine, tokenizer, sampling
         self.messages = [] if system is None else [{"role": "system", "content": system}]
         self._lookup, self._cache = lookup, cache
         self._session = engine.session(min(engine.context, FIRST_CAPACITY))
-        self._held: list[int] = []  # the tokens in the session
+        self._session_tokens: list[int] = []
 
     def __call__(self, question: str) -> Iterator[str]:
-        """The answer to `question`. Raises UsageError when the context is full; the turn is
-        forgotten then.
+        """The answer to `question`, as text while it is generated.
 
-        An answer that is not listened to till the end is remembered as far as it went.
+        An answer that is not read to its end is remembered as far as it was read; a turn without an
+        answer is forgotten. Raises UsageError when the context is full.
         """
         self.messages.append({"role": "user", "content": question})
-        said = ""
+        answer_text = ""
         try:
-            for piece in self._answer():
-                said += piece
-                if piece:
-                    yield piece
+            for text in self._answer():
+                answer_text += text
+                if text:
+                    yield text
         finally:
-            if said:
-                self.messages.append({"role": "assistant", "content": said})
+            if answer_text:
+                self.messages.append({"role": "assistant", "content": answer_text})
             else:
                 self.messages.pop()
 
     def _answer(self) -> Iterator[str]:
-        prompt = self.text.chat(self.messages)
+        prompt = self.tokenizer.chat(self.messages)
         room = self.engine.context - len(prompt)
         if room < 1:
             raise UsageError(
-                f"the conversation has {len(prompt)} tokens, and the model's context is {self.engine.context}; "
-                "start a new one, or ask something shorter"
+                f"the conversation has {len(prompt)} tokens, and the model's context is "
+                f"{self.engine.context}; start a new one, or ask something shorter"
             )
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, room))
         self._reserve(len(prompt) + sampling.max_tokens)
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(self._held, prompt, strict=False)) if a != b), None
-        )
-        self._session.rewind(min(len(self._held), len(prompt)) if shared is None else shared)
-        run = generate(
+        self._session.rewind(common_prefix_length(self._session_tokens, prompt))
+        generation = generate(
             self.engine,
-            self.text,
+            self.tokenizer,
             prompt,
             sampling,
             session=self._session,
@@ -88,14 +89,15 @@ class Conversation:
             lookup=self._lookup,
         )
         try:
-            for piece in run:
-                yield piece.text
+            for delta in generation:
+                yield delta.text
         finally:
-            run.close()
-            self._held, self.usage = run.ids[: self._session.length], run.usage
+            generation.close()
+            self._session_tokens = generation.ids[: self._session.length]
+            self.usage = generation.usage
 
     def _reserve(self, capacity: int) -> None:
-        """A session of at least `capacity` tokens that holds the same."""
+        """Replace the session by one of at least `capacity` tokens that holds the same tokens."""
         old = self._session
         if capacity <= old.capacity:
             return
@@ -106,7 +108,7 @@ class Conversation:
         old.close()
 
     def close(self) -> None:
-        """Give the memory of the session back."""
+        """Release the memory of the session."""
         self._session.close()
 
     def __enter__(self) -> Conversation:
@@ -116,7 +118,11 @@ class Conversation:
         self.close()
 
 
-def answer(engine: Engine, text: ChatTokenizer, question: str, max_tokens: int = 96) -> str:
-    """One greedy answer."""
-    with Conversation(engine, text, Sampling(max_tokens, temperature=0)) as talk:
-        return "".join(talk(question)).strip()
+def answer(engine: Engine, tokenizer: ChatTokenizer, question: str, max_tokens: int = 96) -> str:
+    """The greedy answer to one question, of at most `max_tokens` tokens, without spaces around it.
+
+    Raises UsageError when the question does not fit the context.
+    """
+    sampling = Sampling(max_tokens, temperature=0)
+    with Conversation(engine, tokenizer, sampling) as conversation:
+        return "".join(conversation(question)).strip()

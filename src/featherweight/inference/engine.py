@@ -1,10 +1,10 @@
-"""What generation asks of a model, whoever computes it: token ids in, logits out, keys and values
-remembered.
+"""The interface between generation and a model: token ids go in, logits come out, and keys and
+values are kept between calls.
 
-`NativeEngine` (native, imports no torch) and `ReferenceEngine` (PyTorch, the definition) are the
-two engines. A `Session` is one text in the making: `forward` appends tokens to it, `rewind` forgets
-the last ones, and many sessions may advance together in one `step`. Everything that crosses this
-interface is a numpy array or a plain number.
+There are two engines: `NativeEngine` (C++, imports no torch) and `ReferenceEngine` (PyTorch, the
+definition). A `Session` is one text in the making with its KV cache. `forward` appends tokens to
+it, `rewind` removes the last ones, and one `step` advances many sessions at once. All arguments and
+results are numpy arrays or plain numbers.
 """
 
 from __future__ import annotations
@@ -20,73 +20,89 @@ Logits = Literal["last", "all", "none"]
 
 
 class Session(ABC):
-    """One text in the making: the keys and values of its first `length` tokens, at most `capacity`
-    of them.
+    """One text in the making: the keys and values of its first `length` tokens, of at most
+    `capacity`.
+
+    Made by `Engine.session`; only the engine that made it can advance it.
     """
 
-    length: int
-    capacity: int
+    length: int  # tokens whose keys and values are in the KV cache
+    capacity: int  # tokens that the KV cache can hold
 
     @abstractmethod
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` tokens. Raises UsageError when there are fewer."""
+        """Forget all but the first `length` tokens.
+
+        Raises UsageError when the session has fewer.
+        """
 
     @abstractmethod
     def state(self) -> dict[str, NDArray]:
-        """A copy of what is remembered, by name, so that it can be kept on disk and `restore`d."""
+        """A copy of the keys and values by name, to be stored and given to `restore` later.
+
+        Shapes and dtypes depend on the engine, which alone can read them.
+        """
 
     @abstractmethod
     def restore(self, state: dict[str, NDArray], length: int) -> None:
-        """Become the session whose `state` was taken at `length`.
+        """Take over the first `length` tokens of another session.
 
-        Raises BadInput when a name, shape or dtype differs.
+        Args: state, what `state` of a session of the same model returned; length, the number of
+        tokens which that session had. Raises BadInput when a name, shape or dtype differs,
+        UsageError when `length` is more than the capacity.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give the memory back; the session cannot be used again. Does nothing the second time."""
+        """Release the memory; the session cannot be used again. A second call does nothing."""
 
 
 class Engine(ABC):
-    """A loaded model that advances sessions; not safe for two threads at once (callers take turns)."""
+    """A loaded model that advances sessions.
 
-    vocab_size: int
-    context: int  # the longest session that the model was made for
-    max_batch: int  # sessions that `step` advances together
-    fingerprint: str  # changes whenever the same tokens could leave other keys and values: weights, settings, kind
-    description: str  # for people: which model, how many bits, who computes it
+    An engine serves one thread at a time; callers must take turns.
+    """
+
+    vocab_size: int  # logits of a position
+    context: int  # tokens of the longest session that the model supports
+    max_batch: int  # sessions that one `step` can advance
+    # Changes whenever the same tokens could give other keys and values: with the weights, the
+    # settings and the kind of engine.
+    fingerprint: str
+    description: str  # for people: the model, its bits a weight, and what computes it
 
     @abstractmethod
     def session(self, capacity: int | None = None) -> Session:
-        """An empty session of at most `capacity` tokens (None: `context`).
+        """A new session without tokens.
 
-        Raises UsageError beyond `context`, MemoryError when there is no memory for its cache.
+        Args: capacity, the number of tokens that its KV cache can hold (None: `context`). Raises
+        UsageError when it is more than `context`, MemoryError when there is no memory for the
+        cache.
         """
 
     @abstractmethod
     def forward(
         self, session: Session, tokens: Sequence[int] | NDArray, logits: Logits = "last"
     ) -> NDArray[np.float32]:
-        """Append `tokens`; the logits after the last one (1, vocab), after each (count, vocab), or
-        none (0, vocab).
+        """Append `tokens` to `session` and compute the logits after them.
 
+        Args: tokens (count,), ids of the vocabulary; logits, the positions whose logits are
+        returned. Returns (1, vocab) for "last", (count, vocab) for "all", (0, vocab) for "none".
         Raises UsageError, before anything changes, for no tokens, ids outside the vocabulary, or
-        more tokens than the capacity leaves; BadInput when the weights on disk have changed under
-        it.
+        more tokens than the capacity has left; BadInput when the weight files have changed on disk.
         """
 
     @abstractmethod
     def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Append one token to each of at most `max_batch` different sessions; logits (count,
-        vocab).
+        """Append one token to each of several different sessions.
 
-        Each row equals what `forward` would give for that session alone, bit for bit on
-        `NativeEngine`. Raises as `forward`.
+        Args: sessions, at most `max_batch`, each of them once; tokens, one id for each session.
+        Returns the logits (count, vocab). Each row equals what `forward` would give for that
+        session, on `NativeEngine` in every bit. Raises as `forward` does.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give the model's memory back; its sessions must be closed first.
-
-        Does nothing the second time.
+        """Release the memory of the model; its sessions must be closed before. A second call does
+        nothing.
         """

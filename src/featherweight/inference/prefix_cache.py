@@ -1,14 +1,15 @@
-"""Beginnings of earlier texts on disk: a long prompt is computed once, and answers at once the next
-time.
+"""Prefixes of earlier texts on disk: a long prompt is computed once, and its keys and values are
+read from a file the next time.
 
-One file a text: its token ids and the engine's state, as safetensors, with a checksum over all of
-it. The entry that shares the longest beginning with a new prompt is restored and rewound to where
-they part. Entries belong to the engine's fingerprint, because other weights leave other keys and
-values; so they lie in a folder of its name.
+Each text is one safetensors file with its token ids, the engine's state, and a checksum over all of
+it. The entry with the longest common prefix with a new prompt is restored and rewound to that
+prefix. Entries belong to the engine's fingerprint, because other weights give other keys and
+values; they lie in a folder with its name.
 
-Files are written beside and renamed; the least recently used go when all together are larger than
-`max_bytes`. A file that is damaged or of another shape is removed with a warning, and the prompt
-computed. It holds what people typed, so the folder is made for its owner only.
+A file is written under another name and renamed. When all files together are larger than
+`max_bytes`, the least recently used are deleted. A file that is damaged or of another shape is
+deleted with a warning, and the prompt is computed. The files hold what people typed, so only the
+owner can read the folder.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import hashlib
 import logging
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +28,18 @@ from numpy.typing import NDArray
 from ..base.errors import BadInput, FeatherweightError, UsageError
 from ..base.files import write_atomic
 from .engine import Engine, Session
+from .prefixes import common_prefix_length
 
 MAX_BYTES, MIN_TOKENS = 2 << 30, 32
 TOKENS, STATE, CHECKSUM = "tokens", "state.", "crc32"
+Content = TypeVar("Content")
 
 
 class PrefixCache:
-    """Prefixes in `folder` (made when missing), at most `max_bytes` of them; texts under
-    `min_tokens` are not kept.
+    """Prefixes in `folder`, which is made when it is missing.
 
-    Raises UsageError when the folder cannot be made.
+    max_bytes: the size of all files together. min_tokens: shorter texts are not stored. Raises
+    UsageError when the folder cannot be made.
     """
 
     def __init__(
@@ -51,47 +54,54 @@ class PrefixCache:
             ) from error
 
     def restore(self, engine: Engine, session: Session, ids: Sequence[int]) -> int:
-        """Make `session` hold the longest known beginning of `ids`, if that is longer than now; its
-        length after.
+        """Make `session` hold the longest prefix of `ids` that is stored, when that is longer than
+        what it holds.
+
+        Returns the length of the session afterwards, in tokens.
         """
-        wanted = np.asarray(ids, np.int64)
-        entries = self._entries(engine)
-        shared = {
-            path: _shared(tokens, wanted[: session.capacity]) for path, tokens in entries.items()
+        prompt = [int(id) for id in ids[: session.capacity]]
+        prefix_lengths = {
+            path: common_prefix_length(tokens, prompt)
+            for path, tokens in self._entries(engine).items()
         }
-        for path in sorted(shared, key=lambda path: -shared[path]):
-            if shared[path] < max(self.min_tokens, session.length + 1):
+        for path in sorted(prefix_lengths, key=lambda path: -prefix_lengths[path]):
+            if prefix_lengths[path] < max(self.min_tokens, session.length + 1):
                 break
-            if self._restore(path, engine, session, shared[path]):
+            if self._restore_entry(path, engine, session, prefix_lengths[path]):
                 break
         return session.length
 
-    def keep(self, engine: Engine, session: Session, ids: Sequence[int]) -> None:
-        """Remember `session`, which holds `ids`; entries that are beginnings of it are replaced by
-        it.
+    def save(self, engine: Engine, session: Session, ids: Sequence[int]) -> None:
+        """Store `session`, which holds `ids`; entries that are a prefix of it are replaced.
 
-        A full disk is a warning: the text was computed already.
+        A full disk is a warning, because the text was computed already. Raises UsageError when the
+        number of ids is not the length of the session.
         """
-        tokens = np.asarray(ids, np.int64)
+        tokens = [int(id) for id in ids]
         if len(tokens) != session.length:
             raise UsageError(f"{len(tokens)} ids for a session of {session.length} tokens")
         if len(tokens) < self.min_tokens:
             return
         entries = self._entries(engine)
-        for path, known in entries.items():
-            if len(known) >= len(tokens) and _shared(known, tokens) == len(tokens):
+        prefix_lengths = {
+            path: common_prefix_length(entry, tokens) for path, entry in entries.items()
+        }
+        for path, length in prefix_lengths.items():
+            if length == len(tokens):
                 _touch(path)
                 return
+        token_array = np.array(tokens, np.int64)
         arrays = {
-            TOKENS: tokens,
+            TOKENS: token_array,
             **{STATE + name: array for name, array in session.state().items()},
         }
         if sum(array.nbytes for array in arrays.values()) > self.max_bytes:
             return
+        file_name = f"{_digest(token_array.tobytes())}.safetensors"
         try:
-            self._write(self._folder(engine) / f"{_digest(tokens.tobytes())}.safetensors", arrays)
-            for path, known in entries.items():
-                if _shared(known, tokens) == len(known) < len(tokens):
+            self._write(self._folder(engine) / file_name, arrays)
+            for path, length in prefix_lengths.items():
+                if length == len(entries[path]):
                     path.unlink(missing_ok=True)
             self._evict()
         except (OSError, BadInput) as error:
@@ -101,95 +111,76 @@ class PrefixCache:
         from safetensors.numpy import save_file
 
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        metadata = {CHECKSUM: str(_checksum(arrays))}
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(
-            path, lambda beside: save_file(arrays, beside, {CHECKSUM: str(_checksum(arrays))})
-        )
+        write_atomic(path, lambda temporary: save_file(arrays, temporary, metadata))
 
     def _folder(self, engine: Engine) -> Path:
         return self.folder / _digest(engine.fingerprint.encode())
 
-    def _entries(self, engine: Engine) -> dict[Path, NDArray[np.int64]]:
-        """The tokens of every entry of this engine; damaged ones are removed."""
-        found = {}
+    def _entries(self, engine: Engine) -> dict[Path, list[int]]:
+        """The tokens of every entry of this engine; damaged entries are deleted."""
+        entries = {}
         for path in sorted(self._folder(engine).glob("*.safetensors")):
-            tokens = self._guarded(path, _read_tokens)
+            tokens = _read_or_delete(path, _read_tokens)
             if tokens is not None:
-                found[path] = tokens
-        return found
+                entries[path] = tokens
+        return entries
 
-    def _restore(self, path: Path, engine: Engine, session: Session, length: int) -> bool:
+    def _restore_entry(self, path: Path, engine: Engine, session: Session, length: int) -> bool:
+        """Make `session` hold the first `length` tokens of an entry; whether that worked."""
+
         def read(path: Path) -> bool:
             arrays = _read(path)
             tokens = arrays.pop(TOKENS)
-            _restore(
-                engine,
-                session,
-                {name.removeprefix(STATE): a for name, a in arrays.items()},
-                len(tokens),
-                length,
-            )
+            state = {name.removeprefix(STATE): array for name, array in arrays.items()}
+            _restore_prefix(engine, session, state, len(tokens), length)
             return True
 
-        done = bool(self._guarded(path, read))
-        if done:
+        is_restored = bool(_read_or_delete(path, read))
+        if is_restored:
             _touch(path)
         else:
             session.rewind(0)
-        return done
-
-    def _guarded(self, path: Path, read: Any) -> Any:
-        """`read(path)`, or None with a warning, the file removed, when it is no good."""
-        from safetensors import SafetensorError
-
-        try:
-            return read(path)
-        except FileNotFoundError:
-            return None  # another process needed the space
-        except (
-            SafetensorError,
-            OSError,
-            KeyError,
-            ValueError,
-            TypeError,
-            FeatherweightError,
-        ) as error:
-            _log().warning("%s is damaged or of another kind (%s); it is removed", path, error)
-            path.unlink(missing_ok=True)
-            return None
+        return is_restored
 
     def _evict(self) -> None:
-        """Remove the least recently used of all engines until the rest fits."""
-        known = []
+        """Delete the least recently used entries, of all engines, until the files fit."""
+        files = []
         for path in self.folder.glob("*/*.safetensors"):
             try:
-                facts = path.stat()
+                status = path.stat()
             except FileNotFoundError:
                 continue
-            known.append((facts.st_mtime_ns, facts.st_size, path))
-        total = sum(size for _, size, _ in known)
-        for _, size, path in sorted(known, key=lambda entry: entry[0]):
+            files.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files, key=lambda file: file[0]):
             if total <= self.max_bytes:
                 return
             path.unlink(missing_ok=True)
             total -= size
 
 
-def _restore(
-    engine: Engine, session: Session, state: dict[str, NDArray], length: int, wanted: int
+def _restore_prefix(
+    engine: Engine,
+    session: Session,
+    state: dict[str, NDArray],
+    state_length: int,
+    prefix_length: int,
 ) -> None:
-    """Make `session` hold the first `wanted` of the `length` tokens in `state`."""
-    if length <= session.capacity:
-        session.restore(state, length)
-        session.rewind(wanted)
+    """Make `session` hold the first `prefix_length` of the `state_length` tokens in `state`."""
+    if state_length <= session.capacity:
+        session.restore(state, state_length)
+        session.rewind(prefix_length)
         return
-    longer = engine.session(length)
+    # A session that is long enough for the whole state cuts it to the prefix.
+    long_session = engine.session(state_length)
     try:
-        longer.restore(state, length)
-        longer.rewind(wanted)
-        session.restore(longer.state(), wanted)
+        long_session.restore(state, state_length)
+        long_session.rewind(prefix_length)
+        session.restore(long_session.state(), prefix_length)
     finally:
-        longer.close()
+        long_session.close()
 
 
 def _log() -> logging.Logger:
@@ -198,13 +189,6 @@ def _log() -> logging.Logger:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
-
-
-def _shared(a: NDArray[np.int64], b: NDArray[np.int64]) -> int:
-    """How many tokens both begin with."""
-    length = min(len(a), len(b))
-    different = np.flatnonzero(a[:length] != b[:length])
-    return int(different[0]) if len(different) else length
 
 
 def _checksum(arrays: Mapping[str, NDArray]) -> int:
@@ -216,20 +200,41 @@ def _checksum(arrays: Mapping[str, NDArray]) -> int:
     return checksum
 
 
-def _read_tokens(path: Path) -> NDArray[np.int64]:
+def _read_or_delete(path: Path, read: Callable[[Path], Content]) -> Content | None:
+    """`read(path)`; None, with a warning and the file deleted, when that fails."""
+    from safetensors import SafetensorError
+
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None  # another process deleted it to make room
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        ValueError,
+        TypeError,
+        FeatherweightError,
+    ) as error:
+        _log().warning("%s is damaged or of another kind (%s); it is removed", path, error)
+        path.unlink(missing_ok=True)
+        return None
+
+
+def _read_tokens(path: Path) -> list[int]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        return np.asarray(file.get_tensor(TOKENS), np.int64).reshape(-1)
+        return np.asarray(file.get_tensor(TOKENS), np.int64).reshape(-1).tolist()
 
 
 def _read(path: Path) -> dict[str, NDArray]:
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy") as file:
-        noted = (file.metadata() or {}).get(CHECKSUM)
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    if noted != str(_checksum(arrays)):
+        checksum = (file.metadata() or {}).get(CHECKSUM)
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    if checksum != str(_checksum(arrays)):
         raise BadInput("its checksum differs")
     return arrays
 
@@ -238,4 +243,4 @@ def _touch(path: Path) -> None:
     try:
         os.utime(path)
     except OSError:
-        pass  # removed or read-only: the order of eviction is all that suffers
+        pass  # deleted or read-only: only the order of eviction is worse then

@@ -1,17 +1,17 @@
-"""The PyTorch engine: any model that `fw.load` gives, computed as its definition says; the one
-module here with torch.
+"""The PyTorch engine: any model that `fw.load` returns, computed as its definition says. It is the
+only module of this room that imports torch.
 
-Compressed weights are decoded once and kept until `close`. Keys and values are transformers'
-`DynamicCache`, the whole past in every layer (windows are a matter of the attention mask), so that
-a session can be rewound anywhere.
+Compressed weights are decoded once and stay in memory until `close`. Keys and values lie in
+transformers' `DynamicCache`, which holds all tokens in every layer (sliding windows are part of the
+attention mask), so that a session can be rewound to any length.
 
-`int8_activations=True` rounds the input of every compressed matrix as the native engine does: per
-token, q = round-half-even(x * steps / max|x|), and the product sees q * max|x| / steps. Rotated
-inputs have no outliers and take one digit of 8 bits (127 steps); inputs that are not rotated take
-two (127 * 128 steps); keys and values are kept in half precision. What differs from the native
-engine then is the order of sums only. Rounding is chaotic, though: one part in 10^7 on the
-embedding moves the logits of a 30-block model as far as rounding itself does, so compare
-distributions, or one block.
+With `int8_activations` the input of every compressed matrix is rounded as the native engine rounds
+it: per token, q = round-half-even(x * steps / max|x|), and the product uses q * max|x| / steps.
+Rotated inputs have no outliers and get one plane of int8 (127 steps). Inputs that are not rotated
+get two planes (127 * 128 steps). Keys and values are stored in half precision. The only remaining
+difference from the native engine is the order of sums. Rounding amplifies such differences, though:
+one part in 10^7 on the embedding moves the logits of a 30-block model as far as rounding itself
+does. So compare distributions, or a single block.
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ from ..base.errors import BadInput, UsageError
 from ..quantization.layers import CompressedLinear, TiedHead, decoded
 from .engine import Engine, Logits, Session
 
-ONE_PLANE, TWO_PLANES = 127, 127 * 128
-MAX_BATCH = 8  # one after the other; only a limit for the caller's sake
+# Steps from 0 to the largest magnitude of a row, for activations of one and of two planes.
+ONE_PLANE_STEPS, TWO_PLANE_STEPS = 127, 127 * 128
+MAX_BATCH = 8  # sessions are advanced one after the other; the limit is for callers that need one
 
 
 class ReferenceEngine(Engine):
-    """An engine around a loaded transformers model (packed or not); see the top of this file.
+    """An engine around a loaded transformers model, packed or not.
 
-    The model may be used elsewhere meanwhile, except with `int8_activations`, which changes its
-    layers until `close`.
+    Args: model, on any device; fingerprint, of its weights; description, for people;
+    int8_activations, round activations as the native engine does. The model may be used elsewhere
+    at the same time, except with `int8_activations`, which changes its layers until `close`.
     """
 
     def __init__(
@@ -60,10 +62,10 @@ class ReferenceEngine(Engine):
         )
         self.half_cache = int8_activations
         self._model: Any = model
-        # transformers renames it, and warns about the old name.
+        # transformers is renaming this argument, and warns about the old name.
         arguments = inspect.signature(self._model.forward).parameters
         self._cache_name = "cache" if "cache" in arguments else "past_key_values"
-        self._shapes: dict[str, tuple[int, ...]] | None = None
+        self._state_shapes: dict[str, tuple[int, ...]] | None = None
         self._stack = ExitStack()
         self._stack.enter_context(decoded(model))
         if int8_activations:
@@ -82,21 +84,22 @@ class ReferenceEngine(Engine):
     ) -> NDArray[np.float32]:
         ids = check_tokens(session, tokens, self.vocab_size)
         assert isinstance(session, ReferenceSession)
-        before = session.length
+        old_length = session.length
         try:
             with torch.no_grad():
-                found = self._model(
-                    input_ids=torch.from_numpy(ids)[None].to(next(self._model.parameters()).device),
+                rows = self._model(
+                    input_ids=torch.from_numpy(ids)[None].to(self.parameter.device),
                     use_cache=True,
                     logits_to_keep=0 if logits == "all" else 1,
                     **{self._cache_name: session.cache},
                 ).logits[0]
         except BaseException:
-            # Interrupted between two layers, some have the new keys already.
-            session.crop(before)
+            # After an interruption between two layers, some layers have the new keys already.
+            session.crop(old_length)
             raise
-        session.length = before + len(ids)
-        rows = found[:0] if logits == "none" else found
+        session.length = old_length + len(ids)
+        if logits == "none":
+            rows = rows[:0]
         return rows.float().cpu().numpy()
 
     def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -116,24 +119,25 @@ class ReferenceEngine(Engine):
         self._model = None
 
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Names of a state's arrays and their (heads, width), found once by running one token."""
-        if self._shapes is None:
+        """(heads, width) of each array of a state, by name; found by running one token."""
+        if self._state_shapes is None:
             probe = self.session(1)
             self.forward(probe, [0], "none")
-            self._shapes = {
+            self._state_shapes = {
                 name: (array.shape[0], array.shape[2]) for name, array in probe.state().items()
             }
-        return self._shapes
+        return self._state_shapes
 
     @property
     def parameter(self) -> Tensor:
-        """Any parameter, for its dtype and device."""
+        """A parameter of the model, for its dtype and device."""
         return next(self._model.parameters())
 
 
 class ReferenceSession(Session):
-    """Keys and values in a `DynamicCache`; a state holds them per layer as (heads, length, width)
-    in float32.
+    """Keys and values in a `DynamicCache`.
+
+    A state holds them as "LAYER.keys" and "LAYER.values", (heads, length, width) in float32.
     """
 
     def __init__(self, engine: ReferenceEngine, capacity: int) -> None:
@@ -148,18 +152,18 @@ class ReferenceSession(Session):
         self.length = length
 
     def crop(self, length: int) -> None:
-        """Cut every layer to `length`."""
+        """Cut the keys and values of every layer to `length` tokens."""
         if length == 0:
             self.cache = _new_cache(self._engine.half_cache)
         for layer in self.cache.layers:
             layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
 
     def state(self) -> dict[str, NDArray]:
-        found = {}
+        state = {}
         for index, layer in enumerate(self.cache.layers):
             for name, tensor in (("keys", layer.keys), ("values", layer.values)):
-                found[f"{index}.{name}"] = tensor[0].float().cpu().numpy().copy()
-        return found
+                state[f"{index}.{name}"] = tensor[0].float().cpu().numpy().copy()
+        return state
 
     def restore(self, state: dict[str, NDArray], length: int) -> None:
         shapes = self._engine.state_shapes() if length else {}
@@ -173,12 +177,15 @@ class ReferenceSession(Session):
             array = state[name]
             if array.shape != (heads, length, width) or array.dtype != np.float32:
                 raise BadInput(
-                    f"the state's {name} is {array.shape} {array.dtype}, not {(heads, length, width)} float32"
+                    f"the state's {name} is {array.shape} {array.dtype}, "
+                    f"not {(heads, length, width)} float32"
                 )
-        cache, like = _new_cache(self._engine.half_cache), self._engine.parameter
+        cache, parameter = _new_cache(self._engine.half_cache), self._engine.parameter
         for index in range(len(shapes) // 2):
             keys, values = (
-                torch.tensor(state[f"{index}.{name}"], dtype=like.dtype, device=like.device)[None]
+                torch.tensor(
+                    state[f"{index}.{name}"], dtype=parameter.dtype, device=parameter.device
+                )[None]
                 for name in ("keys", "values")
             )
             cache.update(keys, values, index)
@@ -191,71 +198,74 @@ class ReferenceSession(Session):
 def check_tokens(
     session: Session, tokens: Sequence[int] | NDArray, vocab_size: int
 ) -> NDArray[np.int64]:
-    """`tokens` as an array. Raises UsageError as `Engine.forward` does."""
+    """`tokens` as an array (count,). Raises UsageError as `Engine.forward` does."""
     ids = np.asarray(tokens, np.int64)
     if ids.ndim != 1 or not len(ids):
         raise UsageError("no tokens; give at least one")
     if ids.min() < 0 or ids.max() >= vocab_size:
-        raise UsageError(
-            f"token {ids.min() if ids.min() < 0 else ids.max()} is outside the vocabulary of {vocab_size}"
-        )
+        token = ids.min() if ids.min() < 0 else ids.max()
+        raise UsageError(f"token {token} is outside the vocabulary of {vocab_size}")
     if session.length + len(ids) > session.capacity:
         raise UsageError(
-            f"{len(ids)} more tokens after {session.length}: the session holds at most {session.capacity}"
+            f"{len(ids)} more tokens after {session.length}: "
+            f"the session holds at most {session.capacity}"
         )
     return ids
 
 
 def _new_cache(half: bool) -> Any:
-    """An empty cache; `half` rounds what it remembers to half precision."""
+    """An empty KV cache; with `half` it rounds keys and values to half precision."""
     from transformers import DynamicCache
 
-    class Half(DynamicCache):
-        def update(self, keys: Tensor, values: Tensor, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+    class HalfCache(DynamicCache):
+        def update(self, keys: Tensor, values: Tensor, *args: Any, **options: Any) -> Any:  # type: ignore[override]
             return super().update(
-                keys.half().to(keys.dtype), values.half().to(values.dtype), *more, **options
+                keys.half().to(keys.dtype), values.half().to(values.dtype), *args, **options
             )
 
-    # Without the configuration: with it, layers with a window forget, and could not be rewound.
-    return Half() if half else DynamicCache()
+    # The model's configuration is not passed: with it, layers with a sliding window drop old tokens
+    # and could not be rewound.
+    return HalfCache() if half else DynamicCache()
 
 
-def whole_steps(x: Tensor, steps: int) -> Tensor:
-    """Each row of `x` as whole multiples of its largest magnitude / `steps`."""
+def round_activations(x: Tensor, steps: int) -> Tensor:
+    """Each row of `x` (..., width) rounded to multiples of its largest magnitude / `steps`, half to
+    even; a row of zeros stays as it is.
+    """
     top = x.abs().amax(-1, keepdim=True)
     return torch.where(top > 0, (x * (steps / top)).round() * (top / steps), x)
 
 
-class _RoundedRotation:
-    """A rotation of inputs with rounding after it, in the place of a layer's `memo`."""
+class _RoundingRotation:
+    """Rotates the inputs of a layer and rounds them; it takes the place of the layer's `memo`."""
 
     def __init__(self, rotation: Any) -> None:
         self.rotation = rotation
 
     def __call__(self, x: Tensor, key: bytes, signs: Tensor) -> Tensor:
-        return whole_steps(self.rotation(x, key, signs), ONE_PLANE)
+        return round_activations(self.rotation(x, key, signs), ONE_PLANE_STEPS)
 
 
 def _round_inputs(model: nn.Module) -> Callable[[], None]:
-    """Round the inputs of compressed layers from now on; returns what undoes it."""
+    """Round the inputs of compressed layers from now on; returns the function that undoes it."""
     undo = ExitStack()
     for module in model.modules():
         if isinstance(module, TiedHead):
             table: Any = module.embedding
-            table.as_stored = _rounded_after(
-                table.as_stored, ONE_PLANE if table.input_rotation else TWO_PLANES
+            table.as_stored = _with_rounding(
+                table.as_stored, ONE_PLANE_STEPS if table.input_rotation else TWO_PLANE_STEPS
             )
             undo.callback(delattr, table, "as_stored")
         elif isinstance(module, CompressedLinear) and module.input_rotation:
             undo.callback(setattr, module, "memo", module.memo)
-            module.memo = _RoundedRotation(module.memo)  # type: ignore[assignment]
+            module.memo = _RoundingRotation(module.memo)  # type: ignore[assignment]
         elif isinstance(module, CompressedLinear):
             hook = module.register_forward_pre_hook(
-                lambda module, args: (whole_steps(args[0], TWO_PLANES), *args[1:])
+                lambda module, args: (round_activations(args[0], TWO_PLANE_STEPS), *args[1:])
             )
             undo.callback(hook.remove)
     return undo.close
 
 
-def _rounded_after(turn: Callable[[Tensor], Tensor], steps: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: whole_steps(turn(x), steps)
+def _with_rounding(function: Callable[[Tensor], Tensor], steps: int) -> Callable[[Tensor], Tensor]:
+    return lambda x: round_activations(function(x), steps)

@@ -1,6 +1,6 @@
-"""What must be fast: each operation beside the plain PyTorch reference that defines it.
+"""What must be fast or exact: each operation together with the plain reference that defines it.
 
-`trellis` walks the bitshift trellis both ways, `hadamard` rotates, `lanes` is the storage order of
-packed codes, `matmul` reads weights in that order. Every verb picks the native library when it is
-there, its own reference otherwise.
+`trellis` encodes and decodes the bitshift trellis, `hadamard` rotates, `lanes` is the storage order
+of packed codes, `matmul` decodes weights that are stored in that order, `sampling` chooses tokens.
+Each operation uses the native library where there is one, and its own reference otherwise.
 """

@@ -1,4 +1,4 @@
-"""The hash of the trellis code `g`: linear over GF(2), from a state of L bits to a byte.
+"""The hash of trellis code `g`: linear over GF(2), from a state of L bits to a byte.
 
 Plain numpy, without torch.
 """
@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 
 def hash_states(states: NDArray[Any], columns: Sequence[int]) -> NDArray[Any]:
-    """h(s) = (s & 255) xor the bytes `columns[i]` of all set bits i of s >> 8, elementwise."""
+    """h(s) = (s & 255) xor the bytes `columns[i]` of all set bits i of s >> 8, for each state s.
+
+    Args: states, an integer array of any shape, each of 8 + len(columns) bits; columns, the bytes
+    of the matrix over GF(2). Returns an array of the same shape and dtype with values of 0 to 255.
+    """
     hashes = states & 255
     for i, column in enumerate(columns):
         hashes = hashes ^ (((states >> (8 + i)) & 1) * column)

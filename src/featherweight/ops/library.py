@@ -1,11 +1,11 @@
-"""The native library, if there is one: loaded lazily with ctypes, its absence said once. Imports no
-torch.
+"""The native library, where there is one: loaded with ctypes at first use. Its absence is logged
+once. Imports no torch.
 
 `FEATHERWEIGHT_NATIVE=0` disables it, `FEATHERWEIGHT_LIBRARY` names another file (for development),
-`FEATHERWEIGHT_ISA` is one of scalar, avx2, avx512, and `FEATHERWEIGHT_THREADS` the number of
-threads. The library checks every size itself and answers with a status; `check` turns that into an
-exception. Tensors handed over as pointers must stay referenced by the caller until the call
-returns; ctypes gives up the GIL meanwhile.
+`FEATHERWEIGHT_ISA` is one of scalar, avx2, avx512, and `FEATHERWEIGHT_THREADS` is the number of
+threads. The library checks every size itself and returns a status, which `check` turns into an
+exception. The caller must hold a reference to each tensor that it hands over as a pointer until the
+call returns. ctypes releases the GIL during a call.
 """
 
 from __future__ import annotations
@@ -35,29 +35,13 @@ _POINTER, _INT, _LONG, _FLOAT, _TEXT = (
 )
 _SIGNATURES = {
     "fw_viterbi_encode": (
-        _POINTER,
-        _LONG,
-        _LONG,
-        _POINTER,
-        _INT,
-        _INT,
-        _FLOAT,
-        _TEXT,
-        _INT,
-        _POINTER,
+        *(_POINTER, _LONG, _LONG, _POINTER, _INT, _INT),
+        *(_FLOAT, _TEXT, _INT, _POINTER),
     ),
     "fw_trellis_decode": (_POINTER, _LONG, _LONG, _POINTER, _INT, _INT, _TEXT, _INT, _POINTER),
     "fw_trellis_dense": (
-        _POINTER,
-        _LONG,
-        _LONG,
-        _POINTER,
-        _INT,
-        _INT,
-        _POINTER,
-        _TEXT,
-        _INT,
-        _POINTER,
+        *(_POINTER, _LONG, _LONG, _POINTER, _INT, _INT),
+        *(_POINTER, _TEXT, _INT, _POINTER),
     ),
     "fw_int_dense": (
         *(_POINTER, _LONG, _LONG, _INT, _POINTER, _POINTER, _LONG),
@@ -71,14 +55,15 @@ _SIGNATURES = {
 
 
 def library() -> ctypes.CDLL | None:
-    """The native library, or None where the references must do; the reason is logged once a
-    process.
+    """The native library, or None where the references must be used.
+
+    The reason for None is logged once a process.
     """
     return None if os.environ.get("FEATHERWEIGHT_NATIVE") == "0" else _load()
 
 
 def path() -> Path:
-    """Where the library is looked for; it need not be there."""
+    """Where the library is looked for; the file need not exist."""
     override = os.environ.get("FEATHERWEIGHT_LIBRARY")
     return (
         Path(override)
@@ -90,60 +75,61 @@ def path() -> Path:
 @cache
 def _load() -> ctypes.CDLL | None:
     try:
-        found = ctypes.CDLL(str(path()))
-        number = found.fw_abi()
-        if number != ABI:
-            raise OSError(f"{path()} speaks ABI {number}, this package {ABI}")
+        native = ctypes.CDLL(str(path()))
+        abi = native.fw_abi()
+        if abi != ABI:
+            raise OSError(f"{path()} has ABI {abi}, this package needs {ABI}")
     except (OSError, AttributeError) as error:
         _log.warning("native library not available (%s); using the slower PyTorch reference", error)
         return None
     for name, arguments in _SIGNATURES.items():
-        function = getattr(found, name)
+        function = getattr(native, name)
         function.argtypes = arguments
         function.restype = ctypes.c_int32
-    found.fw_isa.restype = found.fw_isa_message.restype = ctypes.c_char_p
-    found.fw_model_free.argtypes = (_POINTER,)
-    found.fw_model_free.restype = None
-    found.fw_bandwidth.argtypes = (_POINTER, _LONG, _INT, _INT)
-    found.fw_time_product.argtypes = (_POINTER, _LONG, _TEXT, _INT, _INT)
-    found.fw_bandwidth.restype = found.fw_time_product.restype = ctypes.c_double
-    found.fw_isa_available.argtypes = (ctypes.c_char_p,)
-    message = found.fw_isa_message().decode()
+    native.fw_isa.restype = native.fw_isa_message.restype = ctypes.c_char_p
+    native.fw_model_free.argtypes = (_POINTER,)
+    native.fw_model_free.restype = None
+    native.fw_bandwidth.argtypes = (_POINTER, _LONG, _INT, _INT)
+    native.fw_time_product.argtypes = (_POINTER, _LONG, _TEXT, _INT, _INT)
+    native.fw_bandwidth.restype = native.fw_time_product.restype = ctypes.c_double
+    native.fw_isa_available.argtypes = (ctypes.c_char_p,)
+    message = native.fw_isa_message().decode()
     if message:
         _log.warning("%s", message)
-    return found
+    return native
 
 
 def isa() -> str:
-    """The instruction set in use: scalar, avx2, avx512, or reference without a library."""
-    found = library()
-    return found.fw_isa().decode() if found is not None else "reference"
+    """The instruction set in use: scalar, avx2 or avx512; "reference" without a library."""
+    native = library()
+    return native.fw_isa().decode() if native is not None else "reference"
 
 
 def available() -> tuple[str, ...]:
     """Every instruction set that runs on this machine, slowest first; empty without a library."""
-    found = library()
-    return (
-        ()
-        if found is None
-        else tuple(name for name in ISAS if found.fw_isa_available(name.encode()))
-    )
+    native = library()
+    if native is None:
+        return ()
+    return tuple(name for name in ISAS if native.fw_isa_available(name.encode()))
 
 
 def threads() -> int:
     """Threads that a call uses by default; 1 without a library."""
-    found = library()
-    return int(found.fw_threads()) if found is not None else 1
+    native = library()
+    return int(native.fw_threads()) if native is not None else 1
 
 
 def pointer(tensor: Tensor) -> int:
-    """The address of a contiguous CPU tensor's first element."""
+    """The address of the first element of a contiguous CPU tensor."""
     assert tensor.is_contiguous() and tensor.device.type == "cpu"
     return tensor.data_ptr()
 
 
-def chosen(isa: str | None) -> bytes | None:
-    """The `isa` argument of a native call, checked."""
+def encode_isa(isa: str | None) -> bytes | None:
+    """The `isa` argument of a native call; None lets the library choose.
+
+    Raises UsageError for a name that is no instruction set of the library.
+    """
     if isa is None:
         return None
     if isa not in ISAS:
@@ -151,18 +137,23 @@ def chosen(isa: str | None) -> bytes | None:
     return isa.encode()
 
 
-def check(status: int, what: str) -> None:
-    """Raise what a native status means; `what` names the operation and its sizes."""
+def check(status: int, operation: str) -> None:
+    """Raise the exception for the status of a native call, none for 0.
+
+    `operation` names the operation and its sizes, for the message. Raises BadInput for input that
+    is not finite, MemoryError without memory for scratch buffers, and UsageError for sizes, an
+    instruction set or a second thread that the library refuses.
+    """
     if status == 0:
         return
     if status == 2:
-        raise BadInput(f"{what}: the input is not finite")
+        raise BadInput(f"{operation}: the input is not finite")
     if status == 3:
-        raise MemoryError(f"{what}: not enough memory for the native scratch buffers")
+        raise MemoryError(f"{operation}: not enough memory for the native scratch buffers")
     if status == 5:
-        raise UsageError(f"{what}: another thread is using this model; let calls take turns")
+        raise UsageError(f"{operation}: another thread is using this model; let calls take turns")
     if status == 4:
         raise UsageError(
-            f"{what}: this machine cannot run that isa; it has {', '.join(available())}"
+            f"{operation}: this machine cannot run that isa; it has {', '.join(available())}"
         )
-    raise UsageError(f"{what}: sizes that the native library refuses (status {status})")
+    raise UsageError(f"{operation}: sizes that the native library refuses (status {status})")

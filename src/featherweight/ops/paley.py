@@ -1,14 +1,17 @@
-"""Hadamard matrices built from quadratic residues, and the blocks that a size without one falls
-back to.
+"""Hadamard matrices built from quadratic residues, and the diagonal blocks that are used for a size
+without such a matrix.
 
 A Hadamard matrix has entries +-1 and orthogonal rows. With chi the quadratic character of the field
 GF(q) and Q[i, j] = chi(i - j), Paley's constructions give
 
-    I    q = 3 mod 4, order q + 1:        I + [[0, 1], [-1, Q]]                                     (not symmetric)
-    II   q = 1 mod 4, order 2 (q + 1):    B (x) [[1, 1], [1, -1]] + I (x) [[1, -1], [-1, -1]],  B = [[0, 1], [1, Q]]
+    I    q = 3 mod 4, order q + 1, not symmetric:
+         I + [[0, 1], [-1, Q]]
+    II   q = 1 mod 4, order 2 (q + 1):
+         B (x) [[1, 1], [1, -1]] + I (x) [[1, -1], [-1, -1]] with B = [[0, 1], [1, Q]]
 
 for q a prime or, here, the square of one. Sizes are H_{2^p} (x) H_order with Sylvester's H_{2^p}.
-No table is copied. Plain numpy, because the native engine rotates without torch.
+Every matrix is computed, none is a copied table. Plain numpy, because the native engine rotates
+without torch.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# An order costs that many products a number; above this the blocks are cheaper and rotate well
-# enough.
+# A matrix of this order costs as many products for each number; for a larger order blocks are
+# cheaper and rotate well enough.
 LARGEST_ORDER = 512
-# Equal blocks smaller than this mix too little to be preferred to unequal ones.
+# Equal blocks smaller than this mix too few numbers; unequal, larger blocks are better.
 SMALLEST_BLOCK = 64
 
 
@@ -32,37 +35,38 @@ def factors(n: int) -> tuple[int, int] | None:
     """(p, order) with n = 2^p * order and the smallest order that has a matrix; None when there is
     none.
     """
-    order = n & -n  # the power of two in n
-    odd = n // order
-    power = order.bit_length() - 1
-    for taken in range(power + 1):
-        if odd << taken == 1 or (odd << taken <= LARGEST_ORDER and _field(odd << taken)):
-            return power - taken, odd << taken
+    power_of_two = n & -n  # the largest one that divides n
+    odd = n // power_of_two
+    power = power_of_two.bit_length() - 1
+    for order_power in range(power + 1):
+        order = odd << order_power
+        if order == 1 or (order <= LARGEST_ORDER and _field(order)):
+            return power - order_power, order
     return None
 
 
 @cache
 def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]:
-    """(power, order, right factor of a row block) of a size n that has a matrix, as the native
-    library wants it.
+    """(power, order, right factor of a row block) of a size n that has a matrix, in the form that
+    the native library takes.
 
-    A row of n numbers is 2^power blocks of `order`; each block is multiplied by the factor (None:
-    order 1), after butterflies between the blocks. Four butterflies between neighbours do not fill
-    a vector, so a pure power of two multiplies blocks of 16 instead.
+    A row of n numbers is 2^power blocks of `order` numbers. The library multiplies each block by
+    the factor (None: order 1) after butterflies between the blocks. Four butterflies between
+    neighbours do not fill a vector, so a pure power of two multiplies blocks of 16 instead.
     """
-    found = factors(n)
-    assert found is not None, f"{n} has no single matrix"
-    power, order = found
+    power_and_order = factors(n)
+    assert power_and_order is not None, f"{n} has no single matrix"
+    power, order = power_and_order
     if order == 1:
-        taken = min(power, 4)
+        block_power = min(power, 4)
         kernel: NDArray[Any] = np.ones((1, 1))
-        for _ in range(taken):
+        for _ in range(block_power):
             kernel = np.kron(np.array([[1.0, 1.0], [1.0, -1.0]]) / 2**0.5, kernel)
-        power, order = power - taken, 1 << taken
+        power, order = power - block_power, 1 << block_power
     else:
         kernel = signs(order) / order**0.5
-    right = kernel if transpose else kernel.T
-    return power, order, None if order == 1 else np.ascontiguousarray(right, dtype=np.float32)
+    factor = kernel if transpose else kernel.T
+    return power, order, None if order == 1 else np.ascontiguousarray(factor, dtype=np.float32)
 
 
 @cache
@@ -71,10 +75,11 @@ def block_plans(
 ) -> tuple[tuple[int, int, NDArray[np.float32] | None, NDArray[np.float32] | None], ...]:
     """(power, order, factor, factor of the inverse) of each diagonal block that rotates n numbers.
 
-    `kind`: "full", or "block64" for blocks of 64 and what is left over.
+    `kind`: "full", or "block64" for blocks of 64 and blocks for the remaining n % 64 numbers.
     """
-    whole = n // 64 if kind == "block64" else 0
-    sizes = [64] * whole + list(blocks(n - 64 * whole) if n > 64 * whole else ())
+    num_blocks = n // 64 if kind == "block64" else 0
+    remainder = n - 64 * num_blocks
+    sizes = [64] * num_blocks + list(blocks(remainder) if remainder > 0 else ())
     return tuple((*plan(size, False), plan(size, True)[2]) for size in sizes)
 
 
@@ -83,42 +88,42 @@ def blocks(n: int) -> tuple[int, ...]:
     """Sizes of the diagonal blocks that rotate n numbers: (n,) where n has a matrix; never fails
     for n >= 1.
 
-    Else the largest divisor of at least 64 that has one, repeated; else greedily the largest that
-    fits what is left.
+    Otherwise it is the largest divisor of at least 64 that has a matrix, several times. Where there
+    is none, each block is the largest size with a matrix that fits into the remaining numbers.
     """
     if factors(n):
         return (n,)
     for size in range(n // 2, SMALLEST_BLOCK - 1, -1):
         if n % size == 0 and factors(size):
             return (size,) * (n // size)
-    found, left = [], n
-    while left:
-        size = next(size for size in range(left, 0, -1) if factors(size))
-        found.append(size)
-        left -= size
-    return tuple(found)
+    sizes, remainder = [], n
+    while remainder:
+        size = next(size for size in range(remainder, 0, -1) if factors(size))
+        sizes.append(size)
+        remainder -= size
+    return tuple(sizes)
 
 
 def signs(order: int) -> NDArray[np.float64]:
-    """The +-1 matrix (order, order) of `factors`, float64."""
+    """The +-1 matrix (order, order) of Paley's constructions, float64."""
     if order == 1:
         return np.ones((1, 1))
     field = _field(order)
     assert field is not None, f"no Paley matrix of order {order}"
-    q, second = field
-    corner = np.zeros((q + 1, q + 1))
-    corner[1:, 1:] = _characters(q)
-    corner[0, 1:] = 1
-    corner[1:, 0] = 1 if second else -1
+    q, is_second = field
+    border_matrix = np.zeros((q + 1, q + 1))
+    border_matrix[1:, 1:] = _characters(q)
+    border_matrix[0, 1:] = 1
+    border_matrix[1:, 0] = 1 if is_second else -1
     identity = np.eye(q + 1)
-    if not second:
-        return identity + corner
+    if not is_second:
+        return identity + border_matrix
     minus = np.array([[1.0, -1.0], [-1.0, -1.0]])
-    return np.kron(corner, minus[::-1] * np.array([[-1], [1]])) + np.kron(identity, minus)
+    return np.kron(border_matrix, minus[::-1] * np.array([[-1], [1]])) + np.kron(identity, minus)
 
 
 def _field(order: int) -> tuple[int, bool] | None:
-    """(q, second construction?) of a Paley matrix, or None."""
+    """(q, whether it is construction II) of a Paley matrix, or None."""
     if order % 4 == 0 and (order - 1) % 4 == 3 and _root(order - 1):
         return order - 1, False
     if order % 4 == 0 and (order // 2 - 1) % 4 == 1 and _root(order // 2 - 1):
@@ -127,7 +132,7 @@ def _field(order: int) -> tuple[int, bool] | None:
 
 
 def _root(q: int) -> int:
-    """The prime p with q = p or p^2, else 0."""
+    """The prime p with q = p or q = p^2, else 0."""
     root = isqrt(q)
     p = root if root * root == q else q
     return p if p > 2 and all(p % d for d in range(2, isqrt(p) + 1)) else 0

@@ -1,5 +1,5 @@
-"""How fast a model runs and what it asks of the machine: tokens a second, memory, share of the
-bandwidth, rivals.
+"""How fast a model runs and what it asks of the machine: tokens a second, bytes a token, the
+memory's bandwidth, and llama.cpp as a rival.
 """
 
 from .bandwidth import Bandwidth, measure_bandwidth

@@ -1,12 +1,13 @@
-"""Bytes a second that memory gives to some threads: the roof over every decode, because a token
-reads all weights.
+"""Bytes a second that memory gives to some threads: the upper bound of every decode, because each
+token reads all weights.
 
-Measured over a footprint above twice the largest cache, as the best of several ways to walk through
-it.
+Measured over more than twice the largest cache, as the best of several access patterns. This is the
+one place that measures bandwidth; benchmarks and the doctor call it.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,16 @@ import numpy as np
 from ..base import machine
 from ..ops import library
 
-LEAST = 128_000_000
+MIN_FOOTPRINT = 128_000_000
+COPY_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """What was read a second, over how many bytes, by how many threads; `cache_bytes` is 0 where it
-    is not known.
+    """A measured bandwidth.
+
+    footprint: the bytes that were read, over and over. threads: that read them together.
+    cache_bytes: of the largest cache, 0 where it is not known.
     """
 
     bytes_per_second: float
@@ -29,17 +33,34 @@ class Bandwidth:
     cache_bytes: int
 
 
-def measure_bandwidth(threads: int, repeats: int = 3) -> Bandwidth | None:
-    """The bandwidth of this machine now; None without the native library or the memory for a
-    footprint.
+def footprint_bytes() -> int:
+    """Bytes that do not fit any cache of this machine: 2.5 times the largest, at least 128 MB."""
+    return max(MIN_FOOTPRINT, machine.cache_bytes() * 5 // 2)
 
-    Takes tens of milliseconds a repeat, and 2.5 times the largest cache (at least 128 MB) of memory
-    meanwhile.
+
+def measure_bandwidth(threads: int, repeats: int = 3) -> Bandwidth | None:
+    """The bandwidth of this machine for reads by `threads` threads, the best of `repeats` passes.
+
+    Returns None without the native library, or when the footprint is more than half of the free
+    memory. Takes tens of milliseconds a repeat, and `footprint_bytes()` of memory meanwhile.
     """
-    native, cache = library.library(), machine.cache_bytes()
-    footprint = max(LEAST, cache * 5 // 2)
+    native, footprint = library.library(), footprint_bytes()
     if native is None or footprint > machine.available_memory_bytes() // 2:
         return None
     memory = np.ones(footprint, np.uint8)
     rate = float(native.fw_bandwidth(memory.ctypes.data, memory.nbytes, threads, repeats))
-    return Bandwidth(rate, footprint, threads, cache) if rate > 0 else None
+    return Bandwidth(rate, footprint, threads, machine.cache_bytes()) if rate > 0 else None
+
+
+def measure_copy_bandwidth(repeats: int = 4) -> float:
+    """Bytes a second, read and written, of a copy of 64 MB by one thread; the best of `repeats`.
+
+    It needs numpy only, so it also works where the native library does not.
+    """
+    source, target = np.ones(COPY_BYTES // 8), np.empty(COPY_BYTES // 8)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / min(seconds)

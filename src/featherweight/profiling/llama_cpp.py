@@ -1,8 +1,9 @@
 """llama.cpp as a rival: its own `llama-bench` where there is one, else the `llama_cpp` Python
 package.
 
-`FEATHERWEIGHT_LLAMA_BENCH` names the program, else it is looked for on PATH. It is run once a round
-with one repetition, so that rounds can take turns; it warms up by itself and samples nothing.
+`FEATHERWEIGHT_LLAMA_BENCH` names the program, else it is looked for on PATH. It runs once a round
+with one repetition, so that rounds can alternate with ours; it warms up by itself and samples
+nothing.
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ VARIABLE = "FEATHERWEIGHT_LLAMA_BENCH"
 
 
 class Peer(ABC):
-    """Something that runs a GGUF file."""
+    """Another program that runs GGUF files."""
 
-    description: str
+    description: str  # for people: which program, which version
 
     @abstractmethod
     def measure(self, file: Path, prompt: int, tokens: int, threads: int) -> Speed:
-        """One round, as `speed.measure_speed`. Raises BadInput when it cannot run `file`."""
+        """One round of `file`, as `speed.measure_speed` measures an engine.
+
+        Args: prompt and tokens, how many are computed at once and decoded; threads. Raises BadInput
+        when the program cannot run `file`, UsageError when there is no such program.
+        """
 
     def close(self) -> None:
-        """Give memory back."""
+        """Release the memory."""
         return
 
 
@@ -44,16 +49,17 @@ def find_peer() -> Peer:
 
     Raises UsageError, saying how to get one, when there is none.
     """
-    named = os.environ.get(VARIABLE)
-    found = shutil.which(named or "llama-bench")
-    if found is not None:
-        return LlamaBench(Path(found))
-    if named:
-        raise UsageError(f"{VARIABLE}={named} is not a program that can be run")
+    name = os.environ.get(VARIABLE)
+    program = shutil.which(name or "llama-bench")
+    if program is not None:
+        return LlamaBench(Path(program))
+    if name:
+        raise UsageError(f"{VARIABLE}={name} is not a program that can be run")
     if find_spec("llama_cpp") is not None:
         return LlamaPackage()
     raise UsageError(
-        f"llama.cpp is not installed: put llama-bench on PATH, name it in {VARIABLE}, or pip install llama-cpp-python"
+        f"llama.cpp is not installed: put llama-bench on PATH, name it in {VARIABLE}, "
+        "or pip install llama-cpp-python"
     )
 
 
@@ -65,23 +71,23 @@ class LlamaBench(Peer):
 
     def measure(self, file: Path, prompt: int, tokens: int, threads: int) -> Speed:
         options = {"-m": file, "-t": threads, "-p": prompt, "-n": tokens, "-r": 1, "-o": "json"}
-        command = [str(self.program), *(str(part) for pair in options.items() for part in pair)]
+        command = [str(self.program), *(str(word) for pair in options.items() for word in pair)]
         try:
-            ran = subprocess.run(command, capture_output=True, text=True, errors="replace")
+            process = subprocess.run(command, capture_output=True, text=True, errors="replace")
         except OSError as error:
             raise UsageError(f"{self.program} cannot be run: {error.strerror}") from error
-        if ran.returncode:
-            last = (ran.stderr.strip().splitlines() or ["it says nothing"])[-1]
-            raise BadInput(f"llama-bench cannot run {file}: {last[:300]}")
+        if process.returncode:
+            last_line = (process.stderr.strip().splitlines() or ["it says nothing"])[-1]
+            raise BadInput(f"llama-bench cannot run {file}: {last_line[:300]}")
         try:
-            lines: list[dict[str, Any]] = json.loads(ran.stdout)
+            rows: list[dict[str, Any]] = json.loads(process.stdout)
             prefill = next(
-                float(line["avg_ts"]) for line in lines if line["n_prompt"] and not line["n_gen"]
+                float(row["avg_ts"]) for row in rows if row["n_prompt"] and not row["n_gen"]
             )
             decode = next(
-                float(line["avg_ts"]) for line in lines if line["n_gen"] and not line["n_prompt"]
+                float(row["avg_ts"]) for row in rows if row["n_gen"] and not row["n_prompt"]
             )
-            commit = lines[0].get("build_commit", "")
+            commit = rows[0].get("build_commit", "")
         except (ValueError, KeyError, TypeError, StopIteration, IndexError) as error:
             raise BadInput(
                 f"{self.program} printed something else than the JSON of llama-bench"
@@ -134,5 +140,5 @@ class LlamaPackage(Peer):
             except (ValueError, RuntimeError) as error:
                 raise BadInput(f"llama.cpp cannot run {file}: {error}") from error
             self._key = (file, context, threads)
-            self._model.eval([0])  # warm up
+            self._model.eval([0])  # the first call allocates buffers
         return self._model

@@ -1,8 +1,10 @@
-"""Tokens a second of an engine: one prompt read, then tokens chosen one after the other, greedily.
+"""Tokens a second of an engine: one prompt is computed, then tokens are chosen one after the other,
+greedily.
 
-Decoding starts from one token, not from the prompt, because that is what llama-bench's `tg` does.
-Choosing the largest logit is part of our time and not of llama-bench's, which feeds random tokens.
-Timings of rivals are to be taken in turns, one round each, so that a busy minute hits them all.
+Decoding starts from one token, not from the prompt, because that is what the `tg` figure of
+llama-bench measures. Our time includes the choice of the largest logit; llama-bench feeds random
+tokens and chooses none. Rounds of rivals should alternate, so that another process which uses the
+machine for a while slows all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from ..inference.engine import Engine
 
 @dataclass(frozen=True)
 class Speed:
-    """One round: tokens a second of prompt and answer, and the seconds that the first token took."""
+    """One round: tokens a second of prompt (`prefill`) and answer (`decode`), and the seconds to
+    the first token.
+    """
 
     prefill: float
     decode: float
@@ -26,10 +30,11 @@ class Speed:
 
 
 def measure_speed(engine: Engine, prompt: int, tokens: int, seed: int = 0) -> Speed:
-    """One round of `prompt` random tokens read at once, then `tokens` decoded greedily in a fresh
-    session.
+    """One round of an engine.
 
-    Raises UsageError when the model's context holds neither.
+    Args: prompt, the number of random tokens that are computed at once; tokens, the number that is
+    then decoded greedily in a new session; seed of the prompt. Raises UsageError when one of them
+    is below 1 or does not fit the model's context.
     """
     if prompt < 1 or tokens < 1:
         raise UsageError(f"{prompt} tokens of prompt and {tokens} of answer: at least one of each")

@@ -1,29 +1,28 @@
-"""Bytes that one decoded token reads: every matrix once, the table once more when it is the head,
-and one of its rows.
+"""Bytes that one decoded token reads: every matrix of the blocks once, the head once, and one row
+of the embedding.
 
-Keys and values come on top as the text grows; they are left out, so that a share of the bandwidth
-is never flattered.
+Keys and values come on top as the text grows. They are left out, so that a share of the bandwidth
+is rather too small than too large.
 """
 
 from __future__ import annotations
 
+from ..inference.native.abi import MATRICES
 from ..inference.native.weights import LayerWeights, MatrixWeights, ModelWeights
-
-MATRICES = ("query", "key", "value", "out", "gate", "up", "down")
 
 
 def bytes_per_token(model: ModelWeights) -> int:
-    """What the native engine reads of `model`'s weights for one token, without keys and values."""
+    """Bytes of weights that the native engine reads for one token, without keys and values."""
     head = model.embedding if model.head is None else model.head
     row = stored_bytes(model.embedding) // model.embedding.shape[0]
-    return row + stored_bytes(head) + sum(_layer(layer) for layer in model.layers)
+    return row + stored_bytes(head) + sum(_layer_bytes(layer) for layer in model.layers)
 
 
 def stored_bytes(matrix: MatrixWeights) -> int:
-    """Codes, scales, zeros and bias."""
-    parts = (matrix.codes, matrix.scales, matrix.zeros, matrix.bias)
-    return sum(int(part.nbytes) for part in parts if part is not None)
+    """Bytes of codes, scales, zero points and bias."""
+    arrays = (matrix.codes, matrix.scales, matrix.zeros, matrix.bias)
+    return sum(int(array.nbytes) for array in arrays if array is not None)
 
 
-def _layer(layer: LayerWeights) -> int:
+def _layer_bytes(layer: LayerWeights) -> int:
     return sum(stored_bytes(getattr(layer, name)) for name in MATRICES)

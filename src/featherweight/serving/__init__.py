@@ -1,4 +1,4 @@
-"""Floor 9: a model as a web service that speaks OpenAI's protocol, with a chat page.
+"""A model as a web service that speaks OpenAI's protocol, with a chat page.
 
 Importing this room imports none of it; it needs the extra `featherweight[serve]`.
 """

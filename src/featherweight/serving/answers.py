@@ -1,9 +1,8 @@
-"""One answer as asyncio sees it: pieces that arrive from the batcher's thread, within a time,
-counted on the way.
+"""One answer in asyncio: deltas that come from the batcher's thread, with a deadline and metrics.
 
-No thread waits for a piece: the batcher's thread drops it into the event loop. Whatever ends the
-reading early (a client that left, a time that ran out, an error) cancels the job, so its slot is
-free again at the next round.
+No thread waits for a delta: the batcher's thread puts it into the event loop. Whatever ends the
+reading early (a client that disconnects, the deadline, an error) cancels the request, so its slot
+is free again at the next round.
 """
 
 from __future__ import annotations
@@ -15,19 +14,21 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from ..inference.batching.requests import Cancelled, Event
-from ..inference.generation import Mask, Piece
-from ..inference.sampling import Sampling
-from .hosted import HostedModel
+from ..base.sampling import Sampling
+from ..inference.answer_builder import Mask, TextDelta
+from ..inference.batching.requests import RequestCancelled, StreamEvent
+from .hosted_models import HostedModel
 from .metrics import Metrics
 
 Result = TypeVar("Result")
 
 
 class Answer:
-    """An asynchronous iterator of pieces.
+    """An asynchronous iterator over the deltas of one answer.
 
-    Raises what `Batcher.submit` does, TimeoutError, and what ended the job.
+    Args: model, which answers; prompt, token ids; sampling; metrics, where tokens are counted;
+    seconds, until the deadline; mask, which tokens may come next. Raises what `Batcher.submit`
+    raises, TimeoutError, and the exception that ended the request.
     """
 
     def __init__(
@@ -40,22 +41,23 @@ class Answer:
         mask: Mask | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[StreamEvent] = asyncio.Queue()
         self._model, self._metrics = model.name, metrics
-        self.deadline, self._last = loop.time() + seconds, time.monotonic()
-        self._ended, self._first = False, True
+        self.deadline = loop.time() + seconds
+        self._is_finished, self._is_first = False, True
+        self._last_time = time.monotonic()
 
-        def deliver(event: Event) -> None:
+        def deliver(event: StreamEvent) -> None:
             loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-        self.job = model.batcher.submit(prompt, sampling, mask, deliver)
+        self._request = model.batcher.submit(prompt, sampling, mask, deliver)
         metrics.prompt_tokens.labels(self._model).inc(len(prompt))
 
     def __aiter__(self) -> Answer:
         return self
 
-    async def __anext__(self) -> Piece:
-        if self._ended:
+    async def __anext__(self) -> TextDelta:
+        if self._is_finished:
             raise StopAsyncIteration
         try:
             async with asyncio.timeout_at(self.deadline):
@@ -64,55 +66,60 @@ class Answer:
             self.cancel()
             raise
         if isinstance(event, Exception):
-            self._ended = True
+            self._is_finished = True
             raise event
         self._count(event)
-        self._ended = event.finish is not None
+        self._is_finished = event.finish is not None
         return event
 
-    def _count(self, piece: Piece) -> None:
-        now = time.monotonic()
-        if self._first:
-            self._metrics.first_token.labels(self._model).observe(now - self._last)
-            self._metrics.reused_tokens.labels(self._model).inc(self.job.reused)
+    def _count(self, delta: TextDelta) -> None:
+        time_now = time.monotonic()
+        seconds = time_now - self._last_time
+        if self._is_first:
+            self._metrics.first_token.labels(self._model).observe(seconds)
+            self._metrics.cached_tokens.labels(self._model).inc(self._request.cached_tokens)
         else:
-            self._metrics.between_tokens.labels(self._model).observe(now - self._last)
-        self._first, self._last = False, now
-        self._metrics.completion_tokens.labels(self._model).inc(len(piece.tokens))
+            self._metrics.inter_token.labels(self._model).observe(seconds)
+        self._is_first, self._last_time = False, time_now
+        self._metrics.completion_tokens.labels(self._model).inc(len(delta.tokens))
 
     def cancel(self) -> None:
-        """No more is wanted; harmless at the end."""
-        self._ended = True
-        self.job.cancel()
+        """Ask for no more tokens; does nothing at the end of the answer."""
+        self._is_finished = True
+        self._request.cancel()
 
     def usage(self) -> dict[str, Any]:
-        """OpenAI's token counts."""
-        prompt, made = len(self.job.prompt), self.job.made
+        """The token counts so far, as OpenAI's `usage` object."""
+        prompt_tokens, completion_tokens = len(self._request.prompt), self._request.num_tokens
         return {
-            "prompt_tokens": prompt,
-            "completion_tokens": made,
-            "total_tokens": prompt + made,
-            "prompt_tokens_details": {"cached_tokens": self.job.reused},
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "total_tokens": prompt_tokens + completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self._request.cached_tokens},
         }
 
 
-async def unless_gone(request: Request, answer: Answer, wanted: Awaitable[Result]) -> Result:
-    """What `wanted` gives; Cancelled, with the job cancelled, when the client leaves before."""
-    work = asyncio.ensure_future(wanted)
-    gone = asyncio.create_task(_gone(request))
+async def cancel_on_disconnect(request: Request, answer: Answer, work: Awaitable[Result]) -> Result:
+    """The result of `work`.
+
+    Raises RequestCancelled, after the answer is cancelled, when the client disconnects before the
+    work is done.
+    """
+    work_task = asyncio.ensure_future(work)
+    disconnect_task = asyncio.create_task(_wait_for_disconnect(request))
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise Cancelled("the client left")
-        return work.result()
+        await asyncio.wait((work_task, disconnect_task), return_when=asyncio.FIRST_COMPLETED)
+        if not work_task.done():
+            raise RequestCancelled("the client left")
+        return work_task.result()
     finally:
-        if not work.done():
+        if not work_task.done():
             answer.cancel()
-        for task in (work, gone):
+        for task in (work_task, disconnect_task):
             task.cancel()
-        await asyncio.gather(work, gone, return_exceptions=True)
+        await asyncio.gather(work_task, disconnect_task, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

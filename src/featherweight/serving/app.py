@@ -1,8 +1,8 @@
-"""The routes: OpenAI's, health and metrics, and the page.
+"""The routes: OpenAI's protocol, health and metrics, and the chat page.
 
-A request is read and checked in full, its answer begun, and only when the first piece is there the
-response starts, so that whatever goes wrong before is a proper status. After that an error comes as
-an event of the stream.
+A request is read and checked in full and its answer begun before the response starts: the response
+waits for the first delta, so that an error before it has a proper status. An error after it is an
+event of the stream.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ..base.errors import UsageError
-from ..inference.batching.requests import Cancelled
-from ..inference.generation import Mask, Piece
-from .answers import Answer, unless_gone
+from ..inference.answer_builder import Mask, TextDelta
+from ..inference.batching.requests import RequestCancelled
+from .answers import Answer, cancel_on_disconnect
 from .bodies import read_object
 from .errors import CLIENT_LEFT, ApiError, from_exception, to_json
 from .guard import Guard
-from .hosted import HostedModel, Models
+from .hosted_models import HostedModel, HostedModels
 from .limits import Limits
 from .metrics import Metrics
-from .requests import ChatRequest, CompletionRequest, Generation, read
-from .sampling import sampling
+from .requests import BaseRequest, ChatRequest, CompletionRequest, read
+from .sampling import to_sampling
 from .shapes import ChatShape, CompletionShape, Shape
 
 PAGE = Path(__file__).parent / "page"
-# The only files that are served: names from clients never become paths.
+# The only files that are served: a name that a client sends never becomes a path.
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -42,148 +42,154 @@ FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
-SLOW_SECONDS = 30  # for a client to take the last of its answer
+SLOW_CLIENT_SECONDS = 30  # for a client to read the end of its answer after the deadline
 ROUTES = frozenset({CHAT, COMPLETIONS, MODELS, "/health", "/metrics", *FILES})
 
 
-class Json(Response):
+class JsonResponse(Response):
     """JSON as `to_json` writes it."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """Bytes of `content`."""
+        """The bytes of `content`."""
         return to_json(content)
 
 
 class Service:
-    """What the routes share, and what they do."""
+    """The handlers of the routes, and the models, limits and metrics that they share."""
 
-    def __init__(self, models: Models, limits: Limits) -> None:
+    def __init__(self, models: HostedModels, limits: Limits) -> None:
         self.models, self.limits = models, limits
         self.metrics = Metrics(models, ROUTES)
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        return await _told(self._chat(request))
+        return await _with_error_response(self._chat(request))
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/completions."""
-        return await _told(self._complete(request))
+        return await _with_error_response(self._complete(request))
 
     async def _chat(self, request: Request) -> Response:
-        asked = read(ChatRequest, await read_object(request, self.limits))
-        model = self.models.find(asked.model)
-        turns = [{"role": turn.role, "content": turn.content} for turn in asked.messages]
-        # In a thread: a long conversation takes a while, and the others' pieces should not wait for
-        # it.
-        prompt = await asyncio.to_thread(model.batcher.text.chat, turns)
+        body = read(ChatRequest, await read_object(request, self.limits))
+        model = self.models.find(body.model)
+        tokenizer = model.batcher.tokenizer
+        turns = [{"role": turn.role, "content": turn.content} for turn in body.messages]
+        # In a thread: a long conversation takes a while to tokenize, and the deltas of other
+        # answers must not wait for it.
+        prompt = await asyncio.to_thread(tokenizer.chat, turns)
         mask = None
         if (
-            asked.response_format is not None
-            and (schema := asked.response_format.schema_wanted()) is not None
+            body.response_format is not None
+            and (schema := body.response_format.schema_to_follow()) is not None
         ):
-            mask = await asyncio.to_thread(_follow, schema, model)
-        shape = ChatShape(model.name, model.batcher.text, asked.logprobs)
-        return await self._answer(request, asked, model, prompt, shape, mask)
+            mask = await asyncio.to_thread(_schema_mask, schema, model)
+        shape = ChatShape(model.name, tokenizer, body.logprobs)
+        return await self._answer(request, body, model, prompt, shape, mask)
 
     async def _complete(self, request: Request) -> Response:
-        asked = read(CompletionRequest, await read_object(request, self.limits))
-        model = self.models.find(asked.model)
+        body = read(CompletionRequest, await read_object(request, self.limits))
+        model = self.models.find(body.model)
+        tokenizer = model.batcher.tokenizer
         prompt: Iterable[int]
-        if isinstance(asked.prompt, str):
-            prompt = await asyncio.to_thread(model.batcher.text.encode, asked.prompt)
+        if isinstance(body.prompt, str):
+            prompt = await asyncio.to_thread(tokenizer.encode, body.prompt)
         else:
-            prompt = asked.prompt
-        shape = CompletionShape(model.name, model.batcher.text, asked.logprobs is not None)
-        return await self._answer(request, asked, model, prompt, shape)
+            prompt = body.prompt
+        shape = CompletionShape(model.name, tokenizer, body.logprobs is not None)
+        return await self._answer(request, body, model, prompt, shape)
 
     async def _answer(
         self,
         request: Request,
-        asked: Generation,
+        body: BaseRequest,
         model: HostedModel,
         prompt: Iterable[int],
         shape: Shape,
         mask: Mask | None = None,
     ) -> Response:
         ids = list(prompt)
-        wanted = sampling(asked, len(ids), model.batcher.capacity, self.limits)
-        answer = Answer(model, ids, wanted, self.metrics, self.limits.answer_seconds, mask)
-        if asked.stream:
-            first = await unless_gone(request, answer, answer.__anext__())
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return EventStream(answer, first, shape, usage)
-        pieces = await unless_gone(request, answer, _all(answer))
-        return Json(shape.whole(pieces, answer.usage()))
+        sampling = to_sampling(body, len(ids), model.batcher.capacity, self.limits)
+        answer = Answer(model, ids, sampling, self.metrics, self.limits.answer_seconds, mask)
+        if body.stream:
+            first_delta = await cancel_on_disconnect(request, answer, answer.__anext__())
+            with_usage = body.stream_options is not None and body.stream_options.include_usage
+            return EventStream(answer, first_delta, shape, with_usage)
+        deltas = await cancel_on_disconnect(request, answer, _read_all(answer))
+        return JsonResponse(shape.response(deltas, answer.usage()))
 
     async def list_models(self) -> Response:
         """GET /v1/models."""
-        return Json({"object": "list", "data": [model.described() for model in self.models]})
+        return JsonResponse({"object": "list", "data": [model.entry() for model in self.models]})
 
     async def show_model(self, name: str) -> Response:
         """GET /v1/models/NAME; names may hold slashes."""
-        return await _told(self._show_model(name))
+        return await _with_error_response(self._show_model(name))
 
     async def _show_model(self, name: str) -> Response:
-        return Json(self.models.find(name).described())
+        return JsonResponse(self.models.find(name).entry())
 
     async def health(self) -> Response:
-        """GET /health: 200 while every model's thread runs."""
-        alive = all(model.batcher.alive for model in self.models)
-        return Json({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+        """GET /health: 200 while the thread of every model runs, else 503."""
+        is_alive = all(model.batcher.is_alive for model in self.models)
+        return JsonResponse({"status": "ok" if is_alive else "failed"}, 200 if is_alive else 503)
 
     async def show_metrics(self) -> Response:
         """GET /metrics."""
         return Response(self.metrics.text(), headers={"Content-Type": self.metrics.content_type})
 
 
-async def _told(response: Awaitable[Response]) -> Response:
-    """The response, or what went wrong in its place."""
+async def _with_error_response(response: Awaitable[Response]) -> Response:
+    """The response, or the one for the exception that it raises."""
     try:
         return await response
     except Exception as error:
-        found = from_exception(error)
-        # Nobody reads this one; the guard counts it.
-        return (
-            Response(status_code=CLIENT_LEFT) if found.status == CLIENT_LEFT else found.response()
-        )
+        api_error = from_exception(error)
+        if api_error.status == CLIENT_LEFT:
+            # Nobody reads this response; the guard counts its status.
+            return Response(status_code=CLIENT_LEFT)
+        return api_error.response()
 
 
-def _follow(schema: dict[str, Any], model: HostedModel) -> Mask:
-    """What keeps an answer on the schema.
+def _schema_mask(schema: dict[str, Any], model: HostedModel) -> Mask:
+    """The mask of an answer that follows a schema.
 
-    Raises ApiError when it cannot be used, or the extra is not installed.
+    Raises ApiError when the schema cannot be used, or the extra is not installed.
     """
     from ..inference.text.json_schema import JsonSchema
 
     try:
-        return JsonSchema(model.batcher.text, schema, model.batcher.engine.vocab_size)
+        return JsonSchema(model.batcher.tokenizer, schema, model.batcher.engine.vocab_size)
     except UsageError as error:
         raise ApiError(400, str(error), param="response_format", code="invalid_value") from error
 
 
-async def _all(answer: Answer) -> list[Piece]:
-    return [piece async for piece in answer]
+async def _read_all(answer: Answer) -> list[TextDelta]:
+    return [delta async for delta in answer]
 
 
 class EventStream(Response):
     """Server-sent events, one a chunk, ended by [DONE]; a client that leaves cancels the answer."""
 
-    def __init__(self, answer: Answer, first: Piece, shape: Shape, usage: bool) -> None:
+    def __init__(
+        self, answer: Answer, first_delta: TextDelta, shape: Shape, with_usage: bool
+    ) -> None:
         super().__init__(
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
             media_type="text/event-stream",
         )
         del self.headers["content-length"]
-        self._answer, self._first, self._shape, self._usage = answer, first, shape, usage
+        self._answer, self._first_delta = answer, first_delta
+        self._shape, self._with_usage = shape, with_usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            # A client that stays and reads nothing gets no more time than the others.
-            async with asyncio.timeout_at(self._answer.deadline + SLOW_SECONDS):
-                await unless_gone(Request(scope, receive), self._answer, self._write(send))
-        except (Cancelled, OSError, TimeoutError):
+            # A client that stays connected and does not read has a deadline too.
+            async with asyncio.timeout_at(self._answer.deadline + SLOW_CLIENT_SECONDS):
+                request = Request(scope, receive)
+                await cancel_on_disconnect(request, self._answer, self._write(send))
+        except (RequestCancelled, OSError, TimeoutError):
             pass
         finally:
             self._answer.cancel()
@@ -201,13 +207,13 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _events(self) -> AsyncIterator[bytes]:
-        for chunk in (*self._shape.opening(), *self._shape.chunk(self._first)):
+        for chunk in (*self._shape.first_chunks(), *self._shape.chunks(self._first_delta)):
             yield to_json(chunk)
         try:
-            async for piece in self._answer:
-                for chunk in self._shape.chunk(piece):
+            async for delta in self._answer:
+                for chunk in self._shape.chunks(delta):
                     yield to_json(chunk)
-            if self._usage:
+            if self._with_usage:
                 yield to_json(self._shape.usage_chunk(self._answer.usage()))
         except Exception as error:
             yield to_json(from_exception(error).body())
@@ -219,9 +225,11 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application.
 
-    The batchers stay the caller's; they are closed when the server shuts down.
+    Args: models, what it offers; limits of one client (None: the defaults); api_key, what clients
+    must send (None: no key). The batchers stay the caller's, and are closed when the server shuts
+    down.
     """
-    service = Service(Models(models), limits or Limits())
+    service = Service(HostedModels(models), limits or Limits())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -229,7 +237,7 @@ def create_app(
         for model in service.models:
             await asyncio.to_thread(model.batcher.close)
 
-    # No generated documentation: its pages load scripts from elsewhere.
+    # No generated documentation, because its pages load scripts from other sites.
     app = FastAPI(
         title="featherweight",
         docs_url=None,
@@ -246,21 +254,23 @@ def create_app(
     )
     app.add_api_route("/health", service.health, methods=["GET"], response_model=None)
     app.add_api_route("/metrics", service.show_metrics, methods=["GET"], response_model=None)
-    for path, (file, kind) in FILES.items():
-        app.add_api_route(path, _file(PAGE / file, kind), methods=["GET"], response_model=None)
-    app.add_exception_handler(HTTPException, _no_route)
+    for path, (file, media_type) in FILES.items():
+        app.add_api_route(
+            path, _file_route(PAGE / file, media_type), methods=["GET"], response_model=None
+        )
+    app.add_exception_handler(HTTPException, _http_error)
     app.state.service = service
     return app
 
 
-def _file(path: Path, kind: str) -> Any:
-    async def send() -> Response:
-        return FileResponse(path, media_type=kind, headers={"Cache-Control": "no-cache"})
+def _file_route(path: Path, media_type: str) -> Any:
+    async def send_file() -> Response:
+        return FileResponse(path, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
-    return send
+    return send_file
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
-    what = "does not take this method" if status == 405 else "is not here"
-    return ApiError(status, f"{request.url.path[:200]} {what}", code="unknown_url").response()
+    problem = "does not take this method" if status == 405 else "is not here"
+    return ApiError(status, f"{request.url.path[:200]} {problem}", code="unknown_url").response()

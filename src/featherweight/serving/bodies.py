@@ -1,8 +1,8 @@
-"""From the bytes a client sends to a JSON object, within limits: everything here is untrusted.
+"""From the bytes that a client sends to a JSON object, within limits. Clients are not trusted.
 
-A body has a largest size and a longest time to arrive. It must say that it is JSON (a page on
-another site cannot send that without asking first, and this server never allows it), be UTF-8 with
-whole characters, and hold one object.
+A body has a largest size and a longest time to arrive. It must be declared as JSON: a page of
+another site may send that only after asking the server, and this server never allows it. It must be
+UTF-8 with complete characters, and hold one object.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .limits import Limits
 
 
 async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
-    """The object in the request's body. Raises ApiError 400, 408, 413 or 415."""
+    """The JSON object in the body of `request`. Raises ApiError 400, 408, 413 or 415."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"the body should be application/json, not {kind or 'of unknown type'}")
@@ -34,28 +34,28 @@ async def read_object(request: Request, limits: Limits) -> dict[str, Any]:
     return parse(data)
 
 
-async def _read(request: Request, most: int) -> bytes:
-    announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced[:20]) > most:
-        raise _too_large(most)
+async def _read(request: Request, max_bytes: int) -> bytes:
+    content_length = request.headers.get("content-length", "0")
+    if content_length.isdecimal() and int(content_length[:20]) > max_bytes:
+        raise _too_large_error(max_bytes)
     data = bytearray()
-    async for part in request.stream():
-        data += part
-        if len(data) > most:
-            raise _too_large(most)
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > max_bytes:
+            raise _too_large_error(max_bytes)
     return bytes(data)
 
 
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"the body is larger than {most} bytes", code="body_too_large")
+def _too_large_error(max_bytes: int) -> ApiError:
+    return ApiError(413, f"the body is larger than {max_bytes} bytes", code="body_too_large")
 
 
 def parse(data: bytes) -> dict[str, Any]:
     """The object in UTF-8 JSON. Raises ApiError 400."""
     try:
-        found = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
-        # JSON can spell half a character (\ud800), which no tokenizer takes.
-        json.dumps(found, ensure_ascii=False).encode("utf-8")
+        body = json.loads(data.decode("utf-8"), parse_constant=_refuse_constant)
+        # JSON can spell half a character (\ud800), which no tokenizer accepts.
+        json.dumps(body, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
         raise ApiError(
             400, f"the body is not valid UTF-8: {error.reason} at byte {error.start}"
@@ -66,10 +66,10 @@ def parse(data: bytes) -> dict[str, Any]:
         raise ApiError(400, "the body is nested too deeply") from None
     except ValueError as error:
         raise ApiError(400, f"the body is not valid JSON: {error}") from None
-    if not isinstance(found, dict):
+    if not isinstance(body, dict):
         raise ApiError(400, "the body should be a JSON object")
-    return found
+    return body
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

@@ -1,9 +1,8 @@
-"""What goes wrong, in the shape that OpenAI's clients read: {"error": {"message", "type", "param",
-"code"}}.
+"""Errors in the shape that OpenAI's clients read: {"error": {"message", "type", "param", "code"}}.
 
-`from_exception` decides the status: what the client asked wrongly is a 4xx, what the server could
-not do a 5xx. Nothing about the machine (paths, tracebacks) is told to clients except in the
-messages of our own errors.
+`from_exception` decides the status: a wrong request is a 4xx, a failure of the server a 5xx.
+Clients learn nothing about the machine (paths, tracebacks), except what the messages of our own
+errors say.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Any
 from starlette.responses import Response
 
 from ..base.errors import BadInput, UsageError
-from ..inference.batching.batcher import Closed, PromptTooLong, QueueFull
-from ..inference.batching.requests import Cancelled
+from ..inference.batching.batcher import BatcherClosed, PromptTooLong, QueueFull
+from ..inference.batching.requests import RequestCancelled
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +24,7 @@ CLIENT_LEFT = 499  # never sent: for the log and the metrics
 
 
 class ApiError(Exception):
-    """An answer other than 200."""
+    """An answer with a status other than 200; `type`, `param` and `code` are OpenAI's fields."""
 
     def __init__(
         self,
@@ -36,16 +35,11 @@ class ApiError(Exception):
         code: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.type, self.param, self.code = (
-            status,
-            message,
-            type,
-            param,
-            code,
-        )
+        self.status, self.message = status, message
+        self.type, self.param, self.code = type, param, code
 
     def body(self) -> dict[str, Any]:
-        """OpenAI's shape."""
+        """The JSON object of OpenAI's protocol."""
         return {
             "error": {
                 "message": self.message,
@@ -64,8 +58,8 @@ class ApiError(Exception):
 
 
 def from_exception(error: Exception) -> ApiError:
-    """What to tell the client about `error`; the unexpected is logged in full and told in one
-    sentence.
+    """The error that the client gets for `error`. An unexpected one is logged in full, and the
+    client gets one sentence.
     """
     if isinstance(error, ApiError):
         return error
@@ -79,9 +73,9 @@ def from_exception(error: Exception) -> ApiError:
         return ApiError(
             504, "the answer took longer than this server allows", "timeout", code="timeout"
         )
-    if isinstance(error, Closed):
+    if isinstance(error, BatcherClosed):
         return ApiError(503, "the server is shutting down", SERVER, code="shutting_down")
-    if isinstance(error, Cancelled):
+    if isinstance(error, RequestCancelled):
         return ApiError(CLIENT_LEFT, "cancelled", code="cancelled")
     if isinstance(error, BadInput):
         log.error("a request failed: %s", error)
@@ -96,7 +90,7 @@ def from_exception(error: Exception) -> ApiError:
 
 
 def to_json(content: Any) -> bytes:
-    """UTF-8 JSON; a lone surrogate that a client sent comes back as U+FFFD."""
+    """`content` as UTF-8 JSON; a lone surrogate becomes a question mark."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
         "utf-8", "replace"
     )

@@ -1,11 +1,12 @@
-"""What stands before every route: who may come in, what browsers may do with us, and the count of
-requests.
+"""The middleware around every route: it checks who may use the server, restricts what browsers may
+do with its answers, and counts requests.
 
-With a key, `/v1/…` and `/metrics` want `Authorization: Bearer KEY`, compared in constant time; the
-page itself and `/health` say nothing that needs one. Without a key the server listens on this
-machine only, and then only requests that name it so (`localhost`, `127.0.0.1`) are answered: a page
-on the web whose name was pointed at 127.0.0.1 is refused. No answer allows another site to read it,
-and the policy for our own page forbids everything that does not come from here.
+With a key, `/v1/...` and `/metrics` require `Authorization: Bearer KEY`, compared in constant time;
+the page itself and `/health` hold nothing that needs a key. Without a key the server listens on
+this machine only, and answers only requests whose Host header names this machine (`localhost`,
+`127.0.0.1`). So a page on the web whose domain resolves to 127.0.0.1 is refused. No answer allows
+another site to read it, and the content security policy of our own page forbids everything that
+does not come from this server.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .limits import LOOPBACK
 if TYPE_CHECKING:
     from .metrics import Metrics
 
-PROTECTED = ("/v1", "/metrics")
+PATHS_WITH_KEY = ("/v1", "/metrics")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -49,7 +50,7 @@ class Guard:
             return
         status = CLIENT_LEFT
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -57,14 +58,15 @@ class Guard:
             await send(message)
 
         try:
-            if (refused := self._refused(scope)) is not None:
-                await refused.response()(scope, receive, sending)
+            if (refusal := self._check(scope)) is not None:
+                await refusal.response()(scope, receive, send_with_headers)
             else:
-                await self._app(scope, receive, sending)
+                await self._app(scope, receive, send_with_headers)
         finally:
             self._metrics.count(scope["path"], status)
 
-    def _refused(self, scope: Scope) -> ApiError | None:
+    def _check(self, scope: Scope) -> ApiError | None:
+        """Why the request is refused; None when it is allowed."""
         headers = Headers(scope=scope)
         if self._key is None:
             if host_name(headers.get("host", "")) not in LOOPBACK:
@@ -73,7 +75,7 @@ class Guard:
                 )
             return None
         path = scope["path"]
-        if not any(path == start or path.startswith(f"{start}/") for start in PROTECTED):
+        if not any(path == start or path.startswith(f"{start}/") for start in PATHS_WITH_KEY):
             return None
         kind, _, key = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and hmac.compare_digest(

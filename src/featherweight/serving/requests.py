@@ -1,8 +1,8 @@
-"""What clients may ask: OpenAI's parameters with their types and bounds, and nothing beyond.
+"""The requests that clients may send: OpenAI's parameters with their types and bounds.
 
-A parameter that this server does not implement is refused, never ignored, unless its value asks for
-what happens anyway (`n: 1`, `presence_penalty: 0`, null). Beyond OpenAI's: `top_k`, `min_p`,
-`repetition_penalty`.
+A parameter that this server does not implement is refused, not ignored, unless its value asks for
+what happens anyway (`n: 1`, `presence_penalty: 0`, null). `top_k`, `min_p` and `repetition_penalty`
+are ours.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .errors import ApiError
 
 MAX_STOPS, MAX_STOP_LENGTH = 4, 500
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# OpenAI's parameters without an implementation here, with the values that change nothing.
-UNIMPLEMENTED: dict[str, tuple[Any, ...]] = {
+# OpenAI's parameters without an implementation here, and their values that change nothing.
+NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
@@ -42,55 +42,55 @@ UNIMPLEMENTED: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
-Request = TypeVar("Request", bound="Generation")
+Request = TypeVar("Request", bound="BaseRequest")
 
 
-class Strict(BaseModel):
-    """No conversions ("1" is no number, true no integer), no unknown keys."""
+class StrictModel(BaseModel):
+    """Nothing is converted ("1" is no number, true no integer), and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Message(Strict):
+class Message(StrictModel):
     """A turn of a conversation."""
 
     role: Annotated[str, BeforeValidator(lambda value: _role(value))]
     content: Annotated[str, BeforeValidator(lambda value: _content(value))]
 
 
-class StreamOptions(Strict):
-    """What a stream brings beside the text."""
+class StreamOptions(StrictModel):
+    """What a stream brings besides the text."""
 
     include_usage: bool = False
 
 
-class Schema(Strict):
-    """OpenAI's wrapping of a JSON schema; only the schema itself changes anything, and it is always
-    followed.
+class Schema(StrictModel):
+    """OpenAI's object around a JSON schema. Only the schema itself matters, and every answer
+    follows it.
     """
 
     name: Annotated[str, Field(max_length=64)]
-    wanted: Annotated[dict[str, Any], Field(alias="schema")]
+    definition: Annotated[dict[str, Any], Field(alias="schema")]
     description: str | None = None
     strict: bool | None = None
 
 
-class ResponseFormat(Strict):
-    """Free text, any JSON object, or JSON after a schema."""
+class ResponseFormat(StrictModel):
+    """Free text, any JSON object, or JSON of a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Schema | None = None
 
     @model_validator(mode="after")
-    def _together(self) -> ResponseFormat:
+    def _check_schema(self) -> ResponseFormat:
         if (self.type == "json_schema") != (self.json_schema is not None):
             raise ValueError("json_schema goes with type json_schema, and only with it")
         return self
 
-    def schema_wanted(self) -> dict[str, Any] | None:
-        """The schema that the answer follows; None for free text."""
+    def schema_to_follow(self) -> dict[str, Any] | None:
+        """The schema of the answer; None for free text."""
         if self.json_schema is not None:
-            return self.json_schema.wanted
+            return self.json_schema.definition
         return {"type": "object"} if self.type == "json_object" else None
 
 
@@ -101,14 +101,15 @@ def _role(value: Any) -> Any:
 
 
 def _content(value: Any) -> Any:
-    """Text, or OpenAI's list of parts when all of them are text."""
+    """The text itself, or that of OpenAI's list of content parts when all of them are text."""
     if not isinstance(value, list):
         return value
     texts = []
     for part in value:
         if not isinstance(part, dict) or set(part) != {"type", "text"} or part["type"] != "text":
             raise ValueError(
-                'parts should look like {"type": "text", "text": "..."}; this model reads nothing else'
+                'parts should look like {"type": "text", "text": "..."}; '
+                "this model reads nothing else"
             )
         if not isinstance(part["text"], str):
             raise ValueError("a part's text should be a string")
@@ -128,21 +129,21 @@ def _stop(value: Any) -> Any:
 
 
 def _prompt(value: Any) -> Any:
-    # Some clients always send a list of prompts; with one in it, that is no different.
-    only = (
+    # Some clients always send a list of prompts; a list of one prompt is that prompt.
+    prompt = (
         value[0]
         if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list)
         else value
     )
-    if isinstance(only, str):
-        return only
-    if isinstance(only, list) and all(type(token) is int for token in only):
-        return tuple(only)
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, list) and all(type(token) is int for token in prompt):
+        return tuple(prompt)
     raise ValueError("should be one string or one list of token ids")
 
 
-class Generation(Strict):
-    """What both kinds of request share; temperature 1 and top_p 1 are OpenAI's defaults."""
+class BaseRequest(StrictModel):
+    """What both kinds of request have; temperature 1 and top_p 1 are OpenAI's defaults."""
 
     model: Annotated[str, Field(min_length=1, max_length=500)]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -157,7 +158,7 @@ class Generation(Strict):
     stream_options: StreamOptions | None = None
 
 
-class ChatRequest(Generation):
+class ChatRequest(BaseRequest):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
@@ -167,23 +168,23 @@ class ChatRequest(Generation):
     response_format: ResponseFormat | None = None
 
 
-class CompletionRequest(Generation):
+class CompletionRequest(BaseRequest):
     """POST /v1/completions; the prompt is text or token ids."""
 
     prompt: Annotated[str | tuple[int, ...], BeforeValidator(_prompt)]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
 
 
-def read(kind: type[Request], asked: dict[str, Any]) -> Request:
-    """The request in a JSON object. Raises ApiError 400 that names the parameter."""
+def read(kind: type[Request], body: dict[str, Any]) -> Request:
+    """The request of class `kind` in a JSON object. Raises ApiError 400, naming the parameter."""
     # OpenAI takes null for "not given".
-    given = {name: value for name, value in asked.items() if value is not None}
-    for name, harmless in UNIMPLEMENTED.items():
-        if name in given and name not in kind.model_fields:
-            value = given.pop(name)
+    parameters = {name: value for name, value in body.items() if value is not None}
+    for name, neutral_values in NEUTRAL_VALUES.items():
+        if name in parameters and name not in kind.model_fields:
+            value = parameters.pop(name)
             if not any(
-                value == same and isinstance(value, bool) == isinstance(same, bool)
-                for same in harmless
+                value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+                for neutral in neutral_values
             ):
                 raise ApiError(
                     400,
@@ -192,41 +193,36 @@ def read(kind: type[Request], asked: dict[str, Any]) -> Request:
                     code="unsupported_parameter",
                 )
     try:
-        request = kind.model_validate(given)
+        request = kind.model_validate(parameters)
     except ValidationError as error:
-        raise _explained(error) from None
-    if request.stream_options is not None and not request.stream:
-        raise ApiError(
-            400,
-            "stream_options is for stream: true only",
-            param="stream_options",
-            code="invalid_value",
-        )
-    if isinstance(request, ChatRequest):
-        if request.top_logprobs is not None and not request.logprobs:
-            raise ApiError(
-                400,
-                "top_logprobs is for logprobs: true only",
-                param="top_logprobs",
-                code="invalid_value",
-            )
-        if None not in (request.max_tokens, request.max_completion_tokens):
-            raise ApiError(
-                400,
-                "give max_tokens or max_completion_tokens, not both",
-                param="max_tokens",
-                code="invalid_value",
-            )
+        raise _to_api_error(error) from None
+    _check_combinations(request)
     return request
 
 
-def _explained(error: ValidationError) -> ApiError:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = ".".join(str(part)[:100] for part in first["loc"]) or None
-    if first["type"] == "extra_forbidden":
+def _check_combinations(request: BaseRequest) -> None:
+    """Raise ApiError 400 for parameters that do not go together."""
+    if request.stream_options is not None and not request.stream:
+        raise _invalid_value("stream_options", "stream_options is for stream: true only")
+    if isinstance(request, ChatRequest):
+        if request.top_logprobs is not None and not request.logprobs:
+            raise _invalid_value("top_logprobs", "top_logprobs is for logprobs: true only")
+        if None not in (request.max_tokens, request.max_completion_tokens):
+            raise _invalid_value("max_tokens", "give max_tokens or max_completion_tokens, not both")
+
+
+def _invalid_value(param: str, message: str) -> ApiError:
+    return ApiError(400, message, param=param, code="invalid_value")
+
+
+def _to_api_error(error: ValidationError) -> ApiError:
+    """The first problem that pydantic reports, in OpenAI's shape."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    param = ".".join(str(part)[:100] for part in problem["loc"]) or None
+    if problem["type"] == "extra_forbidden":
         return ApiError(400, f"unknown parameter: {param}", param=param, code="unknown_parameter")
-    if first["type"] == "missing":
+    if problem["type"] == "missing":
         return ApiError(400, f"{param} is missing", param=param, code="missing_required_parameter")
-    message = first["msg"].removeprefix("Value error, ")
-    code = "invalid_type" if first["type"].endswith("_type") else "invalid_value"
+    message = problem["msg"].removeprefix("Value error, ")
+    code = "invalid_type" if problem["type"].endswith("_type") else "invalid_value"
     return ApiError(400, f"{param}: {message}", param=param, code=code)

@@ -1,28 +1,31 @@
-"""From a request to the settings of a sampler: which numbers decide when a client left them out."""
+"""From a request to the parameters of sampling, with the values for what a client left out."""
 
 from __future__ import annotations
 
+from ..base.sampling import Sampling
 from ..inference.batching.batcher import PromptTooLong
-from ..inference.sampling import Sampling
 from .errors import ApiError
 from .limits import Limits
-from .requests import ChatRequest, CompletionRequest, Generation
+from .requests import BaseRequest, ChatRequest, CompletionRequest
 
 
-def sampling(asked: Generation, prompt: int, capacity: int, limits: Limits) -> Sampling:
-    """The sampler's settings for a prompt of `prompt` tokens.
+def to_sampling(body: BaseRequest, prompt_tokens: int, capacity: int, limits: Limits) -> Sampling:
+    """The parameters of sampling for a request.
 
-    Raises ApiError, PromptTooLong and UsageError.
+    Args: body, the request; prompt_tokens, the length of its prompt; capacity, the tokens that
+    prompt and answer may have together; limits of the server. Raises ApiError, PromptTooLong and
+    UsageError.
     """
-    room = capacity - prompt
+    room = capacity - prompt_tokens
     if room < 1:
         raise PromptTooLong(
-            f"the prompt has {prompt} tokens, and the context holds {capacity} with the answer; shorten the prompt"
+            f"the prompt has {prompt_tokens} tokens, and the context holds {capacity} with the "
+            "answer; shorten the prompt"
         )
-    name, wanted = "max_tokens", asked.max_tokens
-    if isinstance(asked, ChatRequest) and asked.max_completion_tokens is not None:
-        name, wanted = "max_completion_tokens", asked.max_completion_tokens
-    if wanted is not None and limits.max_tokens is not None and wanted > limits.max_tokens:
+    name, max_tokens = "max_tokens", body.max_tokens
+    if isinstance(body, ChatRequest) and body.max_completion_tokens is not None:
+        name, max_tokens = "max_completion_tokens", body.max_completion_tokens
+    if max_tokens is not None and limits.max_tokens is not None and max_tokens > limits.max_tokens:
         raise ApiError(
             400,
             f"{name}: this server makes at most {limits.max_tokens}",
@@ -30,19 +33,19 @@ def sampling(asked: Generation, prompt: int, capacity: int, limits: Limits) -> S
             code="invalid_value",
         )
     return Sampling(
-        max_tokens=wanted if wanted is not None else min(room, limits.max_tokens or room),
-        temperature=asked.temperature,
-        top_k=asked.top_k,
-        top_p=asked.top_p,
-        min_p=asked.min_p,
-        repetition_penalty=asked.repetition_penalty,
-        seed=asked.seed,
-        stop=asked.stop,
-        logprobs=_logprobs(asked),
+        max_tokens=max_tokens if max_tokens is not None else min(room, limits.max_tokens or room),
+        temperature=body.temperature,
+        top_k=body.top_k,
+        top_p=body.top_p,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        seed=body.seed,
+        stop=body.stop,
+        logprobs=_logprobs(body),
     )
 
 
-def _logprobs(asked: Generation) -> int | None:
-    if isinstance(asked, ChatRequest):
-        return (asked.top_logprobs or 0) if asked.logprobs else None
-    return asked.logprobs if isinstance(asked, CompletionRequest) else None
+def _logprobs(body: BaseRequest) -> int | None:
+    if isinstance(body, ChatRequest):
+        return (body.top_logprobs or 0) if body.logprobs else None
+    return body.logprobs if isinstance(body, CompletionRequest) else None

@@ -1,8 +1,9 @@
-"""The two shapes of OpenAI's answers, whole and in chunks: chat completions and (text) completions.
+"""The two shapes of OpenAI's answers, complete and in chunks: chat completions and (text)
+completions.
 
-A shape is made for one answer and turns its pieces into JSON objects. Log-probabilities follow the
+A shape is made for one answer and turns its deltas into JSON objects. Log-probabilities follow the
 tokens, as clients expect: a chunk holds those of the tokens that it brings, also when their text is
-not certain yet.
+still withheld.
 """
 
 from __future__ import annotations
@@ -13,164 +14,173 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from ..inference.generation import Piece
-from ..inference.sampling import Choice
+from ..inference.answer_builder import TextDelta
 from ..inference.text.tokenizer import ChatTokenizer
+from ..ops.sampling import Choice
 
-IMPOSSIBLE = -9999.0  # what OpenAI writes for the log of zero
+MIN_LOGPROB = -9999.0  # what OpenAI writes for the logarithm of zero
 
 
 class Shape(ABC):
-    """What both share: an id, the time, the model's name, and whether log-probabilities were asked
-    for.
+    """The JSON objects of one answer; subclasses are the kinds of OpenAI's protocol.
+
+    Args: model, its name; tokenizer, for the text of single tokens; logprobs, whether the client
+    asked for log-probabilities.
     """
 
-    prefix: str
-    whole_object: str
-    chunk_object: str
+    id_prefix: str
+    object_name: str
+    chunk_object_name: str
 
-    def __init__(self, model: str, text: ChatTokenizer, logprobs: bool) -> None:
-        self._text, self._logprobs = text, logprobs
-        self._head = {
-            "id": f"{self.prefix}-{secrets.token_hex(12)}",
+    def __init__(self, model: str, tokenizer: ChatTokenizer, logprobs: bool) -> None:
+        self._tokenizer, self._logprobs = tokenizer, logprobs
+        self._common_fields = {
+            "id": f"{self.id_prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": model,
         }
 
-    def opening(self) -> list[dict[str, Any]]:
-        """Chunks before the first piece."""
+    def first_chunks(self) -> list[dict[str, Any]]:
+        """The chunks before the first delta."""
         return []
 
-    def chunk(self, piece: Piece) -> list[dict[str, Any]]:
-        """Chunks for one piece; none while there is nothing to tell."""
-        if not (piece.text or piece.finish or self._logprobs):
+    def chunks(self, delta: TextDelta) -> list[dict[str, Any]]:
+        """The chunks for one delta; none when it holds nothing that clients read."""
+        if not (delta.text or delta.finish or self._logprobs):
             return []
-        return [self._chunk([self._delta(piece)])]
+        return [self._chunk([self._chunk_choice(delta)])]
 
     def usage_chunk(self, usage: dict[str, Any]) -> dict[str, Any]:
-        """The last chunk when usage was asked for."""
+        """The last chunk, for clients that ask for the usage."""
         return self._chunk([]) | {"usage": usage}
 
-    def whole(self, pieces: Sequence[Piece], usage: dict[str, Any]) -> dict[str, Any]:
-        """The answer in one object."""
-        joined = Piece(
-            "".join(piece.text for piece in pieces),
-            tuple(token for piece in pieces for token in piece.tokens),
-            tuple(choice for piece in pieces for choice in self._seen(piece)),
-            pieces[-1].finish,
+    def response(self, deltas: Sequence[TextDelta], usage: dict[str, Any]) -> dict[str, Any]:
+        """The complete answer in one object."""
+        answer = TextDelta(
+            "".join(delta.text for delta in deltas),
+            tuple(token for delta in deltas for token in delta.tokens),
+            tuple(choice for delta in deltas for choice in self._text_choices(delta)),
+            deltas[-1].finish,
         )
         return {
-            **self._head,
-            "object": self.whole_object,
-            "choices": [self._choice(joined)],
+            **self._common_fields,
+            "object": self.object_name,
+            "choices": [self._response_choice(answer)],
             "usage": usage,
         }
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {**self._head, "object": self.chunk_object, "choices": choices}
+        return {**self._common_fields, "object": self.chunk_object_name, "choices": choices}
 
-    def _seen(self, piece: Piece) -> list[Choice]:
-        """The choices that are part of the text: all but the token that ends it."""
-        return [choice for choice in piece.choices if choice.token not in self._text.end_ids]
-
-    @abstractmethod
-    def _delta(self, piece: Piece) -> dict[str, Any]:
-        """A choice in a chunk."""
+    def _text_choices(self, delta: TextDelta) -> list[Choice]:
+        """The choices that are part of the text: all but the end token."""
+        return [choice for choice in delta.choices if choice.token not in self._tokenizer.end_ids]
 
     @abstractmethod
-    def _choice(self, joined: Piece) -> dict[str, Any]:
-        """The choice in a whole answer."""
+    def _chunk_choice(self, delta: TextDelta) -> dict[str, Any]:
+        """The entry of `choices` in the chunk for `delta`."""
+
+    @abstractmethod
+    def _response_choice(self, answer: TextDelta) -> dict[str, Any]:
+        """The entry of `choices` in a complete answer, all of whose deltas are joined in
+        `answer`.
+        """
 
 
 class ChatShape(Shape):
     """chat.completion and chat.completion.chunk."""
 
-    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    id_prefix, object_name = "chatcmpl", "chat.completion"
+    chunk_object_name = "chat.completion.chunk"
 
-    def opening(self) -> list[dict[str, Any]]:
-        """The role comes first, alone."""
+    def first_chunks(self) -> list[dict[str, Any]]:
+        """One chunk with the role and no text."""
         delta = {"role": "assistant", "content": ""}
         return [
             self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}])
         ]
 
-    def _delta(self, piece: Piece) -> dict[str, Any]:
-        delta = {"content": piece.text} if piece.text or not piece.finish else {}
+    def _chunk_choice(self, delta: TextDelta) -> dict[str, Any]:
+        content = {"content": delta.text} if delta.text or not delta.finish else {}
         return {
             "index": 0,
-            "delta": delta,
-            "logprobs": self._likely(piece),
-            "finish_reason": piece.finish,
+            "delta": content,
+            "logprobs": self._logprobs_entry(delta),
+            "finish_reason": delta.finish,
         }
 
-    def _choice(self, joined: Piece) -> dict[str, Any]:
-        message = {"role": "assistant", "content": joined.text, "refusal": None}
+    def _response_choice(self, answer: TextDelta) -> dict[str, Any]:
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
         return {
             "index": 0,
             "message": message,
-            "logprobs": self._likely(joined),
-            "finish_reason": joined.finish,
+            "logprobs": self._logprobs_entry(answer),
+            "finish_reason": answer.finish,
         }
 
-    def _likely(self, piece: Piece) -> dict[str, Any] | None:
+    def _logprobs_entry(self, delta: TextDelta) -> dict[str, Any] | None:
         if not self._logprobs:
             return None
         content = [
-            self._token(choice.token, choice.logprob)
-            | {"top_logprobs": [self._token(token, logprob) for token, logprob in choice.top]}
-            for choice in self._seen(piece)
+            self._token_entry(choice.token, choice.logprob)
+            | {"top_logprobs": [self._token_entry(token, logprob) for token, logprob in choice.top]}
+            for choice in self._text_choices(delta)
         ]
         return {"content": content, "refusal": None}
 
-    def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
-        text = self._text.token_text(token)
+    def _token_entry(self, token: int, logprob: float | None) -> dict[str, Any]:
+        text = self._tokenizer.token_text(token)
         return {
             "token": text,
-            "logprob": written(logprob),
+            "logprob": finite_logprob(logprob),
             "bytes": list(text.encode("utf-8", "replace")),
         }
 
 
 class CompletionShape(Shape):
-    """text_completion, for both."""
+    """text_completion, for complete answers and chunks."""
 
-    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+    id_prefix, object_name, chunk_object_name = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, model: str, text: ChatTokenizer, logprobs: bool) -> None:
-        super().__init__(model, text, logprobs)
-        self._offset = 0
+    def __init__(self, model: str, tokenizer: ChatTokenizer, logprobs: bool) -> None:
+        super().__init__(model, tokenizer, logprobs)
+        self._text_offset = 0  # characters of the tokens that were reported
 
-    def _delta(self, piece: Piece) -> dict[str, Any]:
+    def _chunk_choice(self, delta: TextDelta) -> dict[str, Any]:
         return {
             "index": 0,
-            "text": piece.text,
-            "logprobs": self._likely(piece),
-            "finish_reason": piece.finish,
+            "text": delta.text,
+            "logprobs": self._logprobs_entry(delta),
+            "finish_reason": delta.finish,
         }
 
-    def _choice(self, joined: Piece) -> dict[str, Any]:
-        return self._delta(joined)
+    def _response_choice(self, answer: TextDelta) -> dict[str, Any]:
+        return self._chunk_choice(answer)
 
-    def _likely(self, piece: Piece) -> dict[str, Any] | None:
+    def _logprobs_entry(self, delta: TextDelta) -> dict[str, Any] | None:
         if not self._logprobs:
             return None
-        tokens = [self._text.token_text(choice.token) for choice in self._seen(piece)]
+        choices = self._text_choices(delta)
+        tokens = [self._tokenizer.token_text(choice.token) for choice in choices]
         offsets = []
         for token in tokens:
-            offsets.append(self._offset)
-            self._offset += len(token)
-        top = [
-            {self._text.token_text(token): written(logprob) for token, logprob in choice.top}
-            for choice in self._seen(piece)
+            offsets.append(self._text_offset)
+            self._text_offset += len(token)
+        top_logprobs = [
+            {
+                self._tokenizer.token_text(token): finite_logprob(logprob)
+                for token, logprob in choice.top
+            }
+            for choice in choices
         ]
         return {
             "tokens": tokens,
-            "token_logprobs": [written(choice.logprob) for choice in self._seen(piece)],
-            "top_logprobs": top,
+            "token_logprobs": [finite_logprob(choice.logprob) for choice in choices],
+            "top_logprobs": top_logprobs,
             "text_offset": offsets,
         }
 
 
-def written(logprob: float | None) -> float:
-    """A number that JSON can hold."""
-    return IMPOSSIBLE if logprob is None or not logprob > IMPOSSIBLE else logprob
+def finite_logprob(logprob: float | None) -> float:
+    """`logprob` as a number that JSON can hold; MIN_LOGPROB for None, minus infinity and NaN."""
+    return MIN_LOGPROB if logprob is None or not logprob > MIN_LOGPROB else logprob

@@ -1,17 +1,18 @@
-"""The shell's `chat`: open a conversation with a model folder."""
+"""The shell's `chat`: a conversation with a model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..base.events import Listener, silent
-from ..inference import Conversation, Sampling
-from ..inference.prefix_cache import PrefixCache
+from ..base.sampling import Sampling
+from ..inference import Conversation, PrefixCache
+from ..interchange.source import Source
 from .engines import open_engine
 
 
 def chat_folder(
-    model: str,
+    model: str | Path,
     sampling: Sampling,
     *,
     system: str | None = None,
@@ -20,10 +21,12 @@ def chat_folder(
     cache_dir: Path | None = None,
     listener: Listener = silent,
 ) -> Conversation:
-    """Each call of the answer adds a turn and yields pieces of the reply.
+    """A new conversation: each call of it adds a turn and yields the text of the answer.
 
-    `cache_dir`: where prompts are remembered.
+    Args: model, an alias, folder, GGUF file or hub id; system, the system message; runtime as in
+    `open_engine`; lookup, the number of draft tokens of prompt lookup; cache_dir, where prompts are
+    stored for the next time. Raises as `open_engine` does.
     """
     cache = None if cache_dir is None else PrefixCache(cache_dir)
-    engine, text = open_engine(model, runtime, listener=listener)
-    return Conversation(engine, text, sampling, system, lookup=lookup, cache=cache)
+    engine, tokenizer = open_engine(Source.find(model, listener), runtime, listener=listener)
+    return Conversation(engine, tokenizer, sampling, system, lookup=lookup, cache=cache)

@@ -1,11 +1,12 @@
-"""`doctor`: is this installation sound, and what will it be able to do?
+"""`doctor`: whether this installation works, and what it will be able to do.
 
-Facts first (versions, packages that contradict each other, native library, memory, disk,
-accelerator, network switches), then self-tests that run the real code on toys: packed codes come
-back as they were, the native library gives the reference's bytes, and a model has no KL from
-itself. A check that cannot run is a finding, never a crash, so that the doctor helps where the
-patient is ill. `essential` checks decide the exit code; the others are advice. Details hold no path
-below the home folder, no host name and no secret, so the output can be pasted into a bug report.
+Facts come first: versions, packages that contradict each other, native library, memory, disk,
+accelerator, network switches. Then self-tests run the real code on small examples: packed codes
+decode to the numbers that were packed, the native library gives the reference's bytes, and a
+model's KL from itself is zero. A check that cannot run is a finding and not a crash, so that the
+doctor also works in a broken installation. `essential` checks decide the exit code; the others are
+advice. Details hold no path below the home folder, no host name and no secret, so the output can be
+pasted into a bug report.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from ..base import machine
 
 PACKAGE = "featherweight"
-# Packages that pin what we share with them; each is fine in an environment of its own.
+# Packages whose pins may contradict ours; each works in an environment of its own.
 NEIGHBOURS = (
     "vllm",
     "sglang",
@@ -33,15 +34,25 @@ NEIGHBOURS = (
     "compressed-tensors",
     "trl",
 )
-SHARED = ("torch", "transformers", "compressed-tensors", "huggingface-hub", "numpy", "safetensors")
-OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-COMFORTABLE_MEMORY = 6_000_000_000
-COMFORTABLE_DISK = 2_000_000_000
+SHARED_PACKAGES = (
+    "torch",
+    "transformers",
+    "compressed-tensors",
+    "huggingface-hub",
+    "numpy",
+    "safetensors",
+)
+OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+ADVISED_MEMORY = 6_000_000_000
+ADVISED_DISK = 2_000_000_000
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding; `advice` says what to do when it is not `ok`."""
+    """One finding.
+
+    essential: whether the exit code depends on it. advice: what to do when it is not `ok`.
+    """
 
     name: str
     ok: bool
@@ -66,7 +77,7 @@ def doctor() -> list[Check]:
     return checks + [_attempt(*test) for test in tests]
 
 
-def private(text: str) -> str:
+def without_paths(text: str) -> str:
     """`text` without the paths of the environment and of the home folder."""
     for path, name in ((sys.prefix, "<environment>"), (str(Path(__file__).parents[2]), "<source>")):
         text = text.replace(path, name)
@@ -78,9 +89,10 @@ def _attempt(name: str, essential: bool, test: Callable[[], str]) -> Check:
     start = time.monotonic()
     try:
         detail = test()
-    except Exception as error:  # whatever is wrong here is what the doctor is asked to find
-        first = (str(error).strip().splitlines() or [""])[0]
-        return Check(name, False, essential, private(f"{type(error).__name__}: {first}"))
+    except Exception as error:  # whatever fails here is a finding
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        detail = without_paths(f"{type(error).__name__}: {first_line}")
+        return Check(name, False, essential, detail)
     return Check(name, True, essential, f"{detail} ({time.monotonic() - start:.1f} s)")
 
 
@@ -106,25 +118,25 @@ def _requirements(package: str) -> Iterator[tuple[str, str]]:
             yield requirement.name, str(requirement.specifier)
 
 
-def _installed(package: str) -> str | None:
+def _installed_version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _in_range(version: str, allowed: str) -> bool:
+def _in_range(version: str, specifier: str) -> bool:
     from packaging.specifiers import SpecifierSet
 
-    return SpecifierSet(allowed).contains(version, prereleases=True)
+    return SpecifierSet(specifier).contains(version, prereleases=True)
 
 
 def _versions() -> list[Check]:
-    """Each requirement of ours against what is installed; the ranges are those of the package
-    itself.
+    """Each of our requirements, compared with what is installed; the ranges are those that the
+    package declares.
     """
-    own = _installed(PACKAGE)
-    if own is None:
+    version = _installed_version(PACKAGE)
+    if version is None:
         return [
             Check(
                 PACKAGE,
@@ -134,30 +146,33 @@ def _versions() -> list[Check]:
                 "pip install . checks versions",
             )
         ]
-    checks = [Check(PACKAGE, True, True, own)]
-    for name, allowed in _requirements(PACKAGE):
-        version = _installed(name)
-        detail = f"{version or 'not installed'} (needs {allowed or 'any'})"
-        ok = version is not None and _in_range(version, allowed)
-        checks.append(Check(name, ok, True, detail, f"pip install '{name}{allowed}'"))
+    checks = [Check(PACKAGE, True, True, version)]
+    for name, specifier in _requirements(PACKAGE):
+        version = _installed_version(name)
+        detail = f"{version or 'not installed'} (needs {specifier or 'any'})"
+        ok = version is not None and _in_range(version, specifier)
+        checks.append(Check(name, ok, True, detail, f"pip install '{name}{specifier}'"))
     return checks
 
 
 def _conflicts() -> Check:
-    """Neighbours in this environment whose own pins contradict what is installed."""
-    present = [name for name in NEIGHBOURS if _installed(name)]
-    wrong = []
+    """Neighbours in this environment whose pins contradict what is installed."""
+    present = [name for name in NEIGHBOURS if _installed_version(name)]
+    conflicts = []
     for neighbour in present:
-        for name, allowed in _requirements(neighbour):
-            version = _installed(name)
-            if name in SHARED and version is not None and not _in_range(version, allowed):
-                wrong.append(f"{neighbour} wants {name}{allowed}, installed is {version}")
-    detail = "; ".join(wrong) or ("none among " + ", ".join(present) if present else "none")
-    return Check("conflicts", not wrong, False, detail, "keep it in an environment of its own")
+        for name, specifier in _requirements(neighbour):
+            version = _installed_version(name)
+            if name not in SHARED_PACKAGES or version is None:
+                continue
+            if not _in_range(version, specifier):
+                conflicts.append(f"{neighbour} wants {name}{specifier}, installed is {version}")
+    detail = "; ".join(conflicts) or ("none among " + ", ".join(present) if present else "none")
+    return Check("conflicts", not conflicts, False, detail, "keep it in an environment of its own")
 
 
 def _processor() -> Check:
-    detail = f"{machine.cpu_name()}, {machine.num_cores()} cores to use, load {machine.load_average():.1f}"
+    cores, load = machine.num_cores(), machine.load_average()
+    detail = f"{machine.cpu_name()}, {cores} cores to use, load {load:.1f}"
     return Check("processor", True, False, detail)
 
 
@@ -167,7 +182,9 @@ def _native() -> Check:
 
         name, number = isa(), threads()
     except Exception as error:  # a broken torch must not hide the other findings
-        return Check("native library", False, True, private(f"{type(error).__name__}: {error}"))
+        return Check(
+            "native library", False, True, without_paths(f"{type(error).__name__}: {error}")
+        )
     if name == "reference":
         advice = "install a C++ compiler and reinstall; the same results, much slower, meanwhile"
         return Check("native library", False, False, "not there; the reference is used", advice)
@@ -184,8 +201,8 @@ def _accelerator() -> Check:
             else "none; everything runs on the processor"
         )
     except Exception as error:  # as above
-        return Check("accelerator", False, False, private(f"{type(error).__name__}: {error}"))
-    triton = _installed("triton")
+        return Check("accelerator", False, False, without_paths(f"{type(error).__name__}: {error}"))
+    triton = _installed_version("triton")
     return Check("accelerator", True, False, f"{name}{f', triton {triton}' if triton else ''}")
 
 
@@ -193,54 +210,50 @@ def _memory() -> Check:
     free, total = machine.available_memory_bytes(), machine.total_memory_bytes()
     detail = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
     return Check(
-        "memory", free >= COMFORTABLE_MEMORY, False, detail, "`fw plan` says what a model needs"
+        "memory", free >= ADVISED_MEMORY, False, detail, "`fw plan` says what a model needs"
     )
 
 
 def _bandwidth() -> Check:
-    """Bytes read and written by a large copy; what bounds the speed of generating text on a
-    processor.
+    """The bandwidth of a large copy: the bandwidth of memory limits the speed of generating text on
+    a processor.
     """
     try:
-        import numpy as np
+        from ..profiling.bandwidth import measure_copy_bandwidth
 
-        source, target = np.ones(1 << 23), np.empty(1 << 23)
-        seconds = []
-        for _ in range(4):
-            start = time.perf_counter()
-            np.copyto(target, source)
-            seconds.append(time.perf_counter() - start)
+        rate = measure_copy_bandwidth()
     except Exception as error:  # as above
-        return Check("memory bandwidth", False, False, private(f"{type(error).__name__}: {error}"))
-    return Check(
-        "memory bandwidth",
-        True,
-        False,
-        f"{2 * source.nbytes / min(seconds) / 1e9:.1f} GB/s, one thread",
-    )
+        return Check(
+            "memory bandwidth", False, False, without_paths(f"{type(error).__name__}: {error}")
+        )
+    return Check("memory bandwidth", True, False, f"{rate / 1e9:.1f} GB/s, one thread")
 
 
 def _disk() -> Check:
     free = machine.free_disk_bytes(Path.cwd())
     return Check(
-        "disk", free >= COMFORTABLE_DISK, False, f"{free / 1e9:.1f} GB free here", "free some space"
+        "disk", free >= ADVISED_DISK, False, f"{free / 1e9:.1f} GB free here", "free some space"
     )
 
 
 def _offline() -> Check:
-    on = [
-        name for name in OFFLINE if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
+    active_variables = [
+        name
+        for name in OFFLINE_VARIABLES
+        if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
     ]
     return Check(
         "network",
         True,
         False,
-        f"switched off by {', '.join(on)}" if on else "allowed for hub names",
+        f"switched off by {', '.join(active_variables)}"
+        if active_variables
+        else "allowed for hub names",
     )
 
 
 def _pack_unpack() -> str:
-    """Codes of every format come back as the numbers that rounding chose."""
+    """Codes of every format decode to the numbers that rounding chose."""
     import torch
 
     from ..quantization.formats import Int, Trellis
@@ -256,18 +269,21 @@ def _pack_unpack() -> str:
     for format in formats:
         w = torch.randn(64, 64, generator=generator)
         params = format.fit(w).stored()
-        high, wide = format.tile
-        tiles = w.view(64 // high, high, 64 // wide, wide).transpose(1, 2).reshape(-1, high, wide)
+        height, width = format.tile
+        grid = (64 // height, 64 // width)
+        tiles = w.view(grid[0], height, grid[1], width).transpose(1, 2).reshape(-1, height, width)
         index = torch.arange(len(tiles))
-        values, codes = format.snap(tiles, params, index // (64 // wide), index % (64 // wide))
-        expected = values.view(64 // high, 64 // wide, high, wide).transpose(1, 2).reshape(64, 64)
-        if not torch.equal(format.pack(codes, params, (64, 64)).dense(), expected):
+        values, codes = format.snap(tiles, params, index // grid[1], index % grid[1])
+        matrix = values.view(*grid, height, width).transpose(1, 2).reshape(64, 64)
+        if not torch.equal(format.pack(codes, params, (64, 64)).dense(), matrix):
             raise ValueError(f"{format} comes back changed")
     return f"{len(formats)} formats exact"
 
 
 def _native_equals_reference() -> str:
-    """The encoder's bytes, and what they decode to, on every instruction set of this machine."""
+    """The bytes that the encoder writes, and the numbers that they decode to, on every instruction
+    set of this machine.
+    """
     import torch
 
     from ..ops import trellis
@@ -280,12 +296,11 @@ def _native_equals_reference() -> str:
     for bits in (2, 3):
         values = Trellis(bits=bits).values()
         streams = trellis.encode(x, values, 12, bits, isa="reference")
-        decoded = trellis.decode(streams, values, 12, bits, isa="reference")
+        samples = trellis.decode(streams, values, 12, bits, isa="reference")
         for isa in available():
-            same = torch.equal(trellis.encode(x, values, 12, bits, isa=isa), streams)
-            if not same or not torch.equal(
-                trellis.decode(streams, values, 12, bits, isa=isa), decoded
-            ):
+            native_streams = trellis.encode(x, values, 12, bits, isa=isa)
+            native_samples = trellis.decode(streams, values, 12, bits, isa=isa)
+            if not (torch.equal(native_streams, streams) and torch.equal(native_samples, samples)):
                 raise ValueError(
                     f"{isa} differs from the reference at {bits} bits; set FEATHERWEIGHT_NATIVE=0"
                 )
@@ -293,8 +308,8 @@ def _native_equals_reference() -> str:
 
 
 def _native_products() -> str:
-    """Packed matrices times whole numbers, which have one right answer, on every instruction set of
-    this machine.
+    """Packed matrices times integers, which have one exact result, on every instruction set of this
+    machine.
     """
     import numpy as np
     import torch
@@ -312,13 +327,13 @@ def _native_products() -> str:
     scales = np.full((3, 1, 16), 0.25, np.float16)
     for bits in (2, 3, 4, 8):
         codes = random.integers(0, 1 << bits, (48, 96), np.uint8)
-        stored = lanes.int_to_lanes(torch.from_numpy(codes), bits).numpy()
+        lane_bytes = lanes.int_to_lanes(torch.from_numpy(codes), bits).numpy()
         matrix = MatrixWeights(
-            "int", (48, 96), stored, bits=bits, group=96, scales=scales, zero=1 << (bits - 1)
+            "int", (48, 96), lane_bytes, bits=bits, group=96, scales=scales, zero=1 << (bits - 1)
         )
-        right = x @ (codes.astype(np.float32) - matrix.zero).T * np.float32(0.25)
+        reference = x @ (codes.astype(np.float32) - matrix.zero).T * np.float32(0.25)
         for isa in available():
-            if not np.array_equal(multiply(matrix, x, isa=isa), right):
+            if not np.array_equal(multiply(matrix, x, isa=isa), reference):
                 raise ValueError(
                     f"{isa} multiplies wrongly at {bits} bits; set FEATHERWEIGHT_ISA=scalar"
                 )
@@ -326,7 +341,7 @@ def _native_products() -> str:
 
 
 def _kl_with_itself() -> str:
-    """The control of every measurement, on a random model of two blocks."""
+    """The KL of a random model of two blocks with itself, which checks the measurement."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

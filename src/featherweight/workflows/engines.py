@@ -1,7 +1,7 @@
-"""Open a model for generation: the native engine where it can, PyTorch where it cannot, and say
-which and why.
+"""Open a model for generation: on the native engine where it can run the model, else on PyTorch,
+with the reason.
 
-The native engine imports no torch, so neither does this module until PyTorch is asked for.
+The native engine imports no torch, so neither does this module until PyTorch is needed.
 """
 
 from __future__ import annotations
@@ -14,64 +14,75 @@ from ..base.errors import Unsupported, UsageError
 from ..base.events import Event, Listener, silent
 from ..inference.engine import Engine
 from ..inference.text.tokenizer import ChatTokenizer
-from ..interchange.locating import find_folder
-from ..models.config import folder_fingerprint, quantization_method
+from ..interchange.source import Source
 
 Runtime = Literal["auto", "native", "reference", "reference-int8"]
 RUNTIMES = ("auto", "native", "reference", "reference-int8")
 
 
 def open_engine(
-    model: str | Path, runtime: str = "auto", *, listener: Listener = silent
+    model: str | Path | Source, runtime: str = "auto", *, listener: Listener = silent
 ) -> tuple[Engine, ChatTokenizer]:
-    """The engine and the tokenizer of anything that `fw.load` knows (alias, folder, GGUF file, hub
-    id).
+    """The engine and the tokenizer of a model.
 
-    `runtime`: "native"; "reference" (PyTorch; "reference-int8" rounds activations as the native
-    engine does); "auto" is native when it can run this model, else PyTorch with a logged reason.
-    Raises UsageError when "native" cannot.
+    Args: model, anything that `fw.load` takes (alias, folder, GGUF file, hub id) or its `Source`;
+    runtime, "native", "reference" (PyTorch), "reference-int8" (PyTorch with activations rounded as
+    the native engine rounds them), or "auto": native when it can run the model, else PyTorch with a
+    logged reason; listener, gets the events. The caller closes the engine. Raises UsageError for
+    another runtime, and when "native" cannot run the model; BadInput when there is no such model.
     """
-    if runtime not in RUNTIMES:
-        raise UsageError(f"runtime {runtime!r}: choose {', '.join(RUNTIMES)}")
-    folder = find_folder(model, listener)
-    quantization_method(folder)
-    listener(Event("loading", 0, 1, message=folder.name))
-    text = ChatTokenizer.open(folder)
-    engine = open_weights(folder, runtime, listener=listener)
+    _check_runtime(runtime)
+    source = model if isinstance(model, Source) else Source.find(model, listener)
+    listener(Event("loading", 0, 1, message=source.path.name))
+    tokenizer = ChatTokenizer.open(source.path)
+    engine = open_weights(source, runtime, listener=listener)
     listener(Event("loading", 1, 1, message=engine.description))
-    return engine, text
+    return engine, tokenizer
 
 
 def open_weights(
-    folder: Path, runtime: str = "auto", *, threads: int | None = None, listener: Listener = silent
+    source: Source,
+    runtime: str = "auto",
+    *,
+    threads: int | None = None,
+    listener: Listener = silent,
 ) -> Engine:
-    """The engine of a local folder without its tokenizer; otherwise as `open_engine`."""
-    if runtime not in RUNTIMES:
-        raise UsageError(f"runtime {runtime!r}: choose {', '.join(RUNTIMES)}")
+    """The engine of a model without its tokenizer, on `threads` threads (None: the default).
+
+    Other arguments and errors as in `open_engine`.
+    """
+    _check_runtime(runtime)
+    name = source.path.name
     if runtime in ("auto", "native"):
-        found = _native(folder, threads)
-        if isinstance(found, Engine):
-            return found
+        engine = _native(source, threads)
+        if isinstance(engine, Engine):
+            return engine
+        reason = engine
         if runtime == "native":
             raise UsageError(
-                f"{folder.name} cannot run on the native engine: {found}; try --runtime reference"
+                f"{name} cannot run on the native engine: {reason}; try --runtime reference"
             )
-        logging.getLogger(__name__).warning("%s runs on PyTorch: %s", folder.name, found)
-    return _reference(folder, runtime == "reference-int8", threads, listener)
+        logging.getLogger(__name__).warning("%s runs on PyTorch: %s", name, reason)
+    return _reference(source, runtime == "reference-int8", threads, listener)
 
 
-def _native(folder: Path, threads: int | None) -> Engine | str:
-    """The native engine, or why it cannot run this model."""
+def _check_runtime(runtime: str) -> None:
+    if runtime not in RUNTIMES:
+        raise UsageError(f"runtime {runtime!r}: choose {', '.join(RUNTIMES)}")
+
+
+def _native(source: Source, threads: int | None) -> Engine | str:
+    """The native engine, or the reason why it cannot run this model."""
     from ..inference.native.reader import open_runtime
 
     try:
-        return open_runtime(folder, threads=threads)
+        return open_runtime(source.path, threads=threads)
     except Unsupported as error:
         return str(error)
 
 
 def _reference(
-    folder: Path, int8_activations: bool, threads: int | None, listener: Listener
+    source: Source, int8_activations: bool, threads: int | None, listener: Listener
 ) -> Engine:
     import torch
 
@@ -80,7 +91,7 @@ def _reference(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    model, _ = loading.load(folder, dtype=torch.float32, listener=listener)
+    model, _ = loading.load(source.path, dtype=torch.float32, listener=listener)
     return ReferenceEngine(
-        model, folder_fingerprint(folder), folder.name, int8_activations=int8_activations
+        model, source.fingerprint, source.path.name, int8_activations=int8_activations
     )

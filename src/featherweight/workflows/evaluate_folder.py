@@ -1,6 +1,4 @@
-"""The shell's `evaluate`: perplexity of a model folder, and with `against` its KL from the
-original.
-"""
+"""The shell's `evaluate`: perplexity of a model, and with `against` its KL from the original."""
 
 from __future__ import annotations
 
@@ -16,13 +14,14 @@ from ..base.errors import BadInput, UsageError
 from ..base.events import Listener, silent
 from ..evaluation import KL, Metric, Perplexity, evaluate
 from ..inference.engine import Engine, Session
-from ..interchange import loading, locating
+from ..interchange import loading
+from ..interchange.source import Source
 from ..quantization.layers import decoded
 from .engines import open_engine
 
 
 def evaluate_folder(
-    model: str,
+    model: str | Path,
     *,
     against: str | None = None,
     text: str | None = None,
@@ -31,21 +30,24 @@ def evaluate_folder(
     runtime: str | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
-    """{"quality": ...} as in results.json. `text`: a file, or the name of a shipped text (default
-    wikitext2_test).
+    """Measure a model, and return {"quality": ...} as in results.json.
 
-    `runtime`: what computes the logits of `model`, as in `open_engine`; None is PyTorch's plain
-    forward, which is also what computes those of `against`.
+    Args: model, an alias, folder, GGUF file or hub id; against, the original to compare it with;
+    text, a file or the name of a shipped text (None: wikitext2_test); windows, how many, of
+    `length` tokens each; runtime, the engine that computes the logits of `model` as in
+    `open_engine` (None: PyTorch's plain forward, which always computes those of `against`). Raises
+    UsageError or BadInput for what cannot be measured.
     """
     name = text or "wikitext2_test"
-    content = _content(name)
+    content = _read_text(name)
     with ExitStack() as stack:
-        light, tokenizer = _light(model, runtime, length, stack, listener)
+        light, tokenizer = _open_light(model, runtime, length, stack, listener)
         tokens = data.windows(tokenizer, content, length, windows)
         metrics: list[Metric] = [Perplexity(tokens, Path(name).name)]
         if against is not None:
-            original, other = loading.load(against, dtype=torch.float32)
-            if other.get_vocab() != tokenizer.get_vocab():
+            original_source = Source.find(against)
+            original, original_tokenizer = loading.load(original_source.path, dtype=torch.float32)
+            if original_tokenizer.get_vocab() != tokenizer.get_vocab():
                 raise UsageError(
                     f"{against} and {model} have different vocabularies; KL compares equal ones"
                 )
@@ -55,22 +57,23 @@ def evaluate_folder(
         return {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
 
 
-def _light(
-    model: str, runtime: str | None, length: int, stack: ExitStack, listener: Listener
+def _open_light(
+    model: str | Path, runtime: str | None, length: int, stack: ExitStack, listener: Listener
 ) -> tuple[Any, Any]:
     """The model under test, as a function of a window's tokens, and its tokenizer; `stack` closes
-    it.
+    the model.
     """
     if runtime is None:
-        light, tokenizer = loading.load(model, dtype=torch.float32)
+        source = Source.find(model)
+        light, tokenizer = loading.load(source.path, dtype=torch.float32)
         stack.enter_context(decoded(light))
         return light, tokenizer
-    folder = locating.find_folder(model, listener)
-    engine, _ = open_engine(folder, runtime, listener=listener)
+    source = Source.find(model, listener)
+    engine, _ = open_engine(source, runtime, listener=listener)
     stack.callback(engine.close)
     session = engine.session(length)
     stack.callback(session.close)
-    return TeacherForced(engine, session), loading.load_tokenizer(folder)
+    return TeacherForced(engine, session), loading.load_tokenizer(source.path)
 
 
 @dataclass
@@ -79,7 +82,9 @@ class _Output:
 
 
 class TeacherForced:
-    """An engine as what `evaluate` calls: the logits after each token of a window."""
+    """An engine in the form that `evaluate` calls: a function from the tokens of a window to the
+    logits after each of them.
+    """
 
     def __init__(self, engine: Engine, session: Session) -> None:
         self.engine, self.session = engine, session
@@ -90,7 +95,7 @@ class TeacherForced:
         return _Output(torch.from_numpy(logits)[None])
 
 
-def _content(name: str) -> str:
+def _read_text(name: str) -> str:
     path = Path(name)
     if path.suffix or path.exists():
         try:

@@ -1,8 +1,9 @@
-"""How large a model folder is: bytes of its weight files, and bits per weight of the whole file.
+"""How large a model folder is: the bytes of its weight files, and the bits per weight of these
+files.
 
-Read from the headers of the safetensors files and from config.json; no weight is loaded and no
-torch imported. A compressed matrix counts the weights that it stands for, everything else what it
-stores.
+Read from config.json and the headers of the safetensors files; no weight is loaded and no torch
+imported. A compressed matrix counts as the weights that it stands for, every other tensor as what
+it stores.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..base.ledger import bpw_file
 
 
 def file_facts(folder: Path) -> dict[str, Any]:
-    """{"file_bytes", "bits"}; `bits` as `bpw_file` in a report.
+    """{"file_bytes", "bits"} of a model folder; `bits` is the `bpw_file` of a report.
 
     Raises BadInput for files that cannot be read.
     """
@@ -32,15 +33,18 @@ def file_facts(folder: Path) -> dict[str, Any]:
         for file in files:
             with safe_open(file, framework="numpy") as tensors:
                 shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
-        compressed = sum(math.prod(layer["shape"]) for layer in layers.values())
+        compressed_weights = sum(math.prod(layer["shape"]) for layer in layers.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadInput(f"{folder} cannot be read: {error}") from error
-    # Beside its codes a compressed module may store a bias, which counts as it is; `weight` is an
-    # empty placeholder.
-    others = sum(
+    # Besides its codes a compressed module may store a bias, which counts as it is. Its `weight` is
+    # an empty placeholder.
+    other_weights = sum(
         math.prod(shape)
         for name, shape in shapes.items()
         if name.rpartition(".")[0] not in layers or name.endswith(".bias")
     )
-    size = sum(file.stat().st_size for file in files)
-    return {"file_bytes": size, "bits": bpw_file(size, compressed + others)}
+    file_bytes = sum(file.stat().st_size for file in files)
+    return {
+        "file_bytes": file_bytes,
+        "bits": bpw_file(file_bytes, compressed_weights + other_weights),
+    }

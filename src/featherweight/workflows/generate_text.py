@@ -1,4 +1,4 @@
-"""The shell's `generate`: one answer of a model folder to one prompt."""
+"""The shell's `generate`: one answer of a model to one prompt."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from pathlib import Path
 
 from ..base.errors import UsageError
 from ..base.events import Listener, silent
-from ..inference import ChatTokenizer, Generation, Sampling, generate
-from ..inference.prefix_cache import PrefixCache
+from ..base.sampling import Sampling
+from ..inference import ChatTokenizer, Generation, PrefixCache, generate
+from ..interchange.source import Source
 from .engines import open_engine
 
-LONGEST_TOKEN = 256  # characters; a prompt of more than this times the context is refused before it is tokenised
+# Characters of the longest token. A prompt of more than this times the context is refused before it
+# is tokenized.
+MAX_TOKEN_LENGTH = 256
 
 
 @contextmanager
 def generate_text(
-    model: str,
+    model: str | Path,
     prompt: str,
     sampling: Sampling,
     *,
@@ -30,24 +33,28 @@ def generate_text(
     cache_dir: Path | None = None,
     listener: Listener = silent,
 ) -> Iterator[Generation]:
-    """The answer to `prompt`, computed as it is read; the model is closed when the block ends.
+    """A context manager that yields the answer to `prompt`, which is computed while it is read; the
+    model is closed at the end of the block.
 
-    `fit`: give fewer than `max_tokens` when the context leaves less, instead of refusing. `chat`:
-    write the prompt as a user's turn through the chat template (None: if the model has one).
-    `cache_dir`: where prompts are remembered.
+    Args: model, an alias, folder, GGUF file or hub id; fit, shorten the answer when the context has
+    less than `max_tokens` left, instead of refusing; chat, write the prompt as a user's turn
+    through the chat template (None: if the model has one); runtime as in `open_engine`; lookup, the
+    number of draft tokens of prompt lookup; json_schema, text of the schema that the answer
+    follows; cache_dir, where prompts are stored for the next time. Raises UsageError and BadInput
+    for what cannot work.
     """
     if not prompt.strip():
         raise UsageError("the prompt is empty; give it some text")
     cache = None if cache_dir is None else PrefixCache(cache_dir)
-    engine, text = open_engine(model, runtime, listener=listener)
+    engine, tokenizer = open_engine(Source.find(model, listener), runtime, listener=listener)
     with ExitStack() as stack:
         stack.callback(engine.close)
-        if len(prompt) > LONGEST_TOKEN * engine.context:
+        if len(prompt) > MAX_TOKEN_LENGTH * engine.context:
             raise UsageError(
-                f"the prompt has {len(prompt)} characters; the model's context is {engine.context} "
-                "tokens; shorten it"
+                f"the prompt has {len(prompt)} characters; "
+                f"the model's context is {engine.context} tokens; shorten it"
             )
-        ids = _ids(text, prompt, chat)
+        ids = _prompt_ids(tokenizer, prompt, chat)
         if fit and len(ids) < engine.context:
             sampling = replace(
                 sampling, max_tokens=min(sampling.max_tokens, engine.context - len(ids))
@@ -56,15 +63,17 @@ def generate_text(
         if json_schema is not None:
             from ..inference.text.json_schema import JsonSchema
 
-            mask = JsonSchema(text, json_schema, engine.vocab_size)
-        run = generate(engine, text, ids, sampling, cache=cache, lookup=lookup, mask=mask)
-        stack.callback(run.close)
-        yield run
+            mask = JsonSchema(tokenizer, json_schema, engine.vocab_size)
+        generation = generate(
+            engine, tokenizer, ids, sampling, cache=cache, lookup=lookup, mask=mask
+        )
+        stack.callback(generation.close)
+        yield generation
 
 
-def _ids(text: ChatTokenizer, prompt: str, chat: bool | None) -> list[int]:
-    if chat is False or (chat is None and not text.has_template):
-        return text.encode(prompt)
-    if not text.has_template:
+def _prompt_ids(tokenizer: ChatTokenizer, prompt: str, chat: bool | None) -> list[int]:
+    if chat is False or (chat is None and not tokenizer.has_template):
+        return tokenizer.encode(prompt)
+    if not tokenizer.has_template:
         raise UsageError("this model has no chat template; use --raw")
-    return text.chat([{"role": "user", "content": prompt}])
+    return tokenizer.chat([{"role": "user", "content": prompt}])

@@ -1,5 +1,5 @@
 """The shell's `serve`: open a model, and for comparison perhaps its original, and answer over HTTP
-until stopped.
+until a signal stops it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 from ..base.errors import UsageError
 from ..base.events import Listener, silent
 from ..inference.batching.batcher import Batcher
-from ..interchange.locating import find_folder
+from ..interchange.source import Source
 from .engines import open_engine
 from .file_facts import file_facts
 
-NEEDED = ("fastapi", "uvicorn", "pydantic", "prometheus_client")
-CONTEXT = 2048  # tokens of a slot, unless asked for otherwise or the model holds fewer
+REQUIREMENTS = ("fastapi", "uvicorn", "pydantic", "prometheus_client")
+CONTEXT = 2048  # tokens of a slot by default; less when the model's context is shorter
 
 
 def serve_folder(
@@ -34,44 +34,50 @@ def serve_folder(
     max_tokens: int | None = None,
     seconds: float = 600.0,
     runtime: str = "auto",
-    ready: Callable[[str, list[dict[str, Any]]], None] = lambda url, models: None,
+    on_ready: Callable[[str, list[dict[str, Any]]], None] = lambda url, models: None,
     listener: Listener = silent,
 ) -> None:
-    """Serve `model`, and `compare` as a second model, until a signal comes.
+    """Serve a model until a signal stops it.
 
-    `ready` gets the URL and what /v1/models says. `slots` answers of at most `context` tokens
-    (prompt included) are made at once, `queue` more may wait; their memory is taken at the start.
-    Raises UsageError for settings that cannot work, before a model is opened where that can be
-    seen.
+    Args: model and compare, what to serve (aliases, folders, GGUF files or hub ids), the second for
+    comparison; host, port and api_key as in `serving.server.run`; slots, the answers that are
+    generated at once, each with at most `context` tokens of prompt and answer, whose memory is
+    reserved at the start; queue, the requests that may wait for a slot; max_tokens and seconds,
+    limits of one answer; runtime as in `open_engine`; on_ready, called with the URL and the entries
+    of /v1/models once connections are accepted. Raises UsageError for settings that cannot work,
+    before a model is opened where that is possible, and BadInput when there is no such model.
     """
-    if missing := [name for name in NEEDED if find_spec(name) is None]:
-        raise UsageError(f"serving needs {', '.join(missing)}: pip install featherweight[serve]")
-    from ..serving import running
-    from ..serving.hosted import HostedModel
+    if missing_packages := [name for name in REQUIREMENTS if find_spec(name) is None]:
+        raise UsageError(
+            f"serving needs {', '.join(missing_packages)}: pip install featherweight[serve]"
+        )
+    from ..serving import server
+    from ..serving.hosted_models import HostedModel
     from ..serving.limits import Limits, check_binding
 
     check_binding(host, api_key)
     limits = Limits(answer_seconds=seconds, max_tokens=max_tokens)
-    asked = [model] if compare is None else [model, compare]
-    names = distinct_names(asked)
+    models = [model] if compare is None else [model, compare]
+    names = distinct_names(models)
     with ExitStack() as stack:
-        hosted = []
-        for name, source, role in zip(names, asked, ("light", "original"), strict=False):
-            # Alone it is neither light nor the original, just the model.
+        hosted_models = []
+        for name, model_name, role in zip(names, models, ("light", "original"), strict=False):
+            source = Source.find(model_name, listener)
+            # A single model has no role.
             facts: dict[str, Any] = {} if compare is None else {"role": role}
-            facts |= file_facts(find_folder(source, listener))
-            engine, text = open_engine(source, runtime, listener=listener)
+            facts |= file_facts(source.path)
+            engine, tokenizer = open_engine(source, runtime, listener=listener)
             stack.callback(engine.close)
             capacity = min(CONTEXT, engine.context) if context is None else context
-            batcher = stack.enter_context(Batcher(engine, text, slots, capacity, queue))
-            hosted.append(HostedModel(name, batcher, facts))
-        described = [one.described() for one in hosted]
-        running.run(hosted, host, port, api_key, limits, lambda url: ready(url, described))
+            batcher = stack.enter_context(Batcher(engine, tokenizer, slots, capacity, queue))
+            hosted_models.append(HostedModel(name, batcher, facts))
+        entries = [hosted_model.entry() for hosted_model in hosted_models]
+        server.run(hosted_models, host, port, api_key, limits, lambda url: on_ready(url, entries))
 
 
 def distinct_names(models: list[str]) -> list[str]:
-    """What clients call the models: the last part of what the user wrote, told apart when two are
-    alike.
+    """The names by which clients ask for the models: the last part of a path, or the name that the
+    user gave. Of two equal names the second gets "-original" behind it.
     """
     names = [
         Path(model).expanduser().resolve().name if Path(model).exists() else model

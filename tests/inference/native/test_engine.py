@@ -1,5 +1,5 @@
-"""The native engine computes what the PyTorch model computes, the same bits on every instruction
-set and thread count.
+"""The native engine computes the logits of the PyTorch model, and the same bits on every
+instruction set and number of threads.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ TOKENS = torch.randint(3, 300, (40,), generator=torch.Generator().manual_seed(1)
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, np.ndarray]]:
-    """(family, plan, transform) -> a packed folder and the logits of the PyTorch model for TOKENS."""
+def packed_folder(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., tuple[Path, np.ndarray]]:
+    """(family, body, table, transform) -> a packed folder, and the PyTorch logits for TOKENS."""
 
     @cache
     def make(family: Any, body: Any, table: Any, transform: Any) -> tuple[Path, np.ndarray]:
@@ -65,57 +67,64 @@ def _kl(p: np.ndarray, q: np.ndarray) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("transform", [None, fw.Hadamard(), fw.Hadamard(output="block64")])
-def test_step_equals_reference_logits(packed: Any, family: Any, transform: Any) -> None:
-    folder, expected = packed(family, fw.Trellis(bits=3), fw.Int(bits=8), transform)
+def test_step_equals_reference_logits(packed_folder: Any, family: Any, transform: Any) -> None:
+    folder, reference = packed_folder(family, fw.Trellis(bits=3), fw.Int(bits=8), transform)
     engine = open_runtime(folder, int8_activations=False)
-    np.testing.assert_allclose(_run(engine), expected, rtol=2e-4, atol=2e-4)
-    rounded = _run(open_runtime(folder))
-    assert _kl(expected, rounded) < 0.003
+    np.testing.assert_allclose(_run(engine), reference, rtol=2e-4, atol=2e-4)
+    int8_logits = _run(open_runtime(folder))
+    assert _kl(reference, int8_logits) < 0.003
 
 
 @pytest.mark.parametrize("body", FORMATS, ids=repr)
-def test_every_format_equals_reference_logits(packed: Any, body: Any) -> None:
-    folder, expected = packed(tiny.qwen2, body, fw.Int(bits=4, group=32), fw.Hadamard())
+def test_every_format_equals_reference_logits(packed_folder: Any, body: Any) -> None:
+    folder, reference = packed_folder(tiny.qwen2, body, fw.Int(bits=4, group=32), fw.Hadamard())
     np.testing.assert_allclose(
-        _run(open_runtime(folder, int8_activations=False)), expected, rtol=2e-4, atol=2e-4
+        _run(open_runtime(folder, int8_activations=False)), reference, rtol=2e-4, atol=2e-4
     )
-    assert _kl(expected, _run(open_runtime(folder))) < 0.004
+    assert _kl(reference, _run(open_runtime(folder))) < 0.004
 
 
 @pytest.mark.parametrize(
     "body", [fw.Int(bits=4, group=4), fw.Int(bits=3, group=23, symmetric=False)], ids=repr
 )
-def test_groups_that_padding_cuts(packed: Any, body: Any) -> None:
+def test_groups_that_padding_cuts(packed_folder: Any, body: Any) -> None:
     """Rows of 92 are stored 96 wide: the last group lies partly, or wholly, in padding."""
-    folder, expected = packed(tiny.gemma3, fw.Int(bits=8), body, None)
+    folder, reference = packed_folder(tiny.gemma3, fw.Int(bits=8), body, None)
     np.testing.assert_allclose(
-        _run(open_runtime(folder, int8_activations=False)), expected, rtol=2e-4, atol=2e-4
+        _run(open_runtime(folder, int8_activations=False)), reference, rtol=2e-4, atol=2e-4
     )
 
 
 @pytest.mark.parametrize("body", FORMATS, ids=repr)
-def test_threads_and_isas_change_nothing(packed: Any, body: Any) -> None:
-    folder, _ = packed(tiny.qwen2, body, fw.Int(bits=4, group=32), fw.Hadamard())
-    expected = _run(open_runtime(folder, isa="scalar", threads=1))
+def test_threads_and_isas_change_nothing(packed_folder: Any, body: Any) -> None:
+    folder, _ = packed_folder(tiny.qwen2, body, fw.Int(bits=4, group=32), fw.Hadamard())
+    reference = _run(open_runtime(folder, isa="scalar", threads=1))
     for isa in library.available():
         for threads in (1, 2, 3):
-            found = _run(open_runtime(folder, isa=isa, threads=threads))
+            logits = _run(open_runtime(folder, isa=isa, threads=threads))
             np.testing.assert_array_equal(
-                found.view(np.uint32), expected.view(np.uint32), err_msg=f"{isa} {threads}"
+                logits.view(np.uint32), reference.view(np.uint32), err_msg=f"{isa} {threads}"
             )
 
 
 @pytest.mark.parametrize("threads", [2, 3, 5, 16])
-def test_single_tokens_with_more_threads_than_there_is_work(packed: Any, threads: int) -> None:
-    """Then some have no column of a block of trellis codes, and nobody may add what they did not
-    write.
+def test_single_tokens_with_more_threads_than_there_is_work(
+    packed_folder: Any, threads: int
+) -> None:
+    """Some threads then have no column of a block of trellis codes, and their part of the sum must
+    not be added.
     """
-    folder, _ = packed(tiny.qwen2, fw.Trellis(bits=2), fw.Int(bits=4, group=32), fw.Hadamard())
+    folder, _ = packed_folder(
+        tiny.qwen2, fw.Trellis(bits=2), fw.Int(bits=4, group=32), fw.Hadamard()
+    )
     engines = [open_runtime(folder, threads=count) for count in (1, threads)]
     sessions = [engine.session(64) for engine in engines]
     for token in TOKENS[:5].tolist():
-        one, many = (e.forward(s, [token]) for e, s in zip(engines, sessions, strict=True))
-        np.testing.assert_array_equal(many.view(np.uint32), one.view(np.uint32))
+        one_thread, many_threads = (
+            engine.forward(session, [token])
+            for engine, session in zip(engines, sessions, strict=True)
+        )
+        np.testing.assert_array_equal(many_threads.view(np.uint32), one_thread.view(np.uint32))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -123,51 +132,55 @@ def test_plain_models_run_too(family: Any, tmp_path: Path) -> None:
     model, tokenizer = family()
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         folder = tiny.save(model.to(dtype), tokenizer, tmp_path / str(dtype))
-        # Loaded anew: a model cast to fewer bits and back also loses those of its rotary
-        # frequencies.
+        # The folder is loaded again: casting a model to fewer bits and back would also round its
+        # rotary frequencies.
         with torch.no_grad():
-            expected = fw.load(folder)[0](TOKENS[None]).logits[0].numpy()
+            reference = fw.load(folder)[0](TOKENS[None]).logits[0].numpy()
         np.testing.assert_allclose(
-            _run(open_runtime(folder, int8_activations=False)), expected, rtol=2e-4, atol=2e-4
+            _run(open_runtime(folder, int8_activations=False)), reference, rtol=2e-4, atol=2e-4
         )
 
 
 @pytest.mark.parametrize("family", [tiny.llama, tiny.gemma2, tiny.gemma3])
-def test_one_by_one_together_and_at_once_are_the_same_bits(packed: Any, family: Any) -> None:
-    folder, _ = packed(family, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+def test_one_by_one_together_and_at_once_are_the_same_bits(packed_folder: Any, family: Any) -> None:
+    folder, _ = packed_folder(family, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     engine = open_runtime(folder, threads=2)
     tokens = TOKENS.tolist()
-    expected = _run(engine).view(np.uint32)
-    single = engine.session(64)
-    found = np.concatenate([engine.step([single], [token]) for token in tokens])
-    np.testing.assert_array_equal(found.view(np.uint32), expected)
-    many = [engine.session(64) for _ in range(5)]
-    for index, session in enumerate(many):
+    reference = _run(engine).view(np.uint32)
+    session = engine.session(64)
+    logits = np.concatenate([engine.step([session], [token]) for token in tokens])
+    np.testing.assert_array_equal(logits.view(np.uint32), reference)
+    sessions = [engine.session(64) for _ in range(5)]
+    for index, session in enumerate(sessions):
         engine.forward(session, tokens[: 3 + index], "none")
     for turn in range(6):
-        found = engine.step(many, [tokens[3 + index + turn] for index in range(5)]).view(np.uint32)
+        logits = engine.step(sessions, [tokens[3 + index + turn] for index in range(5)]).view(
+            np.uint32
+        )
         for index in range(5):
-            np.testing.assert_array_equal(found[index], expected[3 + index + turn])
+            np.testing.assert_array_equal(logits[index], reference[3 + index + turn])
 
 
-def test_rewound_and_restored_sequences_go_on_as_before(packed: Any) -> None:
-    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+def test_rewound_and_restored_sessions_continue_with_the_same_bits(packed_folder: Any) -> None:
+    folder, _ = packed_folder(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     engine = open_runtime(folder)
     tokens = TOKENS.tolist()
-    expected = _run(engine)
+    reference = _run(engine)
     session = engine.session(64)
     engine.forward(session, tokens[:20] + tokens[:9], "none")
     session.rewind(20)
-    other = engine.session(48)
-    other.restore(session.state(), 20)
-    for one in (session, other):
-        np.testing.assert_array_equal(engine.forward(one, tokens[20:], "all"), expected[20:])
+    copy = engine.session(48)
+    copy.restore(session.state(), 20)
+    for each_session in (session, copy):
+        np.testing.assert_array_equal(
+            engine.forward(each_session, tokens[20:], "all"), reference[20:]
+        )
     with pytest.raises(BadInput, match="kept keys"):
-        other.restore({"keys": np.zeros(3)}, 20)
+        copy.restore({"keys": np.zeros(3)}, 20)
 
 
-def test_wrong_calls_are_refused(packed: Any) -> None:
-    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+def test_wrong_calls_are_refused(packed_folder: Any) -> None:
+    folder, _ = packed_folder(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     engine = open_runtime(folder)
     session = engine.session(8)
     for tokens, message in (
@@ -187,8 +200,8 @@ def test_wrong_calls_are_refused(packed: Any) -> None:
         engine.forward(session, [3])
 
 
-def test_a_file_that_shrinks_is_noticed(packed: Any, tmp_path: Path) -> None:
-    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+def test_a_file_that_shrinks_is_noticed(packed_folder: Any, tmp_path: Path) -> None:
+    folder, _ = packed_folder(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in folder.iterdir():
@@ -208,8 +221,8 @@ def test_other_families_are_left_to_pytorch(tmp_path: Path) -> None:
         open_runtime(tmp_path)
 
 
-def test_the_runtime_imports_no_torch(packed: Any) -> None:
-    folder, _ = packed(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
+def test_the_runtime_imports_no_torch(packed_folder: Any) -> None:
+    folder, _ = packed_folder(tiny.llama, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     code = (
         "import sys; from featherweight.inference.native.reader import open_runtime; "
         f"e = open_runtime({str(folder)!r}); e.forward(e.session(8), [3]); "

@@ -1,5 +1,5 @@
-"""Products with every format on every instruction set: the bits that whole-number arithmetic gives,
-awkward shapes too.
+"""Products with every format on every instruction set give the bits of integer arithmetic, also in
+awkward shapes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def test_every_row_tail(rows: int) -> None:
 
 
 def test_maddubs_never_saturates() -> None:
-    """Pairs of bytes are added in sixteen bits there: the largest codes times 127 must still fit."""
+    """Pairs of products are added in sixteen bits: the largest codes times 127 must still fit."""
     for bits in range(2, 9):
         products.check(*products.int_matrix(16, 64, bits, fill="highest"), ISAS)
     for bits in (1, 2, 3, 4):
@@ -52,14 +52,12 @@ def test_maddubs_never_saturates() -> None:
 
 
 def test_sign_of_minus_128() -> None:
-    """Code 0 of eight bits is -128 once its middle is taken away, which has no positive twin in a
-    byte.
-    """
+    """Code 0 of eight bits minus its zero point is -128, and a byte cannot hold +128."""
     products.check(*products.int_matrix(16, 64, 8, fill="lowest"), ISAS)
 
 
 def test_dpbusd_operand_order() -> None:
-    """Codes are unsigned and activations signed: 255 times -127 tells which is which."""
+    """Codes are unsigned and activations signed; 255 times -127 is wrong when they are swapped."""
     matrix, weights = products.int_matrix(16, 32, 8, fill="highest")
     x = np.full((1, 32), -127, np.float32)
     for isa in ISAS:
@@ -77,18 +75,20 @@ def test_unaligned_weights() -> None:
     dense = random.standard_normal((20, 50)).astype(np.float16)
     x = random.standard_normal((3, 50)).astype(np.float32)
     bits = (dense.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)  # cut to bfloat16
-    wide = (bits.astype(np.uint32) << 16).view(np.float32)
-    for kind, stored, numbers in (("float16", dense, dense), ("bfloat16", bits, wide)):
+    bfloat16 = (bits.astype(np.uint32) << 16).view(np.float32)
+    for kind, weights, numbers in (("float16", dense, dense), ("bfloat16", bits, bfloat16)):
         for isa in ISAS:
-            found = multiply(MatrixWeights(kind, (20, 50), products.shifted(stored)), x, isa=isa)
+            product = multiply(
+                MatrixWeights(kind, (20, 50), products.at_odd_address(weights)), x, isa=isa
+            )
             np.testing.assert_allclose(
-                found, x @ numbers.astype(np.float32).T, rtol=1e-4, atol=1e-4
+                product, x @ numbers.astype(np.float32).T, rtol=1e-4, atol=1e-4
             )
 
 
 @pytest.mark.parametrize(("columns", "group"), [(40, 8), (48, 24), (72, 36), (96, 48)])
 def test_groups_that_end_inside_a_chunk(columns: int, group: int) -> None:
-    """Such groups have no kernel of whole numbers; padding must not reach past the scales."""
+    """Such groups have no kernel for int8 activations; padding must not be read past the scales."""
     matrix, weights = products.int_matrix(20, columns, 4, group, zeros=True)
     x = products.vectors(columns)
     for isa in ISAS:
@@ -106,11 +106,11 @@ def test_ctypes_keeps_tensors_alive() -> None:
     """
     matrix, weights = products.trellis_matrix(64, 64, 2, 12)
     x = products.vectors(64)
-    right = products.expected(matrix, weights, x)
+    reference = products.expected(matrix, weights, x)
     for _ in range(3):
-        found = multiply(matrix, products.vectors(64))
+        product = multiply(matrix, products.vectors(64))
         gc.collect()
-        np.testing.assert_array_equal(found, right)
+        np.testing.assert_array_equal(product, reference)
 
 
 def test_wrong_calls_are_clear_errors() -> None:

@@ -12,10 +12,11 @@ import tiny
 from fake_engine import FakeEngine
 
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.inference import ChatTokenizer, Sampling, generate
+from featherweight.base.sampling import Sampling
+from featherweight.inference import ChatTokenizer, generate
 from featherweight.inference.text.json_schema import JsonSchema
 
-TEXT = ChatTokenizer.of(tiny.tokenizer())
+TOKENIZER = ChatTokenizer.of(tiny.tokenizer())
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -30,7 +31,7 @@ SCHEMA = {
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UsageError, match=r"pip install featherweight\[schema\]"):
-        JsonSchema(TEXT, SCHEMA, 300)
+        JsonSchema(TOKENIZER, SCHEMA, 300)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -40,15 +41,15 @@ def test_answers_follow_the_schema(temperature: float, lookup: int) -> None:
     for seed in range(6):
         # More logits than the tokenizer knows, as padded vocabularies have.
         engine = FakeEngine(vocab_size=320, seed=seed)
-        mask = JsonSchema(TEXT, json.dumps(SCHEMA) if seed % 2 else SCHEMA, 320)
+        mask = JsonSchema(TOKENIZER, json.dumps(SCHEMA) if seed % 2 else SCHEMA, 320)
         sampling = Sampling(max_tokens=200, temperature=temperature, seed=seed)
-        pieces = list(generate(engine, TEXT, [5, 6], sampling, mask=mask, lookup=lookup))
-        answer = "".join(piece.text for piece in pieces)
-        if pieces[-1].finish == "length":
+        deltas = list(generate(engine, TOKENIZER, [5, 6], sampling, mask=mask, lookup=lookup))
+        answer = "".join(delta.text for delta in deltas)
+        if deltas[-1].finish == "length":
             continue  # JSON may have any amount of white space between its tokens
-        found = json.loads(answer)
-        assert set(found) == {"name", "age"}
-        assert found["name"] in ("fox", "dog") and 0 <= found["age"] <= 99
+        value = json.loads(answer)
+        assert set(value) == {"name", "age"}
+        assert value["name"] in ("fox", "dog") and 0 <= value["age"] <= 99
         break
     else:
         raise AssertionError("no answer came to its end")
@@ -56,11 +57,11 @@ def test_answers_follow_the_schema(temperature: float, lookup: int) -> None:
 
 def test_a_mask_serves_one_answer() -> None:
     pytest.importorskip("llguidance")
-    mask = JsonSchema(TEXT, SCHEMA, 300)
+    mask = JsonSchema(TOKENIZER, SCHEMA, 300)
     logits = np.zeros(300, np.float32)
     first = mask(np.array([], np.int64), logits)
-    brace = TEXT.encode("{")[0]
-    assert first[brace] and not first[TEXT.encode("[")[0]] and not first[2]
+    brace = TOKENIZER.encode("{")[0]
+    assert first[brace] and not first[TOKENIZER.encode("[")[0]] and not first[2]
     mask(np.array([brace]), logits)
     with pytest.raises(BadInput, match="one mask serves one answer"):
         mask(np.array([], np.int64), logits)
@@ -81,4 +82,4 @@ def test_a_mask_serves_one_answer() -> None:
 def test_schemas_that_are_refused(schema: Any, words: str) -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(UsageError, match=words):
-        JsonSchema(TEXT, schema, 300)
+        JsonSchema(TOKENIZER, schema, 300)

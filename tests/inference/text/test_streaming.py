@@ -1,5 +1,5 @@
-"""What a stream shows, put together, is the text of all tokens up to the stop string, whatever the
-tokens are.
+"""The texts that a stream returns are together the text of all tokens up to the stop string,
+whatever the tokens are.
 """
 
 from __future__ import annotations
@@ -43,24 +43,26 @@ def sentencepiece() -> ChatTokenizer:
     return ChatTokenizer(tokenizer.to_str(), {}, (), None)
 
 
-BYTES, PIECES = byte_level(), sentencepiece()
+BYTE_LEVEL, SENTENCEPIECE = byte_level(), sentencepiece()
 FIRST_BYTE = 9
 
 
-def shown(text: Any, ids: list[int], stop: tuple[str, ...] = ()) -> tuple[str, TextStream]:
-    stream = TextStream(text, stop)
-    pieces = [stream.push(id) for id in ids]
-    return "".join([*pieces, stream.finish()]), stream
+def streamed_text(
+    tokenizer: Any, ids: list[int], stop: tuple[str, ...] = ()
+) -> tuple[str, TextStream]:
+    stream = TextStream(tokenizer, stop)
+    texts = [stream.push(id) for id in ids]
+    return "".join([*texts, stream.finish()]), stream
 
 
 @given(st.lists(st.integers(0, VOCAB + 5), max_size=40))
 def test_random_ids(ids: list[int]) -> None:
-    assert shown(BYTES, ids)[0] == BYTES.decode(ids)
+    assert streamed_text(BYTE_LEVEL, ids)[0] == BYTE_LEVEL.decode(ids)
 
 
 @given(st.text(alphabet=EMOJI + "aé\u0301\ufffd ", max_size=30))
 def test_text_survives(text: str) -> None:
-    assert shown(BYTES, BYTES.encode(text))[0] == text
+    assert streamed_text(BYTE_LEVEL, BYTE_LEVEL.encode(text))[0] == text
 
 
 @given(st.lists(st.one_of(st.integers(1, 8), st.sampled_from([*EMOJI, "\ufffd"])), max_size=25))
@@ -68,13 +70,13 @@ def test_byte_fallback(parts: list[Any]) -> None:
     ids: list[int] = []
     for part in parts:
         ids += [part] if isinstance(part, int) else [FIRST_BYTE + byte for byte in part.encode()]
-    assert shown(PIECES, ids)[0] == PIECES.decode(ids)
+    assert streamed_text(SENTENCEPIECE, ids)[0] == SENTENCEPIECE.decode(ids)
 
 
 def test_broken_byte_fallback_takes_nothing_back() -> None:
-    """The decoder would turn the whole run into U+FFFD; what was shown stays."""
+    """The decoder turns the whole run into U+FFFD; text that was returned stays as it is."""
     ids = [2, *(FIRST_BYTE + byte for byte in "羽".encode() + b"\xe2\x82"), *[4] * 20]
-    text, _ = shown(PIECES, ids)
+    text, _ = streamed_text(SENTENCEPIECE, ids)
     assert text.startswith("the羽") and text.endswith("\ufffd" + "a" * 20)
 
 
@@ -85,35 +87,35 @@ STOPS = st.lists(
 
 @given(st.text(alphabet="ab x", max_size=40), STOPS)
 def test_stop_strings(text: str, stop: list[str]) -> None:
-    ids = BYTES.encode(text)
-    stream, seen, count = TextStream(BYTES, tuple(stop)), "", 0
+    ids = BYTE_LEVEL.encode(text)
+    stream, result, count = TextStream(BYTE_LEVEL, tuple(stop)), "", 0
     for id in ids:
-        seen += stream.push(id)
+        result += stream.push(id)
         count += 1
-        if stream.stopped:
+        if stream.is_stopped:
             break
-    seen += stream.finish()
-    # The text that was there when the first stop string was complete, cut where it starts.
-    there = BYTES.decode(ids[:count])
-    places = [place for place in map(there.find, stop) if place >= 0]
-    assert stream.stopped == bool(places) == any(s in text for s in stop)
-    assert seen == (there[: min(places)] if places else text)
-    assert not stream.stopped or stream.push(5) == stream.finish() == ""
+    result += stream.finish()
+    # The text up to the token that completes the first stop string, cut where that string starts.
+    pushed_text = BYTE_LEVEL.decode(ids[:count])
+    positions = [position for position in map(pushed_text.find, stop) if position >= 0]
+    assert stream.is_stopped == bool(positions) == any(s in text for s in stop)
+    assert result == (pushed_text[: min(positions)] if positions else text)
+    assert not stream.is_stopped or stream.push(5) == stream.finish() == ""
 
 
 @given(st.lists(st.integers(0, VOCAB - 1), max_size=25), STOPS)
 def test_random_ids_with_stops(ids: list[int], stop: list[str]) -> None:
-    text, stream = shown(BYTES, ids, tuple(stop))
-    whole = BYTES.decode(ids)
-    assert whole.startswith(text)
-    if not stream.stopped:
-        assert text == whole and not any(s in whole for s in stop)
+    text, stream = streamed_text(BYTE_LEVEL, ids, tuple(stop))
+    all_text = BYTE_LEVEL.decode(ids)
+    assert all_text.startswith(text)
+    if not stream.is_stopped:
+        assert text == all_text and not any(s in all_text for s in stop)
 
 
 def test_text_comes_as_soon_as_it_is_certain() -> None:
-    stream = TextStream(BYTES, ("end",))
-    a, b, e, n, x = (BYTES.encode(letter)[0] for letter in "abenx")
-    accent = BYTES.encode("é")
+    stream = TextStream(BYTE_LEVEL, ("end",))
+    a, b, e, n, x = (BYTE_LEVEL.encode(letter)[0] for letter in "abenx")
+    accent = BYTE_LEVEL.encode("é")
     assert stream.push(a) == "a"
     assert [stream.push(id) for id in accent] == ["", "é"]
     assert [stream.push(id) for id in (e, n, x)] == ["", "", "enx"]

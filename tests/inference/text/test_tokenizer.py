@@ -1,5 +1,5 @@
-"""Token ids are those that transformers gives, plain and through chat templates; broken files are
-named.
+"""Token ids are those of transformers, for plain text and through chat templates; errors name the
+broken file.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ from transformers import AutoTokenizer
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.inference.text.tokenizer import ChatTokenizer
 
-# The template of SmolLM2-Instruct, and one with what newer families use.
+# The template of SmolLM2-Instruct, and one with the features that newer families use.
 SMOLLM = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
-    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
+    "{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-MANY = """{{ bos_token }}
+FEATURES = """{{ bos_token }}
 {%- set ns = namespace(count=0) %}
     {%- for message in messages %}
     {%- set ns.count = ns.count + 1 %}
     {% if message.role == 'robot' %}{{ raise_exception('no robots: ' + message.role) }}{% endif %}
     {% if message.role == 'nobody' %}{% continue %}{% endif %}
     {% generation %}
-[{{ ns.count }} {{ message.role }}] {{ message | tojson }} {{ message['content'] | trim }}{{ eos_token }}
+[{{ ns.count }} {{ message.role }}] {{ message | tojson }} {{ message.content | trim }}
+{{- eos_token }}
     {% endgeneration %}
 {% endfor %}
 {% if strftime_now('%Y') | length == 4 and tools is none %}year{% endif %}
@@ -61,19 +65,21 @@ def folder_of(tmp_path: Path, template: str | None = tiny.CHAT, bos: bool = Fals
 
 
 @pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize("template", [SMOLLM, MANY, tiny.CHAT])
+@pytest.mark.parametrize("template", [SMOLLM, FEATURES, tiny.CHAT])
 def test_ids_are_those_of_transformers(template: str, bos: bool, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, template, bos)
-    theirs, ours = AutoTokenizer.from_pretrained(folder), ChatTokenizer.open(folder)
+    transformers_tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = ChatTokenizer.open(folder)
     for messages in (TALK, TALK[1:2]):
-        expected = theirs.apply_chat_template(messages, add_generation_prompt=True)
-        assert ours.chat(messages) == list(getattr(expected, "input_ids", expected))
+        reference = transformers_tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        assert tokenizer.chat(messages) == list(getattr(reference, "input_ids", reference))
     for text in ("", "The fox", " x\n\n", "naïve 羽🪶<|im_end|>y"):
-        assert ours.encode(text) == theirs(text).input_ids
-        ids = theirs(text).input_ids
-        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
-    assert ours.vocab_size == len(theirs)
-    assert ours.has_template
+        ids = transformers_tokenizer(text).input_ids
+        assert tokenizer.encode(text) == ids
+        reference = transformers_tokenizer.decode(ids, skip_special_tokens=True)
+        assert tokenizer.decode(ids) == reference
+    assert tokenizer.vocab_size == len(transformers_tokenizer)
+    assert tokenizer.has_template
 
 
 def test_a_template_inside_the_configuration_and_named_ones(tmp_path: Path) -> None:
@@ -86,16 +92,17 @@ def test_a_template_inside_the_configuration_and_named_ones(tmp_path: Path) -> N
         (folder / "tokenizer_config.json").write_text(
             json.dumps(settings | {"chat_template": template})
         )
-        theirs = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        reference = AutoTokenizer.from_pretrained(folder).apply_chat_template(
             TALK, add_generation_prompt=True
         )
-        assert ChatTokenizer.open(folder).chat(TALK) == list(getattr(theirs, "input_ids", theirs))
+        ids = list(getattr(reference, "input_ids", reference))
+        assert ChatTokenizer.open(folder).chat(TALK) == ids
 
 
 def test_without_a_template_the_turns_are_plain_text(tmp_path: Path) -> None:
-    text = ChatTokenizer.open(folder_of(tmp_path, None))
-    assert not text.has_template
-    assert text.chat(TALK[2:]) == text.encode("Feder.\n<|im_end|>And 1905?")
+    tokenizer = ChatTokenizer.open(folder_of(tmp_path, None))
+    assert not tokenizer.has_template
+    assert tokenizer.chat(TALK[2:]) == tokenizer.encode("Feder.\n<|im_end|>And 1905?")
 
 
 def test_end_tokens(tmp_path: Path) -> None:
@@ -110,12 +117,12 @@ def test_end_tokens(tmp_path: Path) -> None:
 
 
 def test_one_token(tmp_path: Path) -> None:
-    text = ChatTokenizer.open(folder_of(tmp_path))
-    assert text.token_text(2) == "<|im_end|>"
-    first = text.encode("é")[0]
-    assert text.token_text(first) == "\ufffd"
-    assert text.decode([1, *text.encode("é"), 2]) == "é"
-    assert text.decode([100_000]) == ""
+    tokenizer = ChatTokenizer.open(folder_of(tmp_path))
+    assert tokenizer.token_text(2) == "<|im_end|>"
+    first_id = tokenizer.encode("é")[0]
+    assert tokenizer.token_text(first_id) == "\ufffd"
+    assert tokenizer.decode([1, *tokenizer.encode("é"), 2]) == "é"
+    assert tokenizer.decode([100_000]) == ""
 
 
 @pytest.mark.parametrize(
@@ -131,7 +138,7 @@ def test_messages_that_are_refused(
     messages: list[dict[str, Any]], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        ChatTokenizer.open(folder_of(tmp_path, MANY)).chat(messages)
+        ChatTokenizer.open(folder_of(tmp_path, FEATURES)).chat(messages)
 
 
 def test_broken_unicode_is_refused(tmp_path: Path) -> None:
@@ -140,12 +147,13 @@ def test_broken_unicode_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_template_is_kept_in_its_sandbox(tmp_path: Path) -> None:
-    text = ChatTokenizer.open(folder_of(tmp_path, "{{ ''.__class__.__mro__[1].__subclasses__() }}"))
-    with pytest.raises(UsageError, match="refuses"):
-        text.chat(TALK)
-    text = ChatTokenizer.open(folder_of(tmp_path, "{{ messages.append(1) }}"))
-    with pytest.raises(UsageError, match="refuses"):
-        text.chat(TALK)
+    for template in (
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ messages.append(1) }}",
+    ):
+        tokenizer = ChatTokenizer.open(folder_of(tmp_path, template))
+        with pytest.raises(UsageError, match="refuses"):
+            tokenizer.chat(TALK)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +185,11 @@ def test_broken_files_are_named(
 def test_no_torch(tmp_path: Path) -> None:
     """Text, sampling, streams and generation leave torch and transformers alone."""
     code = (
-        "import sys\nfrom featherweight.inference import ChatTokenizer, Sampling, Sampler, TextStream, generate\n"
-        f"ChatTokenizer.open({str(folder_of(tmp_path))!r}).chat([{{'role': 'user', 'content': 'x'}}])\n"
+        "import sys\nfrom featherweight.inference import ChatTokenizer, TextStream, generate\n"
+        "from featherweight.base.sampling import Sampling\n"
+        "from featherweight.ops.sampling import Sampler\n"
+        f"tokenizer = ChatTokenizer.open({str(folder_of(tmp_path))!r})\n"
+        "tokenizer.chat([{'role': 'user', 'content': 'x'}])\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,12 +1,11 @@
-"""Many answers from one engine at once: requests come and go while the others run on.
+"""Many answers from one engine at once: requests start and end while others are running.
 
-One thread owns the engine. Each of its rounds lets waiting requests into free slots, computes about
-one chunk of prompts, and then gives every running answer exactly one token, in calls of at most
-`engine.max_batch` sessions. So no answer waits for another to end, a long prompt delays the others
-by a chunk at a time, and all advance at the same pace. What a request gets depends on its prompt,
-sampling and seed alone and not on its company, as far as the engine keeps its promise that a row of
-a batch equals the session computed alone. A request that fails ends with its error; the others go
-on.
+One thread owns the engine. Each of its rounds gives waiting requests a free slot, computes about
+one chunk of prompts, and then computes exactly one token for every running answer, in calls of at
+most `engine.max_batch` sessions. So no answer waits for another to end, a long prompt delays the
+others by one chunk at a time, and all answers advance at the same pace. An answer depends on its
+own prompt, sampling and seed only, as far as the engine computes the same row in a batch as for the
+session alone. A request that fails ends with its error; the others go on.
 """
 
 from __future__ import annotations
@@ -21,59 +20,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...base.errors import FeatherweightError, UsageError
+from ...base.sampling import Sampling
+from ..answer_builder import Mask
 from ..engine import Engine
-from ..generation import Mask
-from ..sampling import Sampling
 from ..text.tokenizer import ChatTokenizer
-from .requests import Cancelled, Deliver, GenerationRequest
+from .requests import Deliver, GenerationRequest, RequestCancelled
 from .slots import Slot, Slots
 
 log = logging.getLogger(__name__)
 
 
 class QueueFull(FeatherweightError):
-    """As many requests wait as may; try again later."""
+    """The queue has reached its limit; the client should try again later."""
 
 
-class Closed(FeatherweightError):
-    """The batcher no longer takes requests."""
+class BatcherClosed(FeatherweightError):
+    """The batcher takes no more requests."""
 
 
 class PromptTooLong(UsageError):
-    """The prompt and the tokens asked for do not fit into a slot."""
+    """The prompt and the requested tokens do not fit into a slot."""
 
 
 class Batcher:
-    """Serves requests on `slots` sessions of `capacity` tokens (None: the engine's context); at
-    most `queue_limit` wait.
+    """Serves requests, several at once, from a thread of its own.
 
-    The engine stays the caller's: close the batcher first. Raises MemoryError when the caches do
-    not fit.
+    Args: engine and its tokenizer; num_slots, the number of requests that are served at once;
+    capacity, the tokens of prompt and answer that a slot can hold (None: the engine's context);
+    queue_limit, the number of requests that may wait for a slot; chunk, the prompt tokens of a
+    round. The engine stays the caller's, who must close the batcher first. Raises UsageError for
+    sizes that cannot work, MemoryError when there is no memory for the caches.
     """
 
     def __init__(
         self,
         engine: Engine,
-        text: ChatTokenizer,
-        slots: int = 8,
+        tokenizer: ChatTokenizer,
+        num_slots: int = 8,
         capacity: int | None = None,
         queue_limit: int = 64,
         chunk: int = 128,
     ) -> None:
-        for name, value in (("slots", slots), ("capacity", capacity or 2), ("chunk", chunk)):
+        for name, value in (("slots", num_slots), ("capacity", capacity or 2), ("chunk", chunk)):
             if value < 1:
                 raise UsageError(f"{name}={value}: at least 1")
         if queue_limit < 0:
             raise UsageError(f"queue_limit={queue_limit}: at least 0")
-        self.engine, self.text = engine, text
+        self.engine, self.tokenizer = engine, tokenizer
         self.capacity = engine.context if capacity is None else capacity
         self.queue_limit, self.chunk = queue_limit, chunk
-        self._slots = Slots(engine, slots, self.capacity)
-        self._filling: deque[Slot] = deque()
-        self._running: list[Slot] = []
-        self._waiting: deque[GenerationRequest] = deque()
-        self._closing = False
-        self._bell = threading.Condition()
+        self._slots = Slots(engine, num_slots, self.capacity)
+        self._queue: deque[GenerationRequest] = deque()  # requests without a slot
+        self._prefill_slots: deque[Slot] = deque()  # their prompt is not complete
+        self._decode_slots: list[Slot] = []  # they get one token a round
+        self._is_closing = False
+        # Guards the queue and `_is_closing`, and wakes the thread when one of them changes.
+        self._condition = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
@@ -86,61 +88,65 @@ class Batcher:
     ) -> GenerationRequest:
         """Ask for an answer to `prompt`.
 
-        Raises UsageError for a prompt that cannot work, QueueFull, Closed.
+        Args: prompt, token ids; sampling, how to choose tokens and where to stop; mask, which
+        tokens may come next; deliver, called with each event of the answer, in the batcher's thread
+        (None: iterate over the request). Raises UsageError for a prompt that cannot work,
+        PromptTooLong, QueueFull, BatcherClosed.
         """
         if not prompt:
             raise UsageError("the prompt is empty; give at least one token")
-        if len(prompt) + sampling.max_tokens > self.capacity:
+        num_tokens = len(prompt) + sampling.max_tokens
+        if num_tokens > self.capacity:
             raise PromptTooLong(
-                f"the context holds {self.capacity} tokens, and {len(prompt)} of prompt and {sampling.max_tokens} to "
-                f"make were asked for ({len(prompt) + sampling.max_tokens}); shorten the prompt or ask for fewer"
+                f"the context holds {self.capacity} tokens, and {len(prompt)} of prompt and "
+                f"{sampling.max_tokens} to make were asked for ({num_tokens}); "
+                "shorten the prompt or ask for fewer"
             )
         if min(prompt) < 0 or max(prompt) >= self.engine.vocab_size:
             raise UsageError(
-                f"the prompt has token ids outside the vocabulary, 0 to {self.engine.vocab_size - 1}"
+                "the prompt has token ids outside the vocabulary, "
+                f"0 to {self.engine.vocab_size - 1}"
             )
-        request = GenerationRequest(prompt, sampling, self.text, mask, deliver)
-        with self._bell:
-            if self._closing:
-                raise Closed("no new requests are taken: the model is being closed")
+        request = GenerationRequest(prompt, sampling, self.tokenizer, mask, deliver)
+        with self._condition:
+            if self._is_closing:
+                raise BatcherClosed("no new requests are taken: the model is being closed")
             # A free slot takes its request from the queue at the next round, so it counts as room
             # in the queue.
-            if len(self._waiting) >= self.queue_limit + self._free():
-                raise QueueFull(
-                    f"{len(self._waiting)} requests wait already; try again in a moment"
-                )
-            self._waiting.append(request)
-            self._bell.notify()
+            if len(self._queue) >= self.queue_limit + self._num_free_slots():
+                raise QueueFull(f"{len(self._queue)} requests wait already; try again in a moment")
+            self._queue.append(request)
+            self._condition.notify()
         return request
 
     @property
-    def slots(self) -> int:
-        """How many answers are made at once."""
-        return len(self._slots.all)
+    def num_slots(self) -> int:
+        """How many requests are served at once."""
+        return len(self._slots.slots)
 
     @property
-    def waiting(self) -> int:
-        """Jobs that have no slot yet."""
-        return len(self._waiting)
+    def num_waiting(self) -> int:
+        """Requests that have no slot yet."""
+        return len(self._queue)
 
     @property
-    def running(self) -> int:
-        """Jobs that have a slot."""
-        return len(self._slots.all) - self._free()
+    def num_running(self) -> int:
+        """Requests that have a slot."""
+        return len(self._slots.slots) - self._num_free_slots()
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the thread that serves the requests runs."""
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """End every request with Closed, stop the thread and give the caches back.
+        """End every request with BatcherClosed, stop the thread and release the caches.
 
-        Does nothing the second time.
+        A second call does nothing.
         """
-        with self._bell:
-            self._closing = True
-            self._bell.notify()
+        with self._condition:
+            self._is_closing = True
+            self._condition.notify()
         self._thread.join()
         self._slots.close()
 
@@ -150,93 +156,98 @@ class Batcher:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _free(self) -> int:
-        return sum(slot.request is None for slot in self._slots.all)
+    def _num_free_slots(self) -> int:
+        return sum(slot.request is None for slot in self._slots.slots)
 
     def _work(self) -> None:
         while self._admit():
             try:
-                self._round()
+                self._run_round()
             except Exception as error:
                 log.exception("a round failed; its requests end with the error")
                 self._fail_all(error)
-        self._fail_all(Closed("the model was closed before the answer was complete"))
+        self._fail_all(BatcherClosed("the model was closed before the answer was complete"))
 
     def _admit(self) -> bool:
-        """Wait for work, drop what was cancelled, fill free slots; False when it is time to stop."""
-        with self._bell:
-            self._bell.wait_for(
-                lambda: self._closing or self._waiting or self._filling or self._running
+        """Wait for work, remove cancelled requests, fill free slots; False when the batcher is
+        closing.
+        """
+        with self._condition:
+            self._condition.wait_for(
+                lambda: self._is_closing or self._queue or self._prefill_slots or self._decode_slots
             )
-            if self._closing:
+            if self._is_closing:
                 return False
-            for slot in [*self._filling, *self._running]:
-                if slot.request is not None and slot.request.cancelled:
-                    self._release(slot, Cancelled("cancelled"))
-            for request in [request for request in self._waiting if request.cancelled]:
-                self._waiting.remove(request)
-                request.fail(Cancelled("cancelled"))
-            while self._waiting and (taken := self._slots.take(self._waiting[0])) is not None:
-                self._waiting.popleft()
-                self._filling.append(taken)
+            for slot in [*self._prefill_slots, *self._decode_slots]:
+                if slot.request is not None and slot.request.is_cancelled:
+                    self._release(slot, RequestCancelled("cancelled"))
+            for request in [request for request in self._queue if request.is_cancelled]:
+                self._queue.remove(request)
+                request.fail(RequestCancelled("cancelled"))
+            while self._queue and (free_slot := self._slots.assign(self._queue[0])) is not None:
+                self._queue.popleft()
+                self._prefill_slots.append(free_slot)
         return True
 
-    def _round(self) -> None:
-        # About a chunk of prompts, be it a piece of a long one or several short ones.
-        left = self.chunk
-        for _ in range(len(self._filling)):
-            if left > 0:
-                left -= self._fill(self._filling.popleft())
-        for group in even_groups(self._running, self.engine.max_batch):
-            self._advance(group)
+    def _run_round(self) -> None:
+        # Prompts get about a chunk of tokens: part of a long prompt, or several short ones.
+        budget = self.chunk
+        for _ in range(len(self._prefill_slots)):
+            if budget > 0:
+                budget -= self._prefill(self._prefill_slots.popleft())
+        for group in split_evenly(self._decode_slots, self.engine.max_batch):
+            self._decode(group)
 
-    def _fill(self, slot: Slot) -> int:
-        """One chunk of the slot's prompt, and how many tokens it had; after the last one a token is
-        chosen.
+    def _prefill(self, slot: Slot) -> int:
+        """Compute one chunk of a slot's prompt, and after the last chunk choose a token.
+
+        Returns the number of prompt tokens that were computed.
         """
         request = slot.request
         assert request is not None
         try:
-            if not slot.ready:
-                slot.keep(request.reused)
+            if not slot.is_rewound:
+                slot.rewind(request.cached_tokens)
             start = len(slot.tokens)
-            # At multiples of the chunk, so that prompts are cut in the same places, reused
-            # beginning or not.
+            # Chunks end at multiples of their size, so that a prompt is cut at the same places
+            # whether or not its prefix was in the cache.
             end = min(len(request.prompt), (start // self.chunk + 1) * self.chunk)
             tokens = request.prompt[start:end]
-            complete = end == len(request.prompt)
-            logits = self.engine.forward(slot.session, tokens, "last" if complete else "none")
+            is_complete = end == len(request.prompt)
+            logits = self.engine.forward(slot.session, tokens, "last" if is_complete else "none")
             slot.tokens.extend(tokens)
         except Exception as error:
             self._release(slot, error)
             return 0
-        if complete:
-            self._running.append(slot)
+        if is_complete:
+            self._decode_slots.append(slot)
             self._choose(slot, logits[0])
         else:
-            self._filling.append(slot)
+            self._prefill_slots.append(slot)
         return len(tokens)
 
-    def _advance(self, group: list[Slot]) -> None:
-        """One token for each of the group; when the call fails, each alone, so that only the guilty
-        end.
+    def _decode(self, group: list[Slot]) -> None:
+        """One token for each slot of the group. When the call fails, each slot is tried alone, so
+        that only those that fail end.
         """
         try:
-            rows = self.engine.step([slot.session for slot in group], [slot.next for slot in group])
+            rows = self.engine.step(
+                [slot.session for slot in group], [slot.next_token for slot in group]
+            )
         except Exception as error:
             if len(group) == 1:
                 self._release(group[0], error)
                 return
             for slot in group:
                 try:
-                    slot.keep(len(slot.tokens))
-                except Exception as broken:
-                    self._release(slot, broken)
+                    slot.rewind(len(slot.tokens))
+                except Exception as rewind_error:
+                    self._release(slot, rewind_error)
                     continue
-                self._advance([slot])
+                self._decode([slot])
             return
         for slot, row in zip(group, rows, strict=True):
-            slot.tokens.append(slot.next)
+            slot.tokens.append(slot.next_token)
             self._choose(slot, row)
 
     def _choose(self, slot: Slot, logits: NDArray[np.float32]) -> None:
@@ -250,41 +261,42 @@ class Batcher:
         if token is None:
             self._release(slot)
         else:
-            slot.next = token
+            slot.next_token = token
 
     def _release(self, slot: Slot, error: Exception | None = None) -> None:
-        """Take the request out of its slot; after an error other than a cancellation what the slot
-        holds is not trusted.
+        """Take the request out of its slot. After an error other than a cancellation the tokens of
+        the slot are not reused.
         """
-        if slot in self._filling:
-            self._filling.remove(slot)
-        if slot in self._running:
-            self._running.remove(slot)
+        if slot in self._prefill_slots:
+            self._prefill_slots.remove(slot)
+        if slot in self._decode_slots:
+            self._decode_slots.remove(slot)
         request, slot.request = slot.request, None
         if error is None:
             return
         if request is not None:
             request.fail(error)
-        if not isinstance(error, Cancelled):
+        if not isinstance(error, RequestCancelled):
             try:
                 slot.clear()
             except Exception:
-                # The next request on this slot tries again and, if it must, fails with the reason.
+                # The next request on this slot tries again; if it fails too, it ends with the
+                # reason.
                 log.exception("a slot could not be emptied")
 
     def _fail_all(self, error: Exception) -> None:
-        with self._bell:
-            for slot in self._slots.all:
+        with self._condition:
+            for slot in self._slots.slots:
                 if slot.request is not None:
                     self._release(slot, error)
-            while self._waiting:
-                self._waiting.popleft().fail(error)
+            while self._queue:
+                self._queue.popleft().fail(error)
 
 
-def even_groups(slots: Sequence[Slot], most: int) -> list[list[Slot]]:
-    """Consecutive groups of at most `most`, as equal as they can be: 9 by 8 is 5 and 4, not 8 and
-    1.
+def split_evenly(slots: Sequence[Slot], max_size: int) -> list[list[Slot]]:
+    """Consecutive groups of at most `max_size` slots whose sizes differ by at most one: 9 slots in
+    groups of at most 8 are 4 and 5, not 8 and 1.
     """
-    count = -(-len(slots) // most)
-    cuts = [len(slots) * i // count for i in range(count + 1)] if count else [0]
-    return [list(slots[a:b]) for a, b in pairwise(cuts)]
+    num_groups = -(-len(slots) // max_size)
+    cuts = [len(slots) * i // num_groups for i in range(num_groups + 1)] if num_groups else [0]
+    return [list(slots[start:end]) for start, end in pairwise(cuts)]

@@ -1,9 +1,9 @@
-"""One request for text: what was asked for, and the pieces of the answer as they are made.
+"""One request for an answer: the prompt and its sampling, and the deltas of the answer.
 
-A request is filled by one thread (the batcher's) and read by another. Whoever reads it iterates
-over it, or hands over a `deliver` function that is called with each piece the moment it is there;
-an asyncio server passes one that wakes its loop, so that a hundred open answers need no thread
-each. The last piece names why the answer ended; an answer that failed ends with an exception
+One thread, the batcher's, fills a request, and another one reads it. The reader iterates over it,
+or gives a `deliver` function, which is called with each delta as soon as there is one. An asyncio
+server gives one that wakes its event loop, so that a hundred open answers do not need a thread
+each. The last delta says why the answer ended; an answer that failed ends with an exception
 instead.
 """
 
@@ -16,53 +16,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...base.errors import FeatherweightError
-from ..generation import Finish, Mask, Piece
-from ..sampling import Sampler, Sampling
-from ..text.streaming import TextStream
+from ...base.sampling import Sampling
+from ..answer_builder import AnswerBuilder, Mask, TextDelta
 from ..text.tokenizer import ChatTokenizer
 
 
-class Cancelled(FeatherweightError):
-    """Whoever asked for this answer no longer wants it."""
+class RequestCancelled(FeatherweightError):
+    """The reader of this answer cancelled it."""
 
 
-Event = Piece | Exception
-Deliver = Callable[[Event], None]
+# What a reader gets: deltas, and an exception at the end of an answer that failed.
+StreamEvent = TextDelta | Exception
+Deliver = Callable[[StreamEvent], None]
 
 
 class GenerationRequest:
-    """An answer in the making; iterate over it, or give `deliver`."""
+    """A request and its answer; made by `Batcher.submit`. Iterate over it for the deltas, unless a
+    `deliver` function gets them.
+    """
 
     def __init__(
         self,
         prompt: Sequence[int],
         sampling: Sampling,
-        text: ChatTokenizer,
+        tokenizer: ChatTokenizer,
         mask: Mask | None = None,
         deliver: Deliver | None = None,
     ) -> None:
         self.prompt = tuple(prompt)
         self.sampling = sampling
-        self.reused = 0  # tokens of the prompt that an earlier answer had left in the cache
-        self.tokens: list[int] = []  # chosen so far, the one that ends the text included
-        self.cancelled = self.done = False
-        self._sampler = Sampler(sampling, self.prompt)
-        self._stream = TextStream(text, sampling.stop)
-        self._end_ids = text.end_ids
-        self._mask = mask
-        self._pieces: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._deliver = deliver or self._pieces.put
+        # Tokens of the prompt whose keys and values an earlier request left in the slot.
+        self.cached_tokens = 0
+        self.is_cancelled = self.is_finished = False
+        self._answer = AnswerBuilder(tokenizer, self.prompt, sampling, mask)
+        self._events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
+        self._deliver = deliver or self._events.put
 
     def cancel(self) -> None:
-        """Ask for no more: the batcher frees the slot before its next round.
+        """Ask for no more tokens: the batcher frees the slot before its next round.
 
-        Harmless once the answer has ended.
+        Does nothing once the answer has ended.
         """
-        self.cancelled = True
+        self.is_cancelled = True
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Iterator[TextDelta]:
         while True:
-            event = self._pieces.get()
+            event = self._events.get()
             if isinstance(event, Exception):
                 raise event
             yield event
@@ -70,41 +69,29 @@ class GenerationRequest:
                 return
 
     @property
-    def made(self) -> int:
-        """How many tokens were chosen so far."""
-        return len(self.tokens)
+    def num_tokens(self) -> int:
+        """How many tokens of the answer were chosen so far, the end token included."""
+        return len(self._answer.tokens)
 
     def advance(self, logits: NDArray[np.float32]) -> int | None:
-        """Choose the next token and deliver what it makes; the token, or None when the answer has
-        ended.
+        """Choose the next token from `logits` (vocab,) and deliver what it adds.
+
+        Returns the token, or None when the answer has ended.
         """
-        allowed = (
-            None if self._mask is None else self._mask(np.array(self.tokens, np.int64), logits)
-        )
-        choice = self._sampler.choose(logits, allowed)
-        self.tokens.append(choice.token)
-        finish: Finish | None = None
-        if choice.token in self._end_ids:
-            finish, shown = "stop", self._stream.finish()
-        else:
-            shown = self._stream.push(choice.token)
-            if not self._stream.stopped and self.made >= self.sampling.max_tokens:
-                finish, shown = "length", shown + self._stream.finish()
-            if self._stream.stopped:
-                finish = "stop"
-        self._send(Piece(shown, (choice.token,), (choice,), finish))
-        return None if self.done else choice.token
+        delta = self._answer.add(logits)
+        self._send(delta)
+        return None if self.is_finished else delta.tokens[0]
 
     def fail(self, error: Exception) -> None:
-        """End the answer with `error`; only the first end counts."""
-        if not self.done:
+        """End the answer with `error`, unless it has ended."""
+        if not self.is_finished:
             self._send(error)
 
-    def _send(self, event: Event) -> None:
-        self.done = isinstance(event, Exception) or event.finish is not None
+    def _send(self, event: StreamEvent) -> None:
+        self.is_finished = isinstance(event, Exception) or event.finish is not None
         try:
             self._deliver(event)
         except Exception:
-            # The reader is gone (a closed event loop, say); that must not hurt the thread that
-            # serves the others.
-            self.cancelled = True
+            # The reader no longer exists (its event loop is closed, say). The thread that serves
+            # the other requests must go on.
+            self.is_cancelled = True

@@ -1,43 +1,42 @@
-"""Places for answers in the making: a fixed number of sessions, made once and used again and again.
+"""Slots: a fixed number of sessions that are made once and serve one request after the other.
 
-The memory of all keys and values is therefore decided at the start (slots x capacity). A slot
-remembers the tokens that its session holds; a new prompt gets the free slot that shares the longest
-beginning with it and computes only the rest, so the next turn of a conversation costs the new turn
-and not the whole talk.
+So the memory of all keys and values (slots x capacity) is reserved at the start. A slot remembers
+the tokens that its session holds. A new request gets the free slot with the longest common prefix
+with its prompt, and only the other tokens are computed: the next turn of a conversation costs its
+own tokens, not those of the whole conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..engine import Engine
+from ..prefixes import common_prefix_length
 from .requests import GenerationRequest
 
 
 class Slot:
-    """One session, the tokens it holds, and the request it works for."""
+    """One session, the tokens that it holds, and the request that it serves."""
 
     def __init__(self, engine: Engine, capacity: int) -> None:
         self._engine, self._capacity = engine, capacity
         self.session = engine.session(capacity)
         self.tokens: list[int] = []
         self.request: GenerationRequest | None = None
-        self.next = 0  # the token that the request chose last and the session does not hold yet
-        self.ready = (
-            False  # whether the session was cut down to what the request's prompt begins with
-        )
-        self.used = 0  # when it was last taken, for choosing the slot that has been idle longest
+        # The token that the request chose last, which the session does not hold yet.
+        self.next_token = 0
+        # Whether the session holds no more than a prefix of the request's prompt.
+        self.is_rewound = False
+        self.last_use = 0  # counts assignments, to find the slot that has been idle longest
 
-    def keep(self, length: int) -> None:
+    def rewind(self, length: int) -> None:
         """Forget all but the first `length` tokens, also what a failed call may have left in the
         session.
         """
         del self.tokens[length:]
         self.session.rewind(length)
-        self.ready = True
+        self.is_rewound = True
 
     def clear(self) -> None:
-        """Empty it after a failure, with a new session when the old one does not even rewind."""
+        """Empty the slot after a failure, with a new session when the old one cannot rewind."""
         self.tokens.clear()
         try:
             self.session.rewind(0)
@@ -47,45 +46,37 @@ class Slot:
 
 
 class Slots:
-    """All of them. Raises MemoryError when their caches do not fit."""
+    """All slots of a batcher. Raises MemoryError when there is no memory for their caches."""
 
     def __init__(self, engine: Engine, count: int, capacity: int) -> None:
         self.capacity = capacity
-        self._clock = 0
-        self.all: list[Slot] = []
+        self._num_assignments = 0
+        self.slots: list[Slot] = []
         try:
             for _ in range(count):
-                self.all.append(Slot(engine, capacity))
+                self.slots.append(Slot(engine, capacity))
         except BaseException:
             self.close()
             raise
 
-    def take(self, request: GenerationRequest) -> Slot | None:
-        """The free slot that already holds most of the request's prompt, or None when all are at
-        work.
+    def assign(self, request: GenerationRequest) -> Slot | None:
+        """Give `request` the free slot with the longest prefix of its prompt; None when no slot is
+        free.
         """
-        free = [slot for slot in self.all if slot.request is None]
-        if not free:
+        free_slots = [slot for slot in self.slots if slot.request is None]
+        if not free_slots:
             return None
-        # At least one token of the prompt has to be computed, for its logits.
-        held = {id(slot): shared_start(slot.tokens, request.prompt[:-1]) for slot in free}
-        slot = max(free, key=lambda slot: (held[id(slot)], -slot.used))
-        self._clock += 1
-        slot.used, slot.request, slot.ready = self._clock, request, False
-        request.reused = held[id(slot)]
+        # At least the last token of the prompt is computed, for its logits.
+        prefix_lengths = {
+            id(slot): common_prefix_length(slot.tokens, request.prompt[:-1]) for slot in free_slots
+        }
+        slot = max(free_slots, key=lambda slot: (prefix_lengths[id(slot)], -slot.last_use))
+        self._num_assignments += 1
+        slot.last_use, slot.request, slot.is_rewound = self._num_assignments, request, False
+        request.cached_tokens = prefix_lengths[id(slot)]
         return slot
 
     def close(self) -> None:
-        """Give the memory back."""
-        for slot in self.all:
+        """Release the memory."""
+        for slot in self.slots:
             slot.session.close()
-
-
-def shared_start(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    count = 0
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count

@@ -1,7 +1,7 @@
 """The structures of native/featherweight.h in ctypes, filled from a `weights.ModelWeights`.
 
-A structure holds bare addresses, so a `Keeper` holds the arrays behind them until the library is
-done.
+A structure holds bare addresses. A `StructArena` builds structures and owns the arrays behind the
+addresses, so it must live as long as the library may read them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...ops import paley
+from ...ops.gf2 import hash_states
 from . import weights
 
 _POINTER, _INT, _LONG, _FLOAT = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_float
@@ -31,29 +32,34 @@ NORMS = (
 class BlockStruct(ctypes.Structure):
     """One diagonal block of a rotation: fw_rotation_block."""
 
-    _fields_ = (("power", _INT), ("order", _INT), ("kernel", _POINTER), ("transposed", _POINTER))
+    _fields_ = (
+        ("power", _INT),
+        ("order", _INT),
+        ("kernel", _POINTER),
+        ("kernel_transposed", _POINTER),
+    )
 
 
 class RotationStruct(ctypes.Structure):
-    """Signs and blocks: fw_rotation."""
+    """Signs and blocks of a rotation: fw_rotation."""
 
     _fields_ = (("length", _LONG), ("signs", _POINTER), ("num_blocks", _LONG), ("blocks", _POINTER))
 
 
 class MatrixStruct(ctypes.Structure):
-    """A matrix as stored: fw_matrix."""
+    """A matrix as it is stored: fw_matrix."""
 
     _fields_ = (
         *(("size", _LONG), ("kind", _INT), ("bits", _INT), ("rows", _LONG), ("columns", _LONG)),
         *(("codes", _POINTER), ("codes_bytes", _LONG), ("scales", _POINTER), ("num_scales", _LONG)),
         *(
-            ("zeros", _POINTER),
+            ("zero_points", _POINTER),
             ("group", _LONG),
-            ("zero", _INT),
+            ("zero_point", _INT),
             ("state_bits", _INT),
-            ("values", _POINTER),
+            ("state_values", _POINTER),
         ),
-        *(("table", _POINTER), ("code_matrix", _POINTER), ("unit", _FLOAT)),
+        *(("table", _POINTER), ("code_matrix", _POINTER), ("table_scale", _FLOAT)),
         *(("input", _POINTER), ("output", _POINTER), ("bias", _POINTER)),
     )
 
@@ -65,7 +71,7 @@ class LayerStruct(ctypes.Structure):
         ("size", _LONG),
         *((name, MatrixStruct) for name in MATRICES),
         *((name, _POINTER) for name in NORMS),
-        ("frequencies", _POINTER),
+        ("rope_frequencies", _POINTER),
         ("window", _LONG),
     )
 
@@ -76,7 +82,7 @@ class ModelStruct(ctypes.Structure):
     _fields_ = (
         *(("size", _LONG), ("hidden", _LONG), ("vocabulary", _LONG), ("num_heads", _LONG)),
         *(
-            ("num_key_heads", _LONG),
+            ("num_kv_heads", _LONG),
             ("head_width", _LONG),
             ("num_layers", _LONG),
             ("layers", _POINTER),
@@ -92,9 +98,9 @@ class ModelStruct(ctypes.Structure):
             ("embedding_scale", _FLOAT),
             ("activation", _INT),
             ("int8_activations", _INT),
-            ("half_cache", _INT),
+            ("fp16_cache", _INT),
         ),
-        ("max_rows", _INT),
+        ("max_tokens", _INT),
     )
 
 
@@ -107,19 +113,23 @@ class RowStruct(ctypes.Structure):
     )
 
 
-class Keeper:
-    """Builds the structures and keeps alive what they point at."""
+class StructArena:
+    """Builds structures, and owns every array that they point to."""
 
     def __init__(self) -> None:
-        self._alive: list[Any] = []
+        self._arrays: list[Any] = []
         self._rotations: dict[tuple[bytes, int, str], RotationStruct] = {}
-        self._codes: dict[Any, tuple[Any, ...]] = {}
+        self._trellis_codes: dict[Any, tuple[Any, ...]] = {}
 
-    def description(
-        self, model: weights.ModelWeights, int8_activations: bool, max_rows: int
+    def model_struct(
+        self, model: weights.ModelWeights, int8_activations: bool, max_tokens: int
     ) -> ModelStruct:
-        """fw_description of `model`."""
-        layers = self._keep((LayerStruct * len(model.layers))(*map(self._layer, model.layers)))
+        """fw_description of `model`.
+
+        int8_activations: round activations to int8, and keys and values to half precision.
+        max_tokens: the most tokens of one call.
+        """
+        layers = self._retain((LayerStruct * len(model.layers))(*map(self._layer, model.layers)))
         return ModelStruct(
             ctypes.sizeof(ModelStruct),
             *(
@@ -131,61 +141,62 @@ class Keeper:
             ),
             len(model.layers),
             ctypes.addressof(layers),
-            self.matrix(model.embedding),
+            self.matrix_struct(model.embedding),
             MatrixStruct(ctypes.sizeof(MatrixStruct))
             if model.head is None
-            else self.matrix(model.head),
+            else self.matrix_struct(model.head),
             self._floats(model.final_norm),
             *(model.epsilon, model.attention_scale, model.attention_softcap, model.final_softcap),
             model.embedding_scale,
             ACTIVATIONS[model.activation],
-            *(int(int8_activations), int(int8_activations), max_rows),
+            *(int(int8_activations), int(int8_activations), max_tokens),
         )
 
-    def matrix(self, m: weights.MatrixWeights) -> MatrixStruct:
-        """fw_matrix of `m`."""
-        key = (m.table, m.code_matrix, m.state_bits)
-        if key not in self._codes:
-            self._codes[key] = _code(m)
-        values, unit, table, code_matrix = self._codes[key]
-        rows, columns = m.shape
+    def matrix_struct(self, matrix: weights.MatrixWeights) -> MatrixStruct:
+        """fw_matrix of `matrix`."""
+        key = (matrix.table, matrix.code_matrix, matrix.state_bits)
+        if key not in self._trellis_codes:
+            self._trellis_codes[key] = _trellis_code(matrix)
+        state_values, table_scale, table, code_matrix = self._trellis_codes[key]
+        rows, columns = matrix.shape
         return MatrixStruct(
             ctypes.sizeof(MatrixStruct),
-            *(KINDS[m.kind], m.bits, rows, columns, self._address(m.codes), m.codes.nbytes),
+            *(KINDS[matrix.kind], matrix.bits, rows, columns),
+            *(self._address(matrix.codes), matrix.codes.nbytes),
             *(
-                self._address(m.scales),
-                0 if m.scales is None else m.scales.size,
-                self._address(m.zeros),
+                self._address(matrix.scales),
+                0 if matrix.scales is None else matrix.scales.size,
+                self._address(matrix.zeros),
             ),
-            *(m.group, m.zero, m.state_bits, self._floats(values)),
+            *(matrix.group, matrix.zero, matrix.state_bits, self._floats(state_values)),
             *(self._address(table), self._address(code_matrix)),
-            unit,
-            self._rotation(m.input_signs, columns, "full"),
-            self._rotation(m.output_signs, rows, m.output_rotation),
-            self._floats(m.bias),
+            table_scale,
+            self._rotation(matrix.input_signs, columns, "full"),
+            self._rotation(matrix.output_signs, rows, matrix.output_rotation),
+            self._floats(matrix.bias),
         )
 
     def _layer(self, layer: weights.LayerWeights) -> LayerStruct:
         return LayerStruct(
             ctypes.sizeof(LayerStruct),
-            *(self.matrix(getattr(layer, name)) for name in MATRICES),
+            *(self.matrix_struct(getattr(layer, name)) for name in MATRICES),
             *(self._floats(getattr(layer, name)) for name in NORMS),
             self._floats(layer.frequencies),
             layer.window,
         )
 
     def _rotation(self, signs: bytes | None, n: int, kind: str) -> int | None:
-        """The address of one structure for each distinct rotation: the library shares work between
-        equal addresses.
+        """The address of a rotation's structure. Equal rotations have the same address, because the
+        library computes a rotation once for all matrices with the same address.
         """
         if signs is None:
             return None
         if (signs, n, kind) not in self._rotations:
             blocks = [
-                BlockStruct(power, order, self._floats(kernel), self._floats(transposed))
-                for power, order, kernel, transposed in paley.block_plans(n, kind)
+                BlockStruct(power, order, self._floats(factor), self._floats(inverse_factor))
+                for power, order, factor, inverse_factor in paley.block_plans(n, kind)
             ]
-            array = self._keep((BlockStruct * len(blocks))(*blocks))
+            array = self._retain((BlockStruct * len(blocks))(*blocks))
             bits = self._address(np.frombuffer(signs, np.uint8))
             self._rotations[signs, n, kind] = RotationStruct(
                 n, bits, len(blocks), ctypes.addressof(array)
@@ -193,8 +204,8 @@ class Keeper:
         return ctypes.addressof(self._rotations[signs, n, kind])
 
     def _floats(self, array: Any) -> int | None:
-        """The address of a float32 copy, or of the array itself; the same array has the same
-        address.
+        """The address of a float32 copy, or of the array itself when it is float32; the same array
+        has the same address.
         """
         return None if array is None else self._address(np.ascontiguousarray(array, np.float32))
 
@@ -202,24 +213,27 @@ class Keeper:
         if array is None:
             return None
         assert array.flags.c_contiguous
-        return int(self._keep(array).ctypes.data)
+        return int(self._retain(array).ctypes.data)
 
-    def _keep(self, thing: Any) -> Any:
-        self._alive.append(thing)
-        return thing
+    def _retain(self, array: Any) -> Any:
+        self._arrays.append(array)
+        return array
 
 
-def _code(m: weights.MatrixWeights) -> tuple[Any, float, Any, Any]:
-    """A GF(2)-linear trellis code: the value of every state, what one step of its table is worth,
-    table and matrix.
+def _trellis_code(matrix: weights.MatrixWeights) -> tuple[Any, float, Any, Any]:
+    """(state_values, table_scale, table, code_matrix) of a trellis code: the value of every state,
+    with unit variance; the factor from an integer of the table to its value; the table; and the
+    matrix over GF(2).
     """
-    if m.kind != "trellis":
+    if matrix.kind != "trellis":
         return None, 0.0, None, None
-    table = np.array(m.table, np.float64)
-    root = np.sqrt((table**2).mean())
-    states = np.arange(1 << m.state_bits)
-    h = states & 255
-    for i, column in enumerate(m.code_matrix):
-        h = h ^ (((states >> (8 + i)) & 1) * column)
-    values = (table / root)[h].astype(np.float32)
-    return values, float(1.0 / root), np.array(m.table, np.int8), np.array(m.code_matrix, np.uint8)
+    table = np.array(matrix.table, np.float64)
+    root_mean_square = np.sqrt((table**2).mean())
+    hashes = hash_states(np.arange(1 << matrix.state_bits), matrix.code_matrix)
+    state_values = (table / root_mean_square)[hashes].astype(np.float32)
+    return (
+        state_values,
+        float(1.0 / root_mean_square),
+        np.array(matrix.table, np.int8),
+        np.array(matrix.code_matrix, np.uint8),
+    )

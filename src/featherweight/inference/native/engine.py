@@ -1,11 +1,11 @@
-"""The native engine: packed weights where they lie in a mapped file, one library call a token or a
-chunk of a prompt.
+"""The native engine: packed weights stay in mapped files, and each token or chunk of a prompt is
+one library call.
 
-Imports no torch. A `weights.ModelWeights` says what the library is to run
-(`interchange.native_model` reads it from a folder); `NativeEngine` hands it over once and keeps
-every array alive as long as the library may look at it. With `int8_activations` activations of
-compressed layers are rounded to int8 a token (scale = max|x| / 127), as fast kernels need; without,
-everything is float32 and equals the PyTorch reference to its rounding.
+Imports no torch. A `weights.ModelWeights` says what the library runs (`reader` builds it from a
+folder). `NativeEngine` hands it over once and holds every array as long as the library may read it.
+With `int8_activations` the activations of compressed layers are rounded to int8 for each token
+(scale = max|x| / 127), as the fast kernels need. Without, everything is float32 and equals the
+PyTorch reference up to its rounding.
 """
 
 from __future__ import annotations
@@ -26,22 +26,29 @@ from ..engine import Engine, Logits, Session
 from . import abi
 from .weights import ModelWeights
 
-MAX_ROWS = 32  # tokens of a prompt in one call: each decoded weight serves sixteen at a time
-MAX_BATCH = MAX_ROWS  # tokens a second grow up to sixteen; beyond, fewer waits for threads that share their processor
+# Tokens of a prompt in one call. A kernel decodes each weight once for sixteen tokens.
+MAX_TOKENS = 32
+# Tokens a second grow with the batch up to sixteen sessions. Larger batches still mean fewer calls,
+# so fewer waits for threads that share their processor.
+MAX_BATCH = MAX_TOKENS
+# Positions in a block of keys, and the multiple to which head widths are padded.
+BLOCK = 16
 
 
 class NativeSession(Session):
-    """Keys (transposed in blocks of 16 positions) and values; memory is taken from the system as it
-    is used.
+    """Keys (transposed in blocks of 16 positions) and values.
+
+    The system gives the memory page by page as it is used. `addresses` are those of keys and
+    values, `positions` is the capacity rounded up to whole blocks.
     """
 
     def __init__(self, model: ModelWeights, capacity: int, dtype: Any) -> None:
-        width = -(-model.head_width // 16) * 16
+        width = -(-model.head_width // BLOCK) * BLOCK
         self.capacity, self.length = capacity, 0
-        self.positions = -(-capacity // 16) * 16
+        self.positions = -(-capacity // BLOCK) * BLOCK
         heads = (len(model.layers), model.num_key_heads)
         try:
-            self.keys = _zeros((*heads, self.positions // 16, width, 16), dtype)
+            self.keys = _zeros((*heads, self.positions // BLOCK, width, BLOCK), dtype)
             self.values = _zeros((*heads, self.positions, width), dtype)
         except (MemoryError, OSError) as error:
             raise MemoryError(
@@ -51,6 +58,7 @@ class NativeSession(Session):
 
     @property
     def num_bytes(self) -> int:
+        """Size of keys and values at full capacity."""
         return int(self.keys.nbytes + self.values.nbytes)
 
     def rewind(self, length: int) -> None:
@@ -59,27 +67,24 @@ class NativeSession(Session):
         self.length = length
 
     def state(self) -> dict[str, NDArray[Any]]:
-        blocks = -(-self.length // 16)
-        return {
-            "keys": self.keys[:, :, :blocks].copy(),
-            "values": self.values[:, :, : self.length].copy(),
-        }
+        return {name: view.copy() for name, view in self._views(self.length).items()}
 
     def restore(self, state: dict[str, NDArray[Any]], length: int) -> None:
         if not 0 <= length <= self.capacity:
             raise UsageError(f"{length} tokens do not fit a session of {self.capacity}")
-        blocks = -(-length // 16)
-        for name, own in (
-            ("keys", self.keys[:, :, :blocks]),
-            ("values", self.values[:, :, :length]),
-        ):
-            kept = state.get(name)
-            if kept is None or kept.shape != own.shape or kept.dtype != own.dtype:
+        for name, view in self._views(length).items():
+            array = state.get(name)
+            if array is None or array.shape != view.shape or array.dtype != view.dtype:
                 raise BadInput(
                     f"kept {name} do not fit this model; delete the cache that they come from"
                 )
-            own[:] = kept
+            view[:] = array
         self.length = length
+
+    def _views(self, length: int) -> dict[str, NDArray[Any]]:
+        """The part of keys and values that `length` tokens use."""
+        num_blocks = -(-length // BLOCK)
+        return {"keys": self.keys[:, :, :num_blocks], "values": self.values[:, :, :length]}
 
     def close(self) -> None:
         self.keys = self.values = np.zeros(0, np.float16)
@@ -88,15 +93,15 @@ class NativeSession(Session):
 
 
 def _address(array: NDArray[Any]) -> int:
-    """`array.ctypes.data` without the Python code behind it, which costs a token 20 us: weights
-    have driven it from caches.
+    """The number that `array.ctypes.data` gives. That attribute runs Python code which costs 20 us
+    a token, because the weights have evicted it from the caches.
     """
     return int(array.__array_interface__["data"][0])
 
 
 def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Memory that the system gives page by page as it is used; numpy would ask for huge pages, and
-    clear them whole.
+    """Zeros whose memory the system gives page by page as it is used. numpy would ask for huge
+    pages, and the system would clear each of them in full.
     """
     count = int(np.prod(shape, dtype=np.int64))
     private = getattr(mmap, "MAP_PRIVATE", 0) | getattr(mmap, "MAP_ANONYMOUS", 0)
@@ -105,9 +110,12 @@ def _zeros(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 class NativeEngine(Engine):
-    """`model` on the native library.
+    """A model on the native library.
 
-    Raises Unsupported when there is no library or it refuses the model.
+    Args: model, its weights; int8_activations, round activations to int8 (with keys and values in
+    half precision), else everything is float32; threads (None: the library's default); isa, one of
+    scalar, avx2, avx512 (None: the best). Raises Unsupported when there is no library or it does
+    not run the model.
     """
 
     def __init__(
@@ -126,12 +134,11 @@ class NativeEngine(Engine):
         self.description = f"{model.description}, native ({isa or library.isa()})"
         self.fingerprint = f"{model.fingerprint}-native{'' if int8_activations else '-float32'}"
         self._dtype = np.float16 if int8_activations else np.float32
-        keeper = abi.Keeper()
-        described = keeper.description(model, int8_activations, MAX_ROWS)
-        self._keeper = keeper
+        self._arena = abi.StructArena()
+        struct = self._arena.model_struct(model, int8_activations, MAX_TOKENS)
         self._handle = ctypes.c_void_p()
         status = native.fw_model_new(
-            ctypes.byref(described), library.chosen(isa), threads or 0, ctypes.byref(self._handle)
+            ctypes.byref(struct), library.encode_isa(isa), threads or 0, ctypes.byref(self._handle)
         )
         if status == 1:
             raise Unsupported("the native library does not run a model of these shapes")
@@ -149,33 +156,35 @@ class NativeEngine(Engine):
     def forward(
         self, session: Session, tokens: Sequence[int] | NDArray[Any], logits: Logits = "last"
     ) -> NDArray[np.float32]:
-        ids = self._ids(tokens)
+        ids = self._check_tokens(tokens)
         self._check_room(session, len(ids))
-        wanted = {"last": 1, "all": len(ids), "none": 0}[logits]
-        out = np.empty((wanted, self.vocab_size), np.float32)
-        first, address = len(ids) - wanted, _address(out)
+        num_logits = {"last": 1, "all": len(ids), "none": 0}[logits]
+        out = np.empty((num_logits, self.vocab_size), np.float32)
+        first_with_logits, address = len(ids) - num_logits, _address(out)
         with self._lock:
             self._check_open()
-            for start in range(0, len(ids), MAX_ROWS):
-                chunk = ids[start : start + MAX_ROWS]
+            for start in range(0, len(ids), MAX_TOKENS):
+                chunk = ids[start : start + MAX_TOKENS]
                 rows = (abi.RowStruct * len(chunk))()
                 for i, (row, token) in enumerate(zip(rows, chunk, strict=True)):
                     self._fill(row, session, token, session.length + i)
-                    if start + i >= first:
-                        row.logits = address + 4 * (start + i - first) * self.vocab_size
+                    index = start + i - first_with_logits
+                    if index >= 0:
+                        row.logits = address + 4 * index * self.vocab_size
                 self._run(rows)
                 session.length += len(chunk)
         return out
 
     def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> NDArray[np.float32]:
-        ids = self._ids(tokens)
+        ids = self._check_tokens(tokens)
         if (
             len(ids) != len(sessions)
             or len(ids) > self.max_batch
-            or len({id(s) for s in sessions}) != len(ids)
+            or len({id(session) for session in sessions}) != len(ids)
         ):
             raise UsageError(
-                f"{len(ids)} tokens for {len(sessions)} sessions, at most {self.max_batch}, each once"
+                f"{len(ids)} tokens for {len(sessions)} sessions, "
+                f"at most {self.max_batch}, each once"
             )
         for session in sessions:
             self._check_room(session, 1)
@@ -197,9 +206,9 @@ class NativeEngine(Engine):
             if self._handle:
                 self._native.fw_model_free(self._handle)
                 self._handle = ctypes.c_void_p()
-                self._keeper = abi.Keeper()
+                self._arena = abi.StructArena()
                 self.model.close()
-                # The weights themselves go with their last reference.
+                # Drops the last references to the weights, which unmaps their files.
                 self.model = replace(self.model, layers=())
 
     def __del__(self) -> None:
@@ -222,14 +231,15 @@ class NativeEngine(Engine):
         row.token, row.position, row.capacity = token, position, session.positions
         row.keys, row.values = session.addresses
 
-    def _ids(self, tokens: Sequence[int] | NDArray[Any]) -> list[int]:
+    def _check_tokens(self, tokens: Sequence[int] | NDArray[Any]) -> list[int]:
         ids = [int(token) for token in tokens]
         if not ids:
             raise UsageError("no tokens to run")
-        if wrong := [token for token in ids if not 0 <= token < self.vocab_size]:
-            raise UsageError(
-                f"token {wrong[0]} is not in this model's vocabulary of {self.vocab_size}"
-            )
+        for token in ids:
+            if not 0 <= token < self.vocab_size:
+                raise UsageError(
+                    f"token {token} is not in this model's vocabulary of {self.vocab_size}"
+                )
         return ids
 
     @staticmethod

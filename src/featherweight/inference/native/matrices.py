@@ -1,7 +1,7 @@
-"""Stored matrices of a packed folder as the native library reads them: the tensors of a layout and
-how to decode them.
+"""Stored matrices of a packed folder in the form that the native library reads: the tensors of a
+layout, and how to decode them.
 
-Every tensor's shape and dtype is checked here, because the kernels trust them, and scales must be
+The kernels trust the shape and dtype of every tensor, so they are checked here. Scales must be
 finite.
 """
 
@@ -27,31 +27,31 @@ def read_matrix(
     name: str,
     matrix: StoredMatrix[Layout],
     tensors: Mapping[str, MappedTensor],
-    where: str,
+    folder: str,
     bias: NDArray[np.float32] | None = None,
 ) -> MatrixWeights:
-    """The matrix of module `name`, whose tensors `name`.* lie in `tensors`; `where` is the folder,
-    for errors.
+    """The weights of a stored matrix.
 
-    Raises BadInput for a tensor that is missing or has another shape or dtype than the layout
-    stores, or scales that are not finite, Unsupported for a format that the native library has no
-    kernel for.
+    Args: name, of the module, whose tensors are `name`.* in `tensors`; matrix, its format and
+    shape; folder, for error messages; bias (rows,). Raises BadInput for a tensor that is missing or
+    has another shape or dtype than the layout stores, or scales that are not finite; Unsupported
+    for a format that the native library has no kernel for.
     """
     try:
         decoding = matrix.format.decoding(matrix.shape)
     except Unsupported as error:
         raise Unsupported(f"{name}: {error}") from error
-    stored: dict[str, Any] = {
-        field: _read_tensor(f"{name}.{field}", *kind, tensors, where)
-        for field, kind in matrix.stored().items()
+    arrays: dict[str, Any] = {
+        key: _read_tensor(f"{name}.{key}", shape, dtype, tensors, folder)
+        for key, (shape, dtype) in matrix.stored().items()
     }
     signs: dict[str, Any] = {
-        side: stored.pop(side).tobytes()
+        side: arrays.pop(side).tobytes()
         for side in ("input_signs", "output_signs")
-        if side in stored
+        if side in arrays
     }
-    if not np.isfinite(stored["scale"]).all():
-        raise BadInput(f"{where}: {name}.scale holds numbers that are not finite")
+    if not np.isfinite(arrays["scale"]).all():
+        raise BadInput(f"{folder}: {name}.scale holds numbers that are not finite")
     return MatrixWeights(
         decoding.kind,
         matrix.shape,
@@ -63,17 +63,17 @@ def read_matrix(
         code_matrix=decoding.hash_columns,
         output_rotation=matrix.output_rotation,
         bias=bias,
-        **{FIELDS[field]: array for field, array in stored.items()},
+        **{FIELDS[key]: array for key, array in arrays.items()},
         **signs,
     )
 
 
 def _read_tensor(
-    name: str, shape: tuple[int, ...], dtype: str, tensors: Mapping[str, MappedTensor], where: str
+    name: str, shape: tuple[int, ...], dtype: str, tensors: Mapping[str, MappedTensor], folder: str
 ) -> NDArray[Any]:
     tensor = tensors.get(name)
     if tensor is None:
-        raise BadInput(f"{where} has no tensor {name}")
+        raise BadInput(f"{folder} has no tensor {name}")
     if tensor.shape != shape or tensor.dtype != dtype:
-        raise BadInput(f"{where}: {name} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
+        raise BadInput(f"{folder}: {name} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
     return tensor.array()

@@ -1,7 +1,7 @@
-"""One stored matrix times some vectors on the native library: what a model's layers do, by itself.
+"""One stored matrix times some vectors on the native library: what the layers of a model compute,
+for a single matrix.
 
-For tests and for the doctor; a model calls the kernels without leaving the library. Imports no
-torch.
+For tests and for the doctor; a model calls the kernels inside the library. Imports no torch.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from numpy.typing import NDArray
 
 from ...base.errors import UsageError
 from ...ops import library
-from . import abi
+from .abi import StructArena
 from .weights import MatrixWeights
 
 
 def multiply(
     matrix: MatrixWeights, x: NDArray[np.float32], *, planes: int = 1, isa: str | None = None
 ) -> NDArray[np.float32]:
-    """[vectors, rows] = the matrix times x [vectors, columns].
+    """The product of a matrix with vectors, float32 (vectors, rows).
 
-    `planes` is the bytes that an activation is rounded to: 1 (what a model takes behind a
-    rotation), 2 (elsewhere), or
-    0 for float32 throughout. Formats without a kernel for whole numbers take float32 whatever it says.
+    Args: x (vectors, columns); planes, how many int8 numbers an activation is rounded to: 1 (what a
+    model uses behind a rotation), 2 (elsewhere), or 0 to compute in float32; isa, one of scalar,
+    avx2, avx512 (None: the best). A format without a kernel for int8 activations is computed in
+    float32 for every `planes`. Raises UsageError without the native library, or for shapes and
+    planes that do not fit.
     """
     native = library.library()
     if native is None:
@@ -34,10 +36,15 @@ def multiply(
         raise UsageError(f"vectors of shape {x.shape} do not fit a matrix of shape {matrix.shape}")
     x = np.ascontiguousarray(x, np.float32)
     out: NDArray[Any] = np.empty((len(x), matrix.shape[0]), np.float32)
-    keeper = abi.Keeper()  # holds what the structure points at until the call returns
-    described = keeper.matrix(matrix)
+    arena = StructArena()  # must live until the call returns
+    struct = arena.matrix_struct(matrix)
     status = native.fw_product(
-        ctypes.byref(described), x.ctypes.data, len(x), planes, library.chosen(isa), out.ctypes.data
+        ctypes.byref(struct),
+        x.ctypes.data,
+        len(x),
+        planes,
+        library.encode_isa(isa),
+        out.ctypes.data,
     )
     library.check(status, f"multiplying {matrix.shape[0]} x {matrix.shape[1]} by {len(x)} vectors")
     return out

@@ -2,11 +2,11 @@
 the family computes with it.
 
 `open_runtime(folder)` reads config.json and maps the weight files; nothing is repacked, and only
-norms are copied. Everything read here is untrusted: a missing tensor, a wrong shape or a scale that
-is not finite raises BadInput. What the native engine does not run (other families, other rotary
-scalings, formats without a kernel) raises Unsupported with the reason, and the PyTorch engine takes
-over where the caller allows it. The SHA-256 sums in config.json are not recomputed at every start
-(`fw doctor` and `fw.load` do that): a flipped bit in a code is a wrong weight, never a crash.
+norms are copied. The files are not trusted: a missing tensor, a wrong shape or a scale that is not
+finite raises BadInput. What the native engine does not run (other families, other rotary scalings,
+formats without a kernel) raises Unsupported with the reason, and callers may then use the PyTorch
+engine. The SHA-256 sums in config.json are not recomputed at every start (`fw doctor` and `fw.load`
+do that): a flipped bit in a code gives a wrong weight, never a crash.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def open_runtime(
 ) -> NativeEngine:
     """The native engine for a local model folder, packed or in floating point.
 
-    Raises BadInput for a broken folder, Unsupported for what only the PyTorch engine runs.
+    Args: folder; int8_activations, threads and isa as in `NativeEngine`. Raises BadInput for a
+    broken folder, Unsupported for a model that only the PyTorch engine runs.
     """
     return NativeEngine(
         read_model(Path(folder)), int8_activations=int8_activations, threads=threads, isa=isa
@@ -48,7 +49,7 @@ def open_runtime(
 
 
 def read_model(folder: Path) -> ModelWeights:
-    """What the native library is to run; the weights are views of the mapped files.
+    """The weights of a local model folder, as views of the mapped files.
 
     Raises as `open_runtime` does.
     """
@@ -135,8 +136,8 @@ class _Reader:
     implies.
     """
 
-    def __init__(self, mapped: MappedFolder, description: Description[Layout], where: str) -> None:
-        self._tensors, self._layers, self._where = mapped.tensors, description.layers, where
+    def __init__(self, files: MappedFolder, description: Description[Layout], folder: str) -> None:
+        self._tensors, self._layers, self._folder = files.tensors, description.layers, folder
         self.num_weights = 0
 
     def matrix(self, name: str, shape: tuple[int, int]) -> MatrixWeights:
@@ -146,8 +147,8 @@ class _Reader:
         )
         if name in self._layers:
             if self._layers[name].shape != shape:
-                raise BadInput(f"{self._where}: the description of {name} does not fit this model")
-            return read_matrix(name, self._layers[name], self._tensors, self._where, bias)
+                raise BadInput(f"{self._folder}: the description of {name} does not fit this model")
+            return read_matrix(name, self._layers[name], self._tensors, self._folder, bias)
         tensor = self._tensor(f"{name}.weight", shape)
         if tensor.dtype not in FLOAT_KINDS:
             raise Unsupported(
@@ -165,17 +166,17 @@ class _Reader:
         elif tensor.dtype in ("F32", "F16"):
             numbers = tensor.array().astype(np.float32)
         else:
-            raise BadInput(f"{self._where}: {name} is {tensor.dtype}, not a floating-point tensor")
+            raise BadInput(f"{self._folder}: {name} is {tensor.dtype}, not a floating-point tensor")
         if not np.isfinite(numbers).all():
-            raise BadInput(f"{self._where}: {name} holds numbers that are not finite")
+            raise BadInput(f"{self._folder}: {name} holds numbers that are not finite")
         return numbers
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> MappedTensor:
         tensor = self._tensors.get(name)
         if tensor is None:
-            raise BadInput(f"{self._where} has no tensor {name}")
+            raise BadInput(f"{self._folder} has no tensor {name}")
         if tensor.shape != shape:
             raise BadInput(
-                f"{self._where}: {name} is {tensor.shape}, its configuration says {shape}"
+                f"{self._folder}: {name} is {tensor.shape}, its configuration says {shape}"
             )
         return tensor

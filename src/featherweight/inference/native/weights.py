@@ -1,8 +1,8 @@
-"""A model in plain numpy, as the native library is to run it: which bytes are which matrix, and
-what stands between.
+"""A model in plain numpy, as the native library runs it: the bytes of every matrix, and the
+numbers that its family computes with.
 
-Read by `interchange.native_model` from a folder, handed over by `runtime.NativeEngine`. Nothing
-here computes.
+`reader` builds it from a folder and `engine.NativeEngine` hands it to the library. Nothing here
+computes.
 """
 
 from __future__ import annotations
@@ -18,16 +18,20 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class MatrixWeights:
-    """One matrix as stored.
+    """One matrix as it is stored.
 
-    `kind` is float32, float16, bfloat16, int or trellis; see native/featherweight.h.
+    kind: float32, float16, bfloat16, int or trellis (see native/featherweight.h). shape: (rows,
+    columns) without padding. bits: of a code. group: columns that share a scale, counted over the
+    padded columns of the codes. zero: the zero point where `zeros` is None. state_bits, table and
+    code_matrix: the trellis code. input_signs, output_signs: the sign bits of the rotations on both
+    sides (None: no rotation). output_rotation: "none", "full" or "block64". bias: float32 (rows,).
     """
 
     kind: str
     shape: tuple[int, int]
     codes: Array
     bits: int = 0
-    group: int = 0  # columns that share a scale, of those that the codes hold
+    group: int = 0
     scales: Array | None = None
     zeros: Array | None = None
     zero: int = 0
@@ -42,8 +46,9 @@ class MatrixWeights:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One block: seven matrices, its norms (float32), its rotary frequencies and how far back it
-    sees (0: all).
+    """One block: seven matrices, its norms (float32) and its rotary frequencies.
+
+    window: tokens that attention can see, 0 for all.
     """
 
     query: MatrixWeights
@@ -65,7 +70,12 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class ModelWeights:
-    """Everything the library needs to know; `head` None means the embedding's table."""
+    """Everything that the library needs of a model.
+
+    head: None when the embedding's table is the head. num_bytes: size of the weight files. check:
+    called before each use of the weights, raises BadInput when the files under them have changed.
+    close: releases the files.
+    """
 
     hidden: int
     vocab_size: int
@@ -86,6 +96,5 @@ class ModelWeights:
     fingerprint: str = ""
     description: str = ""
     num_bytes: int = 0
-    # Called before each use of the weights; raises BadInput when the files under them have changed.
     check: Callable[[], None] = field(default=lambda: None)
     close: Callable[[], None] = field(default=lambda: None)

@@ -1,14 +1,13 @@
-"""Text in, token ids out, and back: a model folder's tokenizer and chat template, without
-transformers.
+"""A model folder's tokenizer and chat template, without transformers: from text to token ids and
+back.
 
 The `tokenizers` library reads tokenizer.json, whose own post-processor adds a BOS where the model
-wants one, so ids are those of `AutoTokenizer`. The chat template (chat_template.jinja, or the one
-inside tokenizer_config.json) is a program that came with the model: it runs in jinja2's sandbox,
-with the settings, filters and functions that templates are written for. A model without a template
-gets the plain text of the turns, one a line.
+needs one, so the ids are those of `AutoTokenizer`. The chat template (chat_template.jinja, or the
+one inside tokenizer_config.json) is a program that came with the model. It runs in jinja2's
+sandbox, with the settings, filters and functions that templates are written for. For a model
+without a template, a conversation is the plain text of its turns, one on each line.
 
-`decode` leaves special tokens out and changes nothing else (no clean-up of spaces around
-punctuation).
+`decode` leaves special tokens out and changes nothing else (spaces around punctuation stay).
 """
 
 from __future__ import annotations
@@ -28,9 +27,18 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 
 TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
-NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-# What ends a turn in the common chat formats; some models list only their end of text in the
-# configuration.
+# The keys of tokenizer_config.json that name a special token.
+SPECIAL_TOKEN_KEYS = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+# The tokens that end a turn in the common chat formats. Some models name only their end of text in
+# the configuration.
 TURN_ENDS = (
     "<|im_end|>",
     "<|eot_id|>",
@@ -45,30 +53,34 @@ TURN_ENDS = (
 class ChatTokenizer:
     """One model's tokenizer, chat template and end tokens; made by `ChatTokenizer.open`."""
 
-    end_ids: frozenset[int]  # generation stops when one of them is chosen
-    vocab_size: int  # ids that the tokenizer knows; a model's logits may have more
+    end_ids: frozenset[int]  # generation stops when one of these tokens is chosen
+    vocab_size: int  # ids of the tokenizer; a model's logits may have more
     tokenizer_json: str  # the whole file, for libraries that constrain generation
 
     def __init__(
         self,
         tokenizer_json: str,
-        names: Mapping[str, str],
+        special_tokens: Mapping[str, str],
         end_ids: Iterable[int],
         template: Template | None,
     ) -> None:
-        """`names`: the named special tokens (bos_token, ...), which templates may write."""
+        """Args: tokenizer_json, the content of the file; special_tokens by key (bos_token, ...),
+        which templates may write; end_ids, in addition to eos_token and common turn ends; template,
+        the compiled chat template.
+        """
         self.tokenizer_json = tokenizer_json
-        self._tokenizer = _parse(tokenizer_json, names)
-        self._names, self._template = dict(names), template
+        self._tokenizer = _parse(tokenizer_json, special_tokens)
+        self._special_tokens, self._template = dict(special_tokens), template
         ends = {
-            self._tokenizer.token_to_id(token) for token in (*TURN_ENDS, names.get("eos_token", ""))
+            self._tokenizer.token_to_id(token)
+            for token in (*TURN_ENDS, special_tokens.get("eos_token", ""))
         }
         self.end_ids = frozenset(end_ids) | {end for end in ends if end is not None}
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     @classmethod
     def open(cls, folder: Path | str) -> ChatTokenizer:
-        """Read the tokenizer of a model folder.
+        """The tokenizer of a model folder.
 
         Raises BadInput for files that are missing or broken.
         """
@@ -79,60 +91,64 @@ class ChatTokenizer:
                 f"{folder} has no {TOKENIZER}; write one with transformers: "
                 f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
             )
-        settings = _json(folder / SETTINGS)
-        names = {name: _content(settings[name]) for name in NAMED if settings.get(name)}
-        ends: set[int] = set()
+        settings = _read_json(folder / SETTINGS)
+        special_tokens = {
+            key: _token_content(settings[key]) for key in SPECIAL_TOKEN_KEYS if settings.get(key)
+        }
+        end_ids: set[int] = set()
         for file in ("config.json", "generation_config.json"):
-            ends |= _ids(_json(folder / file).get("eos_token_id"), folder / file)
-        template = _template_source(folder, settings)
+            end_ids |= _end_ids(_read_json(folder / file).get("eos_token_id"), folder / file)
+        source = _template_source(folder, settings)
         try:
-            return cls(
-                _read(path), names, ends, None if template is None else _compile(template, folder)
-            )
+            tokenizer_json = _read(path)
+            template = None if source is None else _compile(source, folder)
+            return cls(tokenizer_json, special_tokens, end_ids, template)
         except BadInput as error:
             raise BadInput(f"{folder}: {error}") from error
 
     @classmethod
     def of(cls, tokenizer: Any) -> ChatTokenizer:
-        """The same from a fast transformers tokenizer in memory; end tokens are its eos_token and
-        known turn ends.
+        """The same from a fast transformers tokenizer in memory; its end tokens are the eos_token
+        and the common turn ends.
         """
-        names = {
-            name: str(getattr(tokenizer, name)) for name in NAMED if getattr(tokenizer, name, None)
+        special_tokens = {
+            key: str(getattr(tokenizer, key))
+            for key in SPECIAL_TOKEN_KEYS
+            if getattr(tokenizer, key, None)
         }
-        template = getattr(tokenizer, "chat_template", None)
-        if isinstance(template, dict):
-            template = template.get("default")
-        compiled = None if template is None else _compile(template, "the tokenizer")
-        return cls(tokenizer.backend_tokenizer.to_str(), names, (), compiled)
+        source = getattr(tokenizer, "chat_template", None)
+        if isinstance(source, dict):
+            source = source.get("default")
+        template = None if source is None else _compile(source, "the tokenizer")
+        return cls(tokenizer.backend_tokenizer.to_str(), special_tokens, (), template)
 
     @property
     def has_template(self) -> bool:
-        """Whether conversations are written through the model's own chat template."""
+        """Whether the model has a chat template of its own."""
         return self._template is not None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids, with what the model wants before a text (BOS) added.
+        """Token ids of `text`, with the tokens that the model needs at its beginning (BOS).
 
         Raises UsageError for broken Unicode.
         """
         return self._encode(text, True)
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of a conversation, ending where the next answer begins.
+        """Token ids of a conversation, up to where the next answer begins.
 
-        Raises UsageError for turns that are not {"role": ..., "content": ...} or that the template
-        refuses.
+        Args: messages, each {"role": ..., "content": text}. Raises UsageError for other messages,
+        and for those that the template refuses.
         """
-        _check(messages)
+        _check_messages(messages)
         if self._template is None:
             return self._encode("\n".join(str(message["content"]) for message in messages), True)
         return self._encode(self.render(messages), False)
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The text that the chat template writes.
+        """The text that the chat template writes for a conversation.
 
-        Raises UsageError when the model has none, or it refuses.
+        Raises UsageError when the model has no template, or it refuses the messages.
         """
         from jinja2 import TemplateError
 
@@ -145,7 +161,7 @@ class ChatTokenizer:
                 tools=None,
                 documents=None,
                 add_generation_prompt=True,
-                **self._names,
+                **self._special_tokens,
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise UsageError(
@@ -153,45 +169,47 @@ class ChatTokenizer:
             ) from error
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
+        """The text of `ids` without special tokens; bytes that are no UTF-8 become U+FFFD."""
         return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def token_text(self, id: int) -> str:
-        """The text of one token, special ones by their name; U+FFFD where it holds part of a
-        character only.
+        """The text of one token: the name of a special token, U+FFFD for a token that holds only
+        part of a character.
         """
         return str(self._tokenizer.decode([id], skip_special_tokens=False))
 
-    def _encode(self, text: str, special: bool) -> list[int]:
+    def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise UsageError(
                 f"the text is not valid Unicode: {error.reason} at character {error.start}"
             ) from error
-        return list(self._tokenizer.encode(text, add_special_tokens=special).ids)
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
 
-def _parse(tokenizer_json: str, names: Mapping[str, str]) -> Tokenizer:
+def _parse(tokenizer_json: str, special_tokens: Mapping[str, str]) -> Tokenizer:
     from tokenizers import AddedToken, Tokenizer
 
     try:
         tokenizer = Tokenizer.from_str(tokenizer_json)
     except Exception as error:  # the library raises bare Exceptions
         raise BadInput(f"{TOKENIZER} cannot be read: {error}; fetch it again") from error
-    # Settings for batches in training, which some models left in the file.
+    # Some models left settings for training batches in the file.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    unknown = [
-        token for token in dict.fromkeys(names.values()) if tokenizer.token_to_id(token) is None
+    new_tokens = [
+        token
+        for token in dict.fromkeys(special_tokens.values())
+        if tokenizer.token_to_id(token) is None
     ]
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in unknown]
+        [AddedToken(token, special=True, normalized=False) for token in new_tokens]
     )
     return tokenizer
 
 
-def _check(messages: Sequence[Message]) -> None:
+def _check_messages(messages: Sequence[Message]) -> None:
     if not messages:
         raise UsageError("the conversation is empty; give at least one message")
     for number, message in enumerate(messages):
@@ -206,15 +224,15 @@ def _check(messages: Sequence[Message]) -> None:
 def _template_source(folder: Path, settings: dict[str, Any]) -> str | None:
     if (folder / TEMPLATE).is_file():
         return _read(folder / TEMPLATE)
-    found = settings.get("chat_template")
-    if isinstance(found, list):  # several, each with its name
+    source = settings.get("chat_template")
+    if isinstance(source, list):  # several templates, each with its name
         by_name = {
-            entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)
+            entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)
         }
-        found = by_name.get("default")
-    if found is not None and not isinstance(found, str):
+        source = by_name.get("default")
+    if source is not None and not isinstance(source, str):
         raise BadInput(f"{folder / SETTINGS}: chat_template is not text")
-    return found
+    return source
 
 
 def _compile(source: str, folder: Path | str) -> Template:
@@ -223,8 +241,8 @@ def _compile(source: str, folder: Path | str) -> Template:
     from jinja2.parser import Parser
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    class Generation(Extension):
-        """{% generation %} marks what the assistant said, for training; here it is the text inside."""
+    class GenerationTag(Extension):
+        """{% generation %} marks the answers, for training; here it changes nothing."""
 
         tags = {"generation"}  # noqa: RUF012 - jinja2's own protocol
 
@@ -232,17 +250,17 @@ def _compile(source: str, folder: Path | str) -> Template:
             next(parser.stream)
             return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
-    def refuse(message: str) -> None:
+    def raise_exception(message: str) -> None:
         raise TemplateError(message)
 
-    def tojson(value: Any, ensure_ascii: bool = False, **layout: Any) -> str:
+    def to_json(value: Any, ensure_ascii: bool = False, **layout: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, **layout)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )
-    environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = refuse
+    environment.filters["tojson"] = to_json
+    environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return environment.from_string(source)
@@ -257,26 +275,26 @@ def _read(path: Path) -> str:
         raise BadInput(f"{path} cannot be read: {error}") from error
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds, nothing when it is missing."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one when the file is missing."""
     if not path.is_file():
         return {}
     try:
-        found = json.loads(_read(path))
+        content = json.loads(_read(path))
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not JSON ({error}); fetch it again") from error
-    if not isinstance(found, dict):
-        raise BadInput(f"{path} should hold names and values")
-    return found
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} should hold a JSON object")
+    return content
 
 
-def _content(token: object) -> str:
-    """A named token: its text, or the dict that older files hold."""
+def _token_content(token: object) -> str:
+    """The text of a special token, which older files store as a dict."""
     return str(token.get("content", "")) if isinstance(token, dict) else str(token)
 
 
-def _ids(value: object, path: Path) -> set[int]:
-    listed = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(id, int) and not isinstance(id, bool) for id in listed):
+def _end_ids(value: object, path: Path) -> set[int]:
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(id, int) and not isinstance(id, bool) for id in ids):
         raise BadInput(f"{path}: eos_token_id should be a token id, or a list of them")
-    return set(listed)
+    return set(ids)

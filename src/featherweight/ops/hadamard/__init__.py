@@ -1,8 +1,9 @@
 """Orthonormal Hadamard rotations of every width: H_{2^p} (x) H_order, or diagonal blocks where n
 has no such matrix.
 
-576 = 16 * 36, 1536 = 128 * 12, 192 = 16 * 12 are single blocks; 210 is 208 + 2. A rotation of n numbers costs n p sums
-and n * order products. Orders that are not symmetric exist (12, 20), so `transpose` matters.
+576 = 16 * 36, 1536 = 128 * 12 and 192 = 16 * 12 are single blocks; 210 is 208 + 2. A rotation of n
+numbers costs n p sums and n * order products. The matrices of some orders are not symmetric (12,
+20), so `transpose` matters.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from . import native, reference
 
 
 def blocks(n: int) -> tuple[int, ...]:
-    """Sizes of the diagonal blocks of `matrix(n)`; (n,) where one block does.
+    """Sizes of the diagonal blocks of `matrix(n)`; (n,) where one block is enough.
 
     Raises UsageError for n < 1.
     """
@@ -27,7 +28,7 @@ def blocks(n: int) -> tuple[int, ...]:
 
 
 def matrix(n: int) -> Float[Tensor, "n n"]:
-    """H_n in float64. Raises UsageError for n < 1."""
+    """H_n in float64 on the CPU. Raises UsageError for n < 1."""
     blocks(n)
     return reference.matrix(n)
 
@@ -41,16 +42,23 @@ def transform(
 ) -> Float[Tensor, "*batch n"]:
     """x H_n^T along the last axis (x H_n with `transpose`, the inverse), in the dtype of x.
 
-    Native for float32 on a CPU without gradient, equal to `reference` to float32 rounding, and bit
-    for bit the same on every instruction set and number of threads. Raises UsageError for an axis
-    without numbers.
+    Args: isa, one of scalar, avx2, avx512, reference (None: the best); threads for this call. The
+    native library computes float32 on a CPU without gradient: equal to `reference` up to float32
+    rounding, and the same bits on every instruction set and number of threads. Everything else goes
+    through the reference. Raises UsageError for an axis without numbers.
     """
     blocks(x.shape[-1])
-    plain = (
-        x.dtype != torch.float32
-        or x.device.type != "cpu"
-        or (x.requires_grad and torch.is_grad_enabled())
-    )
-    if isa == "reference" or plain or library.library() is None or not x.numel():
+    if not _is_native(x, isa):
         return reference.transform(x, transpose)
     return native.transform(x, transpose, isa, threads)
+
+
+def _is_native(x: Tensor, isa: str | None) -> bool:
+    return (
+        isa != "reference"
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not (x.requires_grad and torch.is_grad_enabled())
+        and x.numel() > 0
+        and library.library() is not None
+    )

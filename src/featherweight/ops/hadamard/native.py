@@ -7,14 +7,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..library import check, chosen, library, pointer
+from ..library import check, encode_isa, library, pointer
 from ..paley import blocks, plan
 
 
 @cache
 def _plan(n: int, transpose: bool) -> tuple[int, int, Tensor | None]:
-    power, order, right = plan(n, transpose)
-    return power, order, None if right is None else torch.from_numpy(right)
+    power, order, factor = plan(n, transpose)
+    return power, order, None if factor is None else torch.from_numpy(factor)
 
 
 def transform(x: Tensor, transpose: bool, isa: str | None, threads: int | None) -> Tensor:
@@ -23,6 +23,7 @@ def transform(x: Tensor, transpose: bool, isa: str | None, threads: int | None) 
     out = x.detach().clone(memory_format=torch.contiguous_format)
     sizes = blocks(n)
     if len(set(sizes)) == 1:
+        # Equal blocks are rows of one long array.
         _rotate(out, 0, out.numel() // sizes[0], sizes[0], sizes[0], transpose, isa, threads)
         return out
     start = 0
@@ -42,6 +43,7 @@ def _rotate(
     isa: str | None,
     threads: int | None,
 ) -> None:
+    """Rotate `size` numbers in each of `rows` rows of `stride`, from number `start` of a row on."""
     power, order, kernel = _plan(size, transpose)
     native = library()
     assert native is not None
@@ -52,7 +54,7 @@ def _rotate(
         power,
         order,
         None if kernel is None else pointer(kernel),
-        chosen(isa),
+        encode_isa(isa),
         threads or 0,
     )
     check(status, f"rotating {rows} rows of {size}")

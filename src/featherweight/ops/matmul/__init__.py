@@ -1,11 +1,13 @@
-"""Weights read where they lie, in lane order (`ops.lanes`): today to a dense matrix, which a caller
-multiplies with.
+"""Weights decoded from lane order (`ops.lanes`) to a dense matrix, which the caller multiplies
+with.
 
 A value is one float32 product, scale * table[state] or scale * (code - zero), so the native library
 and the reference agree in every bit on every instruction set.
 """
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -28,10 +30,12 @@ def trellis_dense(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Float[Tensor, "rows columns"]:
-    """The float32 matrix (rows, columns) of 16 x 16 trellis tiles, row r times scale[r] (any float
-    dtype).
+    """The float32 matrix (rows, columns) of trellis codes, row r multiplied by scale[r].
 
-    Raises: UsageError unless rows and columns are multiples of 64 and every size fits.
+    Args: lanes, the stored bytes of 16 x 16 tiles; values, the number of each of the 2^L states of
+    L bits; k, bits of a weight; scale in any float dtype; isa, one of scalar, avx2, avx512,
+    reference (None: the best); threads for this call. The matrix lies on the device of `lanes`.
+    Raises UsageError unless rows and columns are multiples of 64 and every size fits.
     """
     trellis.check(256, values, L, k)
     if (
@@ -41,12 +45,15 @@ def trellis_dense(
         or lanes.dtype != torch.uint8
     ):
         raise UsageError(
-            f"{lanes.numel()} bytes of {lanes.dtype} are no {rows} x {columns} weights of {k} bits in lane order"
+            f"{lanes.numel()} bytes of {lanes.dtype} are no {rows} x {columns} weights of {k} bits "
+            "in lane order"
         )
     if scale.shape != (rows,):
         raise UsageError(f"scale is {tuple(scale.shape)}; need ({rows},)")
-    verb = reference if _by_reference(lanes, isa) else native
-    return verb.trellis_dense(lanes, rows, columns, values, L, k, scale.float(), isa, threads)
+    implementation = _implementation(lanes, isa)
+    return implementation.trellis_dense(
+        lanes, rows, columns, values, L, k, scale.float(), isa, threads
+    )
 
 
 def int_dense(
@@ -62,12 +69,13 @@ def int_dense(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Float[Tensor, "count columns"]:
-    """The float32 matrix of integer codes: scale * (code - zero), one scale and zero for `group`
-    columns of a row.
+    """The float32 matrix of integer codes: scale * (code - zero), where `group` columns of a row
+    share a scale and a zero point.
 
     Args: scale and zero (any dtype; None: 2^(bits - 1)) in blocks of 16 rows, (rows / 16,
-    ceil(columns / group), 16); `indices` decodes these rows only, in this order (a look-up in an
-    embedding). Raises: UsageError unless rows % 16 == 0, columns % 32 == 0 and every size fits.
+    ceil(columns / group), 16); indices, the rows to decode, in this order (a look-up in an
+    embedding), None for all; isa and threads as in `trellis_dense`. The matrix lies on the device
+    of `lanes`. Raises UsageError unless rows % 16 == 0, columns % 32 == 0 and every size fits.
     """
     if (
         rows % 16
@@ -76,14 +84,15 @@ def int_dense(
         or lanes.dtype != torch.uint8
     ):
         raise UsageError(
-            f"{lanes.numel()} bytes of {lanes.dtype} are no {rows} x {columns} codes of {bits} bits in lane order"
+            f"{lanes.numel()} bytes of {lanes.dtype} are no {rows} x {columns} codes of "
+            f"{bits} bits in lane order"
         )
     if bits not in range(2, 9) or group < 1:
         raise UsageError(f"{bits} bits in groups of {group}; need 2 to 8 bits and a positive group")
-    expected = (rows // 16, -(-columns // group), 16)
-    if scale.shape != expected or (zero is not None and zero.shape != expected):
-        found = [tuple(t.shape) for t in (scale, zero) if t is not None]
-        raise UsageError(f"scale and zero are {found}; need {expected}")
+    shape = (rows // 16, -(-columns // group), 16)
+    if scale.shape != shape or (zero is not None and zero.shape != shape):
+        shapes = [tuple(tensor.shape) for tensor in (scale, zero) if tensor is not None]
+        raise UsageError(f"scale and zero are {shapes}; need {shape}")
     if (
         indices is not None
         and indices.numel()
@@ -97,16 +106,18 @@ def int_dense(
         if zero is None
         else zero.float()
     )
-    verb = reference if _by_reference(lanes, isa) else native
-    return verb.int_dense(
+    implementation = _implementation(lanes, isa)
+    return implementation.int_dense(
         lanes, rows, columns, bits, group, scale.float(), zeros, indices, isa, threads
     )
 
 
-def _by_reference(lanes: Tensor, isa: str | None) -> bool:
-    return (
+def _implementation(lanes: Tensor, isa: str | None) -> ModuleType:
+    if (
         isa == "reference"
         or not lanes.numel()
         or lanes.device.type != "cpu"
         or library.library() is None
-    )
+    ):
+        return reference
+    return native

@@ -1,11 +1,11 @@
-"""Reading weights in lane order with the native library; `__init__` has checked the arguments."""
+"""Weights decoded from lane order by the native library; `__init__` has checked the arguments."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ..library import check, chosen, library, pointer
+from ..library import check, encode_isa, library, pointer
 
 
 def trellis_dense(
@@ -25,7 +25,7 @@ def trellis_dense(
         values.detach().cpu().contiguous(),
         scale.detach().contiguous(),
     )
-    out = torch.empty(rows, columns, dtype=torch.float32)
+    out = torch.empty(rows, columns, dtype=torch.float32, device=lanes.device)
     native = library()
     assert native is not None
     status = native.fw_trellis_dense(
@@ -36,7 +36,7 @@ def trellis_dense(
         L,
         k,
         pointer(scale),
-        chosen(isa),
+        encode_isa(isa),
         threads or 0,
         pointer(out),
     )
@@ -60,7 +60,7 @@ def int_dense(
     lanes, scale, zero = lanes.contiguous(), scale.detach().contiguous(), zero.detach().contiguous()
     indices = None if indices is None else indices.contiguous()
     count = rows if indices is None else indices.numel()
-    out = torch.empty(count, columns, dtype=torch.float32)
+    out = torch.empty(count, columns, dtype=torch.float32, device=lanes.device)
     native = library()
     assert native is not None
     status = native.fw_int_dense(
@@ -73,7 +73,7 @@ def int_dense(
         group,
         None if indices is None else pointer(indices),
         count,
-        chosen(isa),
+        encode_isa(isa),
         threads or 0,
         pointer(out),
     )

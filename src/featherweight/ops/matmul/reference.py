@@ -1,5 +1,5 @@
-"""The definition of reading weights in lane order, in plain PyTorch; `__init__` has checked the
-arguments.
+"""The definition of weights in lane order, in plain PyTorch on the device of the codes; `__init__`
+has checked the arguments.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def int_dense(
 ) -> Tensor:
     """(rows or indices, columns) float32 = scale * (code - zero)."""
     codes = order.lanes_to_int(lanes, rows, columns, bits).float()
-    which = torch.arange(columns, device=lanes.device) // group
-    scales, zeros = (t.transpose(1, 2).flatten(0, 1)[:, which] for t in (scale, zero))
+    groups = torch.arange(columns, device=lanes.device) // group
+    # (row blocks, groups, 16) -> (rows, columns)
+    scales, zeros = (tensor.transpose(1, 2).flatten(0, 1)[:, groups] for tensor in (scale, zero))
     dense = scales * (codes - zeros)
     return dense if indices is None else dense[indices]

@@ -1,10 +1,10 @@
-"""The bitshift trellis walked both ways: samples -> tail-biting streams -> samples.
+"""The bitshift trellis in both directions: samples -> tail-biting streams -> samples.
 
-A tile of T samples becomes k T bits, least significant bit first. The state at index t is bits [k
-t, k t + L) of the stream, taken modulo k T, and the sample is `values[state]`: any code is a table
-of 2^L numbers. `encode` looks for the stream with the least squared error by a two-pass Viterbi
-search in 16-bit arithmetic (`reference.py` defines it; the native library gives the same bytes),
-`decode` reads the table.
+A tile of T samples becomes a stream of k T bits, least significant bit first, with k bits a sample.
+The state at index t is the L bits [k t, k t + L) of the stream, taken modulo k T, and the sample is
+`values[state]`: any code is a table of 2^L numbers. `encode` finds the stream with the least
+squared error by a two-pass Viterbi search in 16-bit arithmetic (`reference.py` defines it; the
+native library gives the same bytes). `decode` reads the table.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from . import native, reference
 
 
 def check(length: int, values: Tensor, L: int, k: int) -> None:
-    """Raise UsageError unless the sizes make a trellis: k 1 to 4, L 8 to 16, length % 8 == 0, k *
-    length >= L.
+    """Raise UsageError unless the sizes make a trellis.
+
+    It needs k = 1 to 4 bits a sample, states of L = 8 to 16 bits, `length` samples a tile with
+    length % 8 == 0 and k * length >= L, and float32 `values` (2^L,).
     """
     if not 1 <= k <= 4:
         raise UsageError(f"k={k} bits a weight; the trellis has 1, 2, 3 or 4")
@@ -45,16 +47,18 @@ def encode(
     isa: str | None = None,
     threads: int | None = None,
 ) -> UInt8[Tensor, "tiles bytes"]:
-    """Streams of the paths through `values` nearest to `x`; `x` is clipped to [-4, 4].
+    """The streams of the paths through `values` that are nearest to `x`.
 
-    Args: x in the unit in which the code has unit variance; `isa` one of scalar, avx2, avx512,
-    reference (default: the best); `threads` for this call. Neither changes a byte of the result.
-    Raises: UsageError on sizes that are no trellis, BadInput when x or values is not finite.
+    Args: x, samples in the unit in which the code has unit variance, clipped to [-4, 4]; values,
+    the number of each state of L bits; k, bits a sample; isa, one of scalar, avx2, avx512,
+    reference (None: the best); threads for this call. Neither isa nor threads changes a byte of the
+    result, which lies on the device of `x`. Raises UsageError for sizes that are no trellis,
+    BadInput when x or values is not finite.
     """
     if x.ndim != 2 or x.dtype != torch.float32:
         raise UsageError(f"x is {x.dtype} {tuple(x.shape)}; need float32 (tiles, T)")
     check(x.shape[1], values, L, k)
-    if isa == "reference" or not x.numel() or library.library() is None:
+    if not _is_native(x, isa):
         return reference.encode(x, values, L, k)
     return native.encode(x, values, L, k, isa, threads)
 
@@ -68,15 +72,25 @@ def decode(
     isa: str | None = None,
     threads: int | None = None,
 ) -> Float[Tensor, "tiles T"]:
-    """`values[state]` along every stream; T = 8 * bytes / k.
+    """`values[state]` along every stream, on the device of `streams`; T = 8 * bytes / k.
 
-    Raises UsageError on sizes that are no trellis.
+    Arguments as in `encode`. Raises UsageError for sizes that are no trellis.
     """
     if streams.ndim != 2 or streams.dtype != torch.uint8 or not 1 <= k <= 4 or streams.shape[1] % k:
         raise UsageError(
-            f"streams is {streams.dtype} {tuple(streams.shape)}; need uint8 (tiles, k * T / 8), k={k}"
+            f"streams is {streams.dtype} {tuple(streams.shape)}; "
+            f"need uint8 (tiles, k * T / 8), k={k}"
         )
     check(8 * streams.shape[1] // k, values, L, k)
-    if isa == "reference" or not streams.numel() or library.library() is None:
+    if not _is_native(streams, isa):
         return reference.decode(streams, values, L, k)
     return native.decode(streams, values, L, k, isa, threads)
+
+
+def _is_native(tensor: Tensor, isa: str | None) -> bool:
+    return (
+        isa != "reference"
+        and tensor.numel() > 0
+        and tensor.device.type == "cpu"
+        and library.library() is not None
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..library import check, chosen, library, pointer
+from ..library import check, encode_isa, library, pointer
 from .reference import SCALE
 
 
@@ -13,9 +13,9 @@ def encode(
     x: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None
 ) -> Tensor:
     """(tiles, T) float32 -> (tiles, k T / 8) uint8."""
-    x, values = x.detach().contiguous(), values.detach().contiguous()
+    x, values = x.detach().contiguous(), values.detach().cpu().contiguous()
     tiles, length = x.shape
-    out = torch.empty(tiles, k * length // 8, dtype=torch.uint8)
+    out = torch.empty(tiles, k * length // 8, dtype=torch.uint8, device=x.device)
     native = library()
     assert native is not None
     status = native.fw_viterbi_encode(
@@ -26,7 +26,7 @@ def encode(
         L,
         k,
         SCALE[k],
-        chosen(isa),
+        encode_isa(isa),
         threads or 0,
         pointer(out),
     )
@@ -38,10 +38,10 @@ def decode(
     streams: Tensor, values: Tensor, L: int, k: int, isa: str | None, threads: int | None
 ) -> Tensor:
     """(tiles, k T / 8) uint8 -> (tiles, T) float32."""
-    streams, values = streams.contiguous(), values.detach().contiguous()
+    streams, values = streams.contiguous(), values.detach().cpu().contiguous()
     tiles = streams.shape[0]
     length = 8 * streams.shape[1] // k
-    out = torch.empty(tiles, length, dtype=torch.float32)
+    out = torch.empty(tiles, length, dtype=torch.float32, device=streams.device)
     native = library()
     assert native is not None
     status = native.fw_trellis_decode(
@@ -51,7 +51,7 @@ def decode(
         pointer(values),
         L,
         k,
-        chosen(isa),
+        encode_isa(isa),
         threads or 0,
         pointer(out),
     )

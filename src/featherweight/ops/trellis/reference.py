@@ -1,33 +1,32 @@
-"""The definition of the trellis encoder and decoder, in plain PyTorch.
+"""The definition of the trellis encoder and decoder, in plain PyTorch on the device of the input.
 
-**Time.** The decoder reads a stream forward; since the newest bits of a state are its lowest, the trellis runs the
-other way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. All below is in trellis
-order.
+**Time.** The decoder reads a stream forward. The newest bits of a state are its lowest, so the
+trellis runs the other way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. All below
+is in trellis order.
 
-**Arithmetic.** With S = SCALE[k]: X = round(clip(x, -4, 4) S), F[s] = clip(round(values[s] S), +-32767), ties to even,
-both from float32 products. d = X - F saturated to int16, error = (d d + 2^14) >> 15. States with
-equal s mod 2^(L-k) share their successors, so a step remembers one word for each such group g,
-`row`:
+**Arithmetic.** With S = SCALE[k]: X = round(clip(x, -4, 4) S) and F[s] = clip(round(values[s] S),
++-32767), ties to even, both from float32 products. With d = X - F saturated to int16, error = (d d
++ 2^14) >> 15. States with equal s mod 2^(L-k) have the same successors, so a step keeps one word
+for each such group g, `row`:
 
     cost_i[s]  = min(row_i[s >> k] + error(X_i, F[s]), 65535)
     row_i+1[g] = min_j cost_i[g + j 2^(L-k)] - min(row_i)
 
-No difference underflows (no cost is below the row's minimum), and the subtraction keeps the numbers
-small: two live states are at most ceil(L / k) errors apart. Of equals the traceback takes the
-lowest j, and the lowest last state.
+No difference underflows, because no cost is below the minimum of the row. The subtraction keeps the
+numbers small: two reachable states are at most ceil(L / k) errors apart. Of equal costs the
+traceback takes the lowest j, and the lowest last state.
 
-**Tail-biting** (two passes, as in QTIP). Pass one runs from the middle of the tile round the seam to the middle again,
-unconstrained (row_0 = 0), and tells which L - k bits cross the seam. Pass two starts and ends in
-that overlap: row_0 is
-0 there and 65535 elsewhere. Hostile samples can saturate live costs as well, so the traceback writes the overlap's bits
-into the first L / k states itself: every stream is a closed path by construction, and only its
-error may suffer. (A first pass over half the tile round the seam would save a quarter of the time
-and costs 0.5 % of the error.)
+**Tail-biting** (two passes, as in QTIP). Pass one runs from the middle of the tile across the seam
+to the middle again, unconstrained (row_0 = 0), and gives the L - k bits that cross the seam. Pass
+two starts and ends in that overlap: row_0 is 0 there and 65535 elsewhere. Extreme samples can
+saturate the costs of reachable states as well, so the traceback writes the bits of the overlap into
+the first L / k states itself: every stream is a closed path by construction, and only its error can
+grow. (A first pass over half the tile around the seam would save a quarter of the time and costs
+0.5 % of the error.)
 
-`SCALE` trades resolution, which higher rates need for their smaller errors, against saturation,
-which lower rates meet in their longer memory. Measured loss against float32 on N(0,1), L = 12: at
-most 0.03 % for k <= 2, 0.04 % at 3, 0.15 % at 4. At k = 1 and 2 nothing can saturate while |x - f|
-<= 6.5.
+`SCALE` is a compromise: higher rates have smaller errors and need resolution, lower rates have a
+longer memory and must not saturate. Measured loss against float32 on N(0,1), L = 12: at most 0.03 %
+for k <= 2, 0.04 % at 3, 0.15 % at 4. At k = 1 and 2 nothing can saturate while |x - f| <= 6.5.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ from ...base.errors import BadInput
 
 SCALE = {1: 1500.0, 2: 2300.0, 3: 3500.0, 4: 5000.0}
 INFINITY = 65535
-# Tensors of at most this many states at a time: small enough for the cache and for torch not to
-# start its threads.
-_STATES_AT_ONCE = 1 << 14
+# States in the tensors of one step: few enough for the cache, and for torch not to start its
+# threads.
+_STATES_PER_STEP = 1 << 14
 
 
 def encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
@@ -50,9 +49,10 @@ def encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
         raise BadInput("encoding trellis tiles: the input is not finite")
     length = x.shape[1]
     samples = torch.round(x.detach().clamp(-4, 4) * SCALE[k]).to(torch.int32).flip(1)
-    table = torch.round(values.detach() * SCALE[k]).clamp(-32767, 32767).to(torch.int32)
+    table = torch.round(values.detach().to(x.device) * SCALE[k]).clamp(-32767, 32767)
+    table = table.to(torch.int32)
     out = x.new_empty((x.shape[0], k * length // 8), dtype=torch.uint8)
-    size = max(1, _STATES_AT_ONCE >> L)
+    size = max(1, _STATES_PER_STEP >> L)
     for begin in range(0, x.shape[0], size):
         out[begin : begin + size] = pack(
             _states(samples[begin : begin + size], table, L, k).flip(1), k
@@ -62,25 +62,26 @@ def encode(x: Tensor, values: Tensor, L: int, k: int) -> Tensor:
 
 def decode(streams: Tensor, values: Tensor, L: int, k: int) -> Tensor:
     """(tiles, k T / 8) uint8 -> (tiles, T) float32."""
-    return values[states(streams, L, k)]
+    return values.to(streams.device)[states(streams, L, k)]
 
 
 def states(streams: Tensor, L: int, k: int) -> Tensor:
-    """(tiles, k T / 8) uint8 -> (tiles, T) int64: the L bits at k t, modulo k T."""
-    wrapped = torch.cat(
+    """(tiles, k T / 8) uint8 -> (tiles, T) int64: the L bits from bit k t on, modulo k T."""
+    # A state is read from three bytes, so a stream is followed by its own first bytes.
+    circular = torch.cat(
         [streams, streams, streams, streams][: 1 + -(-3 // streams.shape[1])], dim=1
     ).long()
-    bit = torch.arange(8 * streams.shape[1] // k) * k
+    bit = torch.arange(8 * streams.shape[1] // k, device=streams.device) * k
     byte = bit >> 3
-    window = wrapped[:, byte] | wrapped[:, byte + 1] << 8 | wrapped[:, byte + 2] << 16
+    window = circular[:, byte] | circular[:, byte + 1] << 8 | circular[:, byte + 2] << 16
     return (window >> (bit & 7)) & ((1 << L) - 1)
 
 
 def pack(states: Tensor, k: int) -> Tensor:
     """(tiles, T) states in decoder order -> (tiles, k T / 8) uint8 of their k newest bits."""
-    bits = (states.unsqueeze(-1) >> torch.arange(k)) & 1
+    bits = (states.unsqueeze(-1) >> torch.arange(k, device=states.device)) & 1
     octets = bits.reshape(states.shape[0], -1, 8)
-    return (octets << torch.arange(8)).sum(-1).to(torch.uint8)
+    return (octets << torch.arange(8, device=states.device)).sum(-1).to(torch.uint8)
 
 
 def error(sample: Tensor, table: Tensor) -> Tensor:
@@ -102,8 +103,8 @@ def _step(row: Tensor, sample: Tensor, table: Tensor, k: int) -> Tensor:
 
 
 def _best_of_group(row: Tensor, sample: Tensor, table: Tensor, group: Tensor, k: int) -> Tensor:
-    """The cheapest state (tiles,) with s mod 2^(L-k) = group; of equals the lowest."""
-    j = torch.arange(1 << k)
+    """The state (tiles,) of least cost with s mod 2^(L-k) = group; of equal costs the lowest."""
+    j = torch.arange(1 << k, device=row.device)
     state = group[:, None] + j * row.shape[1]
     cost = (row.gather(1, state >> k) + error(sample[:, None], table[state])).clamp(max=INFINITY)
     lowest = (cost.long() << k | j).amin(1) & ((1 << k) - 1)
@@ -111,6 +112,7 @@ def _best_of_group(row: Tensor, sample: Tensor, table: Tensor, group: Tensor, k:
 
 
 def _walk(row: Tensor, samples: Tensor, table: Tensor, k: int) -> list[Tensor]:
+    """row_0 to row_T-1."""
     rows = [row]
     for i in range(samples.shape[1] - 1):
         rows.append(_step(rows[-1], samples[:, i], table, k))
@@ -118,14 +120,18 @@ def _walk(row: Tensor, samples: Tensor, table: Tensor, k: int) -> list[Tensor]:
 
 
 def _overlap(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
-    """Pass one: the L - k bits (tiles,) that the cheapest free path carries across the seam."""
+    """Pass one: the L - k bits (tiles,) that the cheapest unconstrained path carries across the
+    seam.
+    """
     half = samples.shape[1] // 2
-    turned = samples.roll(half, 1)
-    rows = _walk(turned.new_zeros(turned.shape[0], 1 << (L - k)), turned, table, k)
-    cost = _costs(rows[-1], turned[:, -1], table, k)
-    state = (cost.long() << L | torch.arange(1 << L)).amin(1) & ((1 << L) - 1)
+    rolled_samples = samples.roll(half, 1)
+    row = rolled_samples.new_zeros(rolled_samples.shape[0], 1 << (L - k))
+    rows = _walk(row, rolled_samples, table, k)
+    cost = _costs(rows[-1], rolled_samples[:, -1], table, k)
+    all_states = torch.arange(1 << L, device=samples.device)
+    state = (cost.long() << L | all_states).amin(1) & ((1 << L) - 1)
     for i in range(samples.shape[1] - 1, half, -1):
-        state = _best_of_group(rows[i - 1], turned[:, i - 1], table, state >> k, k)
+        state = _best_of_group(rows[i - 1], rolled_samples[:, i - 1], table, state >> k, k)
     return state >> k
 
 
@@ -134,17 +140,19 @@ def _states(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
     order.
     """
     overlap = _overlap(samples, table, L, k)
-    first = samples.new_full((samples.shape[0], 1 << (L - k)), INFINITY)
-    first.scatter_(1, overlap[:, None], 0)
-    rows = _walk(first, samples, table, k)
-    found = overlap.new_empty(samples.shape)
+    # Pass two starts in the overlap.
+    row = samples.new_full((samples.shape[0], 1 << (L - k)), INFINITY)
+    row.scatter_(1, overlap[:, None], 0)
+    rows = _walk(row, samples, table, k)
+    # The traceback also ends in the overlap; its bits are written into the first states.
+    path = overlap.new_empty(samples.shape)
     group = overlap
     for i in range(samples.shape[1] - 1, -1, -1):
         state = _best_of_group(rows[i], samples[:, i], table, group, k)
         bits = k * (i + 1)
         if bits < L:
-            free = (1 << bits) - 1
-            state = (state & free) | ((overlap << bits) & ((1 << L) - 1))
-        found[:, i] = state
+            free_bits = (1 << bits) - 1
+            state = (state & free_bits) | ((overlap << bits) & ((1 << L) - 1))
+        path[:, i] = state
         group = state >> k
-    return found
+    return path

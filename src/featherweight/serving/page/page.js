@@ -6,20 +6,20 @@ const state = { models: [], compare: false, turns: [], stopper: null };
 const numbers = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed"];
 
 function make(tag, kind, text) {
-  const made = document.createElement(tag);
-  if (kind) made.className = kind;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const element = document.createElement(tag);
+  if (kind) element.className = kind;
+  if (text !== undefined) element.textContent = text;
+  return element;
 }
 
 function headers() {
   const key = byId("key").value;
-  const found = { "Content-Type": "application/json" };
-  if (key) found.Authorization = `Bearer ${key}`;
-  return found;
+  const fields = { "Content-Type": "application/json" };
+  if (key) fields.Authorization = `Bearer ${key}`;
+  return fields;
 }
 
-async function problem(response) {
+async function errorMessage(response) {
   try {
     return (await response.json()).error.message;
   } catch {
@@ -31,7 +31,7 @@ function size(bytes) {
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(1)} MB`;
 }
 
-function described(model) {
+function describe(model) {
   const facts = model.featherweight || {};
   const parts = [];
   if (facts.bits) parts.push(`${facts.bits.toFixed(2)} bits a weight`);
@@ -39,30 +39,30 @@ function described(model) {
   return parts;
 }
 
-const shown = () => (state.compare ? state.models : state.models.slice(0, 1));
+const visibleModels = () => (state.compare ? state.models : state.models.slice(0, 1));
 const role = (model) => ((model.featherweight || {}).role === "original" ? "original" : "light");
 
 function showModels() {
-  const place = byId("models");
-  place.replaceChildren();
-  const two = shown().length > 1;
-  place.classList.toggle("two", two);
+  const list = byId("models");
+  list.replaceChildren();
+  const two = visibleModels().length > 1;
+  list.classList.toggle("two", two);
   byId("main").classList.toggle("two", two);
-  for (const model of shown()) {
+  for (const model of visibleModels()) {
     const line = make("div", `model ${role(model)}`);
     line.append(make("strong", "", model.id));
-    for (const part of described(model)) line.append(" · ", make("span", "number", part));
+    for (const part of describe(model)) line.append(" · ", make("span", "number", part));
     const facts = model.featherweight || {};
     if (facts.description) line.title = facts.description;
-    place.append(line);
+    list.append(line);
   }
   const sizes = state.models.map((model) => (model.featherweight || {}).file_bytes);
-  let told = state.models.length ? `${state.models[0].id}: ${described(state.models[0]).join(", ") || "ready"}.` : "";
+  let summary = state.models.length ? `${state.models[0].id}: ${describe(state.models[0]).join(", ") || "ready"}.` : "";
   if (sizes.length > 1 && sizes[0] && sizes[1]) {
-    told += ` The original, ${state.models[1].id}, is ${(sizes[1] / sizes[0]).toFixed(1)} times as large.`;
+    summary += ` The original, ${state.models[1].id}, is ${(sizes[1] / sizes[0]).toFixed(1)} times as large.`;
   }
   const first = state.models.length && state.models[0].featherweight;
-  byId("facts").textContent = first && first.description ? `${told} (${first.description})` : told;
+  byId("facts").textContent = first && first.description ? `${summary} (${first.description})` : summary;
 }
 
 async function load() {
@@ -73,7 +73,7 @@ async function load() {
       showSettings(true);
       return;
     }
-    if (!response.ok) throw new Error(await problem(response));
+    if (!response.ok) throw new Error(await errorMessage(response));
     state.models = (await response.json()).data;
     byId("compare").hidden = state.models.length < 2;
     showModels();
@@ -87,62 +87,63 @@ function showSettings(open) {
   byId("open").setAttribute("aria-expanded", String(open));
 }
 
-function wanted(model) {
+function requestBody(model) {
   const messages = [];
   const system = byId("system").value.trim();
   if (system) messages.push({ role: "system", content: system });
   for (const turn of state.turns) {
     messages.push({ role: "user", content: turn.question });
-    const said = turn.answers.get(model.id);
-    if (said) messages.push({ role: "assistant", content: said });
+    const content = turn.answers.get(model.id);
+    if (content) messages.push({ role: "assistant", content });
   }
-  const asked = { model: model.id, messages, stream: true, stream_options: { include_usage: true } };
+  const body = { model: model.id, messages, stream: true, stream_options: { include_usage: true } };
   for (const name of numbers) {
     const value = byId(name).value;
-    if (value !== "") asked[name] = Number(value);
+    if (value !== "") body[name] = Number(value);
   }
-  return asked;
+  return body;
 }
 
 // Yields the data of each server-sent event.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let buffer = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    rest += value;
-    const parts = rest.split("\n\n");
-    rest = parts.pop();
-    for (const part of parts) if (part.startsWith("data: ")) yield part.slice(6);
+    buffer += value;
+    const lines = buffer.split("\n\n");
+    buffer = lines.pop();
+    for (const line of lines) if (line.startsWith("data: ")) yield line.slice(6);
   }
 }
 
-function rate(box, made, first, last, asked, finish) {
-  // A short answer may reach the page in one piece; then all that is known is how long it took from the question on.
-  const pieces = last - first >= 100;
-  const perSecond = 1000 * (pieces ? (made - 1) / (last - first) : made / (last - asked));
-  const parts = [`${made} ${made === 1 ? "token" : "tokens"}`];
-  if (made > 1 && last > asked) parts.push(`${perSecond.toFixed(1)} tokens/s`);
-  if (first) parts.push(`first after ${((first - asked) / 1000).toFixed(2)} s`);
+// Times in milliseconds: of the first and the last token, and of the question.
+function rate(box, numTokens, first, last, start, finish) {
+  // A short answer may arrive all at once; then the only known time is the one since the question.
+  const isStreamed = last - first >= 100;
+  const perSecond = 1000 * (isStreamed ? (numTokens - 1) / (last - first) : numTokens / (last - start));
+  const parts = [`${numTokens} ${numTokens === 1 ? "token" : "tokens"}`];
+  if (numTokens > 1 && last > start) parts.push(`${perSecond.toFixed(1)} tokens/s`);
+  if (first) parts.push(`first after ${((first - start) / 1000).toFixed(2)} s`);
   if (finish) parts.push(finish);
   box.textContent = parts.join(" · ");
 }
 
-async function answer(model, turn, place, signal) {
+async function answer(model, turn, list, signal) {
   const box = make("article", `answer busy ${role(model)}`);
   box.setAttribute("aria-busy", "true");
   const words = make("div", "words");
   const speed = make("p", "rate");
   box.append(make("h3", "", model.id), words, speed);
-  place.append(box);
-  const asked = performance.now();
+  list.append(box);
+  const start = performance.now();
   const ends = { stop: "", length: "reached the most tokens" };
-  let made = 0, first = 0, last = 0, said = "", end = "";
+  let numTokens = 0, first = 0, last = 0, text = "", end = "";
   try {
-    const body = JSON.stringify(wanted(model));
+    const body = JSON.stringify(requestBody(model));
     const response = await fetch("v1/chat/completions", { method: "POST", headers: headers(), body, signal });
-    if (!response.ok) throw new Error(await problem(response));
+    if (!response.ok) throw new Error(await errorMessage(response));
     for await (const data of events(response)) {
       if (data === "[DONE]") break;
       const event = JSON.parse(data);
@@ -152,20 +153,20 @@ async function answer(model, turn, place, signal) {
         const follow = window.innerHeight + window.scrollY >= document.body.scrollHeight - 60;
         last = performance.now();
         first = first || last;
-        made += 1;
-        said += choice.delta.content;
-        words.textContent = said;
+        numTokens += 1;
+        text += choice.delta.content;
+        words.textContent = text;
         if (follow) window.scrollTo(0, document.body.scrollHeight);
       }
       if (choice && choice.finish_reason) end = ends[choice.finish_reason] || "";
-      if (event.usage) made = event.usage.completion_tokens;
-      rate(speed, made, first, last, asked, end);
+      if (event.usage) numTokens = event.usage.completion_tokens;
+      rate(speed, numTokens, first, last, start, end);
     }
   } catch (error) {
-    if (error.name === "AbortError") rate(speed, made, first, last, asked, "stopped");
+    if (error.name === "AbortError") rate(speed, numTokens, first, last, start, "stopped");
     else box.append(make("p", "problem", error.message));
   }
-  turn.answers.set(model.id, said);
+  turn.answers.set(model.id, text);
   box.classList.remove("busy");
   box.setAttribute("aria-busy", "false");
 }
@@ -180,18 +181,18 @@ async function ask(question) {
   const turn = { question, answers: new Map() };
   state.turns.push(turn);
   byId("welcome").hidden = true;
-  const place = make("div", "answers");
-  byId("talk").append(make("div", "mine", question), place);
+  const list = make("div", "answers");
+  byId("talk").append(make("div", "mine", question), list);
   state.stopper = new AbortController();
-  working(true);
+  setBusy(true);
   window.scrollTo(0, document.body.scrollHeight);
-  await Promise.all(shown().map((model) => answer(model, turn, place, state.stopper.signal)));
+  await Promise.all(visibleModels().map((model) => answer(model, turn, list, state.stopper.signal)));
   state.stopper = null;
-  working(false);
+  setBusy(false);
   byId("question").focus();
 }
 
-function working(busy) {
+function setBusy(busy) {
   byId("send").hidden = busy;
   byId("stop").hidden = !busy;
   byId("compare").disabled = byId("fresh").disabled = busy;
@@ -212,7 +213,7 @@ function send() {
   ask(question);
 }
 
-function fresh() {
+function startChat() {
   state.turns = [];
   byId("talk").replaceChildren();
   byId("welcome").hidden = false;
@@ -229,12 +230,12 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && state.stopper) state.stopper.abort();
 });
 byId("stop").addEventListener("click", () => state.stopper && state.stopper.abort());
-byId("fresh").addEventListener("click", fresh);
+byId("fresh").addEventListener("click", startChat);
 byId("open").addEventListener("click", () => showSettings(byId("settings").hidden));
 byId("compare").addEventListener("click", () => {
   state.compare = !state.compare;
   byId("compare").setAttribute("aria-pressed", String(state.compare));
-  fresh();
+  startChat();
   showModels();
 });
 byId("key").value = sessionStorage.getItem("key") || "";

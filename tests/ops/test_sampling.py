@@ -1,10 +1,7 @@
-"""Sampling draws from the distribution that transformers' warpers leave, and refuses impossible
-values.
-"""
+"""Sampling draws from the distribution that transformers' logits processors leave."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import generation as theirs
+from transformers.generation import logits_process
 
-from featherweight.base.errors import BadInput, UsageError
-from featherweight.inference.sampling import Choice, Sampler, Sampling, likeliest
+from featherweight.base.errors import BadInput
+from featherweight.base.sampling import Sampling
+from featherweight.ops.sampling import Choice, Sampler, top_indices
 
 VOCAB = 1000
 
@@ -24,19 +22,19 @@ def logits(seed: int, size: int = VOCAB, sharp: float = 2.0) -> Any:
     return (sharp * np.random.default_rng(seed).standard_normal(size)).astype(np.float32)
 
 
-def expected(values: Any, sampling: Sampling, prompt: list[int]) -> Any:
+def transformers_probabilities(values: Any, sampling: Sampling, prompt: list[int]) -> Any:
     """Probabilities after transformers' processors, in the order that `generate` puts them."""
     scores, ids = torch.from_numpy(values)[None], torch.tensor([prompt or [0]])
     chain: list[Any] = []
     if sampling.repetition_penalty != 1:
-        chain.append(theirs.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
-    chain.append(theirs.TemperatureLogitsWarper(float(sampling.temperature)))
+        chain.append(logits_process.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    chain.append(logits_process.TemperatureLogitsWarper(float(sampling.temperature)))
     if sampling.top_k:
-        chain.append(theirs.TopKLogitsWarper(sampling.top_k))
+        chain.append(logits_process.TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1:
-        chain.append(theirs.TopPLogitsWarper(sampling.top_p))
+        chain.append(logits_process.TopPLogitsWarper(sampling.top_p))
     if sampling.min_p > 0:
-        chain.append(theirs.MinPLogitsWarper(sampling.min_p))
+        chain.append(logits_process.MinPLogitsWarper(sampling.min_p))
     for process in chain:
         scores = process(ids, scores)
     return scores.double().softmax(-1)[0].numpy()
@@ -60,22 +58,22 @@ def expected(values: Any, sampling: Sampling, prompt: list[int]) -> Any:
 def test_the_distribution_is_that_of_transformers(options: dict[str, Any]) -> None:
     sampling = Sampling(seed=0, **options)
     values, prompt = logits(3), [1, 5, 5, 900]
-    wanted = expected(values, sampling, prompt)
+    probabilities = transformers_probabilities(values, sampling, prompt)
     sampler = Sampler(sampling, prompt)
-    scores = sampler._modified(values, None)
+    scores = sampler._adjust(values, None)
     points = (np.arange(4000) + 0.5) / 4000
-    drawn = np.array([sampler._draw(scores, float(scores.max()), point) for point in points])
-    counts = np.bincount(drawn, minlength=VOCAB) / len(points)
-    assert not counts[wanted == 0].any()
+    tokens = np.array([sampler._draw(scores, float(scores.max()), point) for point in points])
+    counts = np.bincount(tokens, minlength=VOCAB) / len(points)
+    assert not counts[probabilities == 0].any()
     # Each interval of the cumulated probabilities is hit within one point at either end.
-    np.testing.assert_allclose(counts, wanted, atol=1.01 / 4000)
+    np.testing.assert_allclose(counts, probabilities, atol=1.01 / 4000)
 
 
 @given(st.integers(0, 50), st.integers(1, 40))
-def test_likeliest(seed: int, count: int) -> None:
+def test_top_indices(seed: int, count: int) -> None:
     values = np.round(logits(seed, 60))  # with ties
-    found = likeliest(values, count)
-    np.testing.assert_array_equal(values[found], np.sort(values)[::-1][:count])
+    indices = top_indices(values, count)
+    np.testing.assert_array_equal(values[indices], np.sort(values)[::-1][:count])
 
 
 def test_greedy_takes_the_first_of_the_largest() -> None:
@@ -105,12 +103,12 @@ def test_one_number_a_token_whatever_the_distribution() -> None:
 
 
 def test_masks() -> None:
-    values, allowed = logits(1), np.zeros(VOCAB, bool)
-    allowed[[10, 20]] = True
-    kept = values.copy()
+    values, mask = logits(1), np.zeros(VOCAB, bool)
+    mask[[10, 20]] = True
+    copy = values.copy()
     sampler = Sampler(Sampling(seed=0, temperature=9, repetition_penalty=1.1), [10])
-    assert {sampler.choose(values, allowed).token for _ in range(50)} == {10, 20}
-    np.testing.assert_array_equal(values, kept)
+    assert {sampler.choose(values, mask).token for _ in range(50)} == {10, 20}
+    np.testing.assert_array_equal(values, copy)
     with pytest.raises(BadInput, match="no token is allowed"):
         sampler.choose(values, np.zeros(VOCAB, bool))
 
@@ -134,35 +132,16 @@ def test_penalty_grows_with_the_text() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.3])
 def test_logprobs_are_the_models_own(temperature: float) -> None:
     values = logits(2)
-    wanted = torch.from_numpy(values).double().log_softmax(-1).numpy()
+    logprobs = torch.from_numpy(values).double().log_softmax(-1).numpy()
     sampling = Sampling(
         temperature=temperature, top_k=3, repetition_penalty=1.5, seed=0, logprobs=5
     )
     choice = Sampler(sampling, [int(values.argmax())]).choose(values)
-    assert choice.logprob == pytest.approx(wanted[choice.token], abs=1e-5)
-    assert [id for id, _ in choice.top] == np.argsort(-wanted)[:5].tolist()
+    assert choice.logprob == pytest.approx(logprobs[choice.token], abs=1e-5)
+    assert [id for id, _ in choice.top] == np.argsort(-logprobs)[:5].tolist()
     np.testing.assert_allclose(
-        [value for _, value in choice.top], np.sort(wanted)[::-1][:5], atol=1e-5
+        [value for _, value in choice.top], np.sort(logprobs)[::-1][:5], atol=1e-5
     )
-    only = Sampler(Sampling(logprobs=0, seed=0)).choose(values)
-    assert only.logprob is not None and only.top == ()
+    choice = Sampler(Sampling(logprobs=0, seed=0)).choose(values)
+    assert choice.logprob is not None and choice.top == ()
     assert Sampler(Sampling(seed=0)).choose(values).logprob is None
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *[("max_tokens", value) for value in (0, -1, 10**9)],
-        *[("temperature", value) for value in (-0.1, 11, math.nan, math.inf)],
-        *[("top_k", value) for value in (-1, 10**9)],
-        *[("top_p", value) for value in (0.0, 1.1, -1.0, math.nan)],
-        *[("min_p", value) for value in (-0.1, 1.1, math.nan)],
-        *[("repetition_penalty", value) for value in (0.0, -1.0, 11.0, math.nan)],
-        ("seed", 2**64),
-        *[("logprobs", value) for value in (-1, 21)],
-        *[("stop", value) for value in (("",), ("x" * 501,), ("x",) * 10_000)],
-    ],
-)
-def test_impossible_values(field: str, value: Any) -> None:
-    with pytest.raises(UsageError, match="stop" if field == "stop" else field):
-        Sampling(**{field: value})

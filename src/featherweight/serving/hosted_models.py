@@ -1,7 +1,7 @@
-"""The models that a server offers: one, and for comparison perhaps the original beside it.
+"""The models that a server offers: one, and for comparison perhaps its original as a second one.
 
-Each has an engine, its text side and a batcher of its own, so that neither waits in the other's
-queue.
+Each has an engine, a tokenizer and a batcher of its own, so that neither waits in the queue of the
+other.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from .errors import ApiError
 
 @dataclass(frozen=True)
 class HostedModel:
-    """A model by the `name` that clients ask for; `facts` are shown on the page (bits, file_bytes,
-    role, ...).
+    """One model of a server.
+
+    name: what clients ask for. batcher: serves its requests. facts: what the page shows of it
+    (bits, file_bytes, role, ...). created: Unix time in seconds.
     """
 
     name: str
@@ -26,26 +28,25 @@ class HostedModel:
     facts: Mapping[str, Any] = field(default_factory=dict)
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def described(self) -> dict[str, Any]:
-        """The entry in /v1/models: OpenAI's four fields and ours."""
+    def entry(self) -> dict[str, Any]:
+        """The entry of /v1/models: OpenAI's four fields, and ours under "featherweight"."""
         engine = self.batcher.engine
-        own = {
-            "description": engine.description,
-            "context": self.batcher.capacity,
-            "slots": self.batcher.slots,
-            **self.facts,
-        }
         return {
             "id": self.name,
             "object": "model",
             "created": self.created,
             "owned_by": "featherweight",
-            "featherweight": own,
+            "featherweight": {
+                "description": engine.description,
+                "context": self.batcher.capacity,
+                "slots": self.batcher.num_slots,
+                **self.facts,
+            },
         }
 
 
-class Models:
-    """All of them, by name."""
+class HostedModels:
+    """All models of a server by name."""
 
     def __init__(self, models: Iterable[HostedModel]) -> None:
         self._by_name = {model.name: model for model in models}
@@ -56,10 +57,10 @@ class Models:
     def find(self, name: str) -> HostedModel:
         """The model of that name. Raises ApiError 404."""
         if name not in self._by_name:
-            offered = ", ".join(self._by_name)
+            names = ", ".join(self._by_name)
             raise ApiError(
                 404,
-                f"there is no model {name[:100]!r}; this server offers {offered}",
+                f"there is no model {name[:100]!r}; this server offers {names}",
                 param="model",
                 code="model_not_found",
             )
