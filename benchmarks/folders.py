@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig
 
-from featherweight.interchange.cache import built_once, cache_folder
+from featherweight.interchange.cache import build_once, cache_folder
 from featherweight.interchange.packed.description import Description, StoredMatrix
-from featherweight.interchange.shards import Entry, write_checkpoint
+from featherweight.interchange.shards import LazyTensor, write_checkpoint
 from featherweight.models.tensors import DTYPES
 from featherweight.quantization.formats.base import Format
 
@@ -83,19 +83,19 @@ def packed_folder(
         layers = _layers(config, body, table)
         generator = torch.Generator().manual_seed(seed)
         entries = [
-            Entry(f"{name}.{part}", shape, dtype, lambda s=shape, d=dtype: _random(s, d, generator))
+            LazyTensor(f"{name}.{part}", shape, dtype, lambda s=shape, d=dtype: _random(s, d, generator))
             for name, layer in layers.items()
             for part, (shape, dtype_name) in layer.stored().items()
             for dtype in (DTYPES[dtype_name],)
         ]
         entries += [
-            Entry(
+            LazyTensor(
                 f"{name}.weight", (0,), torch.float16, lambda: torch.zeros(0, dtype=torch.float16)
             )
             for name in layers
         ]
         entries += [
-            Entry(name, shape, torch.float32, lambda s=shape: torch.ones(s))
+            LazyTensor(name, shape, torch.float32, lambda s=shape: torch.ones(s))
             for name, shape in _norms(config)
         ]
         files = write_checkpoint(path, entries)
@@ -103,7 +103,7 @@ def packed_folder(
         plain = {**config.to_dict(), "quantization_config": description.to_dict()}
         (path / "config.json").write_text(json.dumps(plain))
 
-    return built_once(folder, make)
+    return build_once(folder, make)
 
 
 def _layers(config: LlamaConfig, body: Format, table: Format) -> dict[str, StoredMatrix]:

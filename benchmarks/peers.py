@@ -30,8 +30,8 @@ import gguf
 import numpy as np
 
 from featherweight.interchange import loading
-from featherweight.interchange.cache import built_once, cache_folder
-from featherweight.interchange.gguf.metadata import add_metadata, target_of
+from featherweight.interchange.cache import build_once, cache_folder
+from featherweight.interchange.gguf.metadata_writer import add_metadata, read_exportable
 from featherweight.profiling.llama_cpp import VARIABLE, LlamaBench
 
 PACKAGE = "llama-cpp-python"
@@ -102,7 +102,7 @@ def _found_or_built(variable: str, name: str, instructions: tuple[str, ...]) -> 
             **_cache_options(folder.parent),
         }
     else:
-        home = built_once(
+        home = build_once(
             cache_folder() / name, lambda beside: _build(beside, (*instructions, *OPTIONS))
         )
         folder, facts = home / "bin", json.loads((home / "facts.json").read_text())
@@ -231,7 +231,7 @@ def random_file(config: Any, folder: Path, kind: str, table: str, seed: int = 0)
 def _head(writer: Any, config: Any, file_type: Any) -> None:
     writer.add_file_type(int(file_type))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    add_metadata(writer, config, target_of(config))
+    add_metadata(writer, read_exportable(config))
     writer.add_tokenizer_model("none")
 
 

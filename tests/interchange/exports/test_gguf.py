@@ -31,11 +31,11 @@ from transformers import (
 )
 
 from featherweight.base.errors import UsageError
-from featherweight.interchange.exports.base import PackedModel
-from featherweight.interchange.gguf.blocks import rows_of, type_of
+from featherweight.interchange.gguf.blocks import choose_type, encode
 from featherweight.interchange.gguf.convert import convert
-from featherweight.interchange.gguf.tokenizer import RULES, cutter
+from featherweight.interchange.gguf.tokenizer import RULES, pre_tokenizer
 from featherweight.interchange.packed import folder as packed
+from featherweight.interchange.packed.model import PackedModel
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format, Integers
 from featherweight.quantization.layers import decoded
@@ -56,7 +56,7 @@ def qwen_tokenizer() -> Any:
     no other way.
     """
     tokenizer = tiny.tokenizer()
-    tokenizer.backend_tokenizer.pre_tokenizer = cutter(RULES["qwen2"])
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer(RULES["qwen2"])
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     return tokenizer
 
@@ -187,8 +187,8 @@ def test_our_own_reader_undoes_it(tmp_path: Path, make: Callable[[], Any]) -> No
 )
 def test_blocks_decode_to_the_same_bits(format: Format, columns: int, kind: str) -> None:
     matrix, weight = quantized(format, 32, columns)
-    assert type_of(matrix) == kind
-    rows = rows_of(matrix, kind)
+    assert choose_type(matrix) == kind
+    rows = encode(matrix, kind)
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
     assert rows.shape == (32, columns // block * size)
     read = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[kind])

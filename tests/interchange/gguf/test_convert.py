@@ -19,8 +19,9 @@ from gguf import GGMLQuantizationType as Kind
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from featherweight.base.errors import BadInput
-from featherweight.interchange.gguf.convert import convert, halves_apart
+from featherweight.interchange.gguf.convert import convert
 from featherweight.interchange.gguf.file import GGUFFile
+from featherweight.interchange.gguf.tensors import restore_rows
 
 TEXT = "In 1905 the fox:  12 <|im_end|>\n 2024"
 Spoil = Callable[[gguf.GGUFWriter, dict[str, np.ndarray]], None]
@@ -87,12 +88,12 @@ def test_weights_are_what_the_blocks_stand_for(tmp_path: Path, kind: Kind) -> No
         assert np.array_equal(tiny_gguf.interleaved(mine, heads) if heads else mine, rows)
 
 
-def test_halves_apart_is_the_inverse() -> None:
+def test_restored_rows_are_the_inverse() -> None:
     rows = np.arange(24, dtype=np.float32).reshape(12, 2)
-    assert np.array_equal(halves_apart(tiny_gguf.interleaved(rows, 3), 3), rows)
+    assert np.array_equal(restore_rows(tiny_gguf.interleaved(rows, 3), 3), rows)
     bias = np.arange(12, dtype=np.float32)
-    assert np.array_equal(halves_apart(tiny_gguf.interleaved(bias, 3), 3), bias)
-    assert halves_apart(np.arange(4, dtype=np.float32), 1).tolist() == [0, 2, 1, 3]
+    assert np.array_equal(restore_rows(tiny_gguf.interleaved(bias, 3), 3), bias)
+    assert restore_rows(np.arange(4, dtype=np.float32), 1).tolist() == [0, 2, 1, 3]
 
 
 def test_llama3_frequencies_are_recovered(tmp_path: Path) -> None:
@@ -122,12 +123,12 @@ def test_llama3_frequencies_are_recovered(tmp_path: Path) -> None:
 
 
 def test_rules_that_cut_text() -> None:
-    from featherweight.interchange.gguf.tokenizer import RULES, cutter
+    from featherweight.interchange.gguf.tokenizer import RULES, pre_tokenizer
 
     def cut(rule: str, text: str) -> list[str]:
         return [
             piece.replace("Ġ", " ").replace("Ċ", "\n")
-            for piece, _ in cutter(RULES[rule]).pre_tokenize_str(text)
+            for piece, _ in pre_tokenizer(RULES[rule]).pre_tokenize_str(text)
         ]
 
     assert cut("smollm", "x  12\n 3") == ["x", "  ", "1", "2", "\n ", "3"]
@@ -258,7 +259,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_flipped_header_bits_end_as_bad_input_or_a_readable_file(tmp_path: Path) -> None:
     path = llama_file(tmp_path)
     whole = path.read_bytes()
-    end = min(entry.start for entry in GGUFFile(path).entries.values())
+    end = min(entry.start for entry in GGUFFile(path).tensors.values())
     chance = random.Random(0)
     for _ in range(200):
         changed = bytearray(whole)
@@ -266,7 +267,7 @@ def test_flipped_header_bits_end_as_bad_input_or_a_readable_file(tmp_path: Path)
         path.write_bytes(changed)
         try:
             file = GGUFFile(path)
-            for name in file.entries:
+            for name in file.tensors:
                 file.read(name)
         except BadInput:
             pass

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, processors, tra
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from featherweight.interchange.gguf.file import GGUFFile
-from featherweight.interchange.gguf.tokenizer_writer import INSTEAD
+from featherweight.interchange.gguf.tokenizer_writer import HINT
 from featherweight.quantization.formats import Int
 from featherweight.workflows.export_folder import export_folder
 
@@ -117,6 +117,6 @@ def test_other_kinds_are_refused(tmp_path: Path) -> None:
 
     folder = exporting.pack(tmp_path / "packed", words, {"*": Int(bits=4, group=32)})
     with pytest.raises(
-        ValueError, match=f"a tokenizer of kind WordLevel is not written to GGUF; {INSTEAD}"
+        ValueError, match=f"a tokenizer of kind WordLevel is not written to GGUF; {HINT}"
     ):
         export_folder(folder, "gguf", tmp_path / "m.gguf")

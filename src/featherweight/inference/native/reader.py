@@ -88,6 +88,7 @@ def read_model(folder: Path) -> ModelWeights:
         numbers.is_tied and f"{head_name}.weight" not in mapped.tensors
     )
     head = None if is_tied else reader.matrix(head_name, table_shape)
+    bits_per_weight = 8 * mapped.num_bytes / max(1, reader.num_weights)
     return ModelWeights(
         hidden=numbers.hidden,
         vocab_size=numbers.vocab_size,
@@ -108,7 +109,7 @@ def read_model(folder: Path) -> ModelWeights:
         final_softcap=numbers.final_softcap,
         embedding_scale=numbers.embedding_scale,
         fingerprint=folder_fingerprint(folder),
-        description=f"{folder.name}, {8 * mapped.num_bytes / max(1, reader.num_weights):.2f} bits a weight",
+        description=f"{folder.name}, {bits_per_weight:.2f} bits a weight",
         num_bytes=mapped.num_bytes,
         check=mapped.check_unchanged,
         close=mapped.close,
@@ -119,7 +120,7 @@ def _read_hyperparameters(config: Mapping[str, Any]) -> families.Hyperparameters
     """The numbers of the model; Unsupported for what the native engine does not compute."""
     family = families.find(config.get("model_type"))
     if family is None:
-        names = ", ".join(known.model_type for known in families.FAMILIES)
+        names = ", ".join(record.model_type for record in families.FAMILIES)
         raise Unsupported(
             f"models of type {config.get('model_type')!r} run on the PyTorch engine; "
             f"the native one runs {names}"
@@ -153,20 +154,19 @@ def _read_layer(
         "up": (ffn, hidden),
         "down": (hidden, ffn),
     }
-    matrices = {
+    fields: dict[str, Any] = {
         field: reader.matrix(f"{block}.{families.MATRICES[field].transformers}", shape)
         for field, shape in shapes.items()
     }
-    norms = {
+    fields |= {
         field: reader.norm(f"{block}.{names.transformers}", norm_width, family.norm_offset)
         for group, norm_width in ((family.norms, hidden), (family.head_norms, width))
         for field, names in group.items()
     }
     return LayerWeights(
-        **matrices,
-        **norms,
+        **fields,
         frequencies=frequencies,
-        window=numbers.window if kind == families.SLIDING else 0,
+        window=numbers.window if kind == families.SLIDING_ATTENTION else 0,
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL_ATTENTION, SLIDING_ATTENTION = "full_attention", "sliding_attention"
 ATTENTION_CAP, FINAL_CAP = "attn_logit_softcapping", "final_logit_softcapping"
 _BLOCK = re.compile(r"model\.layers\.(\d+)\.(.+)")
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...base.errors import BadInput, Unsupported
-from .base import ATTENTION_CAP, FINAL_CAP, FULL, SLIDING, Family
+from .base import ATTENTION_CAP, FINAL_CAP, FULL_ATTENTION, SLIDING_ATTENTION, Family
 from .rope import Rope
 
 LARGEST_NUMBER = 1e30  # of any number of a configuration: far inside float32
@@ -25,9 +25,10 @@ class Hyperparameters:
     """The numbers of one model of `family`.
 
     Widths count channels: `hidden` of the residual stream, `ffn` of the feed-forward network,
-    `head_width` of one head. `layer_types` holds FULL or SLIDING for each layer; a sliding layer
-    sees `window` positions. Attention scores are scaled by `query_scalar` ** -0.5. A soft cap of 0
-    means none. `config` is the content of config.json with the family's defaults.
+    `head_width` of one head. `layer_types` holds FULL_ATTENTION or SLIDING_ATTENTION for each
+    layer; a layer of the second kind sees `window` positions. Attention scores are scaled by
+    `query_scalar` ** -0.5. A soft cap of 0 means none. `config` is the content of config.json with
+    the family's defaults.
     """
 
     family: Family
@@ -63,9 +64,9 @@ class Hyperparameters:
         settings = _mapping(self.config, "rope_parameters")
         if isinstance(settings.get(layer_type), Mapping):
             settings = settings[layer_type]
-        elif layer_type == SLIDING and "rope_local_base_freq" in self.family.defaults:
+        elif layer_type == SLIDING_ATTENTION and "rope_local_base_freq" in self.family.defaults:
             settings = {"rope_theta": self.config["rope_local_base_freq"]}
-        if layer_type == FULL:
+        if layer_type == FULL_ATTENTION:
             settings = {**_mapping(self.config, "rope_scaling"), **settings}
         theta = _number(settings, "rope_theta", self.config["rope_theta"])
         if theta < 1:
@@ -87,8 +88,8 @@ class Hyperparameters:
 def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperparameters:
     """The numbers that `config` (the content of a config.json of `family`) gives a model.
 
-    Raises BadInput for numbers that no model has, Unsupported for other kinds of layers than FULL
-    and SLIDING.
+    Raises BadInput for numbers that no model has, Unsupported for other kinds of layers than
+    FULL_ATTENTION and SLIDING_ATTENTION.
     """
     config = {**family.defaults, **config}
     hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
@@ -114,7 +115,7 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperpara
         head_width=width,
         context=_count(config, "max_position_embeddings", 8192),
         layer_types=layer_types,
-        window=_count(config, "sliding_window") if SLIDING in layer_types else 0,
+        window=_count(config, "sliding_window") if SLIDING_ATTENTION in layer_types else 0,
         epsilon=_number(config, "rms_norm_eps", 1e-6),
         query_scalar=scalar,
         activation=str(activation or family.gguf.activation),
@@ -127,10 +128,13 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperpara
 
 
 def periodic_layer_types(num_layers: int, period: int) -> list[str]:
-    """FULL for each `period`-th layer (all of them when `period` is 0), SLIDING for the others."""
+    """FULL_ATTENTION for each `period`-th layer (all of them when `period` is 0), and
+    SLIDING_ATTENTION for the others.
+    """
     if period == 0:
-        return [FULL] * num_layers
-    return [FULL if (index + 1) % period == 0 else SLIDING for index in range(num_layers)]
+        return [FULL_ATTENTION] * num_layers
+    is_full = [(index + 1) % period == 0 for index in range(num_layers)]
+    return [FULL_ATTENTION if full else SLIDING_ATTENTION for full in is_full]
 
 
 def _layer_types(config: Mapping[str, Any], num_layers: int, family: Family) -> tuple[str, ...]:
@@ -140,13 +144,14 @@ def _layer_types(config: Mapping[str, Any], num_layers: int, family: Family) -> 
         types = periodic_layer_types(num_layers, period)
     elif types is None and config.get("use_sliding_window"):
         first = _count(config, "max_window_layers", 28)
-        types = [SLIDING if index >= first else FULL for index in range(num_layers)]
+        num_full = min(first, num_layers)
+        types = [FULL_ATTENTION] * num_full + [SLIDING_ATTENTION] * (num_layers - num_full)
     elif types is None:
         types = periodic_layer_types(num_layers, 0)
     if (
         not isinstance(types, list)
         or len(types) != num_layers
-        or any(name not in (FULL, SLIDING) for name in types)
+        or any(name not in (FULL_ATTENTION, SLIDING_ATTENTION) for name in types)
     ):
         raise Unsupported("layers of other kinds than full and sliding attention")
     return tuple(types)

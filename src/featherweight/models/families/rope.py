@@ -38,30 +38,31 @@ class Rope:
         """
         if self.turned_share != 1.0:
             raise Unsupported(
-                "only part of each head turns with its position, which the native engine does not do"
+                "only part of each head turns with its position, "
+                "which the native engine does not do"
             )
         exponents = np.arange(0, head_width, 2, dtype=np.int64).astype(np.float32) / np.float32(
             head_width
         )
-        unscaled = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
+        base = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
         if self.type == "default":
-            return unscaled
+            return base
         if self.type == "linear":
-            return (unscaled / np.float32(self.factor)).astype(np.float32)
+            return (base / np.float32(self.factor)).astype(np.float32)
         if self.type != "llama3":
             raise Unsupported(f"rotary positions of type {self.type!r} run on the PyTorch engine")
-        return self._llama3_frequencies(unscaled)
+        return self._llama3_frequencies(base)
 
-    def _llama3_frequencies(self, unscaled: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _llama3_frequencies(self, base: NDArray[np.float32]) -> NDArray[np.float32]:
         # Llama 3.1 (arXiv:2407.21783): long waves are slowed by `factor`, short ones stay as they
-        # are, and those of medium length are interpolated.
+        # are, and those of medium length are blend.
         low, high, context = self.low_freq_factor, self.high_freq_factor, self.original_context
-        wavelength = (2 * math.pi / unscaled).astype(np.float32)
+        wavelength = (2 * math.pi / base).astype(np.float32)
         share = (context / wavelength - low) / (high - low)
-        interpolated = (1 - share) * unscaled / self.factor + share * unscaled
-        slowed = np.where(wavelength > context / low, unscaled / self.factor, unscaled)
+        blend = (1 - share) * base / self.factor + share * base
+        with_slow_waves = np.where(wavelength > context / low, base / self.factor, base)
         is_medium = (wavelength >= context / high) & (wavelength <= context / low)
-        return np.where(is_medium, interpolated, slowed).astype(np.float32)
+        return np.where(is_medium, blend, with_slow_waves).astype(np.float32)
 
     def llama3_divisors(self, head_width: int) -> NDArray[np.float64]:
         """Llama 3's divisors of the (head_width / 2) frequencies, as GGUF files store them."""
