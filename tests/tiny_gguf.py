@@ -1,5 +1,5 @@
-"""The tiny models as GGUF files, written with the format's own package: what `interchange/gguf.py`
-must undo.
+"""The tiny models as GGUF files, written with the format's own package and the keys that llama.cpp's
+converter writes: what `interchange/gguf/` must undo.
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
     return rows.reshape(heads, 2, len(rows) // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
 
 
+def architecture(config: Any) -> str:
+    """What GGUF calls the family of `config`."""
+    return {"gemma3_text": "gemma3"}.get(config.model_type, config.model_type)
+
+
 def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
     """Float32 tensors by their GGUF names."""
     config = model.config
-    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == config.model_type)
+    name = architecture(config)
+    arch = next(key for key, known in gguf.MODEL_ARCH_NAMES.items() if known == name)
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     found = {}
     for name, tensor in model.state_dict().items():
@@ -38,6 +44,8 @@ def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
                 rows,
                 config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads,
             )
+        if config.model_type.startswith("gemma") and name.endswith("norm.weight"):
+            rows = rows + np.float32(1)
         found[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(rows)
     return found
 
@@ -53,7 +61,7 @@ def write(
     """Write `path`; matrices whose width allows it are stored as `kind`. `change(writer, tensors)`
     may spoil it first."""
     config = model.config
-    writer = gguf.GGUFWriter(path, config.model_type)
+    writer = gguf.GGUFWriter(path, architecture(config))
     writer.add_name(f"tiny {config.model_type}")
     writer.add_string("general.license", "apache-2.0")
     writer.add_context_length(config.max_position_embeddings)
@@ -62,10 +70,22 @@ def write(
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
+    width = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    rope = config.rope_parameters
+    writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
+    if config.model_type.startswith("gemma"):
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_uint32(
+            f"{architecture(config)}.attention.sliding_window_pattern",
+            config.layer_types.index("full_attention") + 1,
+        )
+        if config.attn_logit_softcapping:
+            writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        if config.final_logit_softcapping:
+            writer.add_final_logit_softcapping(config.final_logit_softcapping)
     _add_tokenizer(writer, tokenizer, pre)
     found = tensors(model)
     if change is not None:

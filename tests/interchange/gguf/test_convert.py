@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import exporting
 import gguf
 import numpy as np
 import pytest
@@ -40,17 +41,27 @@ def llama_file(tmp_path: Path, spoil: Spoil | None = None, pre: str = "gpt-2") -
     return tiny_gguf.write(tmp_path / "tiny.gguf", *tiny.llama(), pre=pre, change=spoil)
 
 
-@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3, tiny.odd])
+def qwen2() -> tuple[Any, Any]:
+    return tiny.qwen2()[0], exporting.qwen_tokenizer()
+
+
+@pytest.mark.parametrize(
+    "make", [tiny.llama, qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd]
+)
 def test_same_logits_same_tokens(tmp_path: Path, make: Callable[[], tuple[Any, Any]]) -> None:
     model, tokenizer = make()
+    pre = "qwen2" if make is qwen2 else "gpt-2"
     read, read_tokenizer = converted(
-        tiny_gguf.write(tmp_path / "m.gguf", model, tokenizer), tmp_path
+        tiny_gguf.write(tmp_path / "m.gguf", model, tokenizer, pre=pre), tmp_path
     )
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     assert torch.equal(read_tokenizer(TEXT, return_tensors="pt").input_ids, ids)
     assert read.dtype == torch.float32
+    # Gemma computes with 1 + w, and that is what the file holds.
+    offset = 1 if "gemma" in model.config.model_type else 0
     for name, tensor in model.state_dict().items():
-        assert torch.equal(read.state_dict()[name], tensor), name
+        added = offset if name.endswith("norm.weight") else 0
+        assert torch.equal(read.state_dict()[name] + added, tensor + added), name
     assert torch.equal(read(ids).logits, model(ids).logits)
 
 

@@ -29,7 +29,7 @@ from ..shards import LazyTensor, write_checkpoint
 from .file import GGUFFile
 from .metadata import read_settings
 from .tensors import ROPE_DIVISORS, has_offset, permuted_heads, restore_rows, subtract_offset
-from .tokenizer import HINT, build, eos_token_ids
+from .tokenizer import HINT, build, check_saved, eos_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -53,6 +53,7 @@ def convert(path: Path, folder: Path, listener: Listener = silent) -> None:
     config.save_pretrained(folder)
     _generation_config(file, config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    check_saved(folder, tokenizer, file)
     write_atomic(folder / "README.md", _card(file))
 
 

@@ -16,6 +16,7 @@ Every tokenizer must survive a round trip of text before it is used.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import BadInput
@@ -57,6 +58,22 @@ def build(file: GGUFFile) -> PreTrainedTokenizerBase:
     raise BadInput(
         f"{file.path} has a tokenizer of kind {kind!r}; gpt2 and llama can be read: {HINT}"
     )
+
+
+def check_saved(folder: Path, tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
+    """Raise BadInput unless transformers, from the model folder `folder`, splits text as
+    `tokenizer`, which was saved there, does.
+
+    For some families transformers puts its own splitting rule in place of the saved one.
+    """
+    from transformers import AutoTokenizer
+
+    saved_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if saved_tokenizer(PROBE).input_ids != tokenizer(PROBE).input_ids:
+        raise BadInput(
+            f"{file.path}: transformers cannot cut text as its tokenizer does "
+            f"(tokenizer.ggml.pre is {file.values.get('tokenizer.ggml.pre')!r}); {HINT}"
+        )
 
 
 def eos_token_ids(file: GGUFFile) -> list[int]:

@@ -4,7 +4,7 @@ of soft caps, five layers with a window for one without, and a rotary base for e
 
 from __future__ import annotations
 
-from .base import HEAD_NORMS, SANDWICH_NORMS, Family, GGUFRules
+from .base import FINAL_CAP, HEAD_NORMS, SANDWICH_NORMS, Family, GGUFRules
 
 GEMMA3 = Family(
     model_type="gemma3_text",
@@ -12,6 +12,7 @@ GEMMA3 = Family(
         "gemma3",
         activation="gelu_pytorch_tanh",
         local_rope_theta=10_000.0,
+        softcaps={FINAL_CAP: None},
         hidden_scale_layers=62,  # the 27B model
     ),
     norms=SANDWICH_NORMS,
