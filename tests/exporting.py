@@ -41,6 +41,9 @@ SHAPE = {
     "num_key_value_heads": 2,
     **tiny.common(),
 }
+# Heads of 256 are what transformers' reader of Gemma files takes for granted.
+GEMMA = {"head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 16}
+GEMMA |= {"tie_word_embeddings": True}
 
 
 def pack(
@@ -79,16 +82,16 @@ def gemma_tokenizer() -> PreTrainedTokenizerFast:
     their own, bytes for what is unknown, and every way to make a token a merge.
     """
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
-    defined = ["\n", "\n\n", "▁▁", "▁▁▁", "\t\t"]
+    user_tokens = ["\n", "\n\n", "▁▁", "▁▁▁", "\t\t"]
     pieces = ["▁t", "he", "in", "▁the", "er", "an", "re", "qu", "▁a", "▁s", "fo", "▁fo", "▁fox"]
     letters = sorted(set("▁" + "".join(tiny.TEXT.split())))
     data = [f"<0x{byte:02X}>" for byte in range(256)]
     data[9] = "\t"
-    tokens = [*special, *data, *defined, *pieces, *letters]
+    tokens = [*special, *data, *user_tokens, *pieces, *letters]
     vocab = {token: id_ for id_, token in enumerate(tokens)}
     merges = [
         (token[:cut], token[cut:])
-        for token in [*defined, *pieces]
+        for token in [*user_tokens, *pieces]
         for cut in range(1, len(token))
         if token[:cut] in vocab and token[cut:] in vocab
     ]
@@ -100,7 +103,7 @@ def gemma_tokenizer() -> PreTrainedTokenizerFast:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
     backend.add_special_tokens([AddedToken(token, normalized=False) for token in special])
-    backend.add_tokens([AddedToken(token, normalized=False) for token in defined])
+    backend.add_tokens([AddedToken(token, normalized=False) for token in user_tokens])
     backend.post_processor = processors.TemplateProcessing(
         single="<bos>:0 $A:0", pair="<bos>:0 $A:0 <bos>:1 $B:1", special_tokens=[("<bos>", 2)]
     )
@@ -126,16 +129,14 @@ def qwen3() -> tuple[Any, Any]:
 
 
 def gemma2(**settings: Any) -> tuple[Any, Any]:
-    """Soft caps and a window of 16; heads of 256, as transformers' reader takes for granted."""
-    settings = {"head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 16, **settings}
-    config = Gemma2Config(tie_word_embeddings=True, **{**SHAPE, **settings})
+    """Soft caps, and a window of 16 in the first of two layers."""
+    config = Gemma2Config(**{**SHAPE, **GEMMA, **settings})
     return tiny.make(Gemma2ForCausalLM, config, 0), tiny.tokenizer()
 
 
 def gemma3(**settings: Any) -> tuple[Any, Any]:
-    """Two layers with a window of 16; heads of 256, as transformers' reader takes for granted."""
-    settings = {"head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 16, **settings}
-    config = Gemma3TextConfig(tie_word_embeddings=True, **{**SHAPE, **settings})
+    """Two layers with a window of 16."""
+    config = Gemma3TextConfig(**{**SHAPE, **GEMMA, **settings})
     return tiny.make(Gemma3ForCausalLM, config, 0), tiny.tokenizer()
 
 

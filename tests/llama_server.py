@@ -20,7 +20,10 @@ import pytest
 
 
 class LlamaServer:
-    """One model in llama.cpp, with room for `context` tokens. Skips the test without the package."""
+    """One model in llama.cpp, with room for `context` tokens.
+
+    Skips the test without the package.
+    """
 
     def __init__(self, path: Path, context: int = 64) -> None:
         xllamacpp = pytest.importorskip("xllamacpp")
@@ -29,7 +32,8 @@ class LlamaServer:
         params.n_ctx = params.n_batch = params.n_ubatch = context
         params.n_parallel = 1
         params.warmup = params.fit_params = False
-        # A cache cut to the window still holds positions of the text before, and gives wrong logits.
+        # A cache that is cut to the window keeps positions of the previous text, and the logits
+        # are wrong.
         params.swa_full = True
         params.verbosity = 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2

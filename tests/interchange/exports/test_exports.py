@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featherweight.base.errors import BadInput, ExportFailed, UsageError
-from featherweight.interchange.exports import HF
+from featherweight.interchange.exports import HF, summaries
 from featherweight.interchange.exports import base as exports
 from featherweight.interchange.exports.base import export
 from featherweight.interchange.packed import folder as packed
@@ -65,7 +65,7 @@ def test_every_tensor_once(tmp_path: Path) -> None:
     assert "lm_head.weight" not in model.names
 
 
-@pytest.mark.parametrize("to", ["gguf", "compressed-tensors", "hf"])
+@pytest.mark.parametrize("to", summaries())
 def test_a_difference_deletes_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:

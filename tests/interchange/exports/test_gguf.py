@@ -193,7 +193,8 @@ def refused(folder: Path, message: str) -> None:
     [
         (
             Trellis(bits=2),
-            r"layers.0.self_attn.q_proj.weight: no GGUF type holds Trellis\(bits=2\); .* Int\(bits=4",
+            r"layers.0.self_attn.q_proj.weight: no GGUF type holds Trellis\(bits=2\); "
+            r".* Int\(bits=4",
         ),
         (Int(bits=4, group=16), r"groups of 16 are narrower .*group=32 \(Q4_0\) is the nearest"),
         (
@@ -236,6 +237,30 @@ def test_computations_that_a_file_cannot_say_are_refused(tmp_path: Path) -> None
         exporting.pack(tmp_path / "s", scaled, {"*": Int(bits=4)}),
         "query_pre_attn_scalar 24, but files imply 256",
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (exporting.gemma2, {"final_logit_softcapping": None}, "final_logit_softcapping.*with 30;"),
+        (exporting.gemma2, {"tie_word_embeddings": False}, "no name for lm_head.weight in gemma2"),
+        (exporting.gemma2, {"use_bidirectional_attention": True}, "attends to later tokens"),
+        (exporting.gemma3, {"attn_logit_softcapping": 50.0}, "softcapping 50, but gemma3 files"),
+        (exporting.gemma3, {"hidden_activation": "silu"}, "activation silu, but gemma3 files"),
+        (
+            exporting.gemma3,
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "layers with a window is scaled",
+        ),
+    ],
+)
+def test_settings_that_runtimes_fix_in_code_are_refused(
+    tmp_path: Path, make: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    plan = {"*": Int(bits=4, group=32)}
+    if "tie_word_embeddings" in settings:
+        plan = {"lm_head": Int(bits=4, group=32), **plan}
+    refused(exporting.pack(tmp_path / "p", lambda: make(**settings), plan), message)
 
 
 def test_unknown_cutting_rule_is_refused(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ...models.config import CONFIG
 from ...models.tensors import TensorFolder
 from ..atomic import atomic_path
 from ..packed.model import PackedMatrix, PackedModel
+from ..tensor_progress import TensorProgress
 from . import target_name
 
 STAGE = "export"
@@ -84,21 +85,29 @@ class Exporter(ABC, Generic[Storage]):
 
     @abstractmethod
     def write(
-        self, model: PackedModel, plan: ExportPlan[Storage], path: Path, listener: Listener
+        self,
+        model: PackedModel,
+        plan: ExportPlan[Storage],
+        path: Path,
+        progress: TensorProgress,
     ) -> None:
         """Write `model` at `path`, which does not exist yet, one tensor in memory at a time.
 
-        `listener` hears of each tensor: events 1 ... n of 2 n.
+        `progress` advances once for each tensor of the plan.
         """
 
     @abstractmethod
     def read_back(
-        self, model: PackedModel, plan: ExportPlan[Storage], path: Path, listener: Listener
+        self,
+        model: PackedModel,
+        plan: ExportPlan[Storage],
+        path: Path,
+        progress: TensorProgress,
     ) -> None:
         """Decode what `write` wrote at `path` and compare every number with `model`.
 
-        `listener` hears of each tensor: events n + 1 ... 2 n of 2 n. Raises ExportFailed when a
-        tensor is missing, superfluous or different.
+        `progress` advances once for each tensor of the plan. Raises ExportFailed when a tensor is
+        missing, superfluous or different.
         """
 
     def is_export(self, path: Path) -> bool:
@@ -125,9 +134,10 @@ def export(
         raise UsageError(f"--to {exporter.name} writes one file: name it like {example}")
     plan = exporter.plan(model)
     _check_replaceable(exporter, out, overwrite)
+    progress = TensorProgress(STAGE, 2 * len(plan.tensors), listener)
     with atomic_path(out) as path:
-        exporter.write(model, plan, path, listener)
-        exporter.read_back(model, plan, path, listener)
+        exporter.write(model, plan, path, progress)
+        exporter.read_back(model, plan, path, progress)
         file_bytes = path.stat().st_size if path.is_file() else TensorFolder(path).file_bytes
     return ExportResult(out, file_bytes, dict(plan.types), len(plan.tensors), plan.notes)
 

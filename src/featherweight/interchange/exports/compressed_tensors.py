@@ -24,7 +24,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,6 @@ from jaxtyping import Int32, Integer
 from torch import Tensor
 
 from ...base.errors import ExportFailed, UsageError
-from ...base.events import Event, Listener
 from ...base.files import write_atomic
 from ...models.config import CONFIG
 from ...models.tensors import TensorFolder
@@ -42,7 +40,8 @@ from ...quantization.formats.base import Integers
 from ..packed.folder import copy_companions
 from ..packed.model import PackedMatrix, PackedModel
 from ..shards import LazyTensor, write_checkpoint
-from .base import STAGE, Exporter, ExportPlan, compare, refuse
+from ..tensor_progress import TensorProgress
+from .base import Exporter, ExportPlan, compare, refuse
 
 ALL_READERS, NEWER_READERS = (4, 8), (2,)  # bits
 FUSED_GROUPS = (-1, 32, 64, 128)  # groups that vLLM's Marlin kernels take
@@ -120,18 +119,20 @@ class CompressedTensors(Exporter[Scheme | None]):
         )
         return ExportPlan(schemes, types, _notes(schemes))
 
-    def write(self, model: PackedModel, plan: Plan, path: Path, listener: Listener) -> None:
+    def write(self, model: PackedModel, plan: Plan, path: Path, progress: TensorProgress) -> None:
         path.mkdir()
-        write_checkpoint(path, _tensors(model, plan, listener))
+        write_checkpoint(path, _tensors(model, plan, progress))
         config = {**model.settings, "quantization_config": _config(model, plan)}
         write_atomic(path / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
         copy_companions(model.path, path)
         write_atomic(path / "README.md", _card(model, plan.notes))
 
-    def read_back(self, model: PackedModel, plan: Plan, path: Path, listener: Listener) -> None:
-        tensors, num = TensorFolder(path), len(plan.tensors)
+    def read_back(
+        self, model: PackedModel, plan: Plan, path: Path, progress: TensorProgress
+    ) -> None:
+        tensors = TensorFolder(path)
         unread_names = set(tensors.names())
-        for index, (name, scheme) in enumerate(plan.tensors.items(), num + 1):
+        for name, scheme in plan.tensors.items():
             stored_names = [name]
             if scheme is not None:
                 stored_names = [f"{name}_{part}" for part in ("packed", "scale", "shape")]
@@ -141,7 +142,7 @@ class CompressedTensors(Exporter[Scheme | None]):
             parts = [tensors.read(stored_name) for stored_name in stored_names]
             weight = parts[0] if scheme is None else _decode(scheme, *parts)
             compare(name, weight, model.read(name).to(weight.dtype), path)
-            listener(Event(STAGE, index, 2 * num, message=name))
+            progress.advance(name)
         if unread_names:
             name = sorted(unread_names)[0]
             raise ExportFailed(f"{path}: {name} belongs to no tensor of the model")
@@ -189,20 +190,21 @@ def _decode(scheme: Scheme, words: Tensor, scale: Tensor, shape: Tensor) -> Tens
     return (levels.unflatten(1, (scale.shape[1], -1)) * scale[..., None]).flatten(1)
 
 
-def _tensors(model: PackedModel, plan: Plan, listener: Listener) -> list[LazyTensor]:
+def _tensors(model: PackedModel, plan: Plan, progress: TensorProgress) -> list[LazyTensor]:
     tensors: list[LazyTensor] = []
-    for index, (name, scheme) in enumerate(plan.tensors.items(), 1):
+    for name, scheme in plan.tensors.items():
         dtype, shape = model.dtype(name), model.shape(name)
         if scheme is None:
-            tensors.append(LazyTensor(name, shape, dtype, _reader(model, name)))
+            tensors.append(progress.observe(LazyTensor(name, shape, dtype, _reader(model, name))))
             continue
         rows, columns = shape
         groups = 1 if scheme.group < 0 else columns // scheme.group
         words = -(-columns * scheme.bits // 32)
-        event = Event(STAGE, index, 2 * len(plan.tensors), message=name)
-        pack_codes = _packer(model, name, scheme, partial(listener, event))
+        packed_codes = LazyTensor(
+            f"{name}_packed", (rows, words), torch.int32, _packer(model, name, scheme)
+        )
         tensors += [
-            LazyTensor(f"{name}_packed", (rows, words), torch.int32, pack_codes),
+            progress.observe(packed_codes),
             LazyTensor(f"{name}_scale", (rows, groups), dtype, _scale_reader(model, name)),
             LazyTensor(f"{name}_shape", (2,), torch.int64, _shape_reader(rows, columns)),
         ]
@@ -221,13 +223,10 @@ def _scale_reader(model: PackedModel, name: str) -> Callable[[], Tensor]:
     return lambda: _integers(model, name).scale.to(model.dtype(name))
 
 
-def _packer(
-    model: PackedModel, name: str, scheme: Scheme, report: Callable[[], object]
-) -> Callable[[], Tensor]:
+def _packer(model: PackedModel, name: str, scheme: Scheme) -> Callable[[], Tensor]:
     def read() -> Tensor:
         integers = _integers(model, name)
         levels = integers.codes.to(torch.int16) - integers.zero
-        report()
         return torch.from_numpy(pack((levels + (1 << (scheme.bits - 1))).numpy(), scheme.bits))
 
     return read

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ import numpy as np
 import torch
 
 from ...base.errors import ExportFailed, UsageError
-from ...base.events import Event, Listener
 from ...models.families import Family
 from ..gguf import tokenizer_writer as tokenizers
 from ..gguf import types
@@ -42,7 +41,8 @@ from ..gguf.tensors import (
     row_permutation,
 )
 from ..packed.model import PackedMatrix, PackedModel
-from .base import STAGE, Exporter, ExportPlan, compare, refuse
+from ..tensor_progress import TensorProgress
+from .base import Exporter, ExportPlan, compare, refuse
 
 FLOAT_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 HINT = "requantize with --preset portable, or leave such layers out of the plan, or export --to hf"
@@ -106,7 +106,7 @@ class GGUF(Exporter[GGUFTensor]):
         counts = Counter(tensor.type for tensor in tensors.values())
         return ExportPlan(tensors, counts, _notes(model, tensors))
 
-    def write(self, model: PackedModel, plan: Plan, path: Path, listener: Listener) -> None:
+    def write(self, model: PackedModel, plan: Plan, path: Path, progress: TensorProgress) -> None:
         gguf, numbers = types.package(), read_exportable(model.config)
         with closing(gguf.GGUFWriter(path, numbers.family.gguf.architecture)) as writer:
             writer.add_name(model.path.resolve().name)
@@ -128,11 +128,14 @@ class GGUF(Exporter[GGUFTensor]):
             # The data, in the order of the infos above.
             if divisors is not None:
                 writer.write_tensor_data(divisors)
-            for index, data in enumerate(_data(model, plan, numbers.family), 1):
+            for name in plan.tensors:
+                data = _data(model, plan, name, numbers.family)
                 writer.write_tensor_data(np.ascontiguousarray(data))
-                listener(Event(STAGE, index, 2 * len(plan.tensors), message=path.name))
+                progress.advance(name)
 
-    def read_back(self, model: PackedModel, plan: Plan, path: Path, listener: Listener) -> None:
+    def read_back(
+        self, model: PackedModel, plan: Plan, path: Path, progress: TensorProgress
+    ) -> None:
         file, numbers = GGUFFile(path), read_exportable(model.config)
         expected_names = {tensor.gguf_name for tensor in plan.tensors.values()}
         if rope_divisors(numbers) is not None:
@@ -141,13 +144,12 @@ class GGUF(Exporter[GGUFTensor]):
             raise ExportFailed(
                 f"{path}: the file does not hold each tensor of the model exactly once"
             )
-        num = len(plan.tensors)
-        for index, (name, tensor) in enumerate(plan.tensors.items(), num + 1):
+        for name, tensor in plan.tensors.items():
             rows = file.read(tensor.gguf_name)
             rows = rows.copy() if tensor.heads is None else restore_rows(rows, tensor.heads)
             model_tensor = _as_stored(model.read(name), name, numbers.family).float()
             compare(name, torch.from_numpy(rows), model_tensor, path)
-            listener(Event(STAGE, index, 2 * num, message=name))
+            progress.advance(name)
         tokenizers.compare_tokenizer(file, model.tokenizer)
 
     def is_export(self, path: Path) -> bool:
@@ -180,21 +182,19 @@ def _add_info(writer: Any, name: str, shape: tuple[int, ...], type_: str) -> Non
     writer.add_tensor_info(name, shape, np.dtype(np.float32), num_bytes, storage.number)
 
 
-def _data(model: PackedModel, plan: Plan, family: Family) -> Iterator[np.ndarray]:
-    """The bytes of every tensor, in the order of the plan."""
-    for name, tensor in plan.tensors.items():
-        order = None
-        if tensor.heads is not None:
-            order = row_permutation(model.shape(name)[0], tensor.heads)
-        matrix = model.matrix(name)
-        if matrix is not None:
-            integers = matrix.integers
-            assert integers is not None  # the plan says so
-            yield encode(integers if order is None else reorder_rows(integers, order), tensor.type)
-            continue
-        values = _as_stored(model.read(name), name, family)
-        values = (values if order is None else values[order]).to(FLOAT_TYPES[tensor.type])
-        yield values.contiguous().view(torch.uint8).numpy()
+def _data(model: PackedModel, plan: Plan, name: str, family: Family) -> np.ndarray:
+    """The bytes of the tensor `name`."""
+    tensor, matrix = plan.tensors[name], model.matrix(name)
+    order = None
+    if tensor.heads is not None:
+        order = row_permutation(model.shape(name)[0], tensor.heads)
+    if matrix is not None:
+        integers = matrix.integers
+        assert integers is not None  # the plan says so
+        return encode(integers if order is None else reorder_rows(integers, order), tensor.type)
+    values = _as_stored(model.read(name), name, family)
+    values = (values if order is None else values[order]).to(FLOAT_TYPES[tensor.type])
+    return values.contiguous().view(torch.uint8).numpy()
 
 
 def _as_stored(values: torch.Tensor, name: str, family: Family) -> torch.Tensor:

@@ -16,17 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ...base.errors import ExportFailed
-from ...base.events import Event, Listener
 from ...base.files import write_atomic
 from ...models.config import CONFIG
 from ...models.tensors import TensorFolder
 from ..packed.folder import copy_companions
 from ..packed.model import PackedMatrix, PackedModel
 from ..shards import LazyTensor, write_checkpoint
-from .base import STAGE, Exporter, ExportPlan, compare
+from ..tensor_progress import TensorProgress
+from .base import Exporter, ExportPlan, compare
 
 
 @dataclass(frozen=True)
@@ -48,31 +47,34 @@ class HF(Exporter[torch.dtype]):
         )
 
     def write(
-        self, model: PackedModel, plan: ExportPlan[torch.dtype], path: Path, listener: Listener
+        self,
+        model: PackedModel,
+        plan: ExportPlan[torch.dtype],
+        path: Path,
+        progress: TensorProgress,
     ) -> None:
         path.mkdir()
-        num = len(plan.tensors)
-
-        def lazy(index: int, name: str, dtype: torch.dtype) -> LazyTensor:
-            def read() -> Tensor:
-                listener(Event(STAGE, index, 2 * num, message=name))
-                return model.read(name).to(dtype)
-
-            return LazyTensor(name, model.shape(name), dtype, read)
-
-        tensors = [lazy(index, *item) for index, item in enumerate(plan.tensors.items(), 1)]
-        write_checkpoint(path, tensors)
+        tensors = [_decoder(model, name, dtype) for name, dtype in plan.tensors.items()]
+        write_checkpoint(path, [progress.observe(tensor) for tensor in tensors])
         write_atomic(path / CONFIG, json.dumps(model.settings, indent=2, sort_keys=True) + "\n")
         copy_companions(model.path, path)
 
     def read_back(
-        self, model: PackedModel, plan: ExportPlan[torch.dtype], path: Path, listener: Listener
+        self,
+        model: PackedModel,
+        plan: ExportPlan[torch.dtype],
+        path: Path,
+        progress: TensorProgress,
     ) -> None:
-        tensors, num = TensorFolder(path), len(plan.tensors)
+        tensors = TensorFolder(path)
         if sorted(tensors.names()) != sorted(plan.tensors):
             raise ExportFailed(
                 f"{path}: the files do not hold each tensor of the model exactly once"
             )
-        for index, (name, dtype) in enumerate(plan.tensors.items(), num + 1):
+        for name, dtype in plan.tensors.items():
             compare(name, tensors.read(name), model.read(name).to(dtype), path)
-            listener(Event(STAGE, index, 2 * num, message=name))
+            progress.advance(name)
+
+
+def _decoder(model: PackedModel, name: str, dtype: torch.dtype) -> LazyTensor:
+    return LazyTensor(name, model.shape(name), dtype, lambda: model.read(name).to(dtype))

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ...base.errors import BadInput
-from ...base.events import Event, Listener, silent
+from ...base.events import Listener, silent
 from ...base.files import write_atomic
 from ...models import families
 from ...models.families import Family
 from ...models.tensors import require_finite
 from ..shards import LazyTensor, write_checkpoint
+from ..tensor_progress import TensorProgress
 from .file import GGUFFile
 from .metadata import read_settings
 from .tensors import ROPE_DIVISORS, has_offset, permuted_heads, restore_rows, subtract_offset
@@ -48,7 +49,7 @@ def convert(path: Path, folder: Path, listener: Listener = silent) -> None:
     config = _config(file, family)
     tokenizer = build(file)
     tensors = _tensors(file, family, config)
-    progress = _Progress(len(tensors), listener)
+    progress = TensorProgress(STAGE, len(tensors), listener)
     write_checkpoint(folder, [progress.observe(tensor) for tensor in tensors])
     config.save_pretrained(folder)
     _generation_config(file, config).save_pretrained(folder)
@@ -168,22 +169,3 @@ def _card(file: GGUFFile) -> str:
         f"{head}# {name}\n\nConverted by featherweight from `{file.path.name}`. "
         f"The weights are the values stored there ({', '.join(types)}), written in float32.\n"
     )
-
-
-class _Progress:
-    """Reports each tensor when it is read to be written."""
-
-    def __init__(self, total: int, listener: Listener) -> None:
-        self.total, self.listener, self.num_read = total, listener, 0
-        listener(Event(STAGE, 0, total))
-
-    def observe(self, tensor: LazyTensor) -> LazyTensor:
-        """The same tensor, with a report when it has been read."""
-
-        def read() -> torch.Tensor:
-            values = tensor.read()
-            self.num_read += 1
-            self.listener(Event(STAGE, self.num_read, self.total, message=tensor.name))
-            return values
-
-        return LazyTensor(tensor.name, tensor.shape, tensor.dtype, read)

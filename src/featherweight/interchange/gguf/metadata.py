@@ -99,7 +99,7 @@ def read_settings(file: GGUFFile, family: Family) -> dict[str, Any]:
         "max_position_embeddings": values.integer("context_length"),
         "rms_norm_eps": values.real("attention.layer_norm_rms_epsilon"),
         "rope_parameters": _rope_parameters(file, values, family, width),
-        "tie_word_embeddings": HEAD not in file.tensors,
+        "tie_word_embeddings": family.gguf.is_tied or HEAD not in file.tensors,
         "dtype": "float32",
     }
     if family.has_head_dim:

@@ -78,6 +78,7 @@ class GGUFRules:
     `softcaps`: configuration key of a soft cap -> the cap that runtimes use when a file names none
     (None: no cap); a cap that is not listed cannot be expressed. `hidden_scale_layers`: with this
     number of layers runtimes scale attention by hidden width / heads instead of the head's width.
+    `is_tied`: runtimes take the embedding for the head, and files hold no other.
     """
 
     architecture: str
@@ -87,6 +88,7 @@ class GGUFRules:
     local_rope_theta: float | None = None
     softcaps: Mapping[str, float | None] = field(default_factory=dict)
     hidden_scale_layers: int = 0
+    is_tied: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,7 @@ class Family:
             return None
         block = _BLOCK.fullmatch(module)
         prefix = f"blk.{block[1]}." if block else ""
-        candidates = self._block_modules() if block else (EMBEDDING, FINAL_NORM, HEAD)
-        for names in candidates:
+        for names in self._block_modules() if block else self._outer_modules():
             if names.transformers == (block[2] if block else module):
                 return f"{prefix}{names.gguf}.{kind}"
         return None
@@ -136,6 +137,10 @@ class Family:
         `width` is that of one head.
         """
         return hidden // num_heads if num_layers == self.gguf.hidden_scale_layers else width
+
+    def _outer_modules(self) -> tuple[ModuleNames, ...]:
+        heads = () if self.gguf.is_tied else (HEAD,)
+        return (EMBEDDING, FINAL_NORM, *heads)
 
     def _block_modules(self) -> tuple[ModuleNames, ...]:
         return (*MATRICES.values(), *self.norms.values(), *self.head_norms.values())

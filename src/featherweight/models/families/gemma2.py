@@ -13,6 +13,7 @@ GEMMA2 = Family(
         activation="gelu_pytorch_tanh",
         softcaps={ATTENTION_CAP: 50.0, FINAL_CAP: 30.0},
         hidden_scale_layers=46,  # the 27B model
+        is_tied=True,
     ),
     norms=SANDWICH_NORMS,
     defaults={

@@ -1,7 +1,8 @@
 """Rotary position embeddings: the settings of one kind of layer, and the frequencies they give.
 
-The native engine takes the frequencies themselves, in float32 and rounded as transformers rounds
-them. GGUF files hold the base and, for Llama 3, the divisor of each frequency.
+The native engine takes the frequencies themselves, in float32 and computed in the order in which
+transformers computes them. GGUF files hold the base and, for Llama 3, the divisor of each
+frequency.
 """
 
 from __future__ import annotations
