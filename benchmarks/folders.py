@@ -1,8 +1,9 @@
-"""Packed folders that benchmarks run, made once into the cache: a real model, and shapes with
+"""Packed folders that benchmarks run, written once into the cache: a real model, and shapes with
 random codes.
 
-Speed does not look at values, so random codes measure it as well. `llama_1b` is the shape of a
-Llama 3.2 of a billion weights, wide enough for every format of every program.
+Speed does not depend on the values of weights, so random codes measure it too. `llama_1b` is the
+shape of a Llama 3.2 of a billion weights. Its rows are long enough for every format of every
+program.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig
 
-from featherweight.interchange.cache import built_once, cache_folder
+from featherweight.interchange.cache import build_once, cache_folder
 from featherweight.interchange.packed.description import Description, StoredMatrix
-from featherweight.interchange.shards import Entry, write_checkpoint
+from featherweight.interchange.shards import LazyTensor, write_checkpoint
 from featherweight.models.tensors import DTYPES
 from featherweight.quantization.formats.base import Format
 
@@ -77,33 +78,35 @@ def llama_1b() -> LlamaConfig:
 def packed_folder(
     config: LlamaConfig, folder: Path, body: Format, table: Format, seed: int = 0
 ) -> Path:
-    """A packed folder of that shape: rotated inputs, as every preset but `portable` has them."""
+    """A packed folder of that shape, with rotated inputs, as in every preset but `portable`."""
 
     def make(path: Path) -> None:
         layers = _layers(config, body, table)
         generator = torch.Generator().manual_seed(seed)
-        entries = [
-            Entry(f"{name}.{part}", shape, dtype, lambda s=shape, d=dtype: _random(s, d, generator))
+        tensors = [
+            LazyTensor(
+                f"{name}.{part}", shape, dtype, lambda s=shape, d=dtype: _random(s, d, generator)
+            )
             for name, layer in layers.items()
             for part, (shape, dtype_name) in layer.stored().items()
             for dtype in (DTYPES[dtype_name],)
         ]
-        entries += [
-            Entry(
+        tensors += [
+            LazyTensor(
                 f"{name}.weight", (0,), torch.float16, lambda: torch.zeros(0, dtype=torch.float16)
             )
             for name in layers
         ]
-        entries += [
-            Entry(name, shape, torch.float32, lambda s=shape: torch.ones(s))
+        tensors += [
+            LazyTensor(name, shape, torch.float32, lambda s=shape: torch.ones(s))
             for name, shape in _norms(config)
         ]
-        files = write_checkpoint(path, entries)
+        files = write_checkpoint(path, tensors)
         description = Description(layers, "lm_head", files)
-        plain = {**config.to_dict(), "quantization_config": description.to_dict()}
-        (path / "config.json").write_text(json.dumps(plain))
+        settings = {**config.to_dict(), "quantization_config": description.to_dict()}
+        (path / "config.json").write_text(json.dumps(settings))
 
-    return built_once(folder, make)
+    return build_once(folder, make)
 
 
 def _layers(config: LlamaConfig, body: Format, table: Format) -> dict[str, StoredMatrix]:
@@ -118,11 +121,11 @@ def _layers(config: LlamaConfig, body: Format, table: Format) -> dict[str, Store
         (ffn, hidden),
     )
     shapes += ((hidden, ffn),)
-    found = {"model.embed_tokens": StoredMatrix(table, (config.vocab_size, hidden), True)}
+    matrices = {"model.embed_tokens": StoredMatrix(table, (config.vocab_size, hidden), True)}
     for index in range(config.num_hidden_layers):
         for name, shape in zip(MATRICES, shapes, strict=True):
-            found[f"model.layers.{index}.{name}"] = StoredMatrix(body, shape, True)
-    return found
+            matrices[f"model.layers.{index}.{name}"] = StoredMatrix(body, shape, True)
+    return matrices
 
 
 def _norms(config: LlamaConfig) -> list[tuple[str, tuple[int]]]:

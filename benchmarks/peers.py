@@ -1,14 +1,15 @@
-"""llama.cpp as the rival of a benchmark: built from the source package of llama-cpp-python, and its
-files.
+"""llama.cpp as the peer of a benchmark: its programs, built from the source package of
+llama-cpp-python, and files for them.
 
-    pip download --no-deps --no-binary :all: llama-cpp-python     # an sdist that holds llama.cpp in vendor/
-    cmake -DGGML_NATIVE=ON -DGGML_OPENMP=OFF ... && cmake --build . --target llama-bench llama-quantize
+    pip download --no-deps --no-binary :all: llama-cpp-python     # holds llama.cpp in vendor/
+    cmake -DGGML_NATIVE=ON -DGGML_OPENMP=OFF ...
+    cmake --build . --target llama-bench llama-quantize
 
-built once into the cache of featherweight (a quarter of an hour on two cores), and once more for
-AVX2 alone where an AVX-512 processor stands in for one without. `FEATHERWEIGHT_LLAMA_BENCH` names a
-llama-bench that is there already (a llama-quantize is then expected beside it),
-`FEATHERWEIGHT_LLAMA_BENCH_AVX2` the one for AVX2. Real weights are handed over in float32 and
-quantized by llama-quantize; random models are written as raw blocks, with scales that are finite.
+The programs are built once into the cache of featherweight (a quarter of an hour on two cores), and
+once more for AVX2 alone where an AVX-512 processor stands in for one without.
+`FEATHERWEIGHT_LLAMA_BENCH` names an existing llama-bench to use instead (llama-quantize must lie
+beside it), `FEATHERWEIGHT_LLAMA_BENCH_AVX2` the one for AVX2. Real weights are handed over in
+float32 and quantized by llama-quantize. Random models are written as raw blocks with finite scales.
 No file has a tokenizer: llama-bench feeds random tokens.
 """
 
@@ -30,8 +31,9 @@ import gguf
 import numpy as np
 
 from featherweight.interchange import loading
-from featherweight.interchange.cache import built_once, cache_folder
-from featherweight.interchange.gguf.metadata import add_metadata, target_of
+from featherweight.interchange.cache import build_once, cache_folder
+from featherweight.interchange.gguf.metadata_writer import add_metadata, read_exportable
+from featherweight.interchange.gguf.tensors import permuted_heads, row_permutation
 from featherweight.profiling.llama_cpp import VARIABLE, LlamaBench
 
 PACKAGE = "llama-cpp-python"
@@ -48,7 +50,7 @@ OPTIONS = (
     ),
     *("-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TOOLS=ON"),
 )
-# Where the two-byte floats of a block lie; all its other bytes may be anything.
+# Places of the two-byte floats in a block; all its other bytes may be anything.
 FLOATS = {
     "Q4_0": (0,),
     "Q8_0": (0,),
@@ -61,7 +63,7 @@ FLOATS = {
 
 @dataclass(frozen=True)
 class Build:
-    """llama.cpp as programs, and what they were made of."""
+    """llama.cpp as programs, and what they were built from."""
 
     bench: LlamaBench
     quantize: Path
@@ -82,28 +84,28 @@ class File:
 
 def build() -> Build:
     """The programs for this processor, found or built."""
-    return _found_or_built(VARIABLE, "llama.cpp", NATIVE)
+    return _find_or_build(VARIABLE, "llama.cpp", NATIVE)
 
 
 def build_avx2() -> Build:
-    """The programs as a processor without AVX-512 would have them."""
-    return _found_or_built(AVX2_VARIABLE, "llama.cpp-avx2", AVX2)
+    """The programs for a processor without AVX-512."""
+    return _find_or_build(AVX2_VARIABLE, "llama.cpp-avx2", AVX2)
 
 
-def _found_or_built(variable: str, name: str, instructions: tuple[str, ...]) -> Build:
-    named = os.environ.get(variable)
-    if named:
-        folder = Path(named).parent
+def _find_or_build(variable: str, name: str, instructions: tuple[str, ...]) -> Build:
+    program = os.environ.get(variable)
+    if program:
+        folder = Path(program).parent
         # llama-bench's own commit is that of whatever repository the sources lay in, so it is not
         # recorded.
         facts: dict[str, Any] = {
-            "program": Path(named).name,
+            "program": Path(program).name,
             "source": "given",
             **_cache_options(folder.parent),
         }
     else:
-        home = built_once(
-            cache_folder() / name, lambda beside: _build(beside, (*instructions, *OPTIONS))
+        home = build_once(
+            cache_folder() / name, lambda temporary: _build(temporary, (*instructions, *OPTIONS))
         )
         folder, facts = home / "bin", json.loads((home / "facts.json").read_text())
     return Build(LlamaBench(folder / "llama-bench"), folder / "llama-quantize", facts)
@@ -124,33 +126,35 @@ def _build(home: Path, options: tuple[str, ...]) -> None:
     ]
     subprocess.run(download, check=True)
     archive = next(home.glob("*.tar.gz"))
-    with tarfile.open(archive) as opened:
-        opened.extractall(home, filter="data")
+    with tarfile.open(archive) as sdist:
+        sdist.extractall(home, filter="data")
     source = next(home.glob("*/vendor/llama.cpp"))
-    made = home / "build"
-    subprocess.run(["cmake", "-S", str(source), "-B", str(made), *options], check=True)
+    build_folder = home / "build"
+    subprocess.run(["cmake", "-S", str(source), "-B", str(build_folder), *options], check=True)
     targets = ["llama-bench", "llama-quantize"]
     subprocess.run(
-        ["cmake", "--build", str(made), "-j", str(os.cpu_count()), "--target", *targets], check=True
+        ["cmake", "--build", str(build_folder), "-j", str(os.cpu_count()), "--target", *targets],
+        check=True,
     )
     (home / "bin").mkdir()
     for target in targets:
-        (made / "bin" / target).rename(home / "bin" / target)
+        (build_folder / "bin" / target).rename(home / "bin" / target)
     facts = {"source": archive.name.removesuffix(".tar.gz"), "options": list(options)}
     (home / "facts.json").write_text(json.dumps(facts))
 
 
 def _cache_options(build_folder: Path) -> dict[str, Any]:
-    """What a build that lies there was configured with."""
+    """The options that an existing build was configured with."""
     cache = build_folder / "CMakeCache.txt"
     if not cache.is_file():
         return {}
-    wanted = "GGML_NATIVE GGML_AVX2 GGML_AVX512 GGML_OPENMP GGML_CPU_REPACK GGML_LLAMAFILE CMAKE_BUILD_TYPE"
-    names = "|".join([*wanted.split(), "CMAKE_HOME_DIRECTORY"])
-    found = dict(re.findall(rf"^({names}):\w+=(.*)$", cache.read_text(), re.MULTILINE))
-    package = re.search(r"llama_cpp_python-[\d.]+\d", found.pop("CMAKE_HOME_DIRECTORY", ""))
+    names = "GGML_NATIVE GGML_AVX2 GGML_AVX512 GGML_OPENMP GGML_CPU_REPACK GGML_LLAMAFILE"
+    names += " CMAKE_BUILD_TYPE CMAKE_HOME_DIRECTORY"
+    pattern = rf"^({names.replace(' ', '|')}):\w+=(.*)$"
+    options = dict(re.findall(pattern, cache.read_text(), re.MULTILINE))
+    package = re.search(r"llama_cpp_python-[\d.]+\d", options.pop("CMAKE_HOME_DIRECTORY", ""))
     return {
-        "options": [f"{key}={value}" for key, value in found.items()],
+        "options": [f"{key}={value}" for key, value in options.items()],
         "source": package[0] if package else "given",
     }
 
@@ -177,25 +181,21 @@ def quantized(programs: Build, model: str, folder: Path, kind: str, pure: bool) 
 
 def write_float(model: str, path: Path) -> None:
     """The model's weights in float32, in the order of rows that llama.cpp rotates."""
-    loaded, _ = loading.load(model)
-    config = loaded.config
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    source, _ = loading.load(model)
+    config = source.config
+    numbers = read_exportable(config)
+    family = numbers.family
     part = path.with_suffix(".part")
     with closing(gguf.GGUFWriter(part, "llama")) as writer:
         _head(writer, config, gguf.LlamaFileType.ALL_F32)
-        for name, tensor in loaded.state_dict().items():
-            stored = names.get_name(name, try_suffixes=(".weight",))
-            if stored is None or (name == "lm_head.weight" and config.tie_word_embeddings):
+        for name, tensor in source.state_dict().items():
+            gguf_name = family.gguf_tensor(name)
+            if gguf_name is None or (name == "lm_head.weight" and config.tie_word_embeddings):
                 continue
-            heads = {
-                "q_proj": config.num_attention_heads,
-                "k_proj": config.num_key_value_heads,
-            }.get(name.split(".")[-2])
-            if heads:
-                tensor = (
-                    tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
-                )
-            writer.add_tensor(stored, tensor.float().contiguous().numpy())
+            heads = permuted_heads(name, family, numbers.num_heads, numbers.num_key_heads)
+            if heads is not None:
+                tensor = tensor[row_permutation(len(tensor), heads)]
+            writer.add_tensor(gguf_name, tensor.float().contiguous().numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -214,13 +214,14 @@ def random_file(config: Any, folder: Path, kind: str, table: str, seed: int = 0)
         part = path.with_suffix(".part")
         with closing(gguf.GGUFWriter(part, "llama")) as writer:
             _head(writer, config, gguf.LlamaFileType[f"MOSTLY_{kind}"])
-            for stored, shape in _tensors(config):
+            for tensor_name, shape in _tensors(config):
                 if len(shape) == 1:
-                    writer.add_tensor(stored, np.ones(shape, np.float32))
+                    writer.add_tensor(tensor_name, np.ones(shape, np.float32))
                 else:
-                    used = table if stored.startswith("token_embd") else kind
-                    data = _blocks(random, shape, used)
-                    writer.add_tensor(stored, data, raw_dtype=gguf.GGMLQuantizationType[used])
+                    type_ = table if tensor_name.startswith("token_embd") else kind
+                    data = _blocks(random, shape, type_)
+                    raw_dtype = gguf.GGMLQuantizationType[type_]
+                    writer.add_tensor(tensor_name, data, raw_dtype=raw_dtype)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
@@ -231,14 +232,16 @@ def random_file(config: Any, folder: Path, kind: str, table: str, seed: int = 0)
 def _head(writer: Any, config: Any, file_type: Any) -> None:
     writer.add_file_type(int(file_type))
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    add_metadata(writer, config, target_of(config))
+    add_metadata(writer, read_exportable(config))
     writer.add_tokenizer_model("none")
 
 
 def _tensors(config: Any) -> list[tuple[str, tuple[int, ...]]]:
     hidden, ffn, width = config.hidden_size, config.intermediate_size, config.head_dim
     queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
-    found: list[tuple[str, tuple[int, ...]]] = [("token_embd.weight", (config.vocab_size, hidden))]
+    tensors: list[tuple[str, tuple[int, ...]]] = [
+        ("token_embd.weight", (config.vocab_size, hidden))
+    ]
     for index in range(config.num_hidden_layers):
         layer: dict[str, tuple[int, ...]] = {
             "attn_norm": (hidden,),
@@ -251,8 +254,8 @@ def _tensors(config: Any) -> list[tuple[str, tuple[int, ...]]]:
             "ffn_up": (ffn, hidden),
             "ffn_down": (hidden, ffn),
         }
-        found += [(f"blk.{index}.{name}.weight", shape) for name, shape in layer.items()]
-    return [*found, ("output_norm.weight", (hidden,))]
+        tensors += [(f"blk.{index}.{name}.weight", shape) for name, shape in layer.items()]
+    return [*tensors, ("output_norm.weight", (hidden,))]
 
 
 def _blocks(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:

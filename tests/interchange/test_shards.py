@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from featherweight.interchange.shards import Entry, write_checkpoint, write_file
+from featherweight.interchange.shards import LazyTensor, write_checkpoint, write_file
 from featherweight.models.tensors import TensorFolder
 
 TENSORS = {
@@ -26,12 +26,12 @@ TENSORS = {
 }
 
 
-def entries(tensors: dict[str, torch.Tensor]) -> list[Entry]:
-    return [Entry(n, tuple(t.shape), t.dtype, lambda t=t: t) for n, t in tensors.items()]
+def lazy(tensors: dict[str, torch.Tensor]) -> list[LazyTensor]:
+    return [LazyTensor(n, tuple(t.shape), t.dtype, lambda t=t: t) for n, t in tensors.items()]
 
 
 def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
-    digest = write_file(tmp_path / "x.safetensors", entries(TENSORS))
+    digest = write_file(tmp_path / "x.safetensors", lazy(TENSORS))
     found = load_file(tmp_path / "x.safetensors")
     assert set(found) == set(TENSORS)
     for name, tensor in TENSORS.items():
@@ -43,7 +43,7 @@ def test_the_library_reads_what_was_written(tmp_path: Path) -> None:
 
 
 def test_every_tensor_is_aligned_to_its_own_size(tmp_path: Path) -> None:
-    write_file(tmp_path / "x.safetensors", entries(TENSORS))
+    write_file(tmp_path / "x.safetensors", lazy(TENSORS))
     data = (tmp_path / "x.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     assert length % 8 == 0
@@ -53,14 +53,14 @@ def test_every_tensor_is_aligned_to_its_own_size(tmp_path: Path) -> None:
         )
 
 
-def test_the_order_of_the_entries_does_not_show(tmp_path: Path) -> None:
-    first = write_file(tmp_path / "a.safetensors", entries(TENSORS))
-    assert first == write_file(tmp_path / "b.safetensors", entries(TENSORS)[::-1])
+def test_the_order_of_the_tensors_does_not_show(tmp_path: Path) -> None:
+    first = write_file(tmp_path / "a.safetensors", lazy(TENSORS))
+    assert first == write_file(tmp_path / "b.safetensors", lazy(TENSORS)[::-1])
 
 
 def test_shards_and_index(tmp_path: Path) -> None:
     tensors = {f"layer.{i}": torch.full((100,), float(i)) for i in range(10)}
-    sums = write_checkpoint(tmp_path, entries(tensors), limit=1000)
+    sums = write_checkpoint(tmp_path, lazy(tensors), limit=1000)
     assert len(sums) == 5
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == 4000
@@ -71,7 +71,7 @@ def test_shards_and_index(tmp_path: Path) -> None:
 
 def test_a_tensor_larger_than_a_shard_has_its_own(tmp_path: Path) -> None:
     sums = write_checkpoint(
-        tmp_path, entries({"a": torch.ones(9), "b": torch.ones(999), "c": torch.ones(9)}), limit=100
+        tmp_path, lazy({"a": torch.ones(9), "b": torch.ones(999), "c": torch.ones(9)}), limit=100
     )
     assert len(sums) == 3
 
@@ -81,5 +81,5 @@ def test_nothing_is_left_when_reading_fails(tmp_path: Path) -> None:
         raise OSError("gone")
 
     with pytest.raises(OSError, match="gone"):
-        write_checkpoint(tmp_path, [*entries(TENSORS), Entry("z", (1,), torch.float32, fail)])
+        write_checkpoint(tmp_path, [*lazy(TENSORS), LazyTensor("z", (1,), torch.float32, fail)])
     assert list(tmp_path.iterdir()) == []

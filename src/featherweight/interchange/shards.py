@@ -3,8 +3,8 @@
 A checkpoint is one `model.safetensors` up to `limit` bytes, else numbered shards and an index. The
 bytes depend on nothing but names, dtypes, shapes and values: inside a file wider dtypes come first
 (so that every tensor lies aligned to its own size), then names in order; the header holds no times
-and no versions. The first tensor begins with a line of the cache, and so do the codes of packed
-weights, whose sizes are whole lines.
+and no versions. The first tensor begins at a multiple of the cache line, and so do the codes of
+packed weights, whose sizes are multiples of it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A tensor to be written: `read` is called once, when its turn comes."""
+class LazyTensor:
+    """A tensor to be written: its numbers are read once, when they are written."""
 
     name: str
     shape: tuple[int, ...]
@@ -38,14 +38,15 @@ class Entry:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of its numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write_checkpoint(
-    folder: Path, entries: Sequence[Entry], limit: int = LIMIT_BYTES
+    folder: Path, tensors: Sequence[LazyTensor], limit: int = LIMIT_BYTES
 ) -> dict[str, str]:
-    """Write all `entries` into `folder`; returns file name -> SHA-256 (weights files only)."""
-    shards = _split(sorted(entries, key=lambda entry: entry.name), limit)
+    """Write all `tensors` into `folder`; returns file name -> SHA-256 (weights files only)."""
+    shards = _split(sorted(tensors, key=lambda tensor: tensor.name), limit)
     if len(shards) == 1:
         return {WEIGHTS_FILE: write_file(folder / WEIGHTS_FILE, shards[0])}
     names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
@@ -53,25 +54,25 @@ def write_checkpoint(
         name: write_file(folder / name, shard) for name, shard in zip(names, shards, strict=True)
     }
     index = {
-        "metadata": {"total_size": sum(entry.num_bytes for entry in entries)},
+        "metadata": {"total_size": sum(tensor.num_bytes for tensor in tensors)},
         "weight_map": {
-            entry.name: name for name, shard in zip(names, shards, strict=True) for entry in shard
+            tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard
         },
     }
     write_atomic(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
     return sums
 
 
-def write_file(path: Path, entries: Sequence[Entry]) -> str:
+def write_file(path: Path, tensors: Sequence[LazyTensor]) -> str:
     """Write one safetensors file atomically; returns its SHA-256."""
-    entries = sorted(entries, key=lambda entry: (-entry.dtype.itemsize, entry.name))
+    tensors = sorted(tensors, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name))
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for entry in entries:
-        end = offset + entry.num_bytes
-        header[entry.name] = {
-            "dtype": NAMES[entry.dtype],
-            "shape": list(entry.shape),
+    for tensor in tensors:
+        end = offset + tensor.num_bytes
+        header[tensor.name] = {
+            "dtype": NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
             "data_offsets": [offset, end],
         }
         offset = end
@@ -81,11 +82,11 @@ def write_file(path: Path, entries: Sequence[Entry]) -> str:
 
     def fill(temporary: Path) -> None:
         with open(temporary, "wb") as file:
-            for piece in (len(text).to_bytes(8, "little"), text):
-                file.write(piece)
-                digest.update(piece)
-            for entry in entries:
-                data = _bytes(entry)
+            for chunk in (len(text).to_bytes(8, "little"), text):
+                file.write(chunk)
+                digest.update(chunk)
+            for tensor in tensors:
+                data = _bytes(tensor)
                 file.write(data)
                 digest.update(data)
 
@@ -93,19 +94,19 @@ def write_file(path: Path, entries: Sequence[Entry]) -> str:
     return digest.hexdigest()
 
 
-def _bytes(entry: Entry) -> memoryview:
-    tensor = entry.read()
-    assert tuple(tensor.shape) == tuple(entry.shape) and tensor.dtype == entry.dtype, entry.name
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+def _bytes(tensor: LazyTensor) -> memoryview:
+    values = tensor.read()
+    assert tuple(values.shape) == tuple(tensor.shape) and values.dtype == tensor.dtype, tensor.name
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
-def _split(entries: Sequence[Entry], limit: int) -> list[list[Entry]]:
-    shards: list[list[Entry]] = [[]]
+def _split(tensors: Sequence[LazyTensor], limit: int) -> list[list[LazyTensor]]:
+    shards: list[list[LazyTensor]] = [[]]
     size = 0
-    for entry in entries:
-        if shards[-1] and size + entry.num_bytes > limit:
+    for tensor in tensors:
+        if shards[-1] and size + tensor.num_bytes > limit:
             shards.append([])
             size = 0
-        shards[-1].append(entry)
-        size += entry.num_bytes
+        shards[-1].append(tensor)
+        size += tensor.num_bytes
     return shards

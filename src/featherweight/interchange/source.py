@@ -1,9 +1,8 @@
-"""The model that a verb starts from: a folder, with everything that is asked of it read when it is
-first needed.
+"""The model that a verb starts from: a folder whose parts are read when they are first needed.
 
-Making a `Source` reads nothing but whether the folder is there, and needs no torch: the native
-engine starts from one within a fraction of a second. Configs and headers are read for `config`,
-`weights` and `anatomy`; no weight is.
+Making a `Source` reads no file, and needs no torch: the native engine starts from one within a
+fraction of a second. `config`, `weights` and `anatomy` read configurations and headers, never a
+weight.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from featherweight.base.errors import UsageError
-from featherweight.interchange.exports.base import PackedModel
 from featherweight.interchange.exports.compressed_tensors import pack, unpack
 from featherweight.interchange.packed import folder as packed
+from featherweight.interchange.packed.model import PackedModel
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format
 from featherweight.workflows.export_folder import export_folder

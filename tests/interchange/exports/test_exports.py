@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featherweight.base.errors import BadInput, ExportFailed, UsageError
+from featherweight.interchange.exports import HF, summaries
 from featherweight.interchange.exports import base as exports
-from featherweight.interchange.exports.base import PackedModel
-from featherweight.interchange.exports.hf import export_hf
+from featherweight.interchange.exports.base import export
 from featherweight.interchange.packed import folder as packed
+from featherweight.interchange.packed.model import PackedModel
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.workflows.export_folder import export_folder
 
@@ -50,7 +51,7 @@ def test_hf_undoes_rotations_and_decodes_any_format(
     folder = packed.save(
         compress(model, Trellis(bits=3), output="full"), tmp_path / "packed", tokenizer
     )
-    made = export_hf(PackedModel(folder), tmp_path / "plain")
+    made = export(PackedModel(folder), HF(), tmp_path / "plain")
     plain = AutoModelForCausalLM.from_pretrained(made.path)
     effective = model.get_submodule("model.layers.1.mlp.up_proj").effective()
     assert torch.equal(plain.get_submodule("model.layers.1.mlp.up_proj").weight, effective)
@@ -64,7 +65,7 @@ def test_every_tensor_once(tmp_path: Path) -> None:
     assert "lm_head.weight" not in model.names
 
 
-@pytest.mark.parametrize("to", ["gguf", "compressed-tensors", "hf"])
+@pytest.mark.parametrize("to", summaries())
 def test_a_difference_deletes_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
@@ -134,10 +135,10 @@ def test_a_tensor_too_many_or_too_few(tmp_path: Path, tamper: Callable[..., Path
         shutil.copytree(folder, tmp_path / "more"), lambda t: t.update(stray=torch.zeros(3))
     )
     with pytest.raises(BadInput, match="holds tensor stray"):
-        export_hf(PackedModel(more), tmp_path / "out")
+        export(PackedModel(more), HF(), tmp_path / "out")
     less = tamper(shutil.copytree(folder, tmp_path / "less"), lambda t: t.pop("model.norm.weight"))
     with pytest.raises(BadInput, match="lacks tensor model.norm.weight"):
-        export_hf(PackedModel(less), tmp_path / "out")
+        export(PackedModel(less), HF(), tmp_path / "out")
 
 
 def test_compare_sees_one_number_and_takes_minus_zero_for_zero() -> None:

@@ -14,108 +14,22 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tokenizers import normalizers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from featherweight.base.errors import UsageError
-from featherweight.interchange.exports.base import PackedModel
-from featherweight.interchange.gguf.blocks import rows_of, type_of
+from featherweight.interchange.gguf import types
+from featherweight.interchange.gguf.blocks import choose_type, encode
 from featherweight.interchange.gguf.convert import convert
-from featherweight.interchange.gguf.tokenizer import RULES, cutter
+from featherweight.interchange.gguf.file import GGUFFile
 from featherweight.interchange.packed import folder as packed
+from featherweight.interchange.packed.model import PackedModel
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format, Integers
 from featherweight.quantization.layers import decoded
 from featherweight.workflows.export_folder import export_folder
 
 TEXT = "In 1905 the fox:  12 <|im_end|>\n 2024"
-SHAPE = {
-    "hidden_size": 96,
-    "intermediate_size": 160,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    **tiny.common(),
-}
-
-
-def qwen_tokenizer() -> Any:
-    """The tiny tokenizer, cutting text first as Qwen's do: transformers' reader of Qwen files knows
-    no other way.
-    """
-    tokenizer = tiny.tokenizer()
-    tokenizer.backend_tokenizer.pre_tokenizer = cutter(RULES["qwen2"])
-    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    return tokenizer
-
-
-def qwen2() -> tuple[Any, Any]:
-    return tiny.make(
-        Qwen2ForCausalLM, Qwen2Config(tie_word_embeddings=False, **SHAPE), 0
-    ), qwen_tokenizer()
-
-
-def qwen3() -> tuple[Any, Any]:
-    # Heads of 128, the one width that transformers' reader of Qwen 3 files knows.
-    config = Qwen3Config(head_dim=128, tie_word_embeddings=False, **SHAPE)
-    return tiny.make(Qwen3ForCausalLM, config, 0), qwen_tokenizer()
-
-
-def gemma(model: Any, config: Any, **more: Any) -> tuple[Any, Any]:
-    # As for Qwen 3: transformers' reader takes the scale of attention for that of heads of 256.
-    made = config(
-        head_dim=256,
-        query_pre_attn_scalar=256,
-        sliding_window=16,
-        tie_word_embeddings=True,
-        **SHAPE,
-        **more,
-    )
-    return tiny.make(model, made, 0), tiny.tokenizer()
-
-
-def gemma2() -> tuple[Any, Any]:
-    return gemma(Gemma2ForCausalLM, Gemma2Config)
-
-
-def gemma3() -> tuple[Any, Any]:
-    return gemma(Gemma3ForCausalLM, Gemma3TextConfig)
-
-
-def stretched(kind: str, **settings: float) -> Callable[[], tuple[Any, Any]]:
-    """A llama whose rotary frequencies are scaled."""
-
-    def made() -> tuple[Any, Any]:
-        rope = {"rope_type": kind, "rope_theta": 50000.0, **settings}
-        config = LlamaConfig(
-            tie_word_embeddings=True, rope_parameters=rope, **{**SHAPE, "hidden_size": 128}
-        )
-        return tiny.make(LlamaForCausalLM, config, 0), tiny.tokenizer()
-
-    made.__name__ = kind
-    return made
-
-
-def llama3(context: int) -> Callable[[], tuple[Any, Any]]:
-    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    return stretched("llama3", **scaling, original_max_position_embeddings=context)
-
-
-LINEAR = stretched("linear", factor=4.0)
-
-FAMILIES = [tiny.llama, qwen2, qwen3, gemma2, gemma3]
+FAMILIES = [tiny.llama, exporting.qwen2, exporting.qwen3, exporting.gemma2, exporting.gemma3]
 
 
 @pytest.mark.parametrize("make", FAMILIES)
@@ -152,19 +66,48 @@ def test_transformers_reads_the_same_model(
     assert tokenizer.chat_template == tiny.CHAT
 
 
-@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3, llama3(8192), LINEAR])
-def test_our_own_reader_undoes_it(tmp_path: Path, make: Callable[[], Any]) -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        tiny.llama,
+        tiny.qwen3,
+        exporting.qwen2,
+        exporting.gemma2,
+        exporting.spoken_gemma2,
+        exporting.gemma3,
+        exporting.deep_gemma3,
+        exporting.llama3(8192),
+        exporting.LINEAR,
+    ],
+)
+def test_our_own_reader_undoes_it(
+    tmp_path: Path, make: Callable[[], Any], ids: torch.Tensor
+) -> None:
+    """What is exported is read again: every number that the model computes with, the configuration
+    and the tokenizer.
+    """
     folder = exporting.pack(tmp_path / "packed", make, {"*": Int(bits=8, group=32)}, tables=None)
     made = export_folder(folder, "gguf", tmp_path / "m.gguf")
     (tmp_path / "back").mkdir()
     convert(made.path, tmp_path / "back")
     back, model = AutoModelForCausalLM.from_pretrained(tmp_path / "back"), PackedModel(folder)
-    assert all(torch.equal(back.state_dict()[name], model.read(name)) for name in model.names)
-    assert back.config.rope_parameters == model.config.rope_parameters
-    assert (
-        AutoTokenizer.from_pretrained(tmp_path / "back")(TEXT).input_ids
-        == tiny.tokenizer()(TEXT).input_ids
+    # Gemma computes with 1 + w, and that is what the file holds.
+    offset = 1 if "gemma" in model.config.model_type else 0
+    for name in model.names:
+        added = offset if name.endswith("norm.weight") else 0
+        assert torch.equal(back.state_dict()[name] + added, model.read(name) + added), name
+    keys = {"architectures", "dtype", "transformers_version", "_name_or_path", "initializer_range"}
+    keys |= {"pad_token_id", "bos_token_id", "eos_token_id"}
+    ours, theirs = (
+        {key: value for key, value in config.to_dict().items() if key not in keys}
+        for config in (model.config, back.config)
     )
+    assert theirs == ours
+    with decoded(original := packed.load(folder)):
+        assert torch.equal(back(ids).logits, original(ids).logits)
+    read, expected = AutoTokenizer.from_pretrained(tmp_path / "back"), make()[1]
+    for text in (TEXT, "  the\n\n\tfox\t\t a   b é🙂<start_of_turn>x"):
+        assert read(text).input_ids == expected(text).input_ids
 
 
 @pytest.mark.parametrize(
@@ -177,7 +120,14 @@ def test_our_own_reader_undoes_it(tmp_path: Path, make: Callable[[], Any]) -> No
         (Int(bits=2, group=32), 96, "Q4_0"),
         (Int(bits=2), 256, "TQ2_0"),
         (Int(bits=2, group=256), 768, "TQ2_0"),
-        (Int(bits=2, group=128), 256, "Q4_0"),
+        (Int(bits=2, group=128), 256, "Q2_0"),
+        (Int(bits=2, group=64), 576, "Q2_0"),
+        (Int(bits=2, group=192, portable=True), 576, "Q2_0"),
+        (Int(bits=2), 192, "Q2_0"),
+        (Ternary(group=64), 576, "Q2_0"),
+        (Ternary(), 320, "Q2_0"),
+        (Ternary(group=256), 512, "TQ2_0"),
+        (Ternary(group=32), 256, "Q4_0"),
         (Int(bits=5, group=64), 128, "Q8_0"),
         (Int(bits=8), 64, "Q8_0"),
         (Int(bits=4, group=32, symmetric=False, portable=True), 96, "Q4_1"),
@@ -187,16 +137,33 @@ def test_our_own_reader_undoes_it(tmp_path: Path, make: Callable[[], Any]) -> No
 )
 def test_blocks_decode_to_the_same_bits(format: Format, columns: int, kind: str) -> None:
     matrix, weight = quantized(format, 32, columns)
-    assert type_of(matrix) == kind
-    rows = rows_of(matrix, kind)
-    block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
-    assert rows.shape == (32, columns // block * size)
-    read = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[kind])
+    assert choose_type(matrix) == kind
+    rows = encode(matrix, kind)
+    storage = types.by_name(kind)
+    assert rows.shape == (32, columns // storage.block * storage.block_bytes)
+    read = decode_q2_0(rows) if kind == "Q2_0" else gguf_dequantize(rows, kind)
     assert np.array_equal(read, weight.numpy())
+    assert np.array_equal(types.decode(rows, storage), weight.numpy())
     if isinstance(matrix.zero, int):
         assert (
             len(np.unique((matrix.codes.to(torch.int16) - matrix.zero).numpy())) > 2
         )  # more than the easy codes
+
+
+def gguf_dequantize(rows: np.ndarray, kind: str) -> np.ndarray:
+    return gguf.quants.dequantize(rows, gguf.GGMLQuantizationType[kind])
+
+
+def decode_q2_0(rows: np.ndarray) -> np.ndarray:
+    """llama.cpp's definition, weight by weight: d, then 16 bytes of four codes from the low bits
+    up.
+    """
+    numbers = []
+    for block in rows.reshape(-1, 18):
+        d = float(np.frombuffer(block[:2].tobytes(), "<f2")[0])
+        codes = [int(block[2 + j // 4]) >> 2 * (j % 4) & 3 for j in range(64)]
+        numbers += [(code - 1) * d for code in codes]
+    return np.array(numbers, np.float32).reshape(len(rows), -1)
 
 
 def quantized(format: Format, rows: int, columns: int) -> tuple[Integers, torch.Tensor]:
@@ -226,7 +193,8 @@ def refused(folder: Path, message: str) -> None:
     [
         (
             Trellis(bits=2),
-            r"layers.0.self_attn.q_proj.weight: no GGUF type holds Trellis\(bits=2\); .* Int\(bits=4",
+            r"layers.0.self_attn.q_proj.weight: no GGUF type holds Trellis\(bits=2\); "
+            r".* Int\(bits=4",
         ),
         (Int(bits=4, group=16), r"groups of 16 are narrower .*group=32 \(Q4_0\) is the nearest"),
         (
@@ -261,7 +229,7 @@ def test_computations_that_a_file_cannot_say_are_refused(tmp_path: Path) -> None
     )
 
     def scaled() -> tuple[Any, Any]:
-        model, tokenizer = gemma3()
+        model, tokenizer = exporting.gemma3()
         model.config.query_pre_attn_scalar = 24
         return model, tokenizer
 
@@ -269,6 +237,30 @@ def test_computations_that_a_file_cannot_say_are_refused(tmp_path: Path) -> None
         exporting.pack(tmp_path / "s", scaled, {"*": Int(bits=4)}),
         "query_pre_attn_scalar 24, but files imply 256",
     )
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "message"),
+    [
+        (exporting.gemma2, {"final_logit_softcapping": None}, "final_logit_softcapping.*with 30;"),
+        (exporting.gemma2, {"tie_word_embeddings": False}, "no name for lm_head.weight in gemma2"),
+        (exporting.gemma2, {"use_bidirectional_attention": True}, "attends to later tokens"),
+        (exporting.gemma3, {"attn_logit_softcapping": 50.0}, "softcapping 50, but gemma3 files"),
+        (exporting.gemma3, {"hidden_activation": "silu"}, "activation silu, but gemma3 files"),
+        (
+            exporting.gemma3,
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "layers with a window is scaled",
+        ),
+    ],
+)
+def test_settings_that_runtimes_fix_in_code_are_refused(
+    tmp_path: Path, make: Callable[..., Any], settings: dict[str, Any], message: str
+) -> None:
+    plan = {"*": Int(bits=4, group=32)}
+    if "tie_word_embeddings" in settings:
+        plan = {"lm_head": Int(bits=4, group=32), **plan}
+    refused(exporting.pack(tmp_path / "p", lambda: make(**settings), plan), message)
 
 
 def test_unknown_cutting_rule_is_refused(tmp_path: Path) -> None:
@@ -288,59 +280,16 @@ def test_unknown_cutting_rule_is_refused(tmp_path: Path) -> None:
     )
 
 
-def wide() -> tuple[Any, Any]:
-    """A llama of widths that TQ2_0 divides."""
-    shape = {**SHAPE, "hidden_size": 256, "intermediate_size": 512, "initializer_range": 0.06}
-    return tiny.make(
-        LlamaForCausalLM, LlamaConfig(tie_word_embeddings=True, **shape), 0
-    ), tiny.tokenizer()
-
-
-@pytest.mark.parametrize(
-    ("make", "plan", "kind"),
-    [
-        (tiny.llama, {"*": Int(bits=4, group=32)}, "Q4_0"),
-        (tiny.llama, {"*": Int(bits=4, group=32, symmetric=False, portable=True)}, "Q4_1"),
-        (qwen2, {"*": Int(bits=8)}, "Q8_0"),
-        (qwen3, {"*": Int(bits=3, group=32)}, "Q4_0"),
-        (llama3(16), {"*": Int(bits=4, group=32)}, "Q4_0"),
-        (LINEAR, {"*": Int(bits=4, group=32)}, "Q4_0"),
-        (gemma2, {"*": Int(bits=4, group=32)}, "Q4_0"),
-        (gemma3, {"*": Int(bits=4, group=32)}, "Q4_0"),
-        (wide, {"*": Ternary()}, "TQ2_0"),
-        (wide, {"*": Int(bits=2, group=256)}, "TQ2_0"),
-    ],
-    ids=lambda value: (
-        getattr(value, "__name__", None) or (repr(value["*"]) if isinstance(value, dict) else value)
-    ),
-)
-def test_llama_cpp_computes_the_same(
-    tmp_path: Path, make: Callable[[], Any], plan: dict[str, Format], kind: str, ids: torch.Tensor
-) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
-    folder = exporting.pack(tmp_path / "packed", make, plan, tables=Int(bits=8))
+def test_two_bits_on_rows_that_no_multiple_of_256_divides(tmp_path: Path) -> None:
+    folder = exporting.pack(
+        tmp_path / "packed", tiny.llama, {"*": Int(bits=2, group=64, portable=True)}
+    )
     made = export_folder(folder, "gguf", tmp_path / "m.gguf")
-    assert kind in made.types
-    llama = llama_cpp.Llama(
-        str(made.path),
-        n_ctx=64,
-        logits_all=True,
-        verbose=False,
-        n_threads=1,
-        n_threads_batch=1,
-        seed=0,
+    assert made.types == {"Q2_0": 14, "F32": 6}
+    assert "14 matrices of Int(bits=2, group=64, portable=True) in Q2_0, 2.25 bits a weight" in (
+        made.notes
     )
-    assert (
-        llama.tokenize(TEXT.encode(), add_bos=False, special=True)
-        == AutoTokenizer.from_pretrained(folder)(TEXT).input_ids
-    )
-    llama.eval(ids[0].tolist())
-    theirs = torch.from_numpy(np.array(llama.scores[: ids.shape[1]])).double().log_softmax(-1)
-    with decoded(model := packed.load(folder)):
-        ours = model(ids[:1]).logits[0].double().log_softmax(-1)
-    kl = (ours.exp() * (ours - theirs)).sum(-1).mean()
-    print(f"KL of llama.cpp from the packed model: {kl:.2e}")
-    # It rounds activations to 8 bits in blocks of 32 (and keys and values to fp16), which is all
-    # that may differ.
-    assert kl < 1e-3
-    assert (ours.argmax(-1) == theirs.argmax(-1)).float().mean() > 0.9
+    assert "Q2_0 is read by llama.cpp from the middle of 2026 on" in made.notes
+    file = GGUFFile(made.path)
+    assert file.values["general.file_type"] == 41
+    assert {info.storage.number for info in file.tensors.values()} == {0, 42}

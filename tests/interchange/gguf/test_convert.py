@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import exporting
 import gguf
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from gguf import GGMLQuantizationType as Kind
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from featherweight.base.errors import BadInput
-from featherweight.interchange.gguf.convert import convert, halves_apart
+from featherweight.interchange.gguf.convert import convert
 from featherweight.interchange.gguf.file import GGUFFile
 
 TEXT = "In 1905 the fox:  12 <|im_end|>\n 2024"
@@ -39,17 +40,27 @@ def llama_file(tmp_path: Path, spoil: Spoil | None = None, pre: str = "gpt-2") -
     return tiny_gguf.write(tmp_path / "tiny.gguf", *tiny.llama(), pre=pre, change=spoil)
 
 
-@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3, tiny.odd])
+def qwen2() -> tuple[Any, Any]:
+    return tiny.qwen2()[0], exporting.qwen_tokenizer()
+
+
+@pytest.mark.parametrize(
+    "make", [tiny.llama, qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd]
+)
 def test_same_logits_same_tokens(tmp_path: Path, make: Callable[[], tuple[Any, Any]]) -> None:
     model, tokenizer = make()
+    pre = "qwen2" if make is qwen2 else "gpt-2"
     read, read_tokenizer = converted(
-        tiny_gguf.write(tmp_path / "m.gguf", model, tokenizer), tmp_path
+        tiny_gguf.write(tmp_path / "m.gguf", model, tokenizer, pre=pre), tmp_path
     )
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     assert torch.equal(read_tokenizer(TEXT, return_tensors="pt").input_ids, ids)
     assert read.dtype == torch.float32
+    # Gemma computes with 1 + w, and that is what the file holds.
+    offset = 1 if "gemma" in model.config.model_type else 0
     for name, tensor in model.state_dict().items():
-        assert torch.equal(read.state_dict()[name], tensor), name
+        added = offset if name.endswith("norm.weight") else 0
+        assert torch.equal(read.state_dict()[name] + added, tensor + added), name
     assert torch.equal(read(ids).logits, model(ids).logits)
 
 
@@ -84,15 +95,7 @@ def test_weights_are_what_the_blocks_stand_for(tmp_path: Path, kind: Kind) -> No
         tensor = stored[f"blk.1.{theirs}.weight"]
         rows = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
         mine = read.state_dict()[f"model.layers.1.self_attn.{layer}.weight"].numpy()
-        assert np.array_equal(tiny_gguf.interleaved(mine, heads) if heads else mine, rows)
-
-
-def test_halves_apart_is_the_inverse() -> None:
-    rows = np.arange(24, dtype=np.float32).reshape(12, 2)
-    assert np.array_equal(halves_apart(tiny_gguf.interleaved(rows, 3), 3), rows)
-    bias = np.arange(12, dtype=np.float32)
-    assert np.array_equal(halves_apart(tiny_gguf.interleaved(bias, 3), 3), bias)
-    assert halves_apart(np.arange(4, dtype=np.float32), 1).tolist() == [0, 2, 1, 3]
+        assert np.array_equal(tiny_gguf.interleave(mine, heads) if heads else mine, rows)
 
 
 def test_llama3_frequencies_are_recovered(tmp_path: Path) -> None:
@@ -122,12 +125,12 @@ def test_llama3_frequencies_are_recovered(tmp_path: Path) -> None:
 
 
 def test_rules_that_cut_text() -> None:
-    from featherweight.interchange.gguf.tokenizer import RULES, cutter
+    from featherweight.interchange.gguf.tokenizer import RULES, pre_tokenizer
 
     def cut(rule: str, text: str) -> list[str]:
         return [
             piece.replace("Ġ", " ").replace("Ċ", "\n")
-            for piece, _ in cutter(RULES[rule]).pre_tokenize_str(text)
+            for piece, _ in pre_tokenizer(RULES[rule]).pre_tokenize_str(text)
         ]
 
     assert cut("smollm", "x  12\n 3") == ["x", "  ", "1", "2", "\n ", "3"]
@@ -211,6 +214,8 @@ def with_nan(rows: np.ndarray) -> np.ndarray:
         (change_value("llama.block_count", 3), "lacks tensor blk.2"),
         (change_value("llama.block_count", 1), "do not have: blk.1"),
         (change_value("split.count", 2), "split"),
+        (change_value("split.count", "x"), "split"),
+        (change_value("llama.residual_scale", 0.2), "llama models have no such number"),
         (change_tensor("blk.0.attn_q.weight", None), "lacks tensor blk.0.attn_q.weight"),
         (
             change_tensor("blk.0.attn_sinks.weight", lambda rows: rows),
@@ -232,6 +237,51 @@ def test_refused(tmp_path: Path, spoil: Spoil, message: str) -> None:
     path = llama_file(tmp_path, spoil)
     (tmp_path / "out").mkdir()
     with pytest.raises(BadInput, match=message):
+        convert(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("attention.sliding_window", None, "sliding_window is None: a whole number"),
+        ("attention.sliding_window_pattern", 0, "pattern is 0: a positive number"),
+        ("attention.sliding_window_pattern", "2", "pattern is '2': a whole number"),
+        ("attn_logit_softcapping", -1.0, "softcapping is -1.0: a positive number"),
+        ("rope.freq_base_swa", 500.0, "freq_base_swa is 500.0: only 10000.0, that of the other"),
+        ("rope.scaling.factor", 0.0, "scaling.factor is 0.0: a positive number"),
+        ("attention.scale", 0.5, "attention.scale is 0.5: gemma2 models have no such number"),
+        ("attention.key_length_swa", 8, "key_length_swa is 8: only 24 is supported"),
+    ],
+)
+def test_refused_of_gemma(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    path = tiny_gguf.write(
+        tmp_path / "m.gguf", *tiny.gemma2(), change=change_value(f"gemma2.{key}", value)
+    )
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadInput, match=message):
+        convert(path, tmp_path / "out")
+
+
+def test_gemmas_without_some_keys(tmp_path: Path) -> None:
+    """What a file does not say is what runtimes take: the family's period, caps and bases."""
+
+    def change(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
+        for key in ("attention.sliding_window_pattern", "attn_logit_softcapping"):
+            del writer.kv_data[0][f"gemma2.{key}"]
+        writer.add_float32("gemma2.rope.scaling.factor", 4.0)
+
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.gemma2(), change=change)
+    config = converted(path, tmp_path)[0].config
+    assert config.layer_types == ["sliding_attention", "full_attention"]
+    assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (50.0, 8.0)
+    assert config.rope_parameters == {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+
+
+def test_a_norm_that_no_weight_gives(tmp_path: Path) -> None:
+    spoil = change_tensor("blk.0.attn_norm.weight", lambda rows: rows * np.float32(0.3))
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.gemma2(), change=spoil)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadInput, match=r"attn_norm.weight: \d+ of 96 weights are no float32"):
         convert(path, tmp_path / "out")
 
 
@@ -258,7 +308,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_flipped_header_bits_end_as_bad_input_or_a_readable_file(tmp_path: Path) -> None:
     path = llama_file(tmp_path)
     whole = path.read_bytes()
-    end = min(entry.start for entry in GGUFFile(path).entries.values())
+    end = min(entry.start for entry in GGUFFile(path).tensors.values())
     chance = random.Random(0)
     for _ in range(200):
         changed = bytearray(whole)
@@ -266,7 +316,7 @@ def test_flipped_header_bits_end_as_bad_input_or_a_readable_file(tmp_path: Path)
         path.write_bytes(changed)
         try:
             file = GGUFFile(path)
-            for name in file.entries:
+            for name in file.tensors:
                 file.read(name)
         except BadInput:
             pass

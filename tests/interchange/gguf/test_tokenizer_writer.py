@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import exporting
+import gguf
 import pytest
 import tiny
+import tiny_gguf
+from llama_server import LlamaServer
 from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from featherweight.interchange.gguf.file import GGUFFile
-from featherweight.interchange.gguf.tokenizer_writer import INSTEAD
+from featherweight.interchange.gguf.tokenizer import build
+from featherweight.interchange.gguf.tokenizer_writer import HINT
 from featherweight.quantization.formats import Int
 from featherweight.workflows.export_folder import export_folder
 
@@ -78,10 +82,67 @@ def test_sentencepiece_in_transformers(file: Path) -> None:
 
 
 def test_sentencepiece_in_llama_cpp(file: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
-    llama, own = llama_cpp.Llama(str(file), vocab_only=True, verbose=False), sentencepiece()
+    llama, own = LlamaServer(file), sentencepiece()
     for text in TEXTS:
-        assert llama.tokenize(text.encode(), add_bos=True) == own(text).input_ids
+        assert llama.tokens(text, add_special=True) == own(text).input_ids
+
+
+def test_sentencepiece_read_again(file: Path) -> None:
+    read, own = build(GGUFFile(file)), sentencepiece()
+    for text in TEXTS:
+        assert read(text).input_ids == own(text).input_ids
+
+
+def gemma_file(path: Path) -> Path:
+    """A tokenizer in the keys and spellings of llama.cpp's converter: tokens of spaces hold real
+    spaces and the lowest score, and only bytes stand for tabs.
+    """
+    own = exporting.gemma_tokenizer()
+    vocab = sorted(own.get_vocab().items(), key=lambda item: item[1])
+    added = {token: entry for entry in own.added_tokens_decoder.values() for token in [str(entry)]}
+    tokens, scores, types = [], [], []
+    for token, id_ in vocab:
+        special = token in added and added[token].special
+        byte = token.startswith("<0x") or token == "\t"
+        tokens.append("<0x09>" if token == "\t" else token.replace("▁", " "))
+        tokens[-1] = tokens[-1] if token in added else tokens[-1].replace(" ", "▁")
+        scores.append(-1000.0 if token in added else -float(id_))
+        types.append(3 if special else 6 if byte else 4 if token in added else 1)
+    writer = gguf.GGUFWriter(path, "gemma2")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(1)
+    writer.add_unk_token_id(3)
+    writer.add_pad_token_id(0)
+    writer.add_add_space_prefix(False)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "a  b   c\t\td\te\n\n\nf<start_of_turn>fox"])
+def test_a_tokenizer_of_gemma_as_llama_cpp_writes_it(tmp_path: Path, text: str) -> None:
+    read, own = build(GGUFFile(gemma_file(tmp_path / "m.gguf"))), exporting.gemma_tokenizer()
+    assert read(text).input_ids == own(text).input_ids
+    assert read.decode(read(text).input_ids, skip_special_tokens=True) == own.decode(
+        own(text).input_ids, skip_special_tokens=True
+    )
+
+
+def test_tokens_around_texts(tmp_path: Path) -> None:
+    def change(writer: gguf.GGUFWriter, tensors: dict[str, Any]) -> None:
+        for name, value in (("add_bos_token", True), ("add_eos_token", True)):
+            writer.kv_data[0].pop(f"tokenizer.ggml.{name}", None)
+            writer.add_bool(f"tokenizer.ggml.{name}", value)
+
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.llama(), change=change)
+    ids = build(GGUFFile(path))("the").input_ids
+    assert (ids[0], ids[-1]) == (1, 2) and ids[1:-1] == tiny.tokenizer()("the").input_ids
 
 
 def test_keys_of_the_file(file: Path) -> None:
@@ -117,6 +178,6 @@ def test_other_kinds_are_refused(tmp_path: Path) -> None:
 
     folder = exporting.pack(tmp_path / "packed", words, {"*": Int(bits=4, group=32)})
     with pytest.raises(
-        ValueError, match=f"a tokenizer of kind WordLevel is not written to GGUF; {INSTEAD}"
+        ValueError, match=f"a tokenizer of kind WordLevel is not written to GGUF; {HINT}"
     ):
         export_folder(folder, "gguf", tmp_path / "m.gguf")

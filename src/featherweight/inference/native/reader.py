@@ -29,6 +29,13 @@ from .matrices import read_matrix
 from .weights import LayerWeights, MatrixWeights, ModelWeights
 
 FLOAT_KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# transformers' names of activations -> the native library's.
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu2": "relu_squared",
+}
 
 
 def open_runtime(
@@ -64,70 +71,103 @@ def read_model(folder: Path) -> ModelWeights:
     description: Description[Layout] = (
         Description({}) if quantization is None else read_description(quantization, str(folder))
     )
-    family = families.of(config)
+    numbers = _read_hyperparameters(config)
     mapped = MappedFolder(folder)
     reader = _Reader(mapped, description, str(folder))
-    frequencies = {kind: family.frequencies(kind) for kind in set(family.layer_types)}
+    frequencies = {
+        kind: numbers.rope(kind).frequencies(numbers.head_width)
+        for kind in set(numbers.layer_types)
+    }
     layers = tuple(
-        _read_layer(reader, family, index, kind, frequencies[kind])
-        for index, kind in enumerate(family.layer_types)
+        _read_layer(reader, numbers, index, kind, frequencies[kind])
+        for index, kind in enumerate(numbers.layer_types)
     )
-    embedding = reader.matrix("model.embed_tokens", (family.vocab_size, family.hidden))
-    tied = description.tied_head is not None or (
-        family.tied and "lm_head.weight" not in mapped.tensors
+    table_shape = (numbers.vocab_size, numbers.hidden)
+    embedding = reader.matrix(families.EMBEDDING.transformers, table_shape)
+    head_name = families.HEAD.transformers
+    is_tied = description.tied_head is not None or (
+        numbers.is_tied and f"{head_name}.weight" not in mapped.tensors
     )
-    head = None if tied else reader.matrix("lm_head", (family.vocab_size, family.hidden))
+    head = None if is_tied else reader.matrix(head_name, table_shape)
+    bits_per_weight = 8 * mapped.num_bytes / max(1, reader.num_weights)
     return ModelWeights(
-        hidden=family.hidden,
-        vocab_size=family.vocab_size,
-        num_heads=family.num_heads,
-        num_key_heads=family.num_key_heads,
-        head_width=family.head_width,
-        context=family.context,
+        hidden=numbers.hidden,
+        vocab_size=numbers.vocab_size,
+        num_heads=numbers.num_heads,
+        num_key_heads=numbers.num_key_heads,
+        head_width=numbers.head_width,
+        context=numbers.context,
         layers=layers,
         embedding=embedding,
         head=head,
-        final_norm=reader.norm("model.norm", family.hidden, family.norm_offset),
-        epsilon=family.epsilon,
-        attention_scale=family.attention_scale,
-        activation=family.activation,
-        attention_softcap=family.attention_softcap,
-        final_softcap=family.final_softcap,
-        embedding_scale=family.embedding_scale,
+        final_norm=reader.norm(
+            families.FINAL_NORM.transformers, numbers.hidden, numbers.family.norm_offset
+        ),
+        epsilon=numbers.epsilon,
+        attention_scale=numbers.attention_scale,
+        activation=ACTIVATIONS[numbers.activation],
+        attention_softcap=numbers.attention_softcap,
+        final_softcap=numbers.final_softcap,
+        embedding_scale=numbers.embedding_scale,
         fingerprint=folder_fingerprint(folder),
-        description=f"{folder.name}, {8 * mapped.num_bytes / max(1, reader.num_weights):.2f} bits a weight",
+        description=f"{folder.name}, {bits_per_weight:.2f} bits a weight",
         num_bytes=mapped.num_bytes,
         check=mapped.check_unchanged,
         close=mapped.close,
     )
 
 
+def _read_hyperparameters(config: Mapping[str, Any]) -> families.Hyperparameters:
+    """The numbers of the model; Unsupported for what the native engine does not compute."""
+    family = families.find(config.get("model_type"))
+    if family is None:
+        names = ", ".join(record.model_type for record in families.FAMILIES)
+        raise Unsupported(
+            f"models of type {config.get('model_type')!r} run on the PyTorch engine; "
+            f"the native one runs {names}"
+        )
+    numbers = families.read_hyperparameters(config, family)
+    if numbers.activation not in ACTIVATIONS:
+        raise Unsupported(
+            f"the activation {numbers.activation!r} is not one that the native engine knows"
+        )
+    if numbers.is_bidirectional:
+        raise Unsupported("attention to later tokens is not what the native engine does")
+    return numbers
+
+
 def _read_layer(
-    reader: _Reader, family: families.Family, index: int, kind: str, frequencies: NDArray[Any]
+    reader: _Reader,
+    numbers: families.Hyperparameters,
+    index: int,
+    kind: str,
+    frequencies: NDArray[Any],
 ) -> LayerWeights:
-    block, attention, mlp = (f"model.layers.{index}{part}" for part in ("", ".self_attn", ".mlp"))
-    queries, keys = family.num_heads * family.head_width, family.num_key_heads * family.head_width
-    hidden, offset = family.hidden, family.norm_offset
-    norms = {
-        field: reader.norm(f"{block}.{name}", hidden, offset)
-        for field, name in family.norms.items()
+    block, family = f"model.layers.{index}", numbers.family
+    hidden, width, ffn = numbers.hidden, numbers.head_width, numbers.ffn
+    queries, keys = numbers.num_heads * width, numbers.num_key_heads * width
+    shapes = {
+        "query": (queries, hidden),
+        "key": (keys, hidden),
+        "value": (keys, hidden),
+        "out": (hidden, queries),
+        "gate": (ffn, hidden),
+        "up": (ffn, hidden),
+        "down": (hidden, ffn),
     }
-    if family.head_norms:
-        norms |= {
-            field: reader.norm(f"{attention}.{name}", family.head_width, offset)
-            for field, name in (("query_norm", "q_norm"), ("key_norm", "k_norm"))
-        }
+    fields: dict[str, Any] = {
+        field: reader.matrix(f"{block}.{families.MATRICES[field].transformers}", shape)
+        for field, shape in shapes.items()
+    }
+    fields |= {
+        field: reader.norm(f"{block}.{names.transformers}", norm_width, family.norm_offset)
+        for group, norm_width in ((family.norms, hidden), (family.head_norms, width))
+        for field, names in group.items()
+    }
     return LayerWeights(
-        query=reader.matrix(f"{attention}.q_proj", (queries, hidden)),
-        key=reader.matrix(f"{attention}.k_proj", (keys, hidden)),
-        value=reader.matrix(f"{attention}.v_proj", (keys, hidden)),
-        out=reader.matrix(f"{attention}.o_proj", (hidden, queries)),
-        gate=reader.matrix(f"{mlp}.gate_proj", (family.ffn, hidden)),
-        up=reader.matrix(f"{mlp}.up_proj", (family.ffn, hidden)),
-        down=reader.matrix(f"{mlp}.down_proj", (hidden, family.ffn)),
+        **fields,
         frequencies=frequencies,
-        window=family.window if kind == families.SLIDING else 0,
-        **norms,
+        window=numbers.window if kind == families.SLIDING_ATTENTION else 0,
     )
 
 

@@ -1,40 +1,34 @@
-"""What every export shares: the packed model it reads, the account of its tensors, and what came of
-it.
+"""What every export is: a plan of how each tensor is stored, files written by it, and the same
+files read again and compared.
 
-An export maps codes to another program's bytes and never rounds anew. `PackedModel` gives the
-tensors of a packed folder one at a time, checked against their sums; `names` is the account, every
-tensor that the ordinary model has: an exporter must write each exactly once (a tied head is its
-table's second name). Afterwards it reads the file again, decodes it without the code that wrote it,
-and compares every number; what differs is deleted (`compare`, `appearing`).
+An export maps codes to another program's bytes and never rounds anew. Every tensor of the model is
+written exactly once. Afterwards the files are read again, decoded without the code that wrote them,
+and every number is compared with the packed model's. Files that differ are deleted.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ClassVar, Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...base.errors import BadInput, ExportFailed, UsageError
-from ...base.files import sync_folder
+from ...base.errors import ExportFailed, UsageError
+from ...base.events import Listener, silent
 from ...models.config import CONFIG
-from ...models.structure import linears, shared_inputs
 from ...models.tensors import TensorFolder
-from ...quantization.formats.base import QWeight
-from ...quantization.layers import CompressedLinear
-from ..packed import description as descriptions
-from ..packed.description import StoredMatrix
-from ..packed.verify import check_stored, check_sums
+from ..atomic import atomic_path
+from ..packed.model import PackedMatrix, PackedModel
+from ..tensor_progress import TensorProgress
+from . import target_name
 
-SHOWN = 3
+STAGE = "export"
+NUM_LISTED_PROBLEMS = 3
+Storage = TypeVar("Storage")
 
 
 @dataclass(frozen=True)
@@ -50,195 +44,136 @@ class ExportResult:
     notes: list[str] = field(default_factory=list)
 
 
-class PackedModel:
-    """The packed folder at `path`: its tensors by the names that the ordinary model gives them.
+@dataclass(frozen=True)
+class ExportPlan(Generic[Storage]):
+    """How a model is to be written.
 
-    Raises BadInput when the folder is not one that featherweight packed, or is damaged.
+    `tensors`: each tensor of the ordinary model -> how the target stores it. `types`: the number of
+    tensors of each storage type. `notes`: what a reader of the files should know.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        config = self.path / CONFIG
-        try:
-            self.settings: dict[str, Any] = json.loads(config.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise BadInput(
-                f"{config} cannot be read: {error}; give a folder that quantize made"
-            ) from error
-        if not isinstance(self.settings, dict):
-            raise BadInput(f"{config} is not a JSON object")
-        self.description = descriptions.read(
-            self.settings.pop("quantization_config", None), str(config)
-        )
-        self.tensors = TensorFolder(self.path)
-        check_sums(self.tensors.files, self.description)
-        check_stored(self.tensors, self.description)
+    tensors: Mapping[str, Storage]
+    types: Mapping[str, int]
+    notes: list[str]
 
-    @cached_property
-    def config(self) -> Any:
-        """The ordinary model's transformers configuration."""
-        from transformers import AutoConfig
 
-        settings = dict(self.settings)
-        try:
-            return AutoConfig.for_model(settings.pop("model_type"), **settings)
-        except Exception as error:  # transformers' own kinds, and they change
-            raise BadInput(
-                f"{self.path / CONFIG} does not describe a model that can be built ({error})"
-            ) from error
+class Exporter(ABC, Generic[Storage]):
+    """Abstract base of all targets.
 
-    @cached_property
-    def skeleton(self) -> nn.Module:
-        """The ordinary model without its numbers (on meta)."""
-        from transformers import AutoModelForCausalLM
+    Implementations are frozen dataclasses whose fields are the target's options. `file_suffix` is
+    that of the one file that is written; None when a folder is.
+    """
 
-        try:
-            with torch.device("meta"):
-                model: nn.Module = AutoModelForCausalLM.from_config(self.config)
-        except Exception as error:
-            raise BadInput(
-                f"{self.path / CONFIG} does not describe a model that can be built ({error})"
-            ) from error
-        return model
+    file_suffix: ClassVar[str | None] = None
 
-    @cached_property
-    def names(self) -> list[str]:
-        """Every tensor of the ordinary model once; raises BadInput when the folder holds others or
-        lacks one.
+    @property
+    def name(self) -> str:
+        """What users call the target."""
+        return target_name(type(self).__name__)
+
+    @abstractmethod
+    def holds(self, matrix: PackedMatrix) -> str | None:
+        """Why the target cannot hold `matrix` exactly, and what is nearest; None when it can."""
+
+    @abstractmethod
+    def plan(self, model: PackedModel) -> ExportPlan[Storage]:
+        """How each tensor of `model` is stored.
+
+        Raises UsageError, naming the layers and the nearest way, when the target cannot hold the
+        model exactly.
         """
-        tied = getattr(self.skeleton, "all_tied_weights_keys", None) or {}
-        names = [name for name in self.skeleton.state_dict() if name not in tied]
-        stored = {
-            f"{m}.{n}" for m, layer in self.description.layers.items() for n in layer.stored()
-        }
-        found = {name for name in self.tensors.names() if name not in stored}
-        if missing := sorted(set(names) - found):
-            raise BadInput(f"{self.path} lacks tensor {missing[0]}")
-        if extra := sorted(found - set(names)):
-            raise BadInput(
-                f"{self.path} holds tensor {extra[0]}, which {self.settings['model_type']} models have not"
-            )
-        return names
 
-    def linears(self) -> list[str]:
-        """Names of all linear layers of the ordinary model, a tied head included."""
-        return list(linears(self.skeleton))
+    @abstractmethod
+    def write(
+        self,
+        model: PackedModel,
+        plan: ExportPlan[Storage],
+        path: Path,
+        progress: TensorProgress,
+    ) -> None:
+        """Write `model` at `path`, which does not exist yet, one tensor in memory at a time.
 
-    def shared_inputs(self) -> list[tuple[str, ...]]:
-        """Groups of linears that read one tensor: what runtimes fuse into one matrix (q/k/v,
-        gate/up).
+        `progress` advances once for each tensor of the plan.
         """
-        return shared_inputs(self.skeleton)
 
-    def layer(self, name: str) -> StoredMatrix | None:
-        """How the matrix `name` (...weight) is compressed; None for what is not."""
-        return (
-            self.description.layers.get(name.removesuffix(".weight"))
-            if name.endswith(".weight")
-            else None
-        )
+    @abstractmethod
+    def read_back(
+        self,
+        model: PackedModel,
+        plan: ExportPlan[Storage],
+        path: Path,
+        progress: TensorProgress,
+    ) -> None:
+        """Decode what `write` wrote at `path` and compare every number with `model`.
 
-    def dtype(self, name: str) -> torch.dtype:
-        """The dtype that the ordinary model holds `name` in."""
-        return self.tensors.dtype(name)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        layer = self.layer(name)
-        return self.tensors.shape(name) if layer is None else layer.shape
-
-    def qweight(self, name: str) -> QWeight:
-        """The stored tensors of a compressed matrix."""
-        module, layer = (
-            name.removesuffix(".weight"),
-            self.description.layers[name.removesuffix(".weight")],
-        )
-        stored = layer.format.stored(layer.shape)
-        return QWeight(
-            layer.format, layer.shape, {n: self.tensors.read(f"{module}.{n}") for n in stored}
-        )
-
-    def read(self, name: str) -> Tensor:
-        """The numbers of `name`: a compressed matrix decoded, in float32 and with its rotations
-        undone.
+        `progress` advances once for each tensor of the plan. Raises ExportFailed when a tensor is
+        missing, superfluous or different.
         """
-        layer, module = self.layer(name), name.removesuffix(".weight")
-        if layer is None:
-            return self.tensors.read(name)
-        if not layer.input_rotation and layer.output_rotation == "none":
-            return self.qweight(name).dense()
-        rows, columns = layer.shape
-        linear = CompressedLinear(
-            columns,
-            rows,
-            layer.format,
-            input_signs=layer.input_rotation,
-            output_rotation=layer.output_rotation,
-        )
-        linear.fill({n: self.tensors.read(f"{module}.{n}") for n in linear.stored_names()})
-        return linear.effective()
+
+    def is_export(self, path: Path) -> bool:
+        """Whether `path` may be an earlier export to this target, so that it may be replaced."""
+        return (path / CONFIG).is_file() and not any(child.is_dir() for child in path.iterdir())
+
+
+def export(
+    model: PackedModel,
+    exporter: Exporter[Storage],
+    out: Path,
+    overwrite: bool = False,
+    listener: Listener = silent,
+) -> ExportResult:
+    """Write `model` for the programs that `exporter` stands for; `out` appears complete and
+    compared, or not at all.
+
+    Raises UsageError for what the target cannot hold exactly and when `out` exists (unless
+    `overwrite` and it is an export), ExportFailed when the files read again are not the model.
+    """
+    suffix = exporter.file_suffix
+    if suffix is not None and out.suffix != suffix:
+        example = out / f"model{suffix}"
+        raise UsageError(f"--to {exporter.name} writes one file: name it like {example}")
+    plan = exporter.plan(model)
+    _check_replaceable(exporter, out, overwrite)
+    progress = TensorProgress(STAGE, 2 * len(plan.tensors), listener)
+    with atomic_path(out) as path:
+        exporter.write(model, plan, path, progress)
+        exporter.read_back(model, plan, path, progress)
+        file_bytes = path.stat().st_size if path.is_file() else TensorFolder(path).file_bytes
+    return ExportResult(out, file_bytes, dict(plan.types), len(plan.tensors), plan.notes)
 
 
 def refuse(problems: Sequence[str], hint: str) -> None:
     """Raise UsageError that names the first of `problems` and what to do, when there are any."""
     if problems:
-        more = f"; and {len(problems) - SHOWN} more layers" if len(problems) > SHOWN else ""
-        raise UsageError(f"{'; '.join(problems[:SHOWN])}{more}: {hint}")
+        num_unlisted = len(problems) - NUM_LISTED_PROBLEMS
+        remainder = f"; and {num_unlisted} more layers" if num_unlisted > 0 else ""
+        raise UsageError(f"{'; '.join(problems[:NUM_LISTED_PROBLEMS])}{remainder}: {hint}")
 
 
-def rotated(layer: StoredMatrix) -> bool:
-    """Whether the stored matrix is the weights in another basis."""
-    return layer.input_rotation or layer.output_rotation != "none"
-
-
-def compare(name: str, found: Tensor, expected: Tensor, where: Path) -> None:
-    """Raise ExportFailed unless both, of one dtype, are the same numbers (-0 being 0)."""
-    if found.shape != expected.shape:
-        raise ExportFailed(
-            f"{where}: {name}, read again, is {tuple(found.shape)}, not {tuple(expected.shape)}"
-        )
-    if not torch.equal(found, expected):
-        num = int((found != expected).sum())
-        raise ExportFailed(
-            f"{where}: {num} of {expected.numel()} numbers of {name}, read again, are not the model's"
-        )
-
-
-@contextmanager
-def appearing(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A path beside `out` to write a file or folder at, which becomes `out` when the block ends
-    well, else vanishes.
+def compare(name: str, file_tensor: Tensor, model_tensor: Tensor, path: Path) -> None:
+    """Raise ExportFailed, naming the tensor `name` of the file or folder `path`, unless both
+    tensors, of one dtype, are the same numbers (-0 being 0).
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        _check_replaceable(out, overwrite)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    _remove(temporary)
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-        _remove(out)
-        os.replace(temporary, out)
-        sync_folder(out.absolute().parent)
-    finally:
-        _remove(temporary)
+    if file_tensor.shape != model_tensor.shape:
+        raise ExportFailed(
+            f"{path}: {name}, read again, is {tuple(file_tensor.shape)}, "
+            f"not {tuple(model_tensor.shape)}"
+        )
+    if not torch.equal(file_tensor, model_tensor):
+        num = int((file_tensor != model_tensor).sum())
+        raise ExportFailed(
+            f"{path}: {num} of {model_tensor.numel()} numbers of {name}, read again, "
+            "are not the model's"
+        )
 
 
-def _check_replaceable(out: Path, overwrite: bool) -> None:
+def _check_replaceable(exporter: Exporter[Storage], out: Path, overwrite: bool) -> None:
     """Only what an export made is replaced, never a folder of other things."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
     if not overwrite:
         raise UsageError(
             f"{out} exists already; choose another --out, or add --overwrite to replace it"
         )
-    if out.is_dir():
-        ours = (out / CONFIG).is_file() and not any(path.is_dir() for path in out.iterdir())
-    else:
-        with open(out, "rb") as file:
-            ours = file.read(4) == b"GGUF"
-    if not ours:
+    if not exporter.is_export(out):
         raise UsageError(f"{out} is no export, so it is not replaced; choose another --out")
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -5,62 +5,76 @@ Any software that reads transformers folders loads it, and nothing else is neede
 the original. A matrix is the effective one, rotations undone, and rounded once to the model's
 dtype: without rotation that is the rounding which the packed layer makes before each product, so
 logits are the same in that dtype.
-
-The files are read again and compared; one matrix is in memory at a time.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+import torch
 
 from ...base.errors import ExportFailed
-from ...base.events import Event, Listener, silent
 from ...base.files import write_atomic
 from ...models.config import CONFIG
 from ...models.tensors import TensorFolder
 from ..packed.folder import copy_companions
-from ..shards import Entry, write_checkpoint
-from .base import ExportResult, PackedModel, appearing, compare
+from ..packed.model import PackedMatrix, PackedModel
+from ..shards import LazyTensor, write_checkpoint
+from ..tensor_progress import TensorProgress
+from .base import Exporter, ExportPlan, compare
 
-STAGE = "export"
 
+@dataclass(frozen=True)
+class HF(Exporter[torch.dtype]):
+    """An ordinary transformers folder; its plan says the dtype of each tensor."""
 
-def export_hf(
-    model: PackedModel, out: Path, overwrite: bool = False, listener: Listener = silent
-) -> ExportResult:
-    """Write `model` to the folder `out`, decoded; it appears complete and compared, or not at all."""
-    with appearing(out, overwrite) as folder:
-        folder.mkdir()
-        write_checkpoint(
-            folder, [_entry(model, name, i, listener) for i, name in enumerate(model.names, 1)]
+    def holds(self, matrix: PackedMatrix) -> str | None:
+        return None
+
+    def plan(self, model: PackedModel) -> ExportPlan[torch.dtype]:
+        dtypes = {name: model.dtype(name) for name in model.names}
+        num_bytes = sum(
+            math.prod(model.shape(name)) * dtype.itemsize for name, dtype in dtypes.items()
         )
-        write_atomic(folder / CONFIG, json.dumps(model.settings, indent=2, sort_keys=True) + "\n")
-        copy_companions(model.path, folder)
-        tensors = TensorFolder(folder)
-        if sorted(tensors.names()) != sorted(model.names):
+        types = Counter(str(dtype).removeprefix("torch.") for dtype in dtypes.values())
+        ratio = num_bytes / model.tensors.file_bytes
+        return ExportPlan(
+            dtypes, types, [f"decoded: {ratio:.1f} times the bytes of the packed model"]
+        )
+
+    def write(
+        self,
+        model: PackedModel,
+        plan: ExportPlan[torch.dtype],
+        path: Path,
+        progress: TensorProgress,
+    ) -> None:
+        path.mkdir()
+        tensors = [_decoder(model, name, dtype) for name, dtype in plan.tensors.items()]
+        write_checkpoint(path, [progress.observe(tensor) for tensor in tensors])
+        write_atomic(path / CONFIG, json.dumps(model.settings, indent=2, sort_keys=True) + "\n")
+        copy_companions(model.path, path)
+
+    def read_back(
+        self,
+        model: PackedModel,
+        plan: ExportPlan[torch.dtype],
+        path: Path,
+        progress: TensorProgress,
+    ) -> None:
+        tensors = TensorFolder(path)
+        if sorted(tensors.names()) != sorted(plan.tensors):
             raise ExportFailed(
-                f"{folder}: the files do not hold each tensor of the model exactly once"
+                f"{path}: the files do not hold each tensor of the model exactly once"
             )
-        for done, name in enumerate(model.names, len(model.names) + 1):
-            compare(name, tensors.read(name), model.read(name).to(model.dtype(name)), folder)
-            listener(Event(STAGE, done, 2 * len(model.names), message=name))
-        file_bytes = tensors.file_bytes
-    types = Counter(str(model.dtype(name)).removeprefix("torch.") for name in model.names)
-    note = (
-        f"decoded: {file_bytes / model.tensors.file_bytes:.1f} times the bytes of the packed model"
-    )
-    return ExportResult(out, file_bytes, dict(types), len(model.names), [note])
+        for name, dtype in plan.tensors.items():
+            compare(name, tensors.read(name), model.read(name).to(dtype), path)
+            progress.advance(name)
 
 
-def _entry(model: PackedModel, name: str, done: int, listener: Listener) -> Entry:
-    dtype = model.dtype(name)
-
-    def read() -> Tensor:
-        listener(Event(STAGE, done, 2 * len(model.names), message=name))
-        return model.read(name).to(dtype)
-
-    return Entry(name, model.shape(name), dtype, read)
+def _decoder(model: PackedModel, name: str, dtype: torch.dtype) -> LazyTensor:
+    return LazyTensor(name, model.shape(name), dtype, lambda: model.read(name).to(dtype))

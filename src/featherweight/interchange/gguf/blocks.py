@@ -1,17 +1,21 @@
-"""Codes as GGUF blocks: which storage type holds a matrix of scaled whole numbers exactly, and its
-bytes.
+"""Scaled integer codes as GGUF blocks: which storage type holds a matrix exactly, and its bytes.
 
-    type    weights   bytes, in order                                    value
-    Q4_0    32        d, 16 x nibbles                                    d (u - 8)
-    Q4_1    32        d, m, 16 x nibbles                                 d u + m
-    Q8_0    32        d, 32 x int8                                       d q
-    TQ2_0   256       64 x four 2-bit fields, d                          d (u - 1), u = 0 ... 3
+    type    weights   bytes, in order                  bits    value
+    TQ2_0   256       64 x four 2-bit codes, d         2.0625  d (u - 1), u = 0 ... 3
+    Q2_0    64        d, 16 x four 2-bit codes         2.25    d (u - 1), u = 0 ... 3
+    Q4_0    32        d, 16 x two 4-bit codes          4.5     d (u - 8)
+    Q4_1    32        d, m, 16 x two 4-bit codes       5       d u + m
+    Q8_0    32        d, 32 x int8                     8.5     d q
 
-d and m are little-endian fp16. The low nibbles are a block's first 16 weights, the high ones its
-last 16; a TQ2_0 byte j of 32 holds weights j, j + 32, j + 64, j + 96 of 128, from the low bits up.
-A group that spans several blocks repeats its scale. Codes of fewer bits go into the narrowest type
-that has their levels: 3 bits are exact in Q4_0, at 4.5 bits. Two symmetric bits have the levels -2
-... 1, the negatives of TQ2_0's, so their d is the negative scale.
+d and m are little-endian fp16 numbers. In Q4 blocks the low half of byte j holds weight j and the
+high half weight j + 16. In Q2_0 byte j holds the weights 4j ... 4j + 3, from the low bits up. In
+TQ2_0 byte j of 32 holds the weights j, j + 32, j + 64, j + 96 of 128.
+
+A group of columns that spans several blocks repeats its scale. Of the types that hold a matrix
+exactly the one with the fewest bytes is taken: 3 bits go into Q4_0, and 2 bits into TQ2_0 where the
+columns and the group are multiples of 256, else into Q2_0 where they are multiples of 64, else into
+Q4_0. Two symmetric bits have the levels -2 ... 1. The two-bit types have -1 ... 2, so they hold the
+negated levels and the negated scale. Levels of two bits with a zero point go into Q4_1.
 """
 
 from __future__ import annotations
@@ -23,47 +27,60 @@ from torch import Tensor
 
 from ...base.errors import UsageError
 from ...quantization.formats.base import Integers
+from . import types
 
-WIDTH = {"Q4_0": 32, "Q4_1": 32, "Q8_0": 32, "TQ2_0": 256}
-LEVELS = {"TQ2_0": (-1, 2), "Q4_0": (-8, 7), "Q8_0": (-128, 127)}
+# The levels of each symmetric type, those of the fewest bits first.
+LEVELS = {"TQ2_0": (-1, 2), "Q2_0": (-1, 2), "Q4_0": (-8, 7), "Q8_0": (-128, 127)}
+WRITTEN_TYPES = (*LEVELS, "Q4_1")
+NARROWEST_BLOCK = 32
 
 
-def type_of(matrix: Integers) -> str:
-    """The narrowest GGUF type that holds `matrix` exactly.
+def choose_type(matrix: Integers) -> str:
+    """The name of the GGUF type that holds `matrix` exactly in the fewest bytes.
 
     Raises UsageError that says why none does, and what would.
     """
     columns = matrix.codes.shape[1]
-    if columns % 32:
+    if columns % NARROWEST_BLOCK:
         raise UsageError(
             f"{columns} inputs are no multiple of 32, the block that all of GGUF's integers come in"
         )
-    if columns != matrix.group and matrix.group % 32:
+    if columns != matrix.group and matrix.group % NARROWEST_BLOCK:
         raise UsageError(
-            f"groups of {matrix.group} are narrower than GGUF's blocks; group=32 (Q4_0) is the nearest"
+            f"groups of {matrix.group} are narrower than GGUF's blocks; group=32 (Q4_0) is the "
+            "nearest"
         )
     if not isinstance(matrix.zero, int):
-        return _asymmetric(matrix)
-    for name, (lowest, highest) in LEVELS.items():
-        if columns % WIDTH[name] or (columns != matrix.group and matrix.group % WIDTH[name]):
+        _check_asymmetric(matrix)
+        return "Q4_1"
+    for name, levels in LEVELS.items():
+        block = types.by_name(name).block
+        if columns % block or (columns != matrix.group and matrix.group % block):
             continue
-        if lowest <= matrix.lowest and matrix.highest <= highest:
-            return name
-        if name == "TQ2_0" and lowest <= -matrix.highest and -matrix.lowest <= highest:
+        if _sign(matrix, levels):
             return name
     raise AssertionError("every symmetric matrix of up to 8 bits fits Q8_0")
 
 
-def _asymmetric(matrix: Integers) -> str:
+def _sign(matrix: Integers, levels: tuple[int, int]) -> int:
+    """The sign with which the levels of `matrix` lie in `levels`; 0 when neither does."""
+    lowest, highest = levels
+    if lowest <= matrix.lowest and matrix.highest <= highest:
+        return 1
+    return -1 if lowest <= -matrix.highest and -matrix.lowest <= highest else 0
+
+
+def _check_asymmetric(matrix: Integers) -> None:
     if matrix.highest > 15:
         raise UsageError(
-            "GGUF has no type for zero points of more than 4 bits; symmetric 8 bits (Q8_0) are the nearest"
+            "GGUF has no type for zero points of more than 4 bits; symmetric 8 bits (Q8_0) are the "
+            "nearest"
         )
     if not torch.equal(minimum(matrix).half().float(), minimum(matrix)):
         raise UsageError(
-            "its scale times zero point is not exact in fp16, as Q4_1 needs; portable=True makes it so"
+            "its scale times zero point is not exact in fp16, as Q4_1 needs; portable=True makes "
+            "it so"
         )
-    return "Q4_1"
 
 
 def minimum(matrix: Integers) -> Tensor:
@@ -71,47 +88,50 @@ def minimum(matrix: Integers) -> Tensor:
     return -matrix.scale * torch.as_tensor(matrix.zero).float()
 
 
-def rows_of(matrix: Integers, name: str) -> UInt8[np.ndarray, "rows bytes"]:
-    """The bytes of `matrix` in the GGUF type `name` (which `type_of` chose)."""
+def encode(matrix: Integers, name: str) -> UInt8[np.ndarray, "rows bytes"]:
+    """The bytes of `matrix` in the GGUF type `name`, which `choose_type` gave."""
     rows, columns = matrix.codes.shape
-    width = WIDTH[name]
-    repeats = max(matrix.group // width, 1)
-    scale = matrix.scale.repeat_interleave(repeats, 1)[:, : columns // width]
-    codes = matrix.codes.view(rows, columns // width, width)
+    block = types.by_name(name).block
+    repeats = max(matrix.group // block, 1)
+    scale = matrix.scale.repeat_interleave(repeats, 1)[:, : columns // block]
+    codes = matrix.codes.view(rows, columns // block, block)
     if name == "Q4_1":
-        least = minimum(matrix).repeat_interleave(repeats, 1)[:, : columns // width]
-        parts = [_halves(scale), _halves(least), _nibbles(codes.numpy())]
-        return np.concatenate(parts, -1).reshape(rows, -1)
-    levels = codes.to(torch.int16) - matrix.zero
+        minima = minimum(matrix).repeat_interleave(repeats, 1)[:, : columns // block]
+        fields = [_to_fp16(scale), _to_fp16(minima), _pack_nibbles(codes)]
+        return np.concatenate(fields, -1).reshape(rows, -1)
+    assert isinstance(matrix.zero, int)
+    sign = _sign(matrix, LEVELS[name])
+    levels, scale = sign * (codes.to(torch.int16) - matrix.zero), sign * scale
+    unsigned_codes = (levels - LEVELS[name][0]).to(torch.uint8)
     if name == "Q4_0":
-        parts = [_halves(scale), _nibbles((levels + 8).to(torch.uint8).numpy())]
+        fields = [_to_fp16(scale), _pack_nibbles(unsigned_codes)]
     elif name == "Q8_0":
-        parts = [_halves(scale), levels.to(torch.int8).numpy().view(np.uint8)]
+        fields = [_to_fp16(scale), levels.to(torch.int8).numpy().view(np.uint8)]
+    elif name == "Q2_0":
+        fields = [_to_fp16(scale), _pack_quarters(unsigned_codes.unflatten(-1, (16, 4)))]
     else:
-        sign = 1 if matrix.lowest >= -1 else -1
-        parts = [_quarters((sign * levels + 1).to(torch.uint8).numpy()), _halves(sign * scale)]
-    return np.concatenate(parts, -1).reshape(rows, -1)
+        halves = unsigned_codes.unflatten(-1, (2, 4, 32)).transpose(-1, -2)
+        fields = [_pack_quarters(halves).reshape(rows, -1, 64), _to_fp16(scale)]
+    return np.concatenate(fields, -1).reshape(rows, -1)
 
 
-def _halves(values: Tensor) -> np.ndarray:
-    """fp16 bytes, two a value."""
+def _to_fp16(values: Tensor) -> np.ndarray:
+    """The bytes of little-endian fp16 numbers, two a value."""
     return values.numpy().astype("<f2")[..., None].view(np.uint8)
 
 
-def _nibbles(codes: np.ndarray) -> np.ndarray:
-    return codes[..., :16] | codes[..., 16:] << 4
+def _pack_nibbles(codes: Tensor) -> np.ndarray:
+    """(..., 32) 4-bit codes -> (..., 16) bytes."""
+    return (codes[..., :16] | codes[..., 16:] << 4).numpy()
 
 
-def _quarters(codes: np.ndarray) -> np.ndarray:
-    """(..., 256) -> (..., 64): 32 bytes for each 128 codes."""
-    fields = codes.reshape(*codes.shape[:-1], 2, 4, 32)
-    packed = (
-        fields[..., 0, :] | fields[..., 1, :] << 2 | fields[..., 2, :] << 4 | fields[..., 3, :] << 6
-    )
-    return packed.reshape(*codes.shape[:-1], 64)
+def _pack_quarters(codes: Tensor) -> np.ndarray:
+    """(..., 4) 2-bit codes -> (...) bytes, the first code in the lowest bits."""
+    c = codes
+    return (c[..., 0] | c[..., 1] << 2 | c[..., 2] << 4 | c[..., 3] << 6).numpy()
 
 
-def permuted(matrix: Integers, order: Tensor) -> Integers:
+def reorder_rows(matrix: Integers, order: Tensor) -> Integers:
     """The same matrix with its rows in another order: codes and scales move together."""
     zero = matrix.zero if isinstance(matrix.zero, int) else matrix.zero[order]
     return Integers(

@@ -3,10 +3,9 @@ mapped file.
 
 Layout (versions 2 and 3, little-endian): magic, version, number of tensors, number of key/value
 pairs; the pairs; for each tensor its name, shape (fastest dimension first), type and offset;
-padding; the data. Everything a length field says is checked against what is left of the file before
-it is believed, so a truncated or hostile file costs no time or memory and ends as BadInput. Blocks
-are decoded by `gguf.quants`, the format's own package, which supports every type that llama.cpp
-writes.
+padding; the data. Every length field is checked against the bytes that remain in the file before it
+is used, so a truncated or hostile file costs no time or memory and ends as BadInput. `types.py`
+says what the bytes of a tensor stand for.
 """
 
 from __future__ import annotations
@@ -16,13 +15,16 @@ import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
-from ...base.errors import BadInput, UsageError
+from ...base.errors import BadInput
+from . import types
+from .types import StorageType
 
 SCALARS = {
     0: "B",
@@ -42,25 +44,24 @@ MAX_DIMENSIONS = 4
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorInfo:
     """Where one tensor lies; `shape` has the slowest dimension first, as in PyTorch."""
 
     shape: tuple[int, ...]
-    type: int
+    storage: StorageType
     start: int
     num_bytes: int
 
 
 class GGUFFile:
-    """`values`: metadata by key (arrays as lists). `entries`: tensors by name. `read` decodes one
-    to float32.
+    """`values`: metadata by key (arrays as lists). `tensors`: the tensors by name. `read` decodes
+    one to float32.
 
-    Raises BadInput for anything that is not a whole, single-file, little-endian GGUF.
+    Raises BadInput for anything that is not a complete, single-file, little-endian GGUF.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._package = package()
         self._data = _map(self.path)
         cursor = _Cursor(self._data, self.path)
         num_tensors, num_values = _header(cursor)
@@ -68,97 +69,89 @@ class GGUFFile:
         for _ in range(num_values):
             key = cursor.string()
             self.values[key] = cursor.value(cursor.number("I"))
-        if self.values.get("split.count", 0) > 1:
+        if self.values.get("split.count", 0) not in (0, 1):
             raise BadInput(
-                f"{self.path} is one part of a split GGUF; merge the parts with llama-gguf-split first"
+                f"{self.path} is one part of a split GGUF; merge the parts with llama-gguf-split "
+                "first"
             )
-        infos = [(cursor.string(), *_tensor_info(cursor)) for _ in range(num_tensors)]
+        headers = [(cursor.string(), *_tensor_header(cursor)) for _ in range(num_tensors)]
         alignment = self.values.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
-            raise cursor.broken(f"alignment {alignment!r}")
-        base = -(-cursor.at // alignment) * alignment
-        self.entries = {
-            name: self._entry(name, shape, type_, base + offset)
-            for name, shape, type_, offset in infos
+            raise cursor.error(f"alignment {alignment!r}")
+        base = -(-cursor.position // alignment) * alignment
+        self.tensors = {
+            name: self._info(name, shape, number, base + offset)
+            for name, shape, number, offset in headers
         }
-        if len(self.entries) < num_tensors:
-            raise cursor.broken("a tensor name twice")
+        if len(self.tensors) < num_tensors:
+            raise cursor.error("a tensor name twice")
+        self._check_overlaps()
 
     def read(self, name: str) -> Float32[np.ndarray, ...]:
         """The tensor in float32, exactly the values that its codes and scales stand for."""
-        entry = self.entries[name]
-        kind = self._package.GGMLQuantizationType(entry.type)
-        raw = np.frombuffer(self._data, np.uint8, entry.num_bytes, entry.start)
-        if kind.name in ("F32", "F16", "F64"):
-            decoded = raw.view({"F32": "<f4", "F16": "<f2", "F64": "<f8"}[kind.name])
-        else:
-            rows = math.prod(entry.shape[:-1])
-            try:
-                with np.errstate(
-                    all="ignore"
-                ):  # whoever uses the values checks that they are finite
-                    decoded = self._package.quants.dequantize(raw.reshape(rows, -1), kind)
-            except NotImplementedError as error:
-                raise BadInput(
-                    f"{self.path}: tensor {name} is stored as {kind.name}, which cannot be decoded here; "
-                    "use a file in another GGUF type, or the original model folder"
-                ) from error
-        return np.ascontiguousarray(decoded, np.float32).reshape(entry.shape)
+        info = self.tensors[name]
+        raw = np.frombuffer(self._data, np.uint8, info.num_bytes, info.start)
+        rows = math.prod(info.shape[:-1])
+        try:
+            return types.decode(raw.reshape(rows, -1), info.storage).reshape(info.shape)
+        except NotImplementedError as error:
+            raise BadInput(
+                f"{self.path}: tensor {name} is stored as {info.storage.name}, which cannot be "
+                "decoded here; use a file in another GGUF type, or the original model folder"
+            ) from error
 
     def type_names(self) -> dict[str, str]:
         """The storage type of every tensor, such as Q4_1, by tensor name."""
-        return {
-            name: self._package.GGMLQuantizationType(entry.type).name
-            for name, entry in self.entries.items()
-        }
+        return {name: info.storage.name for name, info in self.tensors.items()}
 
-    def _entry(self, name: str, shape: tuple[int, ...], type_: int, start: int) -> Entry:
+    def _info(self, name: str, shape: tuple[int, ...], number: int, start: int) -> TensorInfo:
         try:
-            block, block_bytes = self._package.GGML_QUANT_SIZES[
-                self._package.GGMLQuantizationType(type_)
-            ]
-        except (ValueError, KeyError) as error:
+            storage = types.by_number(number)
+        except KeyError as error:
             raise BadInput(
-                f"{self.path}: tensor {name} has the unknown type {type_}; update gguf"
+                f"{self.path}: tensor {name} has the unknown type {number}; update gguf"
             ) from error
-        if not shape or shape[-1] % block:
+        if not shape or 0 in shape or shape[-1] % storage.block:
             raise BadInput(
-                f"{self.path}: tensor {name} of shape {shape} does not fit blocks of {block}; fetch it again"
+                f"{self.path}: tensor {name} of shape {shape} does not fit blocks of "
+                f"{storage.block}; fetch it again"
             )
-        num_bytes = math.prod(shape) // block * block_bytes
+        num_bytes = storage.num_bytes(math.prod(shape))
         if start + num_bytes > len(self._data):
             raise BadInput(
                 f"{self.path} is truncated: tensor {name} needs {start + num_bytes} bytes of file, "
                 f"there are {len(self._data)}; fetch it again"
             )
-        return Entry(shape, type_, start, num_bytes)
+        return TensorInfo(shape, storage, start, num_bytes)
 
-
-def package() -> Any:
-    """The `gguf` package. Raises UsageError with the command that installs it."""
-    try:
-        import gguf
-    except ImportError as error:
-        raise UsageError("reading GGUF files needs the gguf package: pip install gguf") from error
-    return gguf
+    def _check_overlaps(self) -> None:
+        """Two tensors that share bytes: a damaged file, or a type with blocks of another size."""
+        infos = sorted(self.tensors.items(), key=lambda item: item[1].start)
+        for (name, info), (next_name, next_info) in pairwise(infos):
+            if info.start + info.num_bytes > next_info.start:
+                raise BadInput(
+                    f"{self.path}: tensors {name} ({info.storage.name}) and {next_name} overlap; "
+                    "the file is damaged, or its blocks are not those of llama.cpp"
+                )
 
 
 class _Cursor:
     """Reads forward through the file and refuses to leave it."""
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data, self.path, self.at = data, path, 0
+        self.data, self.path, self.position = data, path, 0
 
-    def broken(self, what: str) -> BadInput:
+    def error(self, problem: str) -> BadInput:
         return BadInput(
-            f"{self.path} is truncated or not a GGUF file ({what} at byte {self.at}); fetch it again"
+            f"{self.path} is truncated or not a GGUF file ({problem} at byte {self.position}); "
+            "fetch it again"
         )
 
     def take(self, num_bytes: int) -> bytes:
-        if num_bytes > len(self.data) - self.at:
-            raise self.broken("it ends early")
-        self.at += num_bytes
-        return self.data[self.at - num_bytes : self.at]
+        if num_bytes > len(self.data) - self.position:
+            raise self.error("it ends early")
+        self.position += num_bytes
+        return self.data[self.position - num_bytes : self.position]
 
     def number(self, code: str) -> Any:
         return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
@@ -168,7 +161,7 @@ class _Cursor:
         try:
             return text.decode()
         except UnicodeDecodeError as error:
-            raise self.broken("text that is not UTF-8") from error
+            raise self.error("text that is not UTF-8") from error
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
@@ -176,7 +169,7 @@ class _Cursor:
         if kind == ARRAY:
             return list(self._array())
         if kind not in SCALARS:
-            raise self.broken(f"value type {kind}")
+            raise self.error(f"value type {kind}")
         return self.number(SCALARS[kind])
 
     def _array(self) -> Iterator[Any]:
@@ -186,12 +179,12 @@ class _Cursor:
             size = struct.calcsize(f"<{code}")
             yield from (item for (item,) in struct.iter_unpack(f"<{code}", self.take(count * size)))
         elif kind == STRING:
-            if count * 8 > len(self.data) - self.at:
-                raise self.broken("it ends early")
+            if count * 8 > len(self.data) - self.position:
+                raise self.error("it ends early")
             for _ in range(count):
                 yield self.string()
         else:
-            raise self.broken(f"array of type {kind}")
+            raise self.error(f"array of type {kind}")
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -211,15 +204,16 @@ def _header(cursor: _Cursor) -> tuple[int, int]:
     version = cursor.number("I")
     if version not in (2, 3):
         raise BadInput(
-            f"{cursor.path} has GGUF version {version}; versions 2 and 3, little-endian, are supported"
+            f"{cursor.path} has GGUF version {version}; versions 2 and 3, little-endian, are "
+            "supported"
         )
     return cursor.number("Q"), cursor.number("Q")
 
 
-def _tensor_info(cursor: _Cursor) -> tuple[tuple[int, ...], int, int]:
+def _tensor_header(cursor: _Cursor) -> tuple[tuple[int, ...], int, int]:
     """Shape (slowest first), type and offset from the start of the data."""
     num_dimensions = cursor.number("I")
     if num_dimensions > MAX_DIMENSIONS:
-        raise cursor.broken(f"a tensor of {num_dimensions} dimensions")
+        raise cursor.error(f"a tensor of {num_dimensions} dimensions")
     shape = tuple(cursor.number("Q") for _ in range(num_dimensions))
     return shape[::-1], cursor.number("I"), cursor.number("Q")

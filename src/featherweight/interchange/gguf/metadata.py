@@ -1,172 +1,223 @@
-"""A transformers configuration as GGUF metadata: the keys from which llama.cpp builds the same
-computation.
+"""The metadata of a GGUF file as settings of a transformers configuration.
 
-Architectures are listed, not guessed, and so is everything that a runtime fixes in its own code and
-a file cannot say: which layers see a window, how attention is scaled, the activation. A
-configuration that asks for something else is refused, because the file would load and answer
-wrongly.
+Only what the record of the family says is read. A key that asks for another computation is refused,
+naming the key, because the model would load and answer wrongly.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ...base.errors import UsageError
-from .file import package
+from ...base.errors import BadInput
+from ...models import families
+from ...models.families import FULL_ATTENTION, MATRICES, SLIDING_ATTENTION, Family, Rope
+from .file import GGUFFile
+from .tensors import ROPE_DIVISORS
+from .tokenizer import HINT
 
-LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-
-
-@dataclass(frozen=True)
-class Target:
-    """What GGUF calls a model type, and how runtimes compute it.
-
-    `interleaved`: rows of q and k take turns by halves of a head. `shifted`: norms are stored as 1
-    + w, the factor that is computed with. `period`: one layer in so many sees everything, the
-    others a window (0: no windows). `large`: the number of layers at which runtimes scale attention
-    by the hidden width a head instead of the head's own.
-    """
-
-    name: str
-    activation: str = "silu"
-    interleaved: bool = False
-    shifted: bool = False
-    period: int = 0
-    large: int = 0
-
-
-TARGETS = {
-    "llama": Target("llama", interleaved=True),
-    "qwen2": Target("qwen2"),
-    "qwen3": Target("qwen3"),
-    "gemma2": Target("gemma2", "gelu_pytorch_tanh", shifted=True, period=2, large=46),
-    "gemma3_text": Target("gemma3", "gelu_pytorch_tanh", shifted=True, period=6, large=62),
+TABLE, HEAD = f"{families.EMBEDDING.gguf}.weight", f"{families.HEAD.gguf}.weight"
+SPECIAL_IDS = {"bos": "bos", "eos": "eos", "pad": "padding"}
+SOFTCAP_KEYS = {
+    families.ATTENTION_CAP: "attn_logit_softcapping",
+    families.FINAL_CAP: "final_logit_softcapping",
 }
+# Keys with which other families scale activations; none of ours does.
+FOREIGN_KEYS = (
+    "attention.clamp_kqv",
+    "attention.scale",
+    "embedding_scale",
+    "logit_scale",
+    "residual_scale",
+    "rope.scale_linear",
+)
 
 
-def target_of(config: Any) -> Target:
-    """The GGUF architecture of `config`; UsageError for one that cannot be written exactly."""
-    target = TARGETS.get(config.model_type)
-    if target is None:
-        raise UsageError(
-            f"GGUF exports are written for {', '.join(TARGETS)}, not {config.model_type}; --to hf writes any model"
-        )
-    _check(config, target)
-    return target
-
-
-def head_dim(config: Any) -> int:
-    """Width of one attention head."""
-    return int(
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-
-
-def add_metadata(writer: Any, config: Any, target: Target) -> None:
-    """Write the keys of the model's shape and computation."""
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(head_dim(config))
-    writer.add_value_length(head_dim(config))
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_rope_dimension_count(head_dim(config))
-    rope, local = _rope(config)
-    writer.add_rope_freq_base(float(rope["rope_theta"]))
-    if rope.get("rope_type", "default") == "linear":
-        writer.add_rope_scaling_type(package().RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(float(rope["factor"]))
-    if target.period:
-        writer.add_sliding_window(config.sliding_window)
-        writer.add_rope_freq_base_swa(float(local["rope_theta"]))
-        for name in ("attn_logit_softcapping", "final_logit_softcapping"):
-            if (cap := getattr(config, name, None)) is not None:
-                getattr(writer, f"add_{name}")(float(cap))
-
-
-def rope_factors(config: Any) -> np.ndarray | None:
-    """Llama 3's divisors of the rotary frequencies, float32 (head_dim / 2), which files hold as a
-    tensor; else None.
+class ArchitectureValues:
+    """The metadata under the name of the file's architecture, checked for the types that a
+    configuration needs.
     """
-    rope, _ = _rope(config)
-    if rope.get("rope_type", "default") != "llama3":
-        return None
-    factor, low, high, old = (float(rope[key]) for key in LLAMA3_KEYS)
-    width = head_dim(config)
-    wavelength = 2 * math.pi * float(rope["rope_theta"]) ** (np.arange(0, width, 2) / width)
-    smooth = np.clip((old / wavelength - low) / (high - low), 0, 1)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+
+    def __init__(self, file: GGUFFile) -> None:
+        self._file = file
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of `key`, unchecked."""
+        return self._file.values.get(self._full_key(key), default)
+
+    def refusal(self, key: str, reason: str) -> BadInput:
+        """The error that names `key` and its value."""
+        return BadInput(
+            f"{self._file.path}: {self._full_key(key)} is {self.get(key)!r}: {reason}; {HINT}"
+        )
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A whole number below 2^31; without a default a positive one that must be there."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
+            raise self.refusal(key, "a whole number is needed")
+        if value == 0 and default is None:
+            raise self.refusal(key, "a positive number is needed")
+        return value
+
+    def real(self, key: str, default: float | None = None) -> float:
+        """The shortest decimal that the stored float32 stands for: 1e-05, not
+        9.999999747378752e-06.
+        """
+        value = self.get(key, default)
+        if not isinstance(value, float) or not 0 < value < math.inf:
+            raise self.refusal(key, "a positive number is needed")
+        return float(str(np.float32(value)))
+
+    def _full_key(self, key: str) -> str:
+        return f"{self._file.values['general.architecture']}.{key}"
 
 
-def _rope(config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The rotary settings of layers that see everything, and of those that see a window."""
-    settings = dict(config.rope_parameters)
-    if "full_attention" in settings:
-        full: dict[str, Any] = settings["full_attention"]
-        return full, settings.get("sliding_attention") or full
-    return settings, settings
+def read_settings(file: GGUFFile, family: Family) -> dict[str, Any]:
+    """The arguments of the transformers configuration that the metadata describe.
+
+    Raises BadInput, naming the key, for what is missing, impossible or not supported.
+    """
+    values = ArchitectureValues(file)
+    if values.integer("block_count") > len(file.tensors):
+        raise values.refusal("block_count", f"there are only {len(file.tensors)} tensors")
+    num_layers, hidden = values.integer("block_count"), values.integer("embedding_length")
+    heads = values.integer("attention.head_count")
+    width = values.integer("attention.key_length", hidden // heads)
+    _check_supported(values, family, width)
+    if not family.has_head_dim and width != hidden // heads:
+        raise values.refusal("attention.key_length", f"only {hidden // heads} is supported")
+    settings: dict[str, Any] = {
+        "vocab_size": file.tensors[TABLE].shape[0] if TABLE in file.tensors else 0,
+        "hidden_size": hidden,
+        "intermediate_size": values.integer("feed_forward_length"),
+        "num_hidden_layers": num_layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": values.integer("attention.head_count_kv", heads),
+        "max_position_embeddings": values.integer("context_length"),
+        "rms_norm_eps": values.real("attention.layer_norm_rms_epsilon"),
+        "rope_parameters": _rope_parameters(file, values, family, width),
+        "tie_word_embeddings": family.gguf.is_tied or HEAD not in file.tensors,
+        "dtype": "float32",
+    }
+    if family.has_head_dim:
+        settings["head_dim"] = width
+    for key, matrix in family.bias_flags.items():
+        settings[key] = f"blk.0.{MATRICES[matrix].gguf}.bias" in file.tensors
+    if family.window_period:
+        settings |= _window_settings(values, family, num_layers)
+    if family.has_query_scalar:
+        scalar = family.gguf_query_scalar(num_layers, hidden, heads, width)
+        settings["query_pre_attn_scalar"] = scalar
+    if family.has_softcaps:
+        settings |= _softcaps(values, family)
+    return settings | {
+        f"{name}_token_id": file.values.get(f"tokenizer.ggml.{key}_token_id")
+        for name, key in SPECIAL_IDS.items()
+    }
 
 
-def _check(config: Any, target: Target) -> None:
-    layers = range(config.num_hidden_layers)
-    windows = [target.period > 0 and (i + 1) % target.period > 0 for i in layers]
-    kinds = getattr(config, "layer_types", None) or ["full_attention" for _ in layers]
-    if kinds != ["sliding_attention" if window else "full_attention" for window in windows]:
-        raise _refused(
-            config, f"layer_types {kinds[:4]}...", f"{target.name} files have fixed windows"
-        )
-    activation = getattr(config, "hidden_activation", None) or config.hidden_act
-    if activation != target.activation:
-        raise _refused(
-            config,
-            f"the activation {activation}",
-            f"{target.name} files are run with {target.activation}",
-        )
-    if getattr(config, "partial_rotary_factor", None) not in (None, 1, 1.0):
-        raise _refused(
-            config, "a partial rotary embedding", f"{target.name} files rotate the whole head"
-        )
-    rope, local = _rope(config)
-    kind = rope.get("rope_type", "default")
-    if kind not in ("default", "linear") and not (kind == "llama3" and target.name == "llama"):
-        raise _refused(
-            config, f"rope_type {kind}", "only default, linear and (for llama) llama3 are written"
-        )
-    if local is not rope and local.get("rope_type", "default") != "default":
-        raise _refused(
-            config, "scaled windows", "files scale the rotation of the other layers only"
-        )
-    if target.shifted:
-        wanted = (
-            config.hidden_size / config.num_attention_heads
-            if len(layers) == target.large
-            else head_dim(config)
-        )
-        if config.query_pre_attn_scalar != wanted:
-            raise _refused(
-                config,
-                f"query_pre_attn_scalar {config.query_pre_attn_scalar}",
-                f"files imply {wanted}",
-            )
-        if (config.attn_logit_softcapping is None) != (target.name == "gemma3"):
-            raise _refused(
-                config,
-                f"attn_logit_softcapping {config.attn_logit_softcapping}",
-                "files imply another",
-            )
-        if getattr(config, "use_bidirectional_attention", None):
-            raise _refused(config, "bidirectional attention", "files are run causally")
+def _check_supported(values: ArchitectureValues, family: Family, width: int) -> None:
+    """Refuse values with which a runtime would compute something that the family does not."""
+    supported_values = {
+        "expert_count": 0,
+        "attention.value_length": width,
+        "rope.dimension_count": width,
+        "attention.key_length_swa": width,
+        "attention.value_length_swa": width,
+        "rope.dimension_count_swa": width,
+    }
+    if not family.window_period:
+        supported_values["attention.sliding_window"] = 0
+    for key, value in supported_values.items():
+        if values.integer(key, value) != value:
+            raise values.refusal(key, f"only {value} is supported")
+    for key in FOREIGN_KEYS:
+        if values.get(key) is not None:
+            raise values.refusal(key, f"{family.gguf.architecture} models have no such number")
 
 
-def _refused(config: Any, what: str, why: str) -> UsageError:
-    return UsageError(
-        f"this {config.model_type} model has {what}, but {why}; --to hf writes it as it is"
+def _window_settings(values: ArchitectureValues, family: Family, num_layers: int) -> dict[str, Any]:
+    key = "attention.sliding_window_pattern"
+    period = values.integer(key, family.window_period)
+    if period == 0:
+        raise values.refusal(key, "a positive number is needed")
+    return {
+        "sliding_window": values.integer("attention.sliding_window"),
+        "layer_types": families.periodic_layer_types(num_layers, period),
+    }
+
+
+def _softcaps(values: ArchitectureValues, family: Family) -> dict[str, float | None]:
+    caps: dict[str, float | None] = {}
+    for setting, key in SOFTCAP_KEYS.items():
+        default_cap = family.gguf.softcaps.get(setting)
+        is_stored = setting in family.gguf.softcaps and values.get(key) is not None
+        caps[setting] = values.real(key) if is_stored else default_cap
+    return caps
+
+
+def _rope_parameters(
+    file: GGUFFile, values: ArchitectureValues, family: Family, width: int
+) -> dict[str, Any]:
+    theta, rules = values.real("rope.freq_base", 10000.0), family.gguf
+    parameters = _scaling(file, values, family, theta, width)
+    if not family.window_period:
+        return parameters
+    key = "rope.freq_base_swa"
+    local_theta = values.real(key, rules.local_rope_theta or theta)
+    if rules.local_rope_theta is None:
+        if local_theta != theta:
+            raise values.refusal(key, f"only {theta}, that of the other layers, is supported")
+        return parameters
+    local = {"rope_type": "default", "rope_theta": local_theta}
+    return {FULL_ATTENTION: parameters, SLIDING_ATTENTION: local}
+
+
+def _scaling(
+    file: GGUFFile, values: ArchitectureValues, family: Family, theta: float, width: int
+) -> dict[str, Any]:
+    """The rotary settings of the layers that see all positions."""
+    has_factor = values.get("rope.scaling.factor") is not None
+    scaling = values.get("rope.scaling.type", "linear" if has_factor else "none")
+    has_divisors = "llama3" in family.gguf.rope_types and ROPE_DIVISORS in file.tensors
+    if scaling not in ("none", "linear"):
+        raise values.refusal("rope.scaling.type", "only none and linear are supported")
+    if scaling == "linear":
+        if has_divisors:
+            reason = f"only none is supported with {ROPE_DIVISORS}"
+            raise values.refusal("rope.scaling.type", reason)
+        factor = values.real("rope.scaling.factor")
+        return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+    if has_divisors:
+        return _llama3_scaling(file, theta, width)
+    return {"rope_type": "default", "rope_theta": theta}
+
+
+def _llama3_scaling(file: GGUFFile, theta: float, width: int) -> dict[str, Any]:
+    """The parameters of Llama 3's frequency scaling, recovered from the largest divisor and checked
+    on all of them.
+    """
+    divisors = file.read(ROPE_DIVISORS)
+    rope = Rope(
+        theta,
+        "llama3",
+        factor=max(float(divisors.max()), 1.0),
+        low_freq_factor=1.0,
+        high_freq_factor=4.0,
+        original_context=8192,
     )
+    llama3_divisors = rope.llama3_divisors(width)
+    has_shape = divisors.shape == llama3_divisors.shape
+    if not has_shape or not np.allclose(divisors, llama3_divisors, rtol=1e-3):
+        raise BadInput(f"{file.path}: {ROPE_DIVISORS} is not Llama 3's scaling; {HINT}")
+    return {
+        "rope_type": "llama3",
+        "rope_theta": theta,
+        "factor": rope.factor,
+        "low_freq_factor": rope.low_freq_factor,
+        "high_freq_factor": rope.high_freq_factor,
+        "original_max_position_embeddings": 8192,
+    }

@@ -1,14 +1,22 @@
-"""The tokenizer that a GGUF file describes, rebuilt so that text is cut exactly as in training.
+"""The tokenizer that a GGUF file describes, rebuilt so that it splits text exactly as in training.
 
-A GGUF holds vocabulary and merges, and only the *name* of the rule that cuts text before merging
-(`tokenizer.ggml.pre`). The rules are therefore listed here; an unknown one is refused, because a
-wrong rule gives tokens that the model never saw and no error anywhere (transformers falls back to
-GPT-2's rule: for `smollm` that cuts "x  12" and "\n 2015" differently). Sentencepiece vocabularies
-go through transformers' own reader and must survive a round trip.
+Two kinds are read. Byte-level BPE ("gpt2"): the file holds vocabulary and merges, and only the
+*name* of the rule that splits text before merging (`tokenizer.ggml.pre`). The rules are therefore
+listed here; an unknown one is refused, because a wrong rule gives tokens that the model never saw,
+and no error anywhere (transformers falls back to GPT-2's rule: for `smollm` that splits "x  12" and
+"\n 2015" differently).
+
+SentencePiece BPE ("llama", which Gemma's files use too): the file holds tokens with scores and no
+merges. llama.cpp joins the two neighbours whose joined text is the token of the highest score, so
+every way to cut a token into two tokens is a merge, and merges rank by the score of what they make.
+Tokens that users or the model's authors defined are found in the text before anything is merged.
+
+Every tokenizer must survive a round trip of text before it is used.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import BadInput
@@ -18,27 +26,29 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-CONTROL, USER_DEFINED = 3, 4
-INSTEAD = "give the original model folder or its hub id instead"
+NORMAL, CONTROL, USER_DEFINED, BYTE = 1, 3, 4, 6  # of tokenizer.ggml.token_type
+SPACE = "▁"  # how SentencePiece writes a space
+HINT = "give the original model folder or its hub id instead"
 PROBE = "Hello world, it's 2024:  12 x 34\n\n\tdéjà vu — 你好 🙂"
 
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# The rule's name -> what is cut off first: None for GPT-2's own rule, "digits" for single digits
+_SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = "llama-bpe"
+# The rule's name -> what it splits off first: None for GPT-2's own rule, "digits" for single digits
 # and then GPT-2's rule.
 RULES: dict[str, str | None] = {
     "gpt-2": None,
     "default": None,
     "smollm": "digits",
-    "llama-bpe": rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}",
-    "qwen2": rf"{_WORDS}|\p{{N}}|{_REST}",
+    LLAMA3: rf"{_WORDS}|\p{{N}}{{1,3}}|{_SYMBOLS}",
+    "qwen2": rf"{_WORDS}|\p{{N}}|{_SYMBOLS}",
 }
 
 
 def build(file: GGUFFile) -> PreTrainedTokenizerBase:
     """The tokenizer of the file, with its special tokens and chat template.
 
-    Raises BadInput when the vocabulary is damaged or its kind or cutting rule is not known.
+    Raises BadInput when the vocabulary is damaged or its kind or splitting rule is not known.
     """
     kind = file.values.get("tokenizer.ggml.model")
     if kind == "gpt2":
@@ -46,33 +56,48 @@ def build(file: GGUFFile) -> PreTrainedTokenizerBase:
     if kind == "llama":
         return _sentencepiece(file)
     raise BadInput(
-        f"{file.path} has a tokenizer of kind {kind!r}; gpt2 and llama can be read: {INSTEAD}"
+        f"{file.path} has a tokenizer of kind {kind!r}; gpt2 and llama can be read: {HINT}"
     )
+
+
+def check_saved(folder: Path, tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
+    """Raise BadInput unless transformers, from the model folder `folder`, splits text as
+    `tokenizer`, which was saved there, does.
+
+    For some families transformers puts its own splitting rule in place of the saved one.
+    """
+    from transformers import AutoTokenizer
+
+    saved_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if saved_tokenizer(PROBE).input_ids != tokenizer(PROBE).input_ids:
+        raise BadInput(
+            f"{file.path}: transformers cannot cut text as its tokenizer does "
+            f"(tokenizer.ggml.pre is {file.values.get('tokenizer.ggml.pre')!r}); {HINT}"
+        )
 
 
 def eos_token_ids(file: GGUFFile) -> list[int]:
     """Ids that end an answer: end of text and, where it is another token, end of turn."""
-    found = [file.values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
-    return list(dict.fromkeys(id_ for id_ in found if isinstance(id_, int)))
+    ids = [file.values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
+    return list(dict.fromkeys(id_ for id_ in ids if isinstance(id_, int)))
 
 
 def _byte_level(file: GGUFFile) -> PreTrainedTokenizerBase:
-    from tokenizers import AddedToken, Tokenizer, decoders, models
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
     tokens, types = _vocabulary(file)
     merges = [
-        (left, right)
-        for left, _, right in (pair.partition(" ") for pair in _strings(file, "merges"))
+        (first, second)
+        for first, _, second in (pair.partition(" ") for pair in _strings(file, "merges"))
     ]
     rule = file.values.get("tokenizer.ggml.pre", "default")
     if rule not in RULES:
         raise BadInput(
-            f"{file.path} cuts text by the rule {rule!r}; {', '.join(RULES)} are known: {INSTEAD}"
+            f"{file.path} cuts text by the rule {rule!r}; {', '.join(RULES)} are known: {HINT}"
         )
     try:
         model = models.BPE(
-            {token: i for i, token in enumerate(tokens)}, merges, ignore_merges=rule == "llama-bpe"
+            {token: i for i, token in enumerate(tokens)}, merges, ignore_merges=rule == LLAMA3
         )
     except Exception as error:  # the Rust library raises nothing narrower
         raise BadInput(
@@ -80,43 +105,88 @@ def _byte_level(file: GGUFFile) -> PreTrainedTokenizerBase:
         ) from error
     backend = Tokenizer(model)
     if rule == "qwen2":
-        from tokenizers import normalizers
-
         backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = cutter(RULES[rule])
+    backend.pre_tokenizer = pre_tokenizer(RULES[rule])
     backend.decoder = decoders.ByteLevel()
-    added = [
-        AddedToken(token, special=type_ == CONTROL, normalized=False)
-        for token, type_ in zip(tokens, types, strict=True)
-        if type_ in (CONTROL, USER_DEFINED)
-    ]
-    backend.add_tokens(added)
-    special = _special_tokens(file, tokens)
-    _add_bos(backend, file, special.get("bos_token"))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        model_max_length=_context_length(file),
-        clean_up_tokenization_spaces=False,
-        **special,
-    )
-    return _checked(tokenizer, file, len(tokens))
+    # llama.cpp begins Llama 3's texts with the first token unless the file says otherwise.
+    return _complete(backend, file, tokens, types, begins_texts=rule == LLAMA3)
 
 
 def _sentencepiece(file: GGUFFile) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer, decoders, models, normalizers
 
-    tokens, _ = _vocabulary(file)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(file.path.parent), gguf_file=file.path.name, local_files_only=True
+    tokens, types = _vocabulary(file)
+    scores = file.values.get("tokenizer.ggml.scores")
+    if (
+        not isinstance(scores, list)
+        or len(scores) != len(tokens)
+        or not all(isinstance(score, float) for score in scores)
+    ):
+        raise BadInput(f"{file.path} has no score for each token; {HINT}")
+    if file.values.get("tokenizer.ggml.remove_extra_whitespaces"):
+        raise BadInput(f"{file.path} has a tokenizer that drops spaces; {HINT}")
+    spellings = _spell_bytes(tokens, types)
+    unknown = _special_tokens(file, spellings).get("unk_token")
+    vocabulary = {token: i for i, token in enumerate(spellings)}
+    backend = Tokenizer(
+        models.BPE(
+            vocabulary,
+            _merges(spellings, types, scores),
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=True,
         )
-    except Exception as error:  # many kinds of error for what is, to the user, one
-        raise BadInput(f"{file.path}: the tokenizer cannot be read ({error}); {INSTEAD}") from error
-    return _checked(tokenizer, file, len(tokens))
+    )
+    has_prefix = bool(file.values.get("tokenizer.ggml.add_space_prefix", True))
+    escape = normalizers.Replace(" ", SPACE)
+    prefix = [normalizers.Prepend(SPACE)] if has_prefix else []
+    backend.normalizer = normalizers.Sequence([*prefix, escape])
+    strip = [decoders.Strip(" ", 1, 0)] if has_prefix else []
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    )
+    return _complete(backend, file, spellings, types, begins_texts=True)
 
 
-def cutter(rule: str | None) -> Any:
-    """The part of a tokenizer that cuts text before merging, for one of the values of `RULES`."""
+def _spell_bytes(tokens: list[str], types: list[int]) -> list[str]:
+    """The tokens, with ASCII characters in place of the bytes that longer tokens need.
+
+    llama.cpp merges characters, also those that only a byte token stands for: tabs become a token
+    of two tabs, although no token is one tab. The tokenizers library merges tokens.
+    """
+    vocabulary = set(tokens)
+    characters = {
+        character
+        for token, type_ in zip(tokens, types, strict=True)
+        if type_ in (NORMAL, USER_DEFINED) and len(token) > 1
+        for character in token
+        if character.isascii() and character not in vocabulary
+    }
+    by_byte = {f"<0x{ord(character):02X}>": character for character in characters}
+    return [
+        by_byte.get(token, token) if type_ == BYTE else token
+        for token, type_ in zip(tokens, types, strict=True)
+    ]
+
+
+def _merges(tokens: list[str], types: list[int], scores: list[float]) -> list[tuple[str, str]]:
+    """Every pair of tokens that makes a token, best score first."""
+    ids = {
+        token: id_
+        for id_, (token, type_) in enumerate(zip(tokens, types, strict=True))
+        if type_ in (NORMAL, USER_DEFINED) or (type_ == BYTE and len(token) == 1)
+    }
+    candidates = []
+    for token, id_ in ids.items():
+        for cut in range(1, len(token)):
+            first_id, second_id = ids.get(token[:cut]), ids.get(token[cut:])
+            if first_id is not None and second_id is not None:
+                candidates.append((-scores[id_], first_id, second_id))
+    return [(tokens[first], tokens[second]) for _, first, second in sorted(candidates)]
+
+
+def pre_tokenizer(rule: str | None) -> Any:
+    """The part of a tokenizer that splits text before merging, for one of the values of `RULES`."""
     from tokenizers import Regex, pre_tokenizers
 
     if rule is None:
@@ -130,29 +200,70 @@ def cutter(rule: str | None) -> Any:
     )
 
 
-def _add_bos(backend: Tokenizer, file: GGUFFile, bos: str | None) -> None:
-    """Begin every text with the beginning-of-text token where the file says so."""
+def _complete(
+    backend: Tokenizer, file: GGUFFile, tokens: list[str], types: list[int], begins_texts: bool
+) -> PreTrainedTokenizerBase:
+    """transformers' tokenizer around `backend`, with added and special tokens, and checked.
+
+    `begins_texts`: texts begin with the first token unless the file says otherwise.
+    """
+    from tokenizers import AddedToken
+    from transformers import PreTrainedTokenizerFast
+
+    backend.add_tokens(
+        [
+            AddedToken(token, special=type_ == CONTROL, normalized=False)
+            for token, type_ in zip(tokens, types, strict=True)
+            if type_ in (CONTROL, USER_DEFINED)
+        ]
+    )
+    special = _special_tokens(file, tokens)
+    _frame_texts(backend, file, special, begins_texts)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_max_length=_context_length(file),
+        clean_up_tokenization_spaces=False,
+        **special,
+    )
+    template = file.values.get("tokenizer.chat_template")
+    if isinstance(template, str):
+        tokenizer.chat_template = template
+    ids = tokenizer(PROBE, add_special_tokens=False).input_ids
+    if len(tokenizer) != len(tokens) or tokenizer.decode(ids) != PROBE:
+        raise BadInput(f"{file.path}: text does not survive its tokenizer; {HINT}")
+    return tokenizer
+
+
+def _frame_texts(
+    backend: Tokenizer, file: GGUFFile, special: dict[str, str], begins_texts: bool
+) -> None:
+    """Put the first and the last token around every text where the file says so."""
     from tokenizers import processors
 
-    if file.values.get("tokenizer.ggml.add_bos_token") and bos is not None:
+    begins = file.values.get("tokenizer.ggml.add_bos_token", begins_texts)
+    ends = file.values.get("tokenizer.ggml.add_eos_token", False)
+    first = [special["bos_token"]] if begins and "bos_token" in special else []
+    last = [special["eos_token"]] if ends and "eos_token" in special else []
+    if first or last:
+        one, two = ([*first, f"${name}", *last] for name in "AB")
         backend.post_processor = processors.TemplateProcessing(
-            single=f"{bos}:0 $A:0",
-            pair=f"{bos}:0 $A:0 {bos}:1 $B:1",
-            special_tokens=[(bos, backend.token_to_id(bos))],
+            single=[f"{part}:0" for part in one],
+            pair=[f"{part}:0" for part in one] + [f"{part}:1" for part in two],
+            special_tokens=[(token, backend.token_to_id(token)) for token in {*first, *last}],
         )
 
 
 def _vocabulary(file: GGUFFile) -> tuple[list[str], list[int]]:
+    """Tokens and their types, by id."""
     tokens = _strings(file, "tokens")
-    types = file.values.get("tokenizer.ggml.token_type", [1] * len(tokens))
-    if not tokens or len(set(tokens)) != len(tokens) or len(types) != len(tokens):
+    types = file.values.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    is_complete = isinstance(types, list) and len(types) == len(tokens)
+    if not tokens or len(set(tokens)) != len(tokens) or not is_complete:
         raise BadInput(
             f"{file.path}: the vocabulary is damaged (empty, or a token twice); fetch it again"
         )
-    if (
-        "token_embd.weight" in file.entries
-        and len(tokens) > file.entries["token_embd.weight"].shape[0]
-    ):
+    table = file.tensors.get("token_embd.weight")
+    if table is not None and len(tokens) > table.shape[0]:
         raise BadInput(f"{file.path} has {len(tokens)} tokens but fewer embeddings; fetch it again")
     return tokens, types
 
@@ -160,13 +271,14 @@ def _vocabulary(file: GGUFFile) -> tuple[list[str], list[int]]:
 def _strings(file: GGUFFile, key: str) -> list[str]:
     values = file.values.get(f"tokenizer.ggml.{key}")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise BadInput(f"{file.path} has no tokenizer.ggml.{key}; {INSTEAD}")
+        raise BadInput(f"{file.path} has no tokenizer.ggml.{key}; {HINT}")
     return values
 
 
 def _special_tokens(file: GGUFFile, tokens: list[str]) -> dict[str, str]:
+    """Role, as transformers calls it -> token."""
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-    found = {}
+    special = {}
     for role, key in names.items():
         id_ = file.values.get(f"tokenizer.ggml.{key}_token_id")
         if id_ is None:
@@ -175,22 +287,10 @@ def _special_tokens(file: GGUFFile, tokens: list[str]) -> dict[str, str]:
             raise BadInput(
                 f"{file.path}: {key}_token_id is {id_!r} with {len(tokens)} tokens; fetch it again"
             )
-        found[role] = tokens[id_]
-    return found
+        special[role] = tokens[id_]
+    return special
 
 
 def _context_length(file: GGUFFile) -> int:
     value = file.values.get(f"{file.values.get('general.architecture')}.context_length")
     return value if isinstance(value, int) and value > 0 else int(1e30)
-
-
-def _checked(
-    tokenizer: PreTrainedTokenizerBase, file: GGUFFile, num_tokens: int
-) -> PreTrainedTokenizerBase:
-    template = file.values.get("tokenizer.chat_template")
-    if isinstance(template, str):
-        tokenizer.chat_template = template
-    ids = tokenizer(PROBE, add_special_tokens=False).input_ids
-    if len(tokenizer) != num_tokens or tokenizer.decode(ids) != PROBE:
-        raise BadInput(f"{file.path}: text does not survive its tokenizer; {INSTEAD}")
-    return tokenizer

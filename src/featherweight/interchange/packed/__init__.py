@@ -1,1 +1,3 @@
-"""Packed model folders: what config.json says of them, how they are written, loaded and verified."""
+"""Packed model folders: their description in config.json, and how they are written, loaded and
+verified.
+"""

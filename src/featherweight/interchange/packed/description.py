@@ -25,12 +25,12 @@ from ...quantization.layouts.description import Description, StoredMatrix, read_
 FORMATS: dict[str, type[Format]] = {name: getattr(formats, name) for name in formats.__all__}
 
 
-def read(entry: Any, where: str = "config.json") -> Description[Format]:
+def read(entry: Any, file_name: str = "config.json") -> Description[Format]:
     """The description in a `quantization_config`, with PyTorch's formats.
 
-    Raises BadInput that says what is wrong with it in the file `where`.
+    Raises BadInput that says what is wrong with it in the file `file_name`.
     """
-    return read_description(entry, where, FORMATS)
+    return read_description(entry, file_name, FORMATS)
 
 
 def of_model(model: nn.Module) -> Description:
@@ -45,7 +45,8 @@ def of_model(model: nn.Module) -> Description:
             layers[name] = StoredMatrix(module.format, module.shape, module.input_rotation)
     if not layers:
         raise UsageError(
-            "nothing in this model is compressed: quantize it first, or save it with save_pretrained"
+            "nothing in this model is compressed: quantize it first, or save it with "
+            "save_pretrained"
         )
     heads = [name for name, module in model.named_modules() if isinstance(module, TiedHead)]
     return Description(layers, heads[0] if heads else None)
@@ -58,33 +59,36 @@ def install(model: nn.Module, description: Description) -> None:
     Tying that transformers would do is switched off for a head that becomes a `TiedHead`.
     """
     tables = {}
-    for name, layer in description.layers.items():
+    for name, matrix in description.layers.items():
         module = _module(model, name)
-        new: CompressedLinear | CompressedEmbedding
+        layer: CompressedLinear | CompressedEmbedding
         if isinstance(module, nn.Embedding):
-            if layer.output_rotation != "none":
+            if matrix.output_rotation != "none":
                 raise BadInput(f"config.json rotates the outputs of {name}, which is an embedding")
-            new = tables[name] = CompressedEmbedding.of(module, layer.format, layer.input_rotation)
+            layer = CompressedEmbedding.of(module, matrix.format, matrix.input_rotation)
+            tables[name] = layer
         elif isinstance(module, nn.Linear):
-            new = CompressedLinear.of(
-                module, layer.format, layer.input_rotation, layer.output_rotation
+            layer = CompressedLinear.of(
+                module, matrix.format, matrix.input_rotation, matrix.output_rotation
             )
         else:
             raise BadInput(
                 f"config.json describes {name}, which is a {type(module).__name__} in this model"
             )
-        if new.shape != layer.shape:
+        if layer.shape != matrix.shape:
             raise BadInput(
-                f"config.json says that {name} is {layer.shape}, but in this model it is {new.shape}"
+                f"config.json says that {name} is {matrix.shape}, "
+                f"but in this model it is {layer.shape}"
             )
-        model.set_submodule(name, new)
+        model.set_submodule(name, layer)
     if description.tied_head is not None:
         _tie(model, description.tied_head, tables)
-    # What transformers would still tie to a table that is no longer there.
-    for shared, table in (getattr(model, "all_tied_weights_keys", None) or {}).items():
+    # transformers would still tie these to a table that is no longer there.
+    for tied_name, table in (getattr(model, "all_tied_weights_keys", None) or {}).items():
         if table.removesuffix(".weight") in tables:
             raise BadInput(
-                f"{shared} shares {table} in this model, but config.json does not name its module as tied_head"
+                f"{tied_name} shares {table} in this model, "
+                "but config.json does not name its module as tied_head"
             )
     share_inputs(model)
 
@@ -96,12 +100,13 @@ def _tie(model: nn.Module, head: str, tables: Mapping[str, CompressedEmbedding])
         raise BadInput(
             f"config.json says that {head} shares a table, but it is a {type(module).__name__}"
         )
-    fitting = [t for t in tables.values() if t.shape == (module.out_features, module.in_features)]
-    if len(fitting) != 1:
+    shape = (module.out_features, module.in_features)
+    candidates = [table for table in tables.values() if table.shape == shape]
+    if len(candidates) != 1:
         raise BadInput(
-            f"{head} shares a table, but {len(fitting)} compressed embeddings have its shape"
+            f"{head} shares a table, but {len(candidates)} compressed embeddings have its shape"
         )
-    tie_head(model, head, fitting[0])
+    tie_head(model, head, candidates[0])
 
 
 def _module(model: nn.Module, name: str) -> nn.Module:

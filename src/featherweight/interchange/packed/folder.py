@@ -1,12 +1,12 @@
 """Packed model folders: an ordinary transformers folder whose matrices are stored tensors of their
 formats.
 
-`save` writes a compressed model that is in memory; `assemble` puts together what a streamed run
-left (stored tensors in part files, everything else still in the source folder), copying one tensor
-at a time; `load` reads either back, or refuses. The folder holds `model.safetensors` (or shards
-with an index), `config.json` with the description of `description.py` and the SHA-256 of each
-weights file, and the source's tokenizer and generation files byte for byte. The bytes of weights
-and config depend on the model alone: no times, no machine, sorted keys.
+`save` writes a compressed model that is in memory. `assemble` puts together what a streamed run
+produced (stored tensors in part files, everything else still in the source folder), copying one
+tensor at a time. `load` reads either back, or refuses. The folder holds `model.safetensors` (or
+shards with an index), `config.json` with the description of `description.py` and the SHA-256 of
+each weights file, and the source's tokenizer and generation files byte for byte. The bytes of
+weights and config depend on the model alone: no times, no machine, sorted keys.
 
 For each compressed matrix X the file holds `X.codes`, `X.scale`, ... as its format stores them,
 sign bits of its rotations, and an empty `X.weight` in the model's dtype (see
@@ -17,22 +17,23 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ...base.errors import BadInput, FeatherweightError, UsageError
-from ...base.files import sync_folder, write_atomic
+from ...base.errors import BadInput, UsageError
+from ...base.files import write_atomic
 from ...models.config import CONFIG, PACKED, read_config
 from ...models.tensors import TensorFolder
 from ...quantization.layers import compressed
-from ..shards import LIMIT_BYTES, Entry, write_checkpoint
+from ..atomic import atomic_path
+from ..pretrained import load_pretrained
+from ..shards import LIMIT_BYTES, LazyTensor, write_checkpoint
+from ..source import Source
 from . import description as descriptions
 from .description import Description, StoredMatrix
 from .verify import check_stored
@@ -40,8 +41,8 @@ from .verify import check_stored
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Copied from the source byte for byte.
-COPIED = (
+# Patterns of the source's files that are copied byte for byte.
+COMPANIONS = (
     "generation_config.json",
     "tokenizer*",
     "special_tokens_map.json",
@@ -73,40 +74,14 @@ def load(path: Path | str, dtype: torch.dtype | None = None) -> PreTrainedModel:
 
     Raises BadInput, naming file and tensor, unless the folder is exactly what was written.
     """
-    from transformers import AutoModelForCausalLM
-
     from .. import hf  # noqa: F401  (registers the quantizer)
 
-    path = Path(path)
+    source = Source(str(path), Path(path))
     description = descriptions.read(
-        read_config(path).get("quantization_config"), str(path / CONFIG)
+        source.config.get("quantization_config"), str(source.path / CONFIG)
     )
-    check_stored(TensorFolder(path), description)
-    read: Any = AutoModelForCausalLM.from_pretrained
-    try:
-        model, info = read(
-            path,
-            dtype=dtype or "auto",
-            output_loading_info=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-    except FeatherweightError:
-        raise
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        ImportError,
-        AttributeError,
-    ) as error:
-        raise BadInput(f"{path} cannot be loaded: {error}") from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if problems := sorted(map(str, info.get(kind) or ())):
-            raise BadInput(f"{path}: {kind.replace('_', ' ')}: {', '.join(problems[:3])}")
-    return cast("PreTrainedModel", model)
+    check_stored(source.weights, description)
+    return load_pretrained(source.path, dtype)
 
 
 def save(
@@ -127,26 +102,18 @@ def save(
     description = descriptions.of_model(model)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; choose another folder, or say overwrite=True")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        files = write_checkpoint(temporary, _entries_of_model(model))
-        _write_config(temporary, _config_of_model(model), description, files)
+    with atomic_path(out) as folder:
+        folder.mkdir()
+        files = write_checkpoint(folder, _tensors_of_model(model))
+        _write_config(folder, _config_of_model(model), description, files)
         if getattr(model, "generation_config", None) is not None:
-            model.generation_config.save_pretrained(temporary)
+            model.generation_config.save_pretrained(folder)
         if tokenizer is not None:
-            tokenizer.save_pretrained(temporary)
+            tokenizer.save_pretrained(folder)
         extras = dict(extra_files or {})
         if recipe is not None:
             extras["recipe.yaml"] = recipe if isinstance(recipe, str) else _yaml(recipe)
-        _write_extras(temporary, extras)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
-        sync_folder(out.absolute().parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _write_extras(folder, extras)
     return out
 
 
@@ -168,10 +135,9 @@ def assemble(
     another shape or dtype, or belongs to nothing.
     """
     original = TensorFolder(source)
-    solved = [TensorFolder(part) for part in parts]
-    where = {name: part for part in solved for name in part.names()}
+    part_of = {name: part for part in map(TensorFolder, parts) for name in part.names()}
     description = Description(layers, tied_head)
-    files = write_checkpoint(folder, _entries_of_parts(original, where, description), limit)
+    files = write_checkpoint(folder, _tensors_of_parts(original, part_of, description), limit)
     check_stored(TensorFolder(folder), description)
     _write_config(folder, read_config(source), description, files)
     copy_companions(source, folder)
@@ -182,56 +148,57 @@ def assemble(
 def copy_companions(source: Path, folder: Path) -> None:
     """Copy tokenizer, generation settings, licence and the like into `folder`, byte for byte."""
     for file in sorted(source.iterdir()):
-        if file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in COPIED):
+        if file.is_file() and any(fnmatchcase(file.name, pattern) for pattern in COMPANIONS):
             write_atomic(folder / file.name, file.read_bytes())
 
 
-def _entries_of_parts(
-    original: TensorFolder, where: Mapping[str, TensorFolder], description: Description
-) -> list[Entry]:
+def _tensors_of_parts(
+    original: TensorFolder, part_of: Mapping[str, TensorFolder], description: Description
+) -> list[LazyTensor]:
     """What the packed files hold: each tensor of the source but the compressed matrices, and what
     stands for those.
     """
-    entries = []
-    replaced = {f"{module}.weight" for module in description.layers}
-    dropped = set() if description.tied_head is None else {f"{description.tied_head}.weight"}
+    tensors = []
+    compressed_names = {f"{module}.weight" for module in description.layers}
+    if description.tied_head is not None:
+        compressed_names.add(f"{description.tied_head}.weight")
     for name in original.names():
-        if name not in replaced | dropped:
-            entries.append(_entry_of_file(where.get(name, original), name))
-    for module, layer in description.layers.items():
+        if name not in compressed_names:
+            tensors.append(_tensor_of_file(part_of.get(name, original), name))
+    for module, matrix in description.layers.items():
         weight = f"{module}.weight"
-        if original.shape(weight) != layer.shape:
+        if original.shape(weight) != matrix.shape:
             raise BadInput(
-                f"{weight} is {original.shape(weight)} in {original.path}, compressed as {layer.shape}"
+                f"{weight} is {original.shape(weight)} in {original.path}, "
+                f"compressed as {matrix.shape}"
             )
-        entries.append(_empty(weight, original.dtype(weight)))
-        for name in layer.stored():
-            full = f"{module}.{name}"
-            if full not in where:
-                raise BadInput(f"no part holds tensor {full}")
-            entries.append(_entry_of_file(where[full], full))
-    if unknown := sorted(set(where) - {entry.name for entry in entries}):
-        raise BadInput(
-            f"{where[unknown[0]].path} holds tensor {unknown[0]}, which belongs to no layer"
-        )
-    return entries
+        tensors.append(_empty(weight, original.dtype(weight)))
+        for name in matrix.stored():
+            stored_name = f"{module}.{name}"
+            if stored_name not in part_of:
+                raise BadInput(f"no part holds tensor {stored_name}")
+            tensors.append(_tensor_of_file(part_of[stored_name], stored_name))
+    if foreign_names := sorted(set(part_of) - {tensor.name for tensor in tensors}):
+        name = foreign_names[0]
+        raise BadInput(f"{part_of[name].path} holds tensor {name}, which belongs to no layer")
+    return tensors
 
 
-def _entry_of_file(folder: TensorFolder, name: str) -> Entry:
-    return Entry(name, folder.shape(name), folder.dtype(name), lambda: folder.read(name))
+def _tensor_of_file(folder: TensorFolder, name: str) -> LazyTensor:
+    return LazyTensor(name, folder.shape(name), folder.dtype(name), lambda: folder.read(name))
 
 
-def _empty(name: str, dtype: torch.dtype) -> Entry:
-    return Entry(name, (0,), dtype, lambda: torch.empty(0, dtype=dtype))
+def _empty(name: str, dtype: torch.dtype) -> LazyTensor:
+    return LazyTensor(name, (0,), dtype, lambda: torch.empty(0, dtype=dtype))
 
 
-def _entries_of_model(model: nn.Module) -> list[Entry]:
+def _tensors_of_model(model: nn.Module) -> list[LazyTensor]:
     """The state dict, tensors that two names share only once (under the name that transformers
     expects).
     """
     state = model.state_dict()
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    for name, original in tied.items():
+    tied_names = getattr(model, "all_tied_weights_keys", None) or {}
+    for name, original in tied_names.items():
         if (
             name in state
             and original in state
@@ -239,7 +206,7 @@ def _entries_of_model(model: nn.Module) -> list[Entry]:
         ):
             del state[name]
     return [
-        Entry(name, tuple(tensor.shape), tensor.dtype, _constant(tensor))
+        LazyTensor(name, tuple(tensor.shape), tensor.dtype, _constant(tensor))
         for name, tensor in state.items()
     ]
 
@@ -260,8 +227,8 @@ def _config_of_model(model: Any) -> dict[str, Any]:
 def _write_config(
     folder: Path, config: dict[str, Any], description: Description, files: dict[str, str]
 ) -> None:
-    full = Description(description.layers, description.tied_head, files)
-    text = json.dumps({**config, "quantization_config": full.to_dict()}, indent=2, sort_keys=True)
+    entry = Description(description.layers, description.tied_head, files).to_dict()
+    text = json.dumps({**config, "quantization_config": entry}, indent=2, sort_keys=True)
     write_atomic(folder / CONFIG, text + "\n")
 
 

@@ -1,5 +1,5 @@
-"""Whether a packed folder is whole: what must be in its files, and what must be in the model
-afterwards.
+"""Whether a packed folder is complete: what must be in its files, and what must be in the model
+after loading.
 
 A packed model either loads exactly as it was written or is refused, naming the file and the tensor:
 altered or truncated files (SHA-256), missing or unknown tensors, other shapes or dtypes, scales
@@ -28,18 +28,18 @@ def check_sums(files: Sequence[Path], description: Description) -> None:
     """
     if not description.files:
         return
-    found = {file.name: file for file in files}
-    if missing := sorted(set(description.files) - set(found)):
-        raise BadInput(f"{files[0].parent / missing[0]} is missing")
-    if extra := sorted(set(found) - set(description.files)):
+    paths = {file.name: file for file in files}
+    if missing_names := sorted(set(description.files) - set(paths)):
+        raise BadInput(f"{files[0].parent / missing_names[0]} is missing")
+    if foreign_names := sorted(set(paths) - set(description.files)):
         raise BadInput(
-            f"{found[extra[0]]} does not belong to this model: config.json does not list it"
+            f"{paths[foreign_names[0]]} does not belong to this model: config.json does not list it"
         )
-    for name, expected in description.files.items():
-        if (actual := sha256(found[name])) != expected:
+    for name, listed_sum in description.files.items():
+        if (file_sum := sha256(paths[name])) != listed_sum:
             raise BadInput(
-                f"{found[name]} was altered or is incomplete: its SHA-256 is {actual[:16]}..., "
-                f"config.json says {expected[:16]}...; fetch it again"
+                f"{paths[name]} was altered or is incomplete: its SHA-256 is {file_sum[:16]}..., "
+                f"config.json says {listed_sum[:16]}...; fetch it again"
             )
 
 
@@ -47,19 +47,18 @@ def check_stored(tensors: TensorFolder, description: Description) -> None:
     """Raise BadInput unless every described matrix has exactly its stored tensors, of the right
     shapes and dtypes.
     """
-    for module, layer in description.layers.items():
-        for name, (shape, dtype) in layer.stored().items():
+    stored_names = set()
+    for module, matrix in description.layers.items():
+        for name, (shape, dtype) in matrix.stored().items():
             _check(tensors, f"{module}.{name}", shape, DTYPES[dtype])
-    expected = {
-        f"{module}.{name}"
-        for module, layer in description.layers.items()
-        for name in layer.stored()
-    }
+            stored_names.add(f"{module}.{name}")
     for name in tensors.names():
-        module, _, last = name.rpartition(".")
-        if module in description.layers and name not in expected and last not in ("weight", "bias"):
+        module, _, part = name.rpartition(".")
+        is_known = name in stored_names or part in ("weight", "bias")
+        if module in description.layers and not is_known:
             raise BadInput(
-                f"{tensors.path}: tensor {name} is not stored by {description.layers[module].format!r}"
+                f"{tensors.path}: tensor {name} is not stored by "
+                f"{description.layers[module].format!r}"
             )
 
 
@@ -68,30 +67,31 @@ def check_against(tensors: TensorFolder, model: nn.Module) -> None:
     another shape.
 
     `model` holds compressed modules already (on meta). When some names are missing and others
-    unknown, the two may be renamings that transformers undoes while loading; then only what both
-    know is compared.
+    unknown, the two may be renamings that transformers undoes while loading. Then only the names
+    that both have are compared.
     """
     state = model.state_dict()
-    found = set(tensors.names())
-    for name in sorted(found & set(state)):
-        dtype = tensors.dtype(name)
-        wanted = (
-            dtype
-            if dtype.is_floating_point and state[name].dtype.is_floating_point
-            else state[name].dtype
-        )
-        _check(tensors, name, tuple(state[name].shape), wanted)
-    tied = getattr(model, "all_tied_weights_keys", None) or {}
-    ignored = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
-    missing = sorted(set(state) - found - set(tied))
-    unknown = sorted(
-        name for name in found - set(state) if not any(re.search(p, name) for p in ignored)
+    file_names = set(tensors.names())
+    for name in sorted(file_names & set(state)):
+        file_dtype, dtype = tensors.dtype(name), state[name].dtype
+        if file_dtype.is_floating_point and dtype.is_floating_point:
+            dtype = file_dtype  # transformers converts between floating-point dtypes
+        _check(tensors, name, tuple(state[name].shape), dtype)
+    tied_names = set(getattr(model, "all_tied_weights_keys", None) or {})
+    ignored_patterns = getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
+    missing_names = sorted(set(state) - file_names - tied_names)
+    unknown_names = sorted(
+        name
+        for name in file_names - set(state)
+        if not any(re.search(pattern, name) for pattern in ignored_patterns)
     )
-    if missing and not unknown:
-        raise BadInput(f"{tensors.path}: tensor {missing[0]} is missing" + _more(missing))
-    if unknown and not missing and not set(unknown) <= set(tied):
+    if missing_names and not unknown_names:
+        name = missing_names[0]
+        raise BadInput(f"{tensors.path}: tensor {name} is missing{_count_others(missing_names)}")
+    if unknown_names and not missing_names and not set(unknown_names) <= tied_names:
         raise BadInput(
-            f"{tensors.path}: tensor {unknown[0]} is not one of this model's" + _more(unknown)
+            f"{tensors.path}: tensor {unknown_names[0]} is not one of this model's"
+            f"{_count_others(unknown_names)}"
         )
 
 
@@ -110,39 +110,44 @@ def check_filled(model: nn.Module, description: Description) -> None:
         model.get_submodule(description.tied_head), TiedHead
     ):
         raise BadInput(
-            f"{description.tied_head} was described as tied, but the loaded model holds its own matrix"
+            f"{description.tied_head} was described as tied, "
+            "but the loaded model holds its own matrix"
         )
-    if invented := _not_loaded(model):
-        raise BadInput(f"tensor {invented[0]} is missing from the files" + _more(invented))
+    if missing_names := _initialised_names(model):
+        raise BadInput(
+            f"tensor {missing_names[0]} is missing from the files{_count_others(missing_names)}"
+        )
     for name, layer in layers.items():
         if not layer.weight.is_meta and not any(
             t.is_meta for t in layer.qweight().tensors.values()
         ):
             layer.format.check_codes(layer.qweight(), name)
-    placed = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
+    devices = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
+    # Tensors that the user's device map leaves on the CPU or the disk look like those on meta.
+    may_stay_on_meta = bool(devices & {"cpu", "disk"})
     for name, tensor in model.state_dict().items():
         if not tensor.is_meta:
             require_finite(tensor, name)
-        elif not placed & {
-            "cpu",
-            "disk",
-        }:  # tensors that were asked to stay there look like meta ones
+        elif not may_stay_on_meta:
             raise BadInput(f"tensor {name} was not loaded")
 
 
-def _not_loaded(model: nn.Module) -> list[str]:
+def _initialised_names(model: nn.Module) -> list[str]:
     """Names of tensors that transformers initialised because no file held them: it marks those that
     it loaded.
     """
-    saved = set(model.state_dict())
+    state_names = set(model.state_dict())
     tensors = {
-        name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if name in saved
+        name: tensor
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        if name in state_names
     }
-    missing = [
+    unmarked_names = [
         name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)
     ]
-    # A version without such marks leaves this check to the names compared before loading.
-    return missing if len(missing) < len(tensors) else []
+    # A version of transformers without such marks leaves this check to the names compared before
+    # loading.
+    return unmarked_names if len(unmarked_names) < len(tensors) else []
 
 
 def _check(tensors: TensorFolder, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -155,5 +160,5 @@ def _check(tensors: TensorFolder, name: str, shape: tuple[int, ...], dtype: torc
         )
 
 
-def _more(names: list[str]) -> str:
+def _count_others(names: list[str]) -> str:
     return f", and {len(names) - 1} more" if len(names) > 1 else ""

@@ -1,0 +1,77 @@
+"""What GGUF changes in a tensor: the order of the rows of q and k, and the offset of norms.
+
+llama.cpp rotates neighbouring rows of a head together, transformers those half a head apart. So
+Llama's q and k are stored with the rows `(head, half, pair)` in the order `(head, pair, half)`.
+
+Gemma's norms multiply by 1 + w, and files hold that sum, rounded to float32. Reading must find a
+float32 w whose sum rounds to the stored number s again. s - 1, computed in float32, is one whenever
+there is one: for s from 1/2 to 2^24 the subtraction is exact, and below 1/2 it is exact for every
+multiple of 2^-24, while the sum of 1 and a float32 number is never anything else there. What no w
+gives is refused. The w that is read may differ from the one that was written in bits that the sum
+rounds away; no computation sees them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from ...base.errors import BadInput
+from ...models.families import Family
+
+# Llama 3's divisors of the rotary frequencies, which transformers computes from the configuration.
+ROPE_DIVISORS = "rope_freqs.weight"
+
+
+def permuted_heads(name: str, family: Family, num_heads: int, num_key_heads: int) -> int | None:
+    """Heads whose rows GGUF stores in another order in the tensor `name`; None for most tensors."""
+    if not family.gguf.interleaved_heads:
+        return None
+    if ".q_proj." in name:
+        return num_heads
+    return num_key_heads if ".k_proj." in name else None
+
+
+def row_permutation(num_rows: int, heads: int) -> Tensor:
+    """The rows `(head, half, pair)` in the order `(head, pair, half)`: GGUF row -> model row."""
+    return torch.arange(num_rows).view(heads, 2, -1).transpose(1, 2).reshape(-1)
+
+
+def restore_rows(
+    rows: Float32[np.ndarray, "rows ..."], heads: int
+) -> Float32[np.ndarray, "rows ..."]:
+    """Rows `(head, pair, half)`, as llama.cpp rotates them, to `(head, half, pair)`, as
+    transformers does.
+    """
+    return np.ascontiguousarray(
+        rows.reshape(heads, len(rows) // heads // 2, 2, -1).swapaxes(1, 2)
+    ).reshape(rows.shape)
+
+
+def has_offset(name: str, family: Family) -> bool:
+    """Whether GGUF stores `name` with the family's norm offset added."""
+    return family.norm_offset != 0 and name.endswith("norm.weight")
+
+
+def add_offset(weight: Tensor, family: Family) -> Tensor:
+    """The weights of a norm as GGUF stores them: float32, the offset added in float32."""
+    return weight.float() + family.norm_offset
+
+
+def subtract_offset(
+    sums: Float32[np.ndarray, " width"], family: Family, tensor_name: str
+) -> Float32[np.ndarray, " width"]:
+    """Weights w of a norm with `w + offset == sums` in float32.
+
+    Raises BadInput, with `tensor_name`, when no float32 numbers give that sum.
+    """
+    offset = np.float32(family.norm_offset)
+    weight = sums - offset
+    if num := int(np.count_nonzero(weight + offset != sums)):
+        raise BadInput(
+            f"{tensor_name}: {num} of {sums.size} weights are no float32 number plus "
+            f"{family.norm_offset:g}, as {family.model_type} computes them; give the original model"
+        )
+    return weight

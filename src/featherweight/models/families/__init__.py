@@ -1,0 +1,60 @@
+"""One record a family: what transformers, GGUF and the native engine must know of an architecture.
+
+A family is added with one file that holds its record and one line in FAMILIES. No torch here.
+"""
+
+from __future__ import annotations
+
+from .base import (
+    ATTENTION_CAP,
+    EMBEDDING,
+    FINAL_CAP,
+    FINAL_NORM,
+    FULL_ATTENTION,
+    HEAD,
+    MATRICES,
+    SLIDING_ATTENTION,
+    Family,
+)
+from .gemma2 import GEMMA2
+from .gemma3 import GEMMA3
+from .hyperparameters import Hyperparameters, periodic_layer_types, read_hyperparameters
+from .llama import LLAMA
+from .qwen2 import QWEN2
+from .qwen3 import QWEN3
+from .rope import Rope
+
+FAMILIES = (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3)
+__all__ = [
+    "ATTENTION_CAP",
+    "EMBEDDING",
+    "FAMILIES",
+    "FINAL_CAP",
+    "FINAL_NORM",
+    "FULL_ATTENTION",
+    "GEMMA2",
+    "GEMMA3",
+    "HEAD",
+    "LLAMA",
+    "MATRICES",
+    "QWEN2",
+    "QWEN3",
+    "SLIDING_ATTENTION",
+    "Family",
+    "Hyperparameters",
+    "Rope",
+    "find",
+    "find_gguf",
+    "periodic_layer_types",
+    "read_hyperparameters",
+]
+
+
+def find(model_type: object) -> Family | None:
+    """The family that transformers calls `model_type`; None when there is no record of it."""
+    return next((family for family in FAMILIES if family.model_type == model_type), None)
+
+
+def find_gguf(architecture: object) -> Family | None:
+    """The family that GGUF calls `architecture`; None when there is no record of it."""
+    return next((family for family in FAMILIES if family.gguf.architecture == architecture), None)

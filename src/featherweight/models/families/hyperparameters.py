@@ -1,0 +1,184 @@
+"""The numbers of one model, read from its config.json without transformers and checked.
+
+A configuration is untrusted: a number that no model has raises BadInput. Keys that are absent take
+the values that transformers gives them (`Family.defaults`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...base.errors import BadInput, Unsupported
+from .base import ATTENTION_CAP, FINAL_CAP, FULL_ATTENTION, SLIDING_ATTENTION, Family
+from .rope import Rope
+
+LARGEST_NUMBER = 1e30  # of any number of a configuration: far inside float32
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """The numbers of one model of `family`.
+
+    Widths count channels: `hidden` of the residual stream, `ffn` of the feed-forward network,
+    `head_width` of one head. `layer_types` holds FULL_ATTENTION or SLIDING_ATTENTION for each
+    layer; a layer of the second kind sees `window` positions. Attention scores are scaled by
+    `query_scalar` ** -0.5. A soft cap of 0 means none. `config` is the content of config.json with
+    the family's defaults.
+    """
+
+    family: Family
+    config: Mapping[str, Any]
+    hidden: int
+    ffn: int
+    vocab_size: int
+    num_heads: int
+    num_key_heads: int
+    head_width: int
+    context: int
+    layer_types: tuple[str, ...]
+    window: int
+    epsilon: float
+    query_scalar: float
+    activation: str
+    attention_softcap: float
+    final_softcap: float
+    embedding_scale: float
+    is_tied: bool
+    is_bidirectional: bool
+
+    @property
+    def attention_scale(self) -> float:
+        """The factor of attention scores."""
+        return self.query_scalar**-0.5
+
+    def rope(self, layer_type: str) -> Rope:
+        """The rotary settings of layers of `layer_type`.
+
+        Raises BadInput for numbers that no model has.
+        """
+        settings = _mapping(self.config, "rope_parameters")
+        if isinstance(settings.get(layer_type), Mapping):
+            settings = settings[layer_type]
+        elif layer_type == SLIDING_ATTENTION and "rope_local_base_freq" in self.family.defaults:
+            settings = {"rope_theta": self.config["rope_local_base_freq"]}
+        if layer_type == FULL_ATTENTION:
+            settings = {**_mapping(self.config, "rope_scaling"), **settings}
+        theta = _number(settings, "rope_theta", self.config["rope_theta"])
+        if theta < 1:
+            raise BadInput(f"config.json says rope_theta = {theta}")
+        rope_type = str(settings.get("rope_type", settings.get("type", "default")))
+        numbers = {}
+        if rope_type in ("linear", "llama3"):
+            numbers["factor"] = _number(settings, "factor", 1.0)
+        if rope_type == "llama3":
+            for key in ("low_freq_factor", "high_freq_factor"):
+                numbers[key] = _number(settings, key, 1.0)
+            key = "original_max_position_embeddings"
+            numbers["original_context"] = _number(settings, key, 8192)
+        share = self.config.get("partial_rotary_factor")
+        share = _number(settings, "partial_rotary_factor", 1.0 if share is None else share)
+        return Rope(theta, rope_type, turned_share=share, **numbers)
+
+
+def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperparameters:
+    """The numbers that `config` (the content of a config.json of `family`) gives a model.
+
+    Raises BadInput for numbers that no model has, Unsupported for other kinds of layers than
+    FULL_ATTENTION and SLIDING_ATTENTION.
+    """
+    config = {**family.defaults, **config}
+    hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
+    width = _count(config, "head_dim", hidden // heads)
+    layer_types = _layer_types(config, _count(config, "num_hidden_layers"), family)
+    scalar = float(width)
+    if family.has_query_scalar:
+        scalar = _number(config, "query_pre_attn_scalar", 256.0)
+        if scalar == 0:
+            raise BadInput("config.json says query_pre_attn_scalar = 0")
+    caps = dict.fromkeys((ATTENTION_CAP, FINAL_CAP), 0.0)
+    if family.has_softcaps:
+        caps = {key: _number(config, key, 0.0) for key in caps}
+    activation = config.get("hidden_activation") or config.get("hidden_act")
+    return Hyperparameters(
+        family=family,
+        config=config,
+        hidden=hidden,
+        ffn=_count(config, "intermediate_size"),
+        vocab_size=_count(config, "vocab_size"),
+        num_heads=heads,
+        num_key_heads=_count(config, "num_key_value_heads", heads),
+        head_width=width,
+        context=_count(config, "max_position_embeddings", 8192),
+        layer_types=layer_types,
+        window=_count(config, "sliding_window") if SLIDING_ATTENTION in layer_types else 0,
+        epsilon=_number(config, "rms_norm_eps", 1e-6),
+        query_scalar=scalar,
+        activation=str(activation or family.gguf.activation),
+        attention_softcap=caps[ATTENTION_CAP],
+        final_softcap=caps[FINAL_CAP],
+        embedding_scale=float(np.float32(math.sqrt(hidden))) if family.scales_embedding else 1.0,
+        is_tied=bool(config["tie_word_embeddings"]),
+        is_bidirectional=bool(config.get("use_bidirectional_attention")),
+    )
+
+
+def periodic_layer_types(num_layers: int, period: int) -> list[str]:
+    """FULL_ATTENTION for each `period`-th layer (all of them when `period` is 0), and
+    SLIDING_ATTENTION for the others.
+    """
+    if period == 0:
+        return [FULL_ATTENTION] * num_layers
+    is_full = [(index + 1) % period == 0 for index in range(num_layers)]
+    return [FULL_ATTENTION if full else SLIDING_ATTENTION for full in is_full]
+
+
+def _layer_types(config: Mapping[str, Any], num_layers: int, family: Family) -> tuple[str, ...]:
+    types = config.get("layer_types")
+    if types is None and family.window_period:
+        period = _count(config, "sliding_window_pattern", family.window_period)
+        types = periodic_layer_types(num_layers, period)
+    elif types is None and config.get("use_sliding_window"):
+        first = _count(config, "max_window_layers", 28)
+        num_full = min(first, num_layers)
+        types = [FULL_ATTENTION] * num_full + [SLIDING_ATTENTION] * (num_layers - num_full)
+    elif types is None:
+        types = periodic_layer_types(num_layers, 0)
+    if (
+        not isinstance(types, list)
+        or len(types) != num_layers
+        or any(name not in (FULL_ATTENTION, SLIDING_ATTENTION) for name in types)
+    ):
+        raise Unsupported("layers of other kinds than full and sliding attention")
+    return tuple(types)
+
+
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise BadInput(f"config.json says {key} = {str(value)[:80]!r}")
+    return value or {}
+
+
+def _count(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    value = default if value is None else value
+    if type(value) is not int or not 1 <= value < 1 << 24:
+        raise BadInput(f"config.json says {key} = {str(value)[:80]!r}")
+    return value
+
+
+def _number(config: Mapping[str, Any], key: str, default: Any) -> float:
+    value = config.get(key)
+    value = default if value is None else value
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not 0 <= value < LARGEST_NUMBER
+    ):
+        raise BadInput(f"config.json says {key} = {str(value)[:80]!r}")
+    return float(value)

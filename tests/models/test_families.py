@@ -1,0 +1,123 @@
+"""The records of families agree with transformers, which defines the models, and with the gguf
+package, which defines the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import exporting
+import gguf
+import pytest
+import tiny
+import torch
+from transformers import AutoConfig
+
+from featherweight.base.errors import BadInput, Unsupported
+from featherweight.models import families
+from featherweight.models.families import FULL_ATTENTION, SLIDING_ATTENTION, Family
+
+MODELS = (
+    tiny.llama,
+    tiny.odd,
+    tiny.qwen2,
+    tiny.qwen3,
+    tiny.gemma2,
+    tiny.gemma3,
+    exporting.deep_gemma3,
+    exporting.llama3(16),
+    exporting.LINEAR,
+)
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_names_are_those_of_the_gguf_package(make: Callable[[], tuple[Any, Any]]) -> None:
+    model, _ = make()
+    family = families.find(model.config.model_type)
+    assert family is not None and families.find_gguf(family.gguf.architecture) is family
+    kind = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == family.gguf.architecture)
+    names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
+    for name in model.state_dict():
+        assert family.gguf_tensor(name) == names.get_name(name, try_suffixes=(".weight", ".bias"))
+    assert family.gguf_tensor("model.layers.0.self_attn.sinks") is None
+    assert family.gguf_tensor("model.layers.0.mlp.experts.weight") is None
+
+
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda family: family.model_type)
+def test_defaults_are_those_of_transformers(family: Family) -> None:
+    config = AutoConfig.for_model(family.model_type)
+    ropes = config.rope_parameters
+    ropes = ropes if FULL_ATTENTION in ropes else {FULL_ATTENTION: ropes, SLIDING_ATTENTION: ropes}
+    for key, value in family.defaults.items():
+        if key == "rope_theta":
+            assert ropes[FULL_ATTENTION]["rope_theta"] == value
+        elif key == "rope_local_base_freq":
+            assert ropes[SLIDING_ATTENTION]["rope_theta"] == value
+        else:
+            assert getattr(config, key) == value, key
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_the_numbers_are_those_of_the_model(make: Callable[[], tuple[Any, Any]]) -> None:
+    model, _ = make()
+    config = model.config
+    family = families.find(config.model_type)
+    assert family is not None
+    numbers = families.read_hyperparameters(config.to_dict(), family)
+    attention = model.model.layers[0].self_attn
+    assert numbers.attention_scale == pytest.approx(attention.scaling, rel=1e-12)
+    assert numbers.head_width == attention.head_dim
+    types = getattr(config, "layer_types", None) or [FULL_ATTENTION] * config.num_hidden_layers
+    assert list(numbers.layer_types) == types
+    assert numbers.is_tied == config.tie_word_embeddings
+    assert bool(family.head_norms) == hasattr(attention, "q_norm")
+    for layer_type in set(numbers.layer_types):
+        name = f"{layer_type}_inv_freq"
+        rotary = model.model.rotary_emb
+        inv_freq = getattr(rotary, name) if hasattr(rotary, name) else rotary.inv_freq
+        frequencies = torch.from_numpy(numbers.rope(layer_type).frequencies(numbers.head_width))
+        # numpy's powers and torch's differ in the last bit.
+        assert torch.allclose(frequencies, inv_freq, rtol=1e-6, atol=0), layer_type
+
+
+def test_absent_keys_take_the_values_of_transformers() -> None:
+    config = {"model_type": "gemma2", "hidden_size": 64, "num_attention_heads": 4}
+    config |= {"num_hidden_layers": 3, "intermediate_size": 96, "vocab_size": 300}
+    numbers = families.read_hyperparameters(config, families.GEMMA2)
+    assert (numbers.attention_softcap, numbers.final_softcap) == (50.0, 30.0)
+    assert (numbers.window, numbers.head_width, numbers.num_key_heads) == (4096, 256, 4)
+    assert numbers.layer_types == (SLIDING_ATTENTION, FULL_ATTENTION, SLIDING_ATTENTION)
+    capless = families.read_hyperparameters(
+        {**config, "attn_logit_softcapping": None}, families.GEMMA2
+    )
+    assert capless.attention_softcap == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("hidden_size", 0, BadInput),
+        ("num_attention_heads", "4", BadInput),
+        ("rms_norm_eps", float("nan"), BadInput),
+        ("rope_theta", 0.5, BadInput),
+        ("rope_parameters", [1], BadInput),
+        ("partial_rotary_factor", "x", BadInput),
+        ("layer_types", ["linear_attention"] * 2, Unsupported),
+        ("layer_types", [FULL_ATTENTION], Unsupported),
+    ],
+)
+def test_numbers_that_no_model_has(key: str, value: Any, error: type[Exception]) -> None:
+    config = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config |= {"intermediate_size": 96, "vocab_size": 300, key: value}
+
+    def read() -> None:
+        families.read_hyperparameters(config, families.LLAMA).rope(FULL_ATTENTION)
+
+    with pytest.raises(error):
+        read()
+
+
+def test_unknown_names_have_no_record() -> None:
+    for name in ("gpt_neox", None, 3, ["llama"]):
+        assert families.find(name) is None and families.find_gguf(name) is None
