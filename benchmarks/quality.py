@@ -68,14 +68,15 @@ class Arm:
 
     def key(self) -> str:
         format = self.format or Trellis(bits=self.bits)
-        text = f"{self.method} {format!r} {self.calibration} out={self.output} tables={self.tables!r} seed={self.seed}"
+        text = f"{self.method} {format!r} {self.calibration} out={self.output} "
+        text += f"tables={self.tables!r} seed={self.seed}"
         return (
             text if self.calibration == "none" else f"{text} {self.rounding!r} {self.curvature!r}"
         )
 
 
 class Bench:
-    """The model, its teacher's logits, both calibrations' factors, and what each arm needs of them."""
+    """The model, its teacher's logits, and the factors of both calibrations."""
 
     def __init__(self, folder: Path, windows: int, count: int | None) -> None:
         self.model, self.tokenizer = loading.load(MODEL)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-    "--disable-background-networking", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-port=0",
-    "--hide-scrollbars", "--mute-audio",
-)  # fmt: skip
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-component-update", "--disable-background-networking", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--remote-debugging-port=0", "--hide-scrollbars", "--mute-audio"),
+)
 SECONDS = 60
 
 

@@ -1,7 +1,7 @@
 """How many names in the source are participles, adverbs and the like, which say nothing of what a
 value is.
 
-    python tests/plain_words.py [FOLDER] [--list]       the share of such bindings, and which they are
+    python tests/plain_words.py [FOLDER] [--list]      the share of such bindings; the list of them
 
 A binding is a place where Python gives a name to something: an assignment, a loop variable, an
 attribute that is set, a parameter, a function, a class, an alias of an import or of an exception.
@@ -108,7 +108,8 @@ def main() -> None:
     vague, total = count(folder)
     num = sum(vague.values())
     print(
-        f"{num} of {total} bindings in {folder} are participles, adverbs and the like: {100 * num / total:.2f} %"
+        f"{num} of {total} bindings in {folder} are participles, adverbs and the like: "
+        f"{100 * num / total:.2f} %"
     )
     if "--list" in sys.argv:
         print(", ".join(f"{name} {times}" for name, times in vague.most_common()))

@@ -77,7 +77,7 @@ def modules(source: Path) -> dict[str, Path]:
 
 
 def imports(source: Path) -> Graph:
-    """For every module but the roof: the modules of ours that it imports, with the line that does."""
+    """For every module but the roof: the modules of ours that it imports, and in which line."""
     known = modules(source)
     return {name: dict(_targets(name, path, known)) for name, path in known.items() if name != ROOF}
 
@@ -129,7 +129,8 @@ def upward(graph: Graph) -> list[str]:
             here, there = room(module), room(target)
             if here != there and FLOORS[here] <= FLOORS.get(there, float("inf")):
                 wrong.append(
-                    f"{module}:{line} (floor {FLOORS[here]}) imports {target} (floor {FLOORS.get(there)})"
+                    f"{module}:{line} (floor {FLOORS[here]}) imports {target} "
+                    f"(floor {FLOORS.get(there)})"
                 )
     return wrong
 

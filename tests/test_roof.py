@@ -16,7 +16,8 @@ HEAVY = ("torch", "transformers", "numpy", "safetensors", "gguf", "jinja2", "hug
 
 def loaded_after(code: str) -> set[str]:
     """Top-level packages that a fresh interpreter has loaded after running `code`."""
-    show = f"import sys\n{code}\nprint('\\n' + ' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    show = f"import sys\n{code}\npackages = {{name.split('.')[0] for name in sys.modules}}\n"
+    show += "print('\\n' + ' '.join(packages))"
     result = subprocess.run(
         [sys.executable, "-c", show], capture_output=True, text=True, check=True
     )

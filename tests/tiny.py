@@ -34,13 +34,17 @@ from transformers import (
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TEXT = (
-    "The quick brown fox jumps over the lazy dog, and the dog sleeps on; the fox is not there when the morning comes. "
-    "A feather weighs so little that the wind carries it over the hill, over the river and into the garden of a house. "
-    "In 1905 there were 12 windows in that house; in 2024 there are 37, and nobody counts them any more."
+    "The quick brown fox jumps over the lazy dog, and the dog sleeps on; "
+    "the fox is not there when the morning comes. "
+    "A feather weighs so little that the wind carries it over the hill, "
+    "over the river and into the garden of a house. "
+    "In 1905 there were 12 windows in that house; in 2024 there are 37, "
+    "and nobody counts them any more."
 )
 
 

@@ -7,9 +7,9 @@ RAW_FOLDER holds the data sets under the paths that `src/featherweight/data/text
 (`lm/`, `math/`, `code/`, `chat/`, `seq2seq/`, `zeroshot/`). Two roles are kept apart here, before
 anything else sees the text:
 
-*evaluation*   WikiText-2 test as it is, and short samples of the held-out splits of other kinds of text;
-*calibration*  everything else. A calibration document is dropped when it shares 13 words in a row with any evaluation
-               file of the collection, shipped or not; an encyclopedia sentence when it shares 8
+*evaluation*   WikiText-2 test as it is, and short samples of the held-out splits of other texts;
+*calibration*  everything else. A calibration document is dropped when it shares 13 words in a row
+               with any evaluation file, shipped or not; an encyclopedia sentence when it shares 8
                words in a row with WikiText-2 valid or test. Words are compared in lower case
                without punctuation or tokenisation marks.
 
@@ -175,7 +175,10 @@ def plays(raw: Path, held: Held) -> list[str]:
 
 
 def shorter_sentence(source: str, targets: list[str]) -> str:
-    """The simple wording that shares the fewest words with its source: the others nearly repeat it."""
+    """The simple wording that shares the fewest words with its source.
+
+    The others nearly repeat the source.
+    """
     known = set(words(source))
     return min(targets, key=lambda t: (len(known & set(words(t))) / max(1, len(words(t))), t))
 

@@ -27,8 +27,10 @@ def collect(model: nn.Module, wanted: list[Site], batch: Any = TOKENS, **options
 def state_of(model: nn.Module) -> Any:
     """Everything that a hook or a patch could change."""
     modules = [
-        (name, module.training, sorted(vars(module)), len(module._forward_hooks))
-        + (len(module._forward_pre_hooks), "forward" in vars(module))
+        (
+            *(name, module.training, sorted(vars(module)), len(module._forward_hooks)),
+            *(len(module._forward_pre_hooks), "forward" in vars(module)),
+        )
         for name, module in model.named_modules()
     ]
     parameters = [(p.requires_grad, p.dtype, p.grad is None) for p in model.parameters()]
@@ -192,9 +194,9 @@ def test_what_cannot_be_observed_is_said() -> None:
         sites(model, "input", "*donw_proj")
     with pytest.raises(UsageError, match="lies in block 1, not in 0"):
         collect(model, [Site(0, "model.layers.1.mlp.up_proj", "input")])
+    model.model.layers[0].mlp.forward = None
+    model.model.layers[0].forward = lambda x, **kwargs: x
     with pytest.raises(UsageError, match="never reaches the input of 'model.layers.0.mlp'"):
-        model.model.layers[0].mlp.forward = None
-        model.model.layers[0].forward = lambda x, **kwargs: x
         collect(model, [Site(0, "model.layers.0.mlp", "input")])
 
 

@@ -22,7 +22,7 @@ ROTATED = fw.Hadamard()
 def run(
     make: Callable[[], Any], table: Any, rounding: Any, transform: Any = ROTATED
 ) -> tuple[Any, dict[str, Any]]:
-    """(model, records by name) with linears left nearly exact, so that what is seen is the table's."""
+    """(model, records by name), linears nearly exact, so that the table makes the error."""
     model, _ = make()
     tokens = torch.randint(3, 300, (16, 24), generator=torch.Generator().manual_seed(0))
     factors = fw.Gram().collect(model, tokens)

@@ -5,7 +5,7 @@ For each of the L positions of a window (L tokens in, their L successors as targ
 is context only):
 
     loss  = -log q(target)                      of the model under test, in nats
-    kl    = sum_v p(v) (log p(v) - log q(v))    p the original, q the model under test: what was lost, in nats
+    kl    = sum_v p(v) (log p(v) - log q(v))    p the original, q the model under test, in nats
     agree = argmax p == argmax q                greedy decoding would take the same token
 
 Both log-softmaxes are taken in float32 from whatever dtype the logits have (at 4 bits the KL is
@@ -119,7 +119,8 @@ def score(
     """
     if original is not None and original.shape != light.shape:
         raise UsageError(
-            f"the original's logits are {tuple(original.shape)}, the light model's {tuple(light.shape)}"
+            f"the original's logits are {tuple(original.shape)}, "
+            f"the light model's {tuple(light.shape)}"
         )
     pieces = []
     for start in range(0, len(targets), POSITIONS):
@@ -161,7 +162,8 @@ def check_finite(scores: Scores, model: str, text: str, window: int) -> None:
             who = "the original" if name == "original_loss" else model
             first = int(np.argmin(np.isfinite(values[0])))
             raise BadInput(
-                f"{who} gives non-finite numbers in window {window} of {text}, first at token {first}"
+                f"{who} gives non-finite numbers in window {window} of {text}, "
+                f"first at token {first}"
             )
 
 

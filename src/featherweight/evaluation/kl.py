@@ -27,7 +27,7 @@ from .base import CausalModel, Metric, Scores, check_windows
 
 @dataclass(frozen=True, eq=False)
 class KL(Metric):
-    """KL from `teacher` (a model, or a `TeacherCache` of one) over `windows` (count, length + 1)."""
+    """KL from `teacher` (a model or a `TeacherCache`) over `windows` (count, length + 1)."""
 
     teacher: CausalModel
     windows: Int[Tensor, "count positions"]

@@ -27,7 +27,7 @@ from .base import CausalModel, Metric, Scores, check_finite, logits, reading, sc
 
 @dataclass(frozen=True, eq=False)
 class TextResult:
-    """What one window set showed:
+    """What was measured on one set of windows.
 
     `quality` is plain data for results.json, `scores` keeps every token.
     """

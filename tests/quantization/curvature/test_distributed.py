@@ -28,8 +28,8 @@ flat = {}
 for method in (FisherA(batch=2), FisherB(batch=2)):
     for n, f in method.collect(Toy(vocab=7, width=6), tokens).items():
         key = f"{type(method).__name__}/{n}"
-        flat |= {f"{key}/{k}": getattr(f, k).contiguous() for k in ("gram", "fisher_input", "output")
-                 if getattr(f, k) is not None}
+        flat |= {f"{key}/{k}": getattr(f, k).contiguous()
+                 for k in ("gram", "fisher_input", "output") if getattr(f, k) is not None}
         flat[f"{key}/scale"] = torch.tensor(f.scale)
 if dist.get_rank() == 0:
     save_file(flat, sys.argv[1])

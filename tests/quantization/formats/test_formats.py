@@ -150,7 +150,8 @@ def test_a_layout_is_its_format_without_torch(format: Format) -> None:
 
 
 def test_layouts_import_no_torch() -> None:
-    code = "import sys, featherweight.quantization.layouts.description\nassert 'torch' not in sys.modules"
+    code = "import sys, featherweight.quantization.layouts.description\n"
+    code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -12,7 +12,7 @@ from featherweight.quantization.curvature.base import Factors
 from featherweight.quantization.curvature.damping import damp, normalise
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.rounding import LDLQ, YAQA, Nearest
-from featherweight.quantization.rounding.base import block_ldl, feedback, damped_split
+from featherweight.quantization.rounding.base import block_ldl, damped_split, feedback
 
 
 def spd(n: int, seed: int, rank: int | None = None) -> torch.Tensor:

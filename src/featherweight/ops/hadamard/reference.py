@@ -20,12 +20,13 @@ def kernel(order: int) -> Tensor:
 
 def matrix(n: int) -> Tensor:
     """H_n as (n, n) float64 on the CPU: block-diagonal, each block H_{2^p} (x) H_order."""
+    butterfly = torch.tensor([[1, 1], [1, -1]], dtype=torch.float64, device="cpu") / 2**0.5
     diagonal = []
     for size in blocks(n):
         power, order = _factors(size)
         block = kernel(order)
         for _ in range(power):
-            block = torch.kron(torch.tensor([[1, 1], [1, -1]], dtype=torch.float64) / 2**0.5, block)
+            block = torch.kron(butterfly, block)
         diagonal.append(block)
     return torch.block_diag(*diagonal)
 
