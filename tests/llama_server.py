@@ -58,7 +58,9 @@ class LlamaServer:
             answer = json.loads(answer) if isinstance(answer, str) else answer
             for entry in answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]:
                 rows[position, entry["id"]] = entry["logprob"]
-        return rows
+        # The server sums the probabilities in float32.
+        normalised: np.ndarray = rows - np.log(np.exp(rows).sum(-1, keepdims=True))
+        return normalised
 
     def tokens(self, text: str, add_special: bool = False) -> list[int]:
         """The ids of `text`, special tokens in it recognised."""
