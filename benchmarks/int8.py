@@ -25,7 +25,7 @@ from featherweight.base import machine
 from featherweight.evaluation import KL, evaluate
 from featherweight.inference.native.reader import open_runtime
 from featherweight.interchange import loading
-from featherweight.quantization.layers import decoded
+from featherweight.quantization.layers import keep_decoded
 from featherweight.workflows.evaluate_folder import TeacherForced
 
 MOST_KL, LEAST_AGREEMENT, LENGTH = 0.003, 0.97, 1024
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> Record:
             record.check(f"{name}: same most likely token", row["top1"], at_least=LEAST_AGREEMENT)
             if arguments.original and name == next(iter(folders)):
                 original, _ = loading.load(MODEL, dtype=torch.float32)
-                with decoded(original):
+                with keep_decoded(original):
                     add(record, name, "original in PyTorch", rounded, original, tokens)
     return record
 

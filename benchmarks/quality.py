@@ -36,7 +36,7 @@ from featherweight.quantization.curvature import FisherA, FisherB, Sums, storage
 from featherweight.quantization.curvature.base import Curvature
 from featherweight.quantization.formats import Int, Trellis
 from featherweight.quantization.formats.base import Format
-from featherweight.quantization.layers import decoded, share_inputs
+from featherweight.quantization.layers import keep_decoded, share_inputs
 from featherweight.quantization.pipeline import LayerPlan, install, plan_layers, solve_layer
 from featherweight.quantization.plans import Plan
 from featherweight.quantization.rounding import LDLQ, YAQA, Nearest
@@ -149,7 +149,7 @@ class Bench:
         share_inputs(light)
         solve_seconds = time.monotonic() - start
         tokens = self.windows[:windows]
-        with decoded(light):
+        with keep_decoded(light):
             quality = evaluate(light, [Perplexity(tokens), KL(self.teacher, tokens)]).quality
         return {
             "kl": quality["kl"]["mean"],

@@ -21,7 +21,7 @@ from featherweight.inference.reference import (
     round_activations,
 )
 from featherweight.quantization.formats import Int
-from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed
+from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed_layers
 from featherweight.quantization.pipeline import quantize
 from featherweight.quantization.plans import Plan
 from featherweight.quantization.rounding import Nearest
@@ -182,7 +182,7 @@ def test_int8_rounds_the_input_of_every_compressed_layer(packed_model: Any) -> N
 def test_closing_forgets_the_decoded_weights(packed_model: Any) -> None:
     engine = ReferenceEngine(packed_model, "f", "tiny")
     engine.forward(engine.session(), [1])
-    layers = compressed(packed_model).values()
+    layers = compressed_layers(packed_model).values()
     assert all(layer._dense_cache for layer in layers)
     engine.close()
     engine.close()

@@ -21,7 +21,7 @@ from featherweight.base.errors import BadInput
 from featherweight.interchange import hf
 from featherweight.interchange.packed import folder as packed
 from featherweight.quantization.formats import Int
-from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed
+from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed_layers
 
 Run = Callable[..., Any]
 Tensors = dict[str, torch.Tensor]
@@ -50,7 +50,7 @@ def test_layers_that_read_one_tensor_share_its_rotation(small: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(small)
     memos = {
         id(layer.memo)
-        for layer in compressed(model).values()
+        for layer in compressed_layers(model).values()
         if isinstance(layer, CompressedLinear)
     }
     assert len(memos) == 1

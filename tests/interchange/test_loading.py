@@ -29,7 +29,7 @@ from featherweight.interchange.bundled import SMOLLM2, BundledModel
 from featherweight.interchange.loading import load, locate
 from featherweight.interchange.packed import folder as packed
 from featherweight.quantization.formats import Int
-from featherweight.quantization.layers import compressed
+from featherweight.quantization.layers import compressed_layers
 
 REAL_CACHE = cache.cache_folder()
 TEXT = "In 1905 the fox jumps <|im_end|>"
@@ -86,7 +86,7 @@ def test_packed_folders_come_back_compressed(tmp_path: Path, compress: Callable[
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     expected = light(ids).logits
     read, read_tokenizer = load(packed.save(light, tmp_path / "light", tokenizer))
-    assert compressed(read).keys() == compressed(light).keys() and not read.training
+    assert compressed_layers(read).keys() == compressed_layers(light).keys() and not read.training
     assert (
         torch.equal(read(ids).logits, expected)
         and read_tokenizer(TEXT).input_ids == ids[0].tolist()

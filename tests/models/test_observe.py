@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import featherweight as fw
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.models.observe import KINDS, Site, observe, paired, sites
+from featherweight.models.observe import KINDS, Site, linear_observer, observe, sites
 
 TOKENS = torch.tensor([[5, 9, 17, 250, 3], [8, 8, 40, 2, 7]])
 FAMILIES = [tiny.llama, tiny.gemma2, tiny.gemma3]
@@ -108,7 +108,7 @@ def test_pairs_are_inputs_with_the_gradients_of_their_outputs() -> None:
     wanted = [site for kind in ("input", "output") for site in sites(model, kind, "*proj")]
     shown = collect(model, wanted, logit_gradient=torch.ones_like)
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    observer = paired(lambda name, x, g: pairs.update({name: (x, g)}))
+    observer = linear_observer(lambda name, x, g: pairs.update({name: (x, g)}))
     observe(model, TOKENS, wanted, observer, logit_gradient=torch.ones_like)
     assert set(pairs) == {site.name for site in wanted}
     for name, (x, g) in pairs.items():

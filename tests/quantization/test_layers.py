@@ -24,7 +24,7 @@ from featherweight.quantization.layers import (
     CompressedEmbedding,
     CompressedLinear,
     TiedHead,
-    decoded,
+    keep_decoded,
     share_inputs,
 )
 from featherweight.quantization.transforms import activations
@@ -118,8 +118,8 @@ def test_decoded_decodes_once_and_changes_no_bit(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         Int, "unpack", lambda self, weight: calls.append(weight) or original(self, weight)
     )
-    with decoded(model):
-        with decoded(model), torch.inference_mode():
+    with keep_decoded(model):
+        with keep_decoded(model), torch.inference_mode():
             assert torch.equal(model(x), expected)
         x.requires_grad_(True)
         answer = model(x)
@@ -135,7 +135,7 @@ def test_decoded_restores_after_an_error() -> None:
     model = nn.Sequential(linear())
 
     def fail() -> None:
-        with decoded(model):
+        with keep_decoded(model):
             model(torch.randn(2, 80))
             raise KeyError
 
@@ -147,7 +147,7 @@ def test_decoded_restores_after_an_error() -> None:
 def test_new_codes_inside_decoded_count() -> None:
     first, second = linear(), linear()
     x = torch.randn(2, 80)
-    with decoded(first):
+    with keep_decoded(first):
         first(x)
         first.load_state_dict(second.state_dict())
         assert torch.equal(first(x), second(x))
@@ -358,7 +358,7 @@ def test_a_tied_head_takes_the_place_of_a_linear() -> None:
     model = nn.ModuleDict({"table": table(), "head": nn.Linear(64, 300)})
     bias = model["head"].bias
     layers.tie_head(model, "head", model["table"])
-    assert list(layers.compressed(model)) == ["table"]
+    assert list(layers.compressed_layers(model)) == ["table"]
     assert list(model["head"].state_dict()) == ["bias"]
     x = torch.randn(64)
     assert torch.equal(model["head"](x), nn.functional.linear(x, model["table"].dense(), bias))

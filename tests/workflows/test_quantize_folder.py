@@ -21,7 +21,7 @@ import featherweight
 from featherweight.base.errors import BadInput, FeatherweightError, PreflightRefused, UsageError
 from featherweight.interchange import loading
 from featherweight.quantization.curvature import FisherA
-from featherweight.quantization.layers import compressed
+from featherweight.quantization.layers import compressed_layers
 from featherweight.workflows.plan_folder import plan_folder
 from featherweight.workflows.quantize_folder import quantize_folder
 from featherweight.workflows.report_folder import report_folder
@@ -60,7 +60,7 @@ def test_every_family_comes_out_whole(family: str, tmp_path: Path) -> None:
     model, _ = loading.load(out)
     original, _ = loading.load(source)
     layer_names = {layer["name"] for layer in results["layers"]}
-    assert layer_names == set(compressed(model))
+    assert layer_names == set(compressed_layers(model))
     ids = torch.arange(20).view(1, -1)
     with torch.no_grad():
         assert torch.isfinite(model(ids).logits).all()
@@ -80,7 +80,7 @@ def test_portable_leaves_the_tied_table_and_exports(folder: Path, tmp_path: Path
     assert plan_folder(str(folder), settings).lines
     out = quantize_folder(str(folder), tmp_path / "out", settings, evaluate=False)
     light, _ = loading.load(out)
-    assert {repr(module.format) for module in compressed(light).values()} == {
+    assert {repr(module.format) for module in compressed_layers(light).values()} == {
         "Int(bits=4, group=32, portable=True)"
     }
     assert featherweight.export(out, "gguf", tmp_path / "light.gguf").types == {

@@ -19,30 +19,33 @@ from dataclasses import dataclass, field
 class Ledger:
     """Bits that are stored for `weights` weights, by what they are spent on.
 
-    `spent` maps a kind to bits. Kinds are open: codes, scales, zeros, signs, tables, masks,
+    `bits_by_kind` maps a kind to bits. Kinds are open: codes, scales, zeros, signs, tables, masks,
     low_rank and padding are the usual ones; a format that stores something else adds a kind of its
     own, and reports show it under that name.
     """
 
     weights: int
-    spent: Mapping[str, int] = field(default_factory=dict)
+    bits_by_kind: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Ledger) -> Ledger:
-        kinds = dict.fromkeys([*self.spent, *other.spent])
+        kinds = dict.fromkeys([*self.bits_by_kind, *other.bits_by_kind])
         return Ledger(
             self.weights + other.weights,
-            {kind: self.spent.get(kind, 0) + other.spent.get(kind, 0) for kind in kinds},
+            {
+                kind: self.bits_by_kind.get(kind, 0) + other.bits_by_kind.get(kind, 0)
+                for kind in kinds
+            },
         )
 
     @property
     def total(self) -> int:
         """All bits."""
-        return sum(self.spent.values())
+        return sum(self.bits_by_kind.values())
 
     @property
     def bpw_codes(self) -> float:
         """Bits of codes for each weight."""
-        return self.spent.get("codes", 0) / self.weights if self.weights else 0.0
+        return self.bits_by_kind.get("codes", 0) / self.weights if self.weights else 0.0
 
     @property
     def bpw_layers(self) -> float:

@@ -80,5 +80,5 @@ def _check_number(
         # A NaN fails every comparison.
         if (low < value if exclude_low else low <= value) and value <= high:
             return
-    bound = "above" if exclude_low else "from"
-    raise UsageError(f"{name}={value!r}: a number {bound} {low} to {high}")
+    lower_bound = "above" if exclude_low else "from"
+    raise UsageError(f"{name}={value!r}: a number {lower_bound} {low} to {high}")

@@ -125,14 +125,14 @@ def score(
     pieces = []
     for start in range(0, len(targets), POSITIONS):
         rows = slice(start, start + POSITIONS)
-        wanted = targets[rows, None].to(light.device)
+        target_ids = targets[rows, None].to(light.device)
         log_q = torch.log_softmax(light[rows].float(), -1)
-        columns = [-log_q.gather(1, wanted)[:, 0].double()]
+        columns = [-log_q.gather(1, target_ids)[:, 0].double()]
         if original is not None:
             reference = original[rows].to(light.device)
             log_p = torch.log_softmax(reference.float(), -1)
             columns += [
-                -log_p.gather(1, wanted)[:, 0].double(),
+                -log_p.gather(1, target_ids)[:, 0].double(),
                 divergence(log_p, log_q).double(),
                 (reference.argmax(-1) == light[rows].argmax(-1)).double(),
             ]
@@ -159,10 +159,10 @@ def check_finite(scores: Scores, model: str, text: str, window: int) -> None:
     for name in ("loss", "original_loss", "kl"):
         values = getattr(scores, name)
         if values is not None and not np.isfinite(values).all():
-            who = "the original" if name == "original_loss" else model
+            model_name = "the original" if name == "original_loss" else model
             first = int(np.argmin(np.isfinite(values[0])))
             raise BadInput(
-                f"{who} gives non-finite numbers in window {window} of {text}, "
+                f"{model_name} gives non-finite numbers in window {window} of {text}, "
                 f"first at token {first}"
             )
 

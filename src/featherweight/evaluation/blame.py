@@ -40,7 +40,7 @@ def block_kl(
     light: nn.Module,
     windows: Int[Tensor, "count positions"],
     budget_seconds: float,
-    predicted: Mapping[str, float] | None = None,
+    predicted_damage: Mapping[str, float] | None = None,
     listener: Listener = silent,
 ) -> dict[str, float | None]:
     """Mean KL in nats with only one block light, for each block by name in the model's order; None
@@ -54,25 +54,25 @@ def block_kl(
     check_windows(windows)
     pairs = _paired_blocks(original, light)
     start = time.monotonic()
-    found: dict[str, float | None] = dict.fromkeys(pairs)
-    order = sorted(pairs, key=lambda name: -(predicted or {}).get(name, 0.0))
+    block_kl: dict[str, float | None] = dict.fromkeys(pairs)
+    order = sorted(pairs, key=lambda name: -(predicted_damage or {}).get(name, 0.0))
     with reading(original, light):
         outputs, reference = _record(original, [pair[0] for pair in pairs.values()], windows)
         slowest = 0.0
-        for done, name in enumerate(order):
-            begun = time.monotonic()
-            if begun - start + slowest > budget_seconds:
+        for num_done, name in enumerate(order):
+            block_start = time.monotonic()
+            if block_start - start + slowest > budget_seconds:
                 break
-            listener(Event("blame", done, len(order), begun - start, message=name))
-            found[name] = _one_block(original, pairs, name, windows, outputs, reference)
-            slowest = max(slowest, time.monotonic() - begun)
-    measured = sum(kl is not None for kl in found.values())
-    listener(Event("blame", measured, len(order), time.monotonic() - start, 0.0))
-    return found
+            listener(Event("blame", num_done, len(order), block_start - start, message=name))
+            block_kl[name] = _one_block(original, pairs, name, windows, outputs, reference)
+            slowest = max(slowest, time.monotonic() - block_start)
+    num_measured = sum(kl is not None for kl in block_kl.values())
+    listener(Event("blame", num_measured, len(order), time.monotonic() - start, 0.0))
+    return block_kl
 
 
 def with_block_kl(
-    layers: Sequence[Mapping[str, Any]], found: Mapping[str, float | None]
+    layers: Sequence[Mapping[str, Any]], block_kl: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
     """Copies of layer records with `kl_block`: the KL of the block whose name the layer's starts
     with, else None.
@@ -81,7 +81,8 @@ def with_block_kl(
         {
             **layer,
             "kl_block": next(
-                (kl for block, kl in found.items() if layer["name"].startswith(block + ".")), None
+                (kl for block, kl in block_kl.items() if layer["name"].startswith(block + ".")),
+                None,
             ),
         }
         for layer in layers
@@ -106,12 +107,13 @@ def predicted_by_block(
 
 
 def _paired_blocks(original: nn.Module, light: nn.Module) -> dict[str, tuple[nn.Module, nn.Module]]:
-    ours, theirs = dict(structure.blocks(original)), dict(structure.blocks(light))
-    if list(ours) != list(theirs):
+    original_blocks, light_blocks = dict(structure.blocks(original)), dict(structure.blocks(light))
+    if list(original_blocks) != list(light_blocks):
         raise UsageError(
-            f"the original has {len(ours)} blocks ({_ends(ours)}), the light model {len(theirs)}"
+            f"the original has {len(original_blocks)} blocks ({_ends(original_blocks)}), "
+            f"the light model {len(light_blocks)}"
         )
-    return {name: (block, theirs[name]) for name, block in ours.items()}
+    return {name: (block, light_blocks[name]) for name, block in original_blocks.items()}
 
 
 def _ends(names: Mapping[str, object]) -> str:
@@ -124,9 +126,11 @@ def _record(
     outputs: list[list[Any]] = []
     reference = []
     for window in windows:
-        kept: list[Any] = []
+        window_outputs: list[Any] = []
         hooks = [
-            block.register_forward_hook(lambda m, a, out, kept=kept: kept.append(out))
+            block.register_forward_hook(
+                lambda m, a, out, window_outputs=window_outputs: window_outputs.append(out)
+            )
             for block in blocks
         ]
         try:
@@ -134,7 +138,7 @@ def _record(
         finally:
             for hook in hooks:
                 hook.remove()
-        outputs.append(kept)
+        outputs.append(window_outputs)
     return outputs, reference
 
 
@@ -149,10 +153,12 @@ def _one_block(
     index = list(pairs).index(name)
     blocks = [pair[0] for pair in pairs.values()]
     total = 0.0
-    for window, kept, before in zip(windows, outputs, reference, strict=True):
-        stand_ins: list[Forward] = [_give(kept[index - 1])] * index + [_call(pairs[name][1])]
-        with _replaced(blocks, stand_ins):
-            kl = score(logits(original, window), window[1:], before).kl
+    for window, window_outputs, original_logits in zip(windows, outputs, reference, strict=True):
+        stand_ins: list[Forward] = [_give(window_outputs[index - 1])] * index + [
+            _call(pairs[name][1])
+        ]
+        with _replace_forwards(blocks, stand_ins):
+            kl = score(logits(original, window), window[1:], original_logits).kl
         assert kl is not None
         total += float(kl.mean())
     return total / len(windows)
@@ -168,14 +174,14 @@ def _call(block: nn.Module) -> Forward:
 
 
 @contextmanager
-def _replaced(blocks: Sequence[nn.Module], forwards: Sequence[Forward]) -> Iterator[None]:
-    own = [vars(block).get("forward") for block in blocks]
+def _replace_forwards(blocks: Sequence[nn.Module], forwards: Sequence[Forward]) -> Iterator[None]:
+    previous_forwards = [vars(block).get("forward") for block in blocks]
     try:
         for block, forward in zip(blocks, forwards, strict=False):
             block.forward = forward  # type: ignore[method-assign]
         yield
     finally:
-        for block, before in zip(blocks, own, strict=True):
+        for block, previous_forward in zip(blocks, previous_forwards, strict=True):
             vars(block).pop("forward", None)
-            if before is not None:
-                block.forward = before  # type: ignore[method-assign]
+            if previous_forward is not None:
+                block.forward = previous_forward  # type: ignore[method-assign]

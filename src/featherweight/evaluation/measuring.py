@@ -48,8 +48,8 @@ class Results:
     @property
     def quality(self) -> dict[str, Any]:
         """The `quality` entry of results.json: the first text's, further texts under `others`."""
-        first, *others = (text.quality for text in self.texts)
-        return first | {"others": others} if others else first
+        first, *further_texts = (text.quality for text in self.texts)
+        return first | {"others": further_texts} if further_texts else first
 
     @property
     def scores(self) -> Scores:
@@ -85,8 +85,8 @@ def evaluate(model: CausalModel, metrics: Sequence[Metric], listener: Listener =
 def _group(metrics: Sequence[Metric]) -> list[list[Metric]]:
     groups: list[list[Metric]] = []
     for metric in metrics:
-        same = (g for g in groups if _same(g[0].windows, metric.windows))
-        group = next(same, None)
+        matches = (g for g in groups if _equal_windows(g[0].windows, metric.windows))
+        group = next(matches, None)
         if group is None:
             groups.append([metric])
         else:
@@ -94,7 +94,7 @@ def _group(metrics: Sequence[Metric]) -> list[list[Metric]]:
     return groups
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def _equal_windows(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.shape == b.shape and torch.equal(a, b))
 
 
@@ -105,25 +105,25 @@ def _measure(model: CausalModel, group: list[Metric], steps: Any) -> TextResult:
     rows: list[list[Scores]] = [[] for _ in originals]
     for window, index in zip(windows, steps, strict=False):
         light = logits(model, window)
-        for original, kept in zip(originals, rows, strict=True):
-            before = (
+        for original, scores_of_windows in zip(originals, rows, strict=True):
+            original_logits = (
                 None
                 if original is None
                 else light
                 if original is model
                 else logits(original, window)
             )
-            found = score(light, window[1:], before)
-            check_finite(found, "the model", text, index)
-            kept.append(found)
-            del before
+            window_scores = score(light, window[1:], original_logits)
+            check_finite(window_scores, "the model", text, index)
+            scores_of_windows.append(window_scores)
+            del original_logits
         del light
-    stacked = [Scores.stack(kept) for kept in rows]
-    by_original = {id(o): scores for o, scores in zip(originals, stacked, strict=True)}
+    all_scores = [Scores.stack(scores_of_windows) for scores_of_windows in rows]
+    by_original = {id(o): scores for o, scores in zip(originals, all_scores, strict=True)}
     quality = _text(group[0])
     for metric in group:
-        quality |= metric.entries(by_original.get(id(metric.original), stacked[0]))
-    return TextResult(quality, stacked[0])
+        quality |= metric.entries(by_original.get(id(metric.original), all_scores[0]))
+    return TextResult(quality, all_scores[0])
 
 
 def _text(metric: Metric) -> dict[str, Any]:

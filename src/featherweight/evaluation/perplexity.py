@@ -45,11 +45,15 @@ class Perplexity(Metric):
         `perplexity_ratio`.
         """
         loss = scores.loss.mean(1)
-        found: dict[str, Any] = {
+        entries_of_text: dict[str, Any] = {
             "light": {"perplexity": bootstrap_mean(loss).map(math.exp).as_dict()}
         }
         if scores.original_loss is not None:
-            before = scores.original_loss.mean(1)
-            found["original"] = {"perplexity": bootstrap_mean(before).map(math.exp).as_dict()}
-            found["perplexity_ratio"] = paired_difference(loss, before).map(math.exp).as_dict()
-        return found
+            original_loss = scores.original_loss.mean(1)
+            entries_of_text["original"] = {
+                "perplexity": bootstrap_mean(original_loss).map(math.exp).as_dict()
+            }
+            entries_of_text["perplexity_ratio"] = (
+                paired_difference(loss, original_loss).map(math.exp).as_dict()
+            )
+        return entries_of_text

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..base.errors import BadInput, UsageError
-from ..quantization.layers import CompressedLinear, TiedHead, decoded
+from ..quantization.layers import CompressedLinear, TiedHead, keep_decoded
 from .engine import Engine, Logits, Session
 
 # Steps from 0 to the largest magnitude of a row, for activations of one and of two planes.
@@ -67,7 +67,7 @@ class ReferenceEngine(Engine):
         self._cache_name = "cache" if "cache" in arguments else "past_key_values"
         self._state_shapes: dict[str, tuple[int, ...]] | None = None
         self._stack = ExitStack()
-        self._stack.enter_context(decoded(model))
+        self._stack.enter_context(keep_decoded(model))
         if int8_activations:
             self._stack.callback(_round_inputs(model))
 

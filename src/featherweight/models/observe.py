@@ -31,7 +31,9 @@ from . import passes, structure
 
 KINDS = ("input", "output", "residual", "query", "key", "value", "attention", "logits")
 ATTENTION_KINDS = ("query", "key", "value", "attention")
-_OBSERVED = "featherweight_observed"  # the name of the attention function while a model is observed
+_OBSERVED_ATTENTION = (
+    "featherweight_observed"  # the name of the attention function while a model is observed
+)
 
 
 @dataclass(frozen=True)
@@ -124,24 +126,24 @@ def observe(
         logit_gradient is not None,
         check_finite,
     )
-    with watcher.attention_observed():
+    with watcher.observe_attention():
         if logit_gradient is None:
             head = structure.head(model)
             needs_head = any(
                 site.kind == "logits" or (site.name == head and site.kind == "output")
                 for site in sites
             )
-            passes.forward(model, inputs, watcher.attached, needs_head)
+            passes.forward(model, inputs, watcher.hooks, needs_head)
         else:
-            passes.forward_backward(model, inputs, logit_gradient, watcher.attached, keep_graphs)
-    if unreached := [site for site in sites if site not in watcher.reached]:
+            passes.forward_backward(model, inputs, logit_gradient, watcher.hooks, keep_graphs)
+    if missed_sites := [site for site in sites if site not in watcher.reached_sites]:
         raise UsageError(
-            f"the model's forward pass never reaches the {unreached[0].kind} of "
-            f"{unreached[0].name!r}"
+            f"the model's forward pass never reaches the {missed_sites[0].kind} of "
+            f"{missed_sites[0].name!r}"
         )
 
 
-def paired(visit: Callable[[str, Tensor, Tensor], None]) -> Observer:
+def linear_observer(visit: Callable[[str, Tensor, Tensor], None]) -> Observer:
     """An observer that calls `visit(name, input, gradient of the output)` for linears whose input
     and output are both observed.
 
@@ -173,7 +175,7 @@ class _Watcher:
     ) -> None:
         self.model, self.sites, self.observer, self.mask = model, sites, observer, mask
         self.backward, self.check_finite = backward, check_finite
-        self.reached: set[Site] = set()
+        self.reached_sites: set[Site] = set()
         self._attention: dict[tuple[nn.Module, str], Site] = {
             (model.get_submodule(site.name), site.kind): site
             for site in sites
@@ -181,7 +183,7 @@ class _Watcher:
         }
 
     @contextmanager
-    def attached(self, block: int | None) -> Iterator[None]:
+    def hooks(self, block: int | None) -> Iterator[None]:
         """Hooks for the sites inside block `block`, or for those outside the blocks."""
         handles = []
         for site in self.sites:
@@ -189,23 +191,23 @@ class _Watcher:
                 module = self.model.get_submodule(site.name)
                 if site.kind == "input":
                     handles.append(
-                        module.register_forward_pre_hook(self._before(site), with_kwargs=True)
+                        module.register_forward_pre_hook(self._input_hook(site), with_kwargs=True)
                     )
                 else:
-                    handles.append(module.register_forward_hook(self._after(site)))
+                    handles.append(module.register_forward_hook(self._output_hook(site)))
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _before(self, site: Site) -> Callable[..., None]:
+    def _input_hook(self, site: Site) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self.show(site, args[0] if args else next(iter(kwargs.values())))
 
         return hook
 
-    def _after(self, site: Site) -> Callable[..., None]:
+    def _output_hook(self, site: Site) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if site.kind == "logits":
                 output = output.logits
@@ -225,11 +227,11 @@ class _Watcher:
             self._report(site, value, None)
 
     def _report(self, site: Site, value: Tensor, gradient: Tensor | None) -> None:
-        self.reached.add(site)
-        gradient = None if gradient is None else self._arranged(site, gradient.detach())
-        self.observer(site, self._arranged(site, value.detach()), gradient)
+        self.reached_sites.add(site)
+        gradient = None if gradient is None else self._arrange(site, gradient.detach())
+        self.observer(site, self._arrange(site, value.detach()), gradient)
 
-    def _arranged(self, site: Site, value: Tensor) -> Tensor:
+    def _arrange(self, site: Site, value: Tensor) -> Tensor:
         """`value` as the observer sees it: heads behind positions, and no positions of padding."""
         if site.kind in ("query", "key", "value"):
             value = value.transpose(1, 2)
@@ -239,7 +241,7 @@ class _Watcher:
         return value * mask[:, None, :, None] if site.kind == "attention" else value[mask]
 
     @contextmanager
-    def attention_observed(self) -> Iterator[None]:
+    def observe_attention(self) -> Iterator[None]:
         """While this lasts, the model's attention function also shows its tensors; nothing changes
         without such sites.
         """
@@ -253,14 +255,14 @@ class _Watcher:
         implementation = config._attn_implementation
         functions: dict[str, Any] = AttentionInterface._global_mapping
         masks: dict[str, Any] = AttentionMaskInterface._global_mapping
-        functions[_OBSERVED] = self._attention_function(functions.get(implementation))
-        masks[_OBSERVED] = masks[implementation]
-        config._attn_implementation = _OBSERVED
+        functions[_OBSERVED_ATTENTION] = self._attention_function(functions.get(implementation))
+        masks[_OBSERVED_ATTENTION] = masks[implementation]
+        config._attn_implementation = _OBSERVED_ATTENTION
         try:
             yield
         finally:
             config._attn_implementation = implementation
-            del functions[_OBSERVED], masks[_OBSERVED]
+            del functions[_OBSERVED_ATTENTION], masks[_OBSERVED_ATTENTION]
 
     def _attention_function(self, function: Callable[..., Any] | None) -> Callable[..., Any]:
         def attend(
@@ -280,8 +282,10 @@ class _Watcher:
                     attention_probabilities(module, query.detach(), key.detach(), mask, **options),
                 )
             # The eager function is private to the module that defines the model.
-            own = function or sys.modules[type(module).__module__].eager_attention_forward
-            return own(module, query, key, value, mask, **options)
+            attend_function = (
+                function or sys.modules[type(module).__module__].eager_attention_forward
+            )
+            return attend_function(module, query, key, value, mask, **options)
 
         return attend
 
@@ -335,10 +339,10 @@ def _check_sites(model: nn.Module, sites: Sequence[Site]) -> None:
         if site.kind not in KINDS:
             raise UsageError(f"unknown kind of site {site.kind!r}; choose {', '.join(KINDS)}")
         if site.name not in names:
-            near = get_close_matches(site.name, names, n=1)
+            matches = get_close_matches(site.name, names, n=1)
             raise UsageError(
                 f"the model has no module {site.name!r}"
-                + (f"; did you mean {near[0]!r}?" if near else "")
+                + (f"; did you mean {matches[0]!r}?" if matches else "")
             )
         if site.block != _block_index(site.name, blocks):
             raise UsageError(

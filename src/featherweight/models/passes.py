@@ -27,7 +27,7 @@ Inputs = Mapping[str, Tensor]
 
 
 @contextmanager
-def widened(module: nn.Module) -> Iterator[None]:
+def in_float32(module: nn.Module) -> Iterator[None]:
     """Inside, the parameters of `module` are float32; afterwards they are as before."""
     narrow = {p: p.data for p in module.parameters(recurse=True) if p.dtype != torch.float32}
     try:
@@ -70,7 +70,7 @@ def forward(model: nn.Module, inputs: Inputs, attach: Attach, needs_head: bool =
         stack.enter_context(attach(None))
         for index, (_, block) in enumerate(blocks(model)):
             stack.enter_context(attach(index))
-            stack.enter_context(_widened_while_running(block))
+            stack.enter_context(_in_float32_while_running(block))
         model(**inputs, use_cache=False)
 
 
@@ -119,7 +119,7 @@ def forward_backward(
                 stack.enter_context(attach(index))
             else:
                 stack.enter_context(_without_gradients(block))
-                stack.enter_context(_widened_while_running(block))
+                stack.enter_context(_in_float32_while_running(block))
         stack.enter_context(attach(None))
         with torch.enable_grad():
             logits = model(**inputs, use_cache=False).logits
@@ -179,7 +179,7 @@ def _rerun(
     index: int, block: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], attach: Attach
 ) -> Tensor:
     args, kwargs = call
-    with torch.enable_grad(), widened(block), attach(index):
+    with torch.enable_grad(), in_float32(block), attach(index):
         output = block(*args, **kwargs)
     return output[0] if isinstance(output, tuple) else output
 
@@ -196,12 +196,12 @@ def _with_leaf(
 
 
 @contextmanager
-def _widened_while_running(block: nn.Module) -> Iterator[None]:
+def _in_float32_while_running(block: nn.Module) -> Iterator[None]:
     contexts: list[ExitStack] = []
 
     def enter(module: nn.Module, args: Any) -> None:
         stack = ExitStack()
-        stack.enter_context(widened(module))
+        stack.enter_context(in_float32(module))
         contexts.append(stack)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:

@@ -52,10 +52,10 @@ def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear
         )
     if not accept_fused and (experts := fused_experts(model)):
         names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(experts.items())[:3])
-        others = f" and {len(experts) - 3} more" if len(experts) > 3 else ""
+        further_names = f" and {len(experts) - 3} more" if len(experts) > 3 else ""
         raise UsageError(
             "the experts of this model are fused into 3-D parameters that no linear layer covers: "
-            f"{names}{others}; mixture-of-experts models are not supported yet"
+            f"{names}{further_names}; mixture-of-experts models are not supported yet"
         )
     return layers
 

@@ -144,10 +144,10 @@ class TensorFolder:
                     f"{self.path / file} lacks tensor {name}, which {index.name} promises; "
                     "fetch it again"
                 )
-        if unlisted := sorted(set(self._file_of) - set(indexed_files)):
+        if extra_names := sorted(set(self._file_of) - set(indexed_files)):
             raise BadInput(
-                f"{self._file_of[unlisted[0]]} holds tensor {unlisted[0]}, which {index.name} does "
-                "not name"
+                f"{self._file_of[extra_names[0]]} holds tensor {extra_names[0]}, which "
+                f"{index.name} does not name"
             )
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from ..base.events import Event, Listener, silent
-from ..models.observe import observe, paired, sites
+from ..models.observe import linear_observer, observe, sites
 from .curvature.base import Factors
 from .curvature.fisher import LabelSampler
 from .curvature.gates import expected_loss
@@ -57,7 +57,7 @@ def judge(
                 losses.get(name, torch.zeros(2, dtype=torch.float64, device="cpu")) + pair.cpu()
             )
 
-    observed = [
+    observed_sites = [
         site for kind in ("output", "input") for site in sites(model, kind) if site.name in plans
     ]
     for step in range(num_steps):
@@ -66,8 +66,8 @@ def judge(
         observe(
             model,
             held_out[indices],
-            observed,
-            paired(visit),
+            observed_sites,
+            linear_observer(visit),
             logit_gradient=LabelSampler(SEED, indices),
         )
     listener(Event("gate", num_steps, num_steps))
@@ -91,20 +91,20 @@ def _expected_losses(
     """
     x, g, w = x.float(), g.float(), w.float()
     if transform is not None:
-        rotated = transform.rotate(w, factors, plan.input_key, plan.name)
-        w, factors = rotated.w, rotated.factors  # type: ignore[assignment]
+        rotation = transform.rotate(w, factors, plan.input_key, plan.name)
+        w, factors = rotation.w, rotation.factors  # type: ignore[assignment]
         input_signs = signs(transform.seed, f"in/{plan.input_key}", x.shape[-1], x.device)
         x = rotate_rows(x * input_signs, "full")
-        if rotated.output_signs is not None:
-            g = rotate_rows(g * rotated.output_signs, transform.output)
-    padded = plan.format.padded(plan.shape)
-    two_sided = rounding.split(factors, padded, plan.format.tile, plan.name)
-    one_sided = rounding.split(factors.one_sided(), padded, plan.format.tile, plan.name)
+        if rotation.output_signs is not None:
+            g = rotate_rows(g * rotation.output_signs, transform.output)
+    padded_shape = plan.format.padded(plan.shape)
+    two_sided = rounding.split(factors, padded_shape, plan.format.tile, plan.name)
+    one_sided = rounding.split(factors.one_sided(), padded_shape, plan.format.tile, plan.name)
     if two_sided is None or one_sided is None or two_sided.lower_out is None:
         return None
-    x = nn.functional.pad(x, (0, padded[1] - x.shape[-1]))
-    g = nn.functional.pad(g, (0, padded[0] - g.shape[-1]))
-    row_scale = nn.functional.pad(w.square().mean(1).sqrt(), (0, padded[0] - w.shape[0]))
+    x = nn.functional.pad(x, (0, padded_shape[1] - x.shape[-1]))
+    g = nn.functional.pad(g, (0, padded_shape[0] - g.shape[-1]))
+    row_scale = nn.functional.pad(w.square().mean(1).sqrt(), (0, padded_shape[0] - w.shape[0]))
     return torch.stack(
         [
             expected_loss(x, g, row_scale, split.lower_in, split.lower_out).sum(dtype=torch.float64)

@@ -136,31 +136,31 @@ def solve_layer(
     w = w.float()
     transform = layer_plan.rotation(transform)
     if transform is not None:
-        rotated = transform.rotate(w, factors, layer_plan.input_key, layer_plan.name)
-        w, factors = rotated.w, rotated.factors
+        rotation = transform.rotate(w, factors, layer_plan.input_key, layer_plan.name)
+        w, factors = rotation.w, rotation.factors
         for key, values in (
-            ("input_signs", rotated.input_signs),
-            ("output_signs", rotated.output_signs),
+            ("input_signs", rotation.input_signs),
+            ("output_signs", rotation.output_signs),
         ):
             if values is not None:
                 signs[key] = pack_signs(values)
     method = Nearest() if rounding.needs_curvature and layer_plan.curvature is None else rounding
-    rounded = method.solve(w, factors, layer_plan.format, layer_plan.name)
+    result = method.solve(w, factors, layer_plan.format, layer_plan.name)
     ledger = layer_plan.format.ledger(layer_plan.shape)
-    spent = {**ledger.spent, "signs": sum(8 * s.numel() for s in signs.values())}
+    bits_by_kind = {**ledger.bits_by_kind, "signs": sum(8 * s.numel() for s in signs.values())}
     record = {
         "name": layer_plan.name,
         "format": repr(layer_plan.format),
         "shape": list(layer_plan.shape),
         "weights": ledger.weights,
         "rounding": repr(method),
-        "bits": {kind: bits for kind, bits in spent.items() if bits},
-        "damping": rounded.damping,
-        "output_damping": rounded.output_damping,
-        **errors(w, rounded.weight.dense(), factors),
+        "bits": {kind: bits for kind, bits in bits_by_kind.items() if bits},
+        "damping": result.damping,
+        "output_damping": result.output_damping,
+        **errors(w, result.weight.dense(), factors),
         "seconds": round(time.perf_counter() - start, 4),
     }
-    return LayerResult(layer_plan, rounded.weight, signs, record)
+    return LayerResult(layer_plan, result.weight, signs, record)
 
 
 def errors(

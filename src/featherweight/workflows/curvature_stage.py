@@ -83,13 +83,13 @@ def collect(
     model, tokenizer = load_for_passes(run.source)
     tokens, held_out, text_fingerprint = calibration_of(run, tokenizer)
     collection = run.curvature_fingerprint()
-    shared = None if keep is None else keep / f"curvature-{collection[:16]}.safetensors"
-    if shared is not None and shared.exists():
-        _adopt(collection, folder, shared, fingerprint, len(tokens))
+    shared_file = None if keep is None else keep / f"curvature-{collection[:16]}.safetensors"
+    if shared_file is not None and shared_file.exists():
+        _adopt(collection, folder, shared_file, fingerprint, len(tokens))
     path, seconds = _accumulate(run, folder, model, tokens, collection, listener)
-    if shared is not None and not shared.exists():
-        shared.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(shared, lambda temporary: shutil.copyfile(path, temporary))
+    if shared_file is not None and not shared_file.exists():
+        shared_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(shared_file, lambda temporary: shutil.copyfile(path, temporary))
     snapshot = storage.Snapshot(path)
     start = time.monotonic()
     verdicts: dict[str, Any] = {}
@@ -145,15 +145,17 @@ def _accumulate(
     return path, earlier_seconds + time.monotonic() - start
 
 
-def _adopt(collection: str, folder: RunFolder, shared: Path, fingerprint: str, total: int) -> None:
+def _adopt(
+    collection: str, folder: RunFolder, shared_file: Path, fingerprint: str, total: int
+) -> None:
     """Put a shared collection where a finished one of this run would lie."""
-    snapshot = storage.Snapshot(shared)
+    snapshot = storage.Snapshot(shared_file)
     if snapshot.fingerprint != collection or snapshot.sequences != total:
         raise BadInput(
-            f"{shared} holds another collection than its name says; delete it to collect again"
+            f"{shared_file} holds another collection than its name says; delete it to collect again"
         )
     path = folder.work / f"curvature-{total:06d}.safetensors"
-    write_atomic(path, lambda temporary: shutil.copyfile(shared, temporary))
+    write_atomic(path, lambda temporary: shutil.copyfile(shared_file, temporary))
     folder.finish_unit(f"curvature/{total:06d}", fingerprint, path, {"seconds": 0.0})
 
 
@@ -173,9 +175,9 @@ def _as_part(listener: Listener, begin: int, total: int, start: float) -> Listen
         num_new = (
             round((event.done / event.total) * min(SHARD, total - begin)) if event.total else 0
         )
-        done = begin + num_new
+        num_done = begin + num_new
         pace = event.seconds / num_new if num_new else None
-        eta_seconds = None if pace is None else pace * (total - done)
-        listener(Event("curvature", done, total, time.monotonic() - start, eta_seconds))
+        eta_seconds = None if pace is None else pace * (total - num_done)
+        listener(Event("curvature", num_done, total, time.monotonic() - start, eta_seconds))
 
     return receive

@@ -16,7 +16,7 @@ from ..evaluation import KL, Metric, Perplexity, evaluate
 from ..inference.engine import Engine, Session
 from ..interchange import loading
 from ..interchange.source import Source
-from ..quantization.layers import decoded
+from ..quantization.layers import keep_decoded
 from .engines import open_engine
 
 
@@ -51,7 +51,7 @@ def evaluate_folder(
                 raise UsageError(
                     f"{against} and {model} have different vocabularies; KL compares equal ones"
                 )
-            stack.enter_context(decoded(original))
+            stack.enter_context(keep_decoded(original))
             metrics.append(KL(original, tokens, Path(name).name))
         quality = evaluate(light, metrics, listener).quality
         return {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
@@ -66,7 +66,7 @@ def _open_light(
     if runtime is None:
         source = Source.find(model)
         light, tokenizer = loading.load(source.path, dtype=torch.float32)
-        stack.enter_context(decoded(light))
+        stack.enter_context(keep_decoded(light))
         return light, tokenizer
     source = Source.find(model, listener)
     engine, _ = open_engine(source, runtime, listener=listener)

@@ -30,7 +30,7 @@ from ..interchange.packed import folder as packed_folder
 from ..interchange.source import Source
 from ..models.tensors import TensorFolder
 from ..quantization.evidence import card, report
-from ..quantization.layers import decoded
+from ..quantization.layers import keep_decoded
 from .quantize_run import QuantizeRun
 
 
@@ -143,7 +143,7 @@ def size(run: QuantizeRun, folder: Path) -> dict[str, Any]:
     """
     ledger, in_blocks = run.ledger(), run.ledger(blocks_only=True)
     file_bytes = TensorFolder(folder).file_bytes
-    parts = {kind: bits // 8 for kind, bits in ledger.spent.items() if bits}
+    parts = {kind: bits // 8 for kind, bits in ledger.bits_by_kind.items() if bits}
     return {
         "file_bytes": file_bytes,
         "bpw_codes": ledger.bpw_codes,
@@ -180,7 +180,7 @@ def measure(
     name = settings["text"]
     content = Path(name).read_text(encoding="utf-8") if Path(name).is_file() else text(name)
     tokens = windows(tokenizer, content, settings["length"], settings["windows"])
-    with decoded(light):
+    with keep_decoded(light):
         evaluation = evaluate(
             light, [Perplexity(tokens, name), KL(original, tokens, name)], listener
         )

@@ -26,7 +26,7 @@ from .quantize_run import QuantizeRun
 
 # Fixed costs measured on SmolLM2: loading models, writing files, the page.
 OVERHEAD_SECONDS = 8.0
-SPREAD = (0.8, 1.25)
+SPREAD_OF_SECONDS = (0.8, 1.25)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,8 @@ def plan_folder(
         need.memory_bytes,
         need.disk_bytes,
         seconds,
-        seconds * SPREAD[0],
-        seconds * SPREAD[1],
+        seconds * SPREAD_OF_SECONDS[0],
+        seconds * SPREAD_OF_SECONDS[1],
         need.file_bytes,
         run.source.weights.file_bytes,
         stages,
@@ -106,25 +106,26 @@ def rehearse(run: QuantizeRun, listener: Listener = silent) -> dict[str, float]:
     """Seconds of every stage, measured on a part and scaled."""
     stages: dict[str, float] = {"overhead": OVERHEAD_SECONDS}
     model, tokenizer = curvature_stage.load_for_passes(run.source)
-    method, wanted = run.recipe.curvature, run.settings["calibration"]
+    method, calibration = run.recipe.curvature, run.settings["calibration"]
     listener(Event("rehearsal", 0, 3))
     words = min(1000, len(tokenizer))
     if method is not None:
         tokens = (
-            torch.arange(2 * method.batch * wanted["length"]).view(2 * method.batch, -1) % words
+            torch.arange(2 * method.batch * calibration["length"]).view(2 * method.batch, -1)
+            % words
         )
         sums = Sums()
         # The first batch pays for memory that later ones reuse.
         method.accumulate(model, tokens, range(method.batch), sums, silent)
-        spent = _timed(
+        batch_seconds = _seconds_of(
             lambda: method.accumulate(
                 model, tokens, range(method.batch, 2 * method.batch), sums, silent
             )
         )
         gate = run.settings["gate"]
-        stages["curvature"] = spent * wanted["count"] / method.batch
+        stages["curvature"] = batch_seconds * calibration["count"] / method.batch
         stages["gate"] = (
-            2.0 * spent * gate["count"] / method.batch if gate and method.two_sided else 0.0
+            2.0 * batch_seconds * gate["count"] / method.batch if gate and method.two_sided else 0.0
         )
         del sums
     listener(Event("rehearsal", 1, 3))
@@ -132,7 +133,7 @@ def rehearse(run: QuantizeRun, listener: Listener = silent) -> dict[str, float]:
     window = torch.arange(evaluation["length"]).view(1, -1) % words
     with torch.no_grad():
         model(input_ids=window[:, :64], use_cache=False)
-        forward = _timed(lambda: model(input_ids=window, use_cache=False))
+        forward = _seconds_of(lambda: model(input_ids=window, use_cache=False))
     stages["evaluate"] = 1.2 * 2 * forward * evaluation["windows"] + min(
         evaluation["blocks_seconds"], forward * (len(run.source.anatomy.blocks) / 2 + 2)
     )
@@ -154,7 +155,7 @@ def _layers(run: QuantizeRun) -> float:
     seconds = 0.0
     for layer_plan in first:
         w = folder.read(f"{layer_plan.name}.weight")
-        seconds += _timed(lambda layer_plan=layer_plan, w=w: _solve(run, layer_plan, w))  # type: ignore[misc]
+        seconds += _seconds_of(lambda layer_plan=layer_plan, w=w: _solve(run, layer_plan, w))  # type: ignore[misc]
     seconds *= len(run.source.anatomy.blocks)
     for layer_plan in run.layer_plans:
         if not layer_plan.in_block:
@@ -162,7 +163,9 @@ def _layers(run: QuantizeRun) -> float:
             w = folder.read(f"{layer_plan.name}.weight")[:rows]
             part = replace(layer_plan, shape=(rows, layer_plan.shape[1]))
             seconds += (
-                _timed(lambda part=part, w=w: _solve(run, part, w)) * layer_plan.shape[0] / rows
+                _seconds_of(lambda part=part, w=w: _solve(run, part, w))
+                * layer_plan.shape[0]
+                / rows
             )  # type: ignore[misc]
     return seconds
 
@@ -175,7 +178,7 @@ def _solve(run: QuantizeRun, plan: LayerPlan, w: torch.Tensor) -> None:
     solve_layer(plan, w, run.recipe.rounding, factors, run.recipe.transform)
 
 
-def _timed(work: Any) -> float:
+def _seconds_of(work: Any) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

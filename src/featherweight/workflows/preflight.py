@@ -42,12 +42,12 @@ def needs(run: QuantizeRun) -> Needs:
         "layers": process_bytes + _layer_bytes(run),
         "evidence": process_bytes + _evidence_bytes(run, model_bytes),
     }
-    stored = run.ledger().total // 8
+    stored_bytes = run.ledger().total // 8
     num_compressed = sum(plan.shape[0] * plan.shape[1] for plan in run.layer_plans)
-    copied = max(0, anatomy.num_parameters - num_compressed) * _source_bytes_per_weight(run)
+    copied_bytes = max(0, anatomy.num_parameters - num_compressed) * _source_bytes_per_weight(run)
     saved_sums = 0 if curvature is None else curvature.sums_bytes(anatomy) // 2
-    file_bytes = stored + copied + 60_000
-    disk_bytes = max(2 * saved_sums, saved_sums + 2 * stored + copied) + 2_000_000
+    file_bytes = stored_bytes + copied_bytes + 60_000
+    disk_bytes = max(2 * saved_sums, saved_sums + 2 * stored_bytes + copied_bytes) + 2_000_000
     return Needs(max(stages.values()), disk_bytes, file_bytes, tuple(stages.items()))
 
 

@@ -59,17 +59,17 @@ def quantize_folder(
         return out
     check_fits(run, out, max_ram_gb, max_disk_gb)
     with RunFolder(out, recipe, fresh=fresh, overwrite=overwrite) as folder:
-        both = _send_to(listener, folder.listener)
-        snapshot, collection = curvature_stage.collect(run, folder, both, keep_curvature)
+        send = _send_to(listener, folder.listener)
+        snapshot, collection = curvature_stage.collect(run, folder, send, keep_curvature)
         start = time.monotonic()
-        records = list(solve(run, folder, snapshot, collection["gate"], both))
+        records = list(solve(run, folder, snapshot, collection["gate"], send))
         seconds = {**collection["seconds"], "layers": sum(record["seconds"] for record in records)}
         assemble(
             folder.folder, run.source.path, run.matrices(), _part_files(run, folder), run.tied_head
         )
         seconds["assemble"] = max(0.0, time.monotonic() - start - seconds["layers"])
         evidence.gather(
-            run, folder, records, collection["calibration"], seconds, evaluate, ask, both
+            run, folder, records, collection["calibration"], seconds, evaluate, ask, send
         )
         return folder.publish()
 
@@ -87,7 +87,7 @@ def solve(
     fingerprint = run.layer_fingerprint()
     journal = [folder.done(f"layer/{plan.name}", fingerprint) for plan in run.layer_plans]
     num_finished = sum(record is not None for record in journal)
-    pending = track(
+    remaining_plans = track(
         [plan for plan, record in zip(run.layer_plans, journal, strict=True) if record is None],
         "layers",
         len(run.layer_plans),
@@ -96,7 +96,7 @@ def solve(
     )
     for index, (plan, record) in enumerate(zip(run.layer_plans, journal, strict=True)):
         if record is None:
-            assert next(pending) is plan
+            assert next(remaining_plans) is plan
             verdict = verdicts.get(plan.name)
             result = solve_layer(
                 plan,
@@ -110,7 +110,7 @@ def solve(
             write_shard(path, _full_names(result))
             folder.finish_unit(f"layer/{plan.name}", fingerprint, path, record)
         yield record
-    next(pending, None)
+    next(remaining_plans, None)
 
 
 def _factors(

@@ -25,7 +25,7 @@ from featherweight.interchange.packed import folder as packed
 from featherweight.interchange.packed.model import PackedModel
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format, Integers
-from featherweight.quantization.layers import decoded
+from featherweight.quantization.layers import keep_decoded
 from featherweight.workflows.export_folder import export_folder
 
 TEXT = "In 1905 the fox:  12 <|im_end|>\n 2024"
@@ -54,7 +54,7 @@ def test_transformers_reads_the_same_model(
         tmp_path, gguf_file="m.gguf", output_loading_info=True
     )
     assert not info["missing_keys"] and not info["unexpected_keys"]
-    with decoded(expected):
+    with keep_decoded(expected):
         for name, module in read.named_modules():
             if isinstance(module, torch.nn.Linear) and name != "lm_head":
                 assert torch.equal(module.weight, expected.get_submodule(name).dense()), name
@@ -103,7 +103,7 @@ def test_our_own_reader_undoes_it(
         for config in (model.config, back.config)
     )
     assert theirs == ours
-    with decoded(original := packed.load(folder)):
+    with keep_decoded(original := packed.load(folder)):
         assert torch.equal(back(ids).logits, original(ids).logits)
     read, expected = AutoTokenizer.from_pretrained(tmp_path / "back"), make()[1]
     for text in (TEXT, "  the\n\n\tfox\t\t a   b é🙂<start_of_turn>x"):

@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from featherweight.interchange.packed import folder as packed
 from featherweight.quantization.formats import Int, Ternary
 from featherweight.quantization.formats.base import Format
-from featherweight.quantization.layers import decoded
+from featherweight.quantization.layers import keep_decoded
 from featherweight.workflows.export_folder import export_folder
 
 TEXT = "In 1905 the fox:  12 <|im_end|>\n 2024"
@@ -62,7 +62,7 @@ def test_llama_cpp_computes_the_same(
     llama, tokenizer = LlamaServer(made.path), AutoTokenizer.from_pretrained(folder)
     text = TEXT if "im_end" in str(tokenizer.all_special_tokens) else GEMMA_TEXT
     assert llama.tokens(text) == tokenizer(text, add_special_tokens=False).input_ids
-    with decoded(model := packed.load(folder)):
+    with keep_decoded(model := packed.load(folder)):
         ours = model(ids).logits.double().log_softmax(-1)
     rows = [llama.log_probabilities(row, ours.shape[-1]) for row in ids.tolist()]
     theirs = torch.from_numpy(np.stack(rows))

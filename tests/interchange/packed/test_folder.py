@@ -21,7 +21,7 @@ from featherweight.interchange.packed.description import StoredMatrix
 from featherweight.models.tensors import write_shard
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format
-from featherweight.quantization.layers import TiedHead, compressed, decoded
+from featherweight.quantization.layers import TiedHead, compressed_layers, keep_decoded
 
 Run = Callable[..., Any]
 Tensors = dict[str, torch.Tensor]
@@ -53,9 +53,9 @@ def test_every_family_comes_back_bit_for_bit(
     assert not torch.equal(before, original)
     loaded = packed.load(packed.save(model, tmp_path / "out", tokenizer))
     assert torch.equal(logits(loaded, ids), before)
-    with decoded(loaded):
+    with keep_decoded(loaded):
         assert torch.equal(logits(loaded, ids), before)
-    assert list(compressed(loaded)) == list(compressed(model))
+    assert list(compressed_layers(loaded)) == list(compressed_layers(model))
     assert isinstance(loaded.lm_head, TiedHead) == model.config.tie_word_embeddings
     assert not loaded.training
 
@@ -79,7 +79,7 @@ def test_rotated_tables_come_back_bit_for_bit(
     through = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.equal(logits(loaded, ids), before)
     assert torch.equal(logits(through, ids), before)
-    with decoded(loaded):
+    with keep_decoded(loaded):
         assert torch.equal(logits(loaded, ids), before)
     through.save_pretrained(tmp_path / "again")
     assert torch.equal(logits(packed.load(tmp_path / "again"), ids), before)
@@ -163,7 +163,7 @@ def parts_of(folder: Path, out: Path) -> tuple[dict[str, StoredMatrix], list[Pat
     for each layer.
     """
     tensors, layers, parts = load_file(folder / "model.safetensors"), {}, []
-    for name, layer in compressed(packed.load(folder)).items():
+    for name, layer in compressed_layers(packed.load(folder)).items():
         layers[name] = StoredMatrix(layer.format, layer.shape, layer.input_rotation)
         write_shard(
             out / f"{name}.safetensors",

@@ -16,7 +16,7 @@ from ...quantization.layers import (
     CompressedEmbedding,
     CompressedLinear,
     TiedHead,
-    compressed,
+    compressed_layers,
     share_inputs,
     tie_head,
 )
@@ -36,7 +36,7 @@ def read(entry: Any, file_name: str = "config.json") -> Description[Format]:
 def of_model(model: nn.Module) -> Description:
     """The description of a model in memory; UsageError when nothing in it is compressed."""
     layers = {}
-    for name, module in compressed(model).items():
+    for name, module in compressed_layers(model).items():
         if isinstance(module, CompressedLinear):
             layers[name] = StoredMatrix(
                 module.format, module.shape, module.input_rotation, module.output_rotation

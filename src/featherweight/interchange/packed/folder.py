@@ -29,7 +29,7 @@ from ...base.errors import BadInput, UsageError
 from ...base.files import write_atomic
 from ...models.config import CONFIG, PACKED, read_config
 from ...models.tensors import TensorFolder
-from ...quantization.layers import compressed
+from ...quantization.layers import compressed_layers
 from ..atomic import atomic_path
 from ..pretrained import load_pretrained
 from ..shards import LIMIT_BYTES, LazyTensor, write_checkpoint
@@ -219,7 +219,7 @@ def _config_of_model(model: Any) -> dict[str, Any]:
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
     dtypes = [p.dtype for p in model.parameters() if p.is_floating_point()]
-    dtypes += [layer.weight.dtype for layer in compressed(model).values()]
+    dtypes += [layer.weight.dtype for layer in compressed_layers(model).values()]
     config.dtype = str(dtypes[0]).removeprefix("torch.")
     return dict(json.loads(config.to_json_string()))
 

@@ -18,7 +18,7 @@ from torch import nn
 from ...base.errors import BadInput
 from ...base.files import sha256
 from ...models.tensors import DTYPES, TensorFolder, require_finite
-from ...quantization.layers import TiedHead, compressed
+from ...quantization.layers import TiedHead, compressed_layers
 from .description import Description
 
 
@@ -99,7 +99,7 @@ def check_filled(model: nn.Module, description: Description) -> None:
     """Raise BadInput unless every described module is compressed, loaded (nothing left on meta),
     finite and of known codes.
     """
-    layers = compressed(model)
+    layers = compressed_layers(model)
     for name in description.layers:
         if name not in layers:
             kind = type(model.get_submodule(name)).__name__

@@ -21,7 +21,7 @@ from ...base.errors import BadInput
 from ...base.events import Listener, track
 from ...base.seeds import seed_of
 from ...models.anatomy import Anatomy
-from ...models.observe import Site, observe, paired, sites
+from ...models.observe import Site, linear_observer, observe, sites
 from .base import Curvature, Factors, Sums, block_activation_bytes
 from .gram import InputObserver, input_sites, mean_gram
 
@@ -103,7 +103,7 @@ class Fisher(Curvature):
         for start in track(steps, "curvature", len(steps), listener):
             sequences = list(indices[start : start + self.batch])
             part = tokens[sequences]
-            observe_gradient = paired(self.gradient_observer(sums, sequences))
+            observe_gradient = linear_observer(self.gradient_observer(sums, sequences))
 
             def observer(site: Site, value: Tensor, gradient: Tensor | None) -> None:
                 if site.kind == "input":

@@ -192,14 +192,14 @@ def require_stored(params: Params) -> None:
     """Raise UsageError when parameters still have more digits than a file keeps; `pack` must not
     round them unseen.
     """
-    if wide := [
+    if float_keys := [
         key
         for key, tensor in params.tensors.items()
         if tensor.dtype in (torch.float32, torch.float64)
     ]:
         raise UsageError(
-            f"{params.format!r} packs stored parameters, and {', '.join(wide)} is not rounded yet; "
-            "choose codes with `params.stored()` and pack those"
+            f"{params.format!r} packs stored parameters, and {', '.join(float_keys)} is not "
+            "rounded yet; choose codes with `params.stored()` and pack those"
         )
 
 

@@ -66,7 +66,7 @@ class ScaledCodes(ScaledCodesLayout, Format):
         importance = torch.ones(columns, device=w.device) if weight is None else weight.float()
         importance = torch.nn.functional.pad(importance, padding).view(1, groups, width)
         chunk = max(1, WEIGHTS_PER_BATCH // columns)
-        fitted = [
+        parts = [
             self.fit_groups(
                 torch.nn.functional.pad(part.float(), padding).view(-1, groups, width), importance
             )
@@ -75,12 +75,14 @@ class ScaledCodes(ScaledCodesLayout, Format):
         return Params(
             self,
             (rows, columns),
-            {key: torch.cat([part[key] for part in fitted]) for key in fitted[0]},
+            {key: torch.cat([part[key] for part in parts]) for key in parts[0]},
         )
 
     def round_params(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        rounded = {"scale": self.storable_scale(tensors["scale"].float()).half()}
-        return rounded | ({"zero": tensors["zero"].to(torch.uint8)} if self.has_zeros else {})
+        stored_tensors = {"scale": self.storable_scale(tensors["scale"].float()).half()}
+        return stored_tensors | (
+            {"zero": tensors["zero"].to(torch.uint8)} if self.has_zeros else {}
+        )
 
     def storable_scale(self, scale: Tensor) -> Tensor:
         """The nearest scales that can be stored, in float32."""
@@ -109,11 +111,11 @@ class ScaledCodes(ScaledCodesLayout, Format):
         return self.round_to_codes(w, *self._params_at(params, (rows, groups)))
 
     def _params_at(
-        self, params: Params, where: tuple[slice | Tensor, Tensor]
+        self, params: Params, index: tuple[slice | Tensor, Tensor]
     ) -> tuple[Tensor, Tensor | float]:
         """(scale, zero point) in float32 at (row, group)."""
-        scale = params.tensors["scale"][where].float()
-        return scale, params.tensors["zero"][where].float() if self.has_zeros else float(
+        scale = params.tensors["scale"][index].float()
+        return scale, params.tensors["zero"][index].float() if self.has_zeros else float(
             self.zero_point
         )
 

@@ -61,11 +61,11 @@ class Trellis(TrellisLayout, Format):
         self, tiles: Tensor, params: Params, rows: Tensor, columns: Tensor
     ) -> tuple[Tensor, Tensor]:
         scale = params.tensors["scale"].float().view(-1, TILE)[rows].unsqueeze(-1)
-        normalised = torch.where(scale > 0, tiles / scale, torch.zeros_like(tiles))
+        target = torch.where(scale > 0, tiles / scale, torch.zeros_like(tiles))
         values = self.values(tiles.device)
-        streams = trellis.encode(normalised.reshape(-1, TILE * TILE), values, self.L, self.bits)
-        decoded = trellis.decode(streams, values, self.L, self.bits)
-        return decoded.view(-1, TILE, TILE) * scale, streams
+        streams = trellis.encode(target.reshape(-1, TILE * TILE), values, self.L, self.bits)
+        nearest = trellis.decode(streams, values, self.L, self.bits)
+        return nearest.view(-1, TILE, TILE) * scale, streams
 
     def pack(self, codes: Tensor, params: Params, shape: tuple[int, int]) -> QWeight:
         require_stored(params)
@@ -94,7 +94,7 @@ class Trellis(TrellisLayout, Format):
         codes, scale = weight.tensors["codes"], weight.tensors["scale"]
         values = self.values(codes.device)
         row_bytes = columns * self.bits // 8
-        decoded = torch.empty(rows.numel(), weight.shape[1], device=codes.device)
+        dense_rows = torch.empty(rows.numel(), weight.shape[1], device=codes.device)
         blocks = rows // BLOCK_ROWS
         for block in blocks.unique().tolist():
             start, end = block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, height)
@@ -103,5 +103,5 @@ class Trellis(TrellisLayout, Format):
                 block_codes, end - start, columns, values, self.L, self.bits, scale[start:end]
             )
             matches = blocks == block
-            decoded[matches] = dense[rows[matches] - start, : weight.shape[1]]
-        return decoded
+            dense_rows[matches] = dense[rows[matches] - start, : weight.shape[1]]
+        return dense_rows

@@ -3,15 +3,15 @@
 from .base import CompressedModule
 from .embedding import CompressedEmbedding, TiedHead
 from .linear import CompressedLinear
-from .model import compressed, decoded, share_inputs, tie_head
+from .model import compressed_layers, keep_decoded, share_inputs, tie_head
 
 __all__ = [
     "CompressedEmbedding",
     "CompressedLinear",
     "CompressedModule",
     "TiedHead",
-    "compressed",
-    "decoded",
+    "compressed_layers",
+    "keep_decoded",
     "share_inputs",
     "tie_head",
 ]

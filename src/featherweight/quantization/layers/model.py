@@ -14,7 +14,7 @@ from .embedding import CompressedEmbedding, TiedHead
 from .linear import CompressedLinear
 
 
-def compressed(model: nn.Module) -> dict[str, CompressedLinear | CompressedEmbedding]:
+def compressed_layers(model: nn.Module) -> dict[str, CompressedLinear | CompressedEmbedding]:
     """Full name -> layer, of every compressed layer of `model`, in module order."""
     return {
         name: module
@@ -48,18 +48,18 @@ def tie_head(model: nn.Module, name: str, embedding: CompressedEmbedding) -> Non
 def share_inputs(model: nn.Module) -> None:
     """Give all layers of `model` one `InputRotation`, so that an input is rotated once."""
     memo = InputRotation()
-    for layer in compressed(model).values():
+    for layer in compressed_layers(model).values():
         if isinstance(layer, CompressedLinear):
             layer.memo = memo
 
 
 @contextmanager
-def decoded(model: nn.Module) -> Iterator[None]:
+def keep_decoded(model: nn.Module) -> Iterator[None]:
     """Inside, each matrix is decoded at its first use and then kept.
 
     The model then has the speed and the memory of the dense one.
     """
-    layers = list(compressed(model).values())
+    layers = list(compressed_layers(model).values())
     caches = [layer._dense_cache for layer in layers]
     try:
         for layer in layers:

@@ -68,12 +68,12 @@ class ScaledCodesLayout(Layout):
         rows, columns = self.padded(shape)
         weights, groups = shape[0] * shape[1], self.num_groups(columns)
         zero_bits = ZERO_BITS if self.has_zeros else 0
-        spent = {"codes": weights * self.code_bits, "scales": SCALE_BITS * shape[0] * groups}
+        bits_by_kind = {"codes": weights * self.code_bits, "scales": SCALE_BITS * shape[0] * groups}
         if zero_bits:
-            spent["zeros"] = zero_bits * shape[0] * groups
+            bits_by_kind["zeros"] = zero_bits * shape[0] * groups
         padding_rows = (rows - shape[0]) * groups * (SCALE_BITS + zero_bits)
-        spent["padding"] = (rows * columns - weights) * self.code_bits + padding_rows
-        return Ledger(weights, spent)
+        bits_by_kind["padding"] = (rows * columns - weights) * self.code_bits + padding_rows
+        return Ledger(weights, bits_by_kind)
 
     def decoding(self, shape: tuple[int, int]) -> Decoding:
         columns = self.padded(shape)[1]

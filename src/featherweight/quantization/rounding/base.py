@@ -61,12 +61,13 @@ class Rounding(ABC):
     needs_curvature: ClassVar[bool]
 
     def split(
-        self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str
+        self, factors: Factors, padded_shape: tuple[int, int], tile: tuple[int, int], name: str
     ) -> Split | None:
         """The feedback that this rounding would use for a matrix; None when it uses none.
 
-        padded: the shape that the format stores. tile: rows and columns that it decides together.
-        name: of the layer, for errors. Raises BadInput for factors that no damping makes usable.
+        padded_shape: the shape that the format stores. tile: rows and columns that it decides
+        together. name: of the layer, for errors. Raises BadInput for factors that no damping makes
+        usable.
         """
         return None
 
@@ -114,9 +115,9 @@ def damped_split(
     The damping starts at `sigma`, in units of the factor's mean diagonal. `block` is the tile's
     size.
     """
-    padded = torch.eye(size, dtype=torch.float64, device=h.device)
-    padded[: h.shape[0], : h.shape[0]] = normalise(h, name)
-    positive_definite, damping = damp(padded, sigma, name)
+    h_padded = torch.eye(size, dtype=torch.float64, device=h.device)
+    h_padded[: h.shape[0], : h.shape[0]] = normalise(h, name)
+    positive_definite, damping = damp(h_padded, sigma, name)
     return block_ldl(positive_definite, block), damping
 
 
@@ -131,12 +132,12 @@ def solve_with_feedback(
         )
     require_finite(w, name)
     shape = (w.shape[0], w.shape[1])
-    padded = pad(w, format.padded(shape))
-    split = rounding.split(factors, (padded.shape[0], padded.shape[1]), format.tile, name)
+    padded_w = pad(w, format.padded(shape))
+    split = rounding.split(factors, (padded_w.shape[0], padded_w.shape[1]), format.tile, name)
     assert split is not None
-    params = format.fit(padded).stored()
+    params = format.fit(padded_w).stored()
     _, codes = feedback(
-        padded,
+        padded_w,
         split.lower_out,
         split.lower_in,
         lambda tiles, rows, columns: format.snap(tiles, params, rows, columns),
@@ -184,8 +185,8 @@ def _by_columns(
     for column in reversed(range(tile_columns)):
         # The target is moved by the errors of the columns to the right, which are rounded already.
         current = slice(column * b_i, (column + 1) * b_i)
-        rounded = slice((column + 1) * b_i, n)
-        target = w[:, current] + error[:, rounded] @ lower_in[rounded, current]
+        columns_right = slice((column + 1) * b_i, n)
+        target = w[:, current] + error[:, columns_right] @ lower_in[columns_right, current]
         tile_values, tile_codes = snap(
             target.view(tile_rows, b_o, b_i), rows, torch.full_like(rows, column)
         )

@@ -25,10 +25,10 @@ class LDLQ(Rounding):
     damp: float = 0.01
 
     def split(
-        self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str
+        self, factors: Factors, padded_shape: tuple[int, int], tile: tuple[int, int], name: str
     ) -> Split:
         lower_in, damping = damped_split(
-            factors.gram, padded[1], tile[1], self.damp, f"{name} (input side)"
+            factors.gram, padded_shape[1], tile[1], self.damp, f"{name} (input side)"
         )
         return Split(lower_in, None, damping)
 

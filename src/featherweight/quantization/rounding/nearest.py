@@ -26,6 +26,6 @@ class Nearest(Rounding):
     ) -> RoundingResult:
         require_finite(w, name)
         shape = (w.shape[0], w.shape[1])
-        padded = pad(w, format.padded(shape))
-        params = format.fit(padded).stored()
-        return RoundingResult(format.pack(format.nearest_codes(padded, params), params, shape))
+        padded_w = pad(w, format.padded(shape))
+        params = format.fit(padded_w).stored()
+        return RoundingResult(format.pack(format.nearest_codes(padded_w, params), params, shape))

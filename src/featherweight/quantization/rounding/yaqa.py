@@ -44,15 +44,19 @@ class YAQA(Rounding):
             raise UsageError(f"YAQA(input={self.input!r}): choose one of {', '.join(INPUTS)}")
 
     def split(
-        self, factors: Factors, padded: tuple[int, int], tile: tuple[int, int], name: str
+        self, factors: Factors, padded_shape: tuple[int, int], tile: tuple[int, int], name: str
     ) -> Split:
         lower_in, damping = damped_split(
-            self.input_side(factors, name), padded[1], tile[1], self.damp, f"{name} (input side)"
+            self.input_side(factors, name),
+            padded_shape[1],
+            tile[1],
+            self.damp,
+            f"{name} (input side)",
         )
         if factors.output is None:
             return Split(lower_in, None, damping)
         lower_out, output_damping = damped_split(
-            factors.output, padded[0], tile[0], self.damp_output, f"{name} (output side)"
+            factors.output, padded_shape[0], tile[0], self.damp_output, f"{name} (output side)"
         )
         return Split(lower_in, lower_out, damping, output_damping)
 
