@@ -265,7 +265,7 @@ void ForwardThread::write_logits(int64_t begin, int64_t count) {
         float *logits = pass_.tokens[pass_.logit_tokens[static_cast<size_t>(begin + i)]].logits;
         Span part = {0, d_.vocabulary};
         if (by_token) {
-            float *row = buffers_.scratch.second_plane.get();
+            float *row = buffers_.logits.get();
             products_.read(head, m_.head_input, m_.head_product, count, i, row);
             std::memcpy(logits, row, sizeof(float) * static_cast<size_t>(d_.vocabulary));
         } else {

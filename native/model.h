@@ -48,6 +48,7 @@ struct TokenBuffers {
 struct ThreadBuffers {
     Array<float> vector, product;  // inputs and results of vector work, padded
     Array<float> keys, values;     // [kv width]
+    Array<float> logits;           // [vocabulary], padded
     ProductScratch scratch;
     TokenBuffers tokens;  // of tokens whose vector work every thread repeats
 };

@@ -56,6 +56,8 @@ void allocate_buffers(fw_model &m) {
         buffers.product = Array<float>(std::max(vector_floats, m.embedding.padded_columns));
         buffers.keys = Array<float>(m.kv_width);
         buffers.values = Array<float>(m.kv_width);
+        buffers.logits =
+            Array<float>(round_up(m.description.vocabulary, trellis_block_rows));
         buffers.scratch.rotation = Array<float>(rotation_floats);
         buffers.scratch.decoded = Array<float>(sizes.decoded_floats);
         buffers.scratch.second_plane = Array<float>(

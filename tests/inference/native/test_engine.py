@@ -84,6 +84,15 @@ def test_every_format_equals_reference_logits(packed_folder: Any, body: Any) -> 
     assert _kl(reference, _run(open_runtime(folder))) < 0.004
 
 
+@pytest.mark.parametrize("family", [tiny.llama, tiny.qwen2])
+@pytest.mark.parametrize("transform", [None, fw.Hadamard()])
+def test_heads_of_trellis_codes_take_int8_activations(
+    packed_folder: Any, family: Any, transform: Any
+) -> None:
+    folder, reference = packed_folder(family, fw.Int(bits=8), fw.Trellis(bits=3), transform)
+    assert _kl(reference, _run(open_runtime(folder))) < 1e-3
+
+
 @pytest.mark.parametrize(
     "body", [fw.Int(bits=4, group=4), fw.Int(bits=3, group=23, symmetric=False)], ids=repr
 )
