@@ -30,9 +30,10 @@ async def stream(
         logprobs=0,
     )
     text = ""
-    async for chunk in chunks:
-        text += chunk.choices[0].text
-        counts[number] += 1
+    async with chunks:
+        async for chunk in chunks:
+            text += chunk.choices[0].text
+            counts[number] += 1
     if not counts_at_first_end:
         counts_at_first_end.append(list(counts))
     return text
@@ -44,6 +45,8 @@ async def all_at_once(url: str) -> tuple[list[str], list[int]]:
         texts = await asyncio.gather(
             *(stream(client, number, counts, counts_at_first_end) for number in range(CLIENTS))
         )
+    # A connection is closed in the next turn of the event loop.
+    await asyncio.sleep(0)
     assert counts == [TOKENS] * CLIENTS
     return texts, counts_at_first_end[0]
 
