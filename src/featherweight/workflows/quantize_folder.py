@@ -64,9 +64,7 @@ def quantize_folder(
         start = time.monotonic()
         records = list(solve(run, folder, snapshot, collection["gate"], send))
         seconds = {**collection["seconds"], "layers": sum(record["seconds"] for record in records)}
-        assemble(
-            folder.folder, run.source.path, run.matrices(), _part_files(run, folder), run.tied_head
-        )
+        assemble(folder.folder, run.source, run.matrices(), _part_files(run, folder), run.tied_head)
         seconds["assemble"] = max(0.0, time.monotonic() - start - seconds["layers"])
         evidence.gather(
             run, folder, records, collection["calibration"], seconds, evaluate, ask, send

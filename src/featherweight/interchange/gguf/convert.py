@@ -25,6 +25,7 @@ from ...base.files import write_atomic
 from ...models import families
 from ...models.families import Family
 from ...models.tensors import require_finite
+from ..pretrained import build_skeleton, make_config
 from ..shards import LazyTensor, write_checkpoint
 from ..tensor_progress import TensorProgress
 from .file import GGUFFile
@@ -71,34 +72,19 @@ def _family(file: GGUFFile) -> Family:
 
 def _config(file: GGUFFile, family: Family) -> PreTrainedConfig:
     """The transformers configuration that the metadata describe."""
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     settings = read_settings(file, family)
     architecture = str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family.model_type])
-    try:
-        return AutoConfig.for_model(family.model_type, architectures=[architecture], **settings)
-    except Exception as error:  # transformers' own kinds, and they change
-        raise _not_buildable(file, error) from error
-
-
-def _not_buildable(file: GGUFFile, error: Exception) -> BadInput:
-    return BadInput(
-        f"{file.path}: the metadata do not describe a model that can be built ({error})"
-    )
+    all_settings = {"model_type": family.model_type, "architectures": [architecture], **settings}
+    return make_config(all_settings, file.path)
 
 
 def _tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> list[LazyTensor]:
     """Every parameter of the model with the tensor that fills it; every tensor of the file is used
     exactly once.
     """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception as error:
-        raise _not_buildable(file, error) from error
+    model = build_skeleton(config, file.path)
     unused_names = set(file.tensors)
     if "llama3" in family.gguf.rope_types:
         unused_names.discard(ROPE_DIVISORS)  # the configuration says it

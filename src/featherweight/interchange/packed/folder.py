@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ...base.errors import BadInput, UsageError
 from ...base.files import write_atomic
-from ...models.config import CONFIG, PACKED, read_config
+from ...models.config import CONFIG, PACKED
 from ...models.tensors import TensorFolder
 from ...quantization.layers import compressed_layers
 from ..atomic import atomic_path
@@ -119,7 +119,7 @@ def save(
 
 def assemble(
     folder: Path,
-    source: Path,
+    source: Source,
     layers: Mapping[str, StoredMatrix],
     parts: Iterable[Path],
     tied_head: str | None = None,
@@ -130,17 +130,17 @@ def assemble(
     SHA-256.
 
     `parts` are safetensors files that hold `<module>.<stored name>` for every layer; a tensor there
-    under a name of the source replaces the source's. `source` is the original model folder. One
+    under a name of the source replaces the source's. `source` is the original model. One
     tensor is in memory at a time. Raises BadInput naming the tensor when one is missing, has
     another shape or dtype, or belongs to nothing.
     """
-    original = TensorFolder(source)
+    original = source.weights
     part_of = {name: part for part in map(TensorFolder, parts) for name in part.names()}
     description = Description(layers, tied_head)
     files = write_checkpoint(folder, _tensors_of_parts(original, part_of, description), limit)
     check_stored(TensorFolder(folder), description)
-    _write_config(folder, read_config(source), description, files)
-    copy_companions(source, folder)
+    _write_config(folder, source.true_config, description, files)
+    copy_companions(source.path, folder)
     _write_extras(folder, extra_files or {})
     return files
 
