@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from . import data, interchange
     from .base.errors import (
         BadInput,
+        BoundMissed,
         ExportFailed,
         FeatherweightError,
-        GateFailed,
         PreflightRefused,
         UsageError,
     )
@@ -55,13 +55,13 @@ __version__ = "0.1.0"
 # two.
 _TARGETS = {
     "BadInput": "base.errors",
+    "BoundMissed": "base.errors",
     "Conversation": "inference",
     "Event": "base.events",
     "ExportFailed": "base.errors",
     "FeatherweightError": "base.errors",
     "FisherA": "quantization.curvature",
     "FisherB": "quantization.curvature",
-    "GateFailed": "base.errors",
     "Gram": "quantization.curvature",
     "Hadamard": "quantization.transforms",
     "Int": "quantization.formats",
