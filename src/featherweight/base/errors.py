@@ -1,6 +1,6 @@
 """What goes wrong, in the user's words, with the exit code that the shell shows.
 
-0 success · 2 usage or bad input · 3 refused by the preflight · 4 quality gate failed
+0 success · 2 usage or bad input · 3 refused by the preflight · 4 a bound of --fail-if missed
 5 export comparison failed · 130 interrupted, and the same command resumes
 """
 
@@ -31,7 +31,7 @@ class PreflightRefused(FeatherweightError):
     exit_code = 3
 
 
-class GateFailed(FeatherweightError):
+class BoundMissed(FeatherweightError):
     """A result missed a bound the user asked for."""
 
     exit_code = 4

@@ -1,12 +1,12 @@
 """The ledger of bits: one place that counts what a compressed weight costs.
 
 Three figures are always given together and have these names everywhere:
-`bpw_codes`   bits of the codes over the quantized weights (what papers print);
-`bpw_layers`  bits of everything that is stored for them (codes, scales, zero points, signs, tables,
-padding, ...),
-              over the same weights;
-`bpw_file`    8 x the bytes of the weight files over all parameters of the model (a tied table
-              counts once).
+
+    bpw_codes    bits of the codes over the quantized weights (what papers print)
+    bpw_layers   bits of everything that is stored for them (codes, scales, zero points, signs,
+                 padding, ...) over the same weights
+    bpw_file     8 x the bytes of the weight files over all parameters of the model (a tied table
+                 counts once)
 """
 
 from __future__ import annotations

@@ -76,12 +76,12 @@ def calibration(
     _check(count, length, mix)
     streams = {}
     for name in mix:
-        source = corpus(name)
-        if source.role != "calibration":
+        entry = corpus(name)
+        if entry.role != "calibration":
             raise UsageError(
                 f"{name} is evaluation text; calibrating on it would make every result a lie"
             )
-        streams[name] = _stream(tokenizer, source.documents(), name, source.licence, length, seed)
+        streams[name] = _stream(tokenizer, entry.documents(), name, entry.licence, length, seed)
     return _interleave(tokenizer, streams, mix, count, length, seed)
 
 

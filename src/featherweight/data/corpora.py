@@ -200,10 +200,10 @@ def text(name: str) -> str:
 
     Raises UsageError when no corpus has that name.
     """
-    source = corpus(name)
-    if source.file.endswith(".txt.gz"):
-        return _read(source.file)
+    entry = corpus(name)
+    if entry.file.endswith(".txt.gz"):
+        return _read(entry.file)
     return "\n\n".join(
         document if isinstance(document, str) else document.running_text
-        for document in source.documents()
+        for document in entry.documents()
     )

@@ -46,7 +46,7 @@ def factors(n: int) -> tuple[int, int] | None:
 
 
 @cache
-def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]:
+def factorization(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]:
     """(power, order, right factor of a row block) of a size n that has a matrix, in the form that
     the native library takes.
 
@@ -70,7 +70,7 @@ def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]
 
 
 @cache
-def block_plans(
+def block_factorizations(
     n: int, kind: str
 ) -> tuple[tuple[int, int, NDArray[np.float32] | None, NDArray[np.float32] | None], ...]:
     """(power, order, factor, factor of the inverse) of each diagonal block that rotates n numbers.
@@ -80,7 +80,7 @@ def block_plans(
     num_blocks = n // 64 if kind == "block64" else 0
     remainder = n - 64 * num_blocks
     sizes = [64] * num_blocks + list(blocks(remainder) if remainder > 0 else ())
-    return tuple((*plan(size, False), plan(size, True)[2]) for size in sizes)
+    return tuple((*factorization(size, False), factorization(size, True)[2]) for size in sizes)
 
 
 @cache

@@ -37,12 +37,12 @@ NAMESPACE: dict[str, type] = {
     for name in room.__all__
 }
 OBJECT_KEYS = ("rounding", "curvature", "transform")
-SECTIONS: dict[str, dict[str, Any]] = {
+NESTED_KEYS: dict[str, dict[str, Any]] = {
     "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
     "gate": {"count": 16},
     "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
 }
-KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", *OBJECT_KEYS, *SECTIONS)
+KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", *OBJECT_KEYS, *NESTED_KEYS)
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
     for key in OBJECT_KEYS:
         recipe[key] = _with_seed(_text(settings.get(key, defaults[key])), seed)
-    for section in SECTIONS:
-        recipe[section] = _merged_section(section, settings, defaults, seed)
+    for name in NESTED_KEYS:
+        recipe[name] = _merged_nested(name, settings, defaults, seed)
     if recipe["calibration"] is None and recipe["curvature"] is not None:
         raise UsageError(
             "calibration: null leaves no text to collect curvature on; "
@@ -124,23 +124,21 @@ def _merged_plan(
     return patterns | {k: _text(v) for k, v in defaults.items() if k not in patterns}
 
 
-def _merged_section(
-    section: str, settings: Mapping[str, Any], preset: Mapping[str, Any], seed: int
+def _merged_nested(
+    name: str, settings: Mapping[str, Any], preset: Mapping[str, Any], seed: int
 ) -> dict[str, Any] | None:
     """The keys of a group: the user's, the preset's, the defaults; None when it is left out."""
-    defaults, changes = SECTIONS[section], settings.get(section, {})
-    if changes is None or (section in preset and preset[section] is None and not changes):
+    defaults, changes = NESTED_KEYS[name], settings.get(name, {})
+    if changes is None or (name in preset and preset[name] is None and not changes):
         return None
     if not isinstance(changes, Mapping):
-        raise UsageError(
-            f"{section} must be a group of keys ({', '.join(defaults)}), not {changes!r}"
-        )
-    _check_keys(changes, defaults, section)
-    values = {**defaults, **(preset.get(section) or {}), **changes}
+        raise UsageError(f"{name} must be a group of keys ({', '.join(defaults)}), not {changes!r}")
+    _check_keys(changes, defaults, name)
+    values = {**defaults, **(preset.get(name) or {}), **changes}
     if "seed" in values and "seed" not in changes:
         values["seed"] = seed
     return {
-        key: _integer(f"{section}.{key}", value) if isinstance(defaults[key], int) else value
+        key: _integer(f"{name}.{key}", value) if isinstance(defaults[key], int) else value
         for key, value in values.items()
     }
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..library import check, encode_isa, library, pointer
-from ..paley import blocks, plan
+from ..paley import blocks, factorization
 
 
 @cache
-def _plan(n: int, transpose: bool) -> tuple[int, int, Tensor | None]:
-    power, order, factor = plan(n, transpose)
+def _factorization(n: int, transpose: bool) -> tuple[int, int, Tensor | None]:
+    power, order, factor = factorization(n, transpose)
     return power, order, None if factor is None else torch.from_numpy(factor)
 
 
@@ -44,7 +44,7 @@ def _rotate(
     threads: int | None,
 ) -> None:
     """Rotate `size` numbers in each of `rows` rows of `stride`, from number `start` of a row on."""
-    power, order, kernel = _plan(size, transpose)
+    power, order, kernel = _factorization(size, transpose)
     native = library()
     assert native is not None
     status = native.fw_hadamard(

@@ -21,8 +21,8 @@ from .blame import describe_blame
 from .cost import describe_cost
 from .origin import describe_calibration, describe_origin
 from .results import confidence_level, number_at, tidy
+from .size_chapters import describe_bits, describe_bytes
 from .sizes import original_sizes
-from .storage import describe_bits, describe_bytes
 
 
 def sections(results: Mapping[str, Any]) -> list[Section | Chapter]:

@@ -14,7 +14,7 @@ from ...reporting import (
     Chapter,
     Column,
     Points,
-    Reference,
+    ReferenceLine,
     Scatter,
     Section,
     Table,
@@ -60,7 +60,7 @@ def _windows(results: Mapping[str, Any]) -> Scatter | None:
         "KL of each window, in nats a token",
         [windows],
         Axis("KL", Unit(name="nats")),
-        reference=Reference("mean", mean, low, high, f"{level} interval of the mean"),
+        reference=ReferenceLine("mean", mean, low, high, f"{level} interval of the mean"),
         note=f"Line and band: the mean and its {level} interval.",
         half_width=True,
     )
