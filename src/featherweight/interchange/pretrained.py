@@ -1,7 +1,8 @@
-"""transformers' `from_pretrained`, with an error for every problem.
+"""transformers' `from_pretrained` with an error for every problem.
 
-transformers fills a missing tensor with random numbers and warns. Here a missing, unexpected or
-ill-shaped tensor, pickled weights and code from the model's repository are refused.
+transformers only warns about a missing tensor and fills it with random numbers. `load_pretrained`
+raises BadInput for a missing, unexpected or ill-shaped tensor, for pickled weights and for code
+from the model's repository.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ NUM_LISTED_NAMES = 3
 def load_pretrained(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
     """The causal language model in `folder`, in `dtype` (None: as stored).
 
-    Raises BadInput, naming the folder and the tensors, when transformers cannot load it or has
-    anything to object to.
+    Raises BadInput, which names the folder and the tensors, when transformers cannot load the model
+    or reports any problem with its tensors.
     """
     from transformers import AutoModelForCausalLM
 
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
-        # Mismatches are listed in `info`, where they are refused by name; otherwise the error names
-        # no tensor.
+        # With `ignore_mismatched_sizes`, tensors of the wrong shape are listed in `info` and
+        # refused by name below. Without it, transformers raises an error that names no tensor.
         model, info = read(
             folder,
             dtype=dtype or "auto",

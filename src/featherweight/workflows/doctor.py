@@ -1,4 +1,4 @@
-"""`doctor`: whether this installation works, and what it will be able to do.
+"""`doctor`: checks whether this installation works and what it can run.
 
 Facts come first: versions, packages that contradict each other, native library, memory, disk,
 accelerator, network switches. Then self-tests run the real code on small examples: packed codes
@@ -23,7 +23,8 @@ from pathlib import Path
 from ..base import machine
 
 PACKAGE = "featherweight"
-# Packages whose pins may contradict ours; each works in an environment of its own.
+# Packages that may need other versions of shared packages than we do. Each of them works in an
+# environment of its own.
 NEIGHBOURS = (
     "vllm",
     "sglang",
@@ -49,9 +50,10 @@ ADVISED_DISK = 2_000_000_000
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding.
+    """The result of one check.
 
-    essential: whether the exit code depends on it. advice: what to do when it is not `ok`.
+    name: what was checked. ok: whether it succeeded. essential: whether the exit code depends on
+    it. detail: what was found. advice: what to do when it is not `ok`.
     """
 
     name: str
@@ -103,8 +105,8 @@ def _python() -> Finding:
 
 
 def _requirements(package: str) -> Iterator[tuple[str, str]]:
-    """(name, range) of what an installed package needs without extras; nothing when it is not
-    installed.
+    """Name and version range of each package that the installed `package` requires without extras;
+    nothing when it is not installed.
     """
     from packaging.requirements import Requirement
 
@@ -132,8 +134,8 @@ def _in_range(version: str, specifier: str) -> bool:
 
 
 def _versions() -> list[Finding]:
-    """Each of our requirements, compared with what is installed; the ranges are those that the
-    package declares.
+    """One check for each of our requirements: whether the installed version lies in the range that
+    our package declares.
     """
     version = _installed_version(PACKAGE)
     if version is None:
@@ -156,7 +158,9 @@ def _versions() -> list[Finding]:
 
 
 def _conflicts() -> Finding:
-    """Neighbours in this environment whose pins contradict what is installed."""
+    """The packages of NEIGHBOURS in this environment that need other versions than the installed
+    ones.
+    """
     present = [name for name in NEIGHBOURS if _installed_version(name)]
     conflicts = []
     for neighbour in present:
@@ -257,7 +261,7 @@ def _offline() -> Finding:
 
 
 def _pack_unpack() -> str:
-    """Codes of every format decode to the numbers that rounding chose."""
+    """Check that the packed codes of several formats decode to the values that rounding chose."""
     import torch
 
     from ..quantization.formats import Int, Trellis
@@ -285,8 +289,8 @@ def _pack_unpack() -> str:
 
 
 def _native_equals_reference() -> str:
-    """The bytes that the encoder writes, and the numbers that they decode to, on every instruction
-    set of this machine.
+    """Check on every instruction set of this machine that the native encoder and decoder give the
+    results of the reference.
     """
     import torch
 
@@ -312,8 +316,8 @@ def _native_equals_reference() -> str:
 
 
 def _native_products() -> str:
-    """Packed matrices times integers, which have one exact result, on every instruction set of this
-    machine.
+    """Check on every instruction set of this machine that products of packed matrices with integers
+    are exact.
     """
     import numpy as np
     import torch
@@ -345,7 +349,7 @@ def _native_products() -> str:
 
 
 def _kl_with_itself() -> str:
-    """The KL of a random model of two blocks with itself, which checks the measurement."""
+    """Check that the KL of a small random model with itself is exactly 0."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -1,4 +1,4 @@
-"""The rotation in the native library: float32 on a CPU, in place on a copy."""
+"""The rotation in the native library, for float32 on a CPU. The library rotates a copy in place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def transform(x: Tensor, transpose: bool, isa: str | None, threads: int | None) 
     out = x.detach().clone(memory_format=torch.contiguous_format)
     sizes = blocks(n)
     if len(set(sizes)) == 1:
-        # Equal blocks are rows of one long array.
+        # Blocks of equal size are the rows of one long array, which one call rotates.
         _rotate(out, 0, out.numel() // sizes[0], sizes[0], sizes[0], transpose, isa, threads)
         return out
     start = 0
