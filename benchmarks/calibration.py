@@ -1,19 +1,20 @@
-"""Which calibration text, how diverse and how much: KL at low bits on held-out text of several
-kinds.
+"""Compares calibration texts of different diversity and amount by the KL at low bits on held-out
+text of several kinds.
 
     python benchmarks/calibration.py [--quick] [--preset fast|balanced] [--bits 2] [--json FILE]
 
-Every arm calibrates on one mix and amount, quantizes SmolLM2-135M-Instruct in memory (everything
-but the text is the same: signs, rounding, damping) and measures KL from the original on five kinds
-of held-out text: encyclopedia (WikiText-2 test), novels, school mathematics, programs, and chat
+Each arm calibrates on one amount of one mix and quantizes SmolLM2-135M-Instruct in memory. Signs,
+rounding and damping are equal for all arms. The KL from the original is measured on five kinds of
+held-out text: encyclopedia (WikiText-2 test), novels, school mathematics, programs, and chat
 (MT-Bench questions with the original's own answers). `in_domain` calibrates on WikiText-2
-validation. It shows the gain when the text of the test is known in advance, and is no alternative.
-`generated` is text that the model wrote itself; `shipped+generated` is half of each.
+validation. It shows how much is gained when the kind of the test text is known in advance, which is
+not the case for users. `generated` is text that the model wrote itself; `shipped+generated` is half
+of each.
 
-The preset decides the method: `fast` is LDLQ on Gram matrices, `balanced` is YAQA on both Fisher
-sides. The geometric mean over the kinds decides between mixes, so that a kind with large numbers
-does not decide alone. Differences from the shipped mix are paired window by window. An arm takes a
-few minutes on two cores; `--quick` runs three mixes on two kinds.
+The preset determines the method: `fast` is LDLQ with Gram matrices, `balanced` is YAQA with both
+sides of the Fisher information. Mixes are compared by the geometric mean over the kinds, so that a
+kind with large numbers does not dominate. Differences from the shipped mix are paired by window. An
+arm takes a few minutes on two cores; `--quick` runs three mixes on two kinds.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ class Arm:
 
 
 def arms(quick: bool) -> list[Arm]:
-    """Every mix at the middle amount; the shipped one at every amount, the narrowest also at the
-    largest.
+    """Every mix at the middle amount; the shipped mix also at the other amounts, and the mix of
+    novels alone also at the largest.
     """
     if quick:
         return [Arm(mix, AMOUNTS[0]) for mix in ("shipped", "novels", "in_domain")]
@@ -74,12 +75,12 @@ def arms(quick: bool) -> list[Arm]:
 
 
 def in_domain_text() -> str:
-    """WikiText-2 validation. It lies with the benchmarks, because no shipped mix may use it."""
+    """WikiText-2 validation. It is not part of the package, because no shipped mix may use it."""
     return gzip.decompress((TEXTS / "wikitext2_valid.txt.gz").read_bytes()).decode("utf-8")
 
 
 def chat_windows(tokenizer: Any, length: int, count: int) -> Tensor:
-    """Whole conversations, rendered, from the start of each window: (count, length + 1)."""
+    """Windows (count, length + 1) of rendered conversations; each window starts with a new one."""
     lines = (
         gzip.decompress((TEXTS / "mt_bench_replies.jsonl.gz").read_bytes())
         .decode("utf-8")
@@ -103,7 +104,7 @@ def held_out(tokenizer: Any, quick: bool) -> dict[str, Tensor]:
 
 
 class Texts:
-    """Calibration tokens of an arm. Text of the model is sampled once and cut to each amount."""
+    """Creates the calibration set of an arm. Text of the model is sampled once for all amounts."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, seed: int) -> None:
         self.model, self.tokenizer, self.seed = model, tokenizer, seed
@@ -140,7 +141,9 @@ class Texts:
 def light(
     model: nn.Module, tokens: Tensor, preset: str, bits: int, seed: int, name: str
 ) -> nn.Module:
-    """A quantized copy; the tables stay in floating point, so that the KL is that of the layers."""
+    """A quantized copy of `model`. The tables stay in floating point, so that the KL comes from the
+    layers only.
+    """
     curvature, rounding = (
         (fw.Gram(), fw.LDLQ()) if preset == "fast" else (fw.FisherA(seed=seed), fw.YAQA())
     )
@@ -178,8 +181,8 @@ def run(arguments: argparse.Namespace) -> Record:
         "mixes": {name: dict(mix) for name, mix in fw.data.MIXES.items()},
     }
     with TemporaryDirectory() as folder:
-        # The original's logits in float16, read once for all arms: 3 GB, and an error in KL near
-        # 1e-6.
+        # The logits of the original are computed once and stored in float16 for all arms. They take
+        # 3 GB, and the rounding causes an error of the KL near 1e-6.
         teacher = TeacherCache(model, Path(folder), arguments.model, dtype="float16")
         for seed in arguments.seeds:
             run_seed(arguments, record, model, tokenizer, teacher, windows, seed)
@@ -196,9 +199,9 @@ def run_seed(
     windows: Mapping[str, Tensor],
     seed: int,
 ) -> None:
-    """One row for each arm; `seed` draws the text, the signs and the sampled labels."""
+    """Add one row for each arm. `seed` determines the text, the signs and the sampled labels."""
     texts = Texts(model, tokenizer, seed)
-    for arm, seconds in with_stopwatch(chosen(arguments)):
+    for arm, seconds in with_stopwatch(selected_arms(arguments)):
         text = texts(arm)
         small = light(model, text.tokens, arguments.preset, arguments.bits, seed, arm.mix)
         per_window = measure(teacher, small, windows, arm.mix)
@@ -216,21 +219,21 @@ def run_seed(
         )
 
 
-def chosen(arguments: argparse.Namespace) -> Iterator[Arm]:
+def selected_arms(arguments: argparse.Namespace) -> Iterator[Arm]:
     for arm in arms(arguments.quick):
         if arguments.mixes is None or arm.mix in arguments.mixes:
             yield arm
 
 
 def compare(record: Record) -> None:
-    """Paired differences from the shipped mix at the same amount and seed, and the claims that the
-    default rests on.
+    """Add to each row its paired difference from the shipped mix at the same amount and seed, and
+    check the claims for which the shipped mix is the default.
     """
-    shipped = {
+    shipped_rows = {
         (row["sequences"], row["seed"]): row for row in record.rows if row["mix"] == "shipped"
     }
     for row in record.rows:
-        base = shipped.get((row["sequences"], row["seed"]))
+        base = shipped_rows.get((row["sequences"], row["seed"]))
         if base is None or base is row:
             continue
         row["paired"] = {

@@ -1,9 +1,11 @@
-"""What benchmarks share: common flags, one record, rounds that take turns, a table and checks.
+"""The common code of all benchmarks: flags, the record, alternating rounds, the table and the exit
+code.
 
-A benchmark is a module with `run(arguments) -> Record`; its `if __name__` line hands that to
-`main`. `--json FILE` writes the record (see `featherweight.base.records`) after every row, so that
-a run that is killed keeps its rows; `--html FILE` writes it as a page. The exit code is 1 when a
-check failed. Rivals are timed in turns (`time_in_turns`), so that a busy minute slows all of them.
+A benchmark is a module with a function `run(arguments) -> Record`, which it passes to `main`.
+`--json FILE` writes the record (see `featherweight.base.records`) after every row, so that a killed
+run keeps its rows; `--html FILE` writes it as a page. The exit code is 1 when a check failed.
+`time_in_turns` alternates the rounds of the compared functions, so that another process that uses
+the machine for a while slows all of them.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def new_record(
 
 
 def print_row(row: Row) -> None:
-    """One row on stderr, as soon as it is measured."""
+    """Print one row to stderr as soon as it is measured."""
     cells = [f"{key}={cell_text(value)}" for key, value in row.items() if is_scalar(value)]
     print("  " + "  ".join(cells), file=sys.stderr, flush=True)
 
@@ -102,9 +104,7 @@ def use_threads(count: int) -> None:
 def time_in_turns(
     rivals: Mapping[str, Callable[[], Any]], rounds: int = 5, warmups: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of every round of every rival; each round runs every rival once before the next round
-    begins.
-    """
+    """The seconds of every round of each function in `rivals`. A round runs each function once."""
     for rival in rivals.values():
         for _ in range(warmups):
             rival()
@@ -118,18 +118,18 @@ def time_in_turns(
 
 
 class OtherProcesses:
-    """How many cores other processes have kept busy since this object was made.
+    """Measures how many cores other processes have used since this object was created.
 
-    Threads that wait for each other are slowed by any one of these processes.
+    A single other process can slow a measurement on several threads, because threads wait for each
+    other.
     """
 
     def __init__(self) -> None:
         self._start = self._read()
 
     def busy_cores(self) -> float:
-        """The mean since the start; NaN where the system does not say.
-
-        Children count as this process once they have ended.
+        """The mean number of cores since the start; NaN when the system does not report it. Child
+        processes that have ended count as this process.
         """
         wall_seconds, all_seconds, our_seconds = (
             end - start for end, start in zip(self._read(), self._start, strict=True)
@@ -155,7 +155,7 @@ class OtherProcesses:
 
 
 def progress(stage: str) -> Callable[[Event], None]:
-    """A listener that keeps one line of stderr up to date when that is a terminal."""
+    """A listener that updates one line of stderr, if stderr is a terminal."""
 
     def show(event: Event) -> None:
         if sys.stderr.isatty():
@@ -172,14 +172,14 @@ def progress(stage: str) -> Callable[[Event], None]:
 
 
 def with_stopwatch(items: Iterable[Item]) -> Iterator[tuple[Item, Callable[[], float]]]:
-    """Each item with a function that says how many seconds have passed since it was handed out."""
+    """Yield each item with a function that returns the seconds since the item was yielded."""
     for item in items:
         start = time.monotonic()
         yield item, lambda start=start: time.monotonic() - start
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value fits a cell of the table; lists and mappings are for the JSON only."""
+    """Whether a value is shown in the table; lists and mappings are only in the JSON file."""
     return not isinstance(value, list | dict | tuple)
 
 

@@ -1,21 +1,20 @@
-"""Is a packed model decoded faster here than llama.cpp decodes its own files, on two threads of the
-same machine?
+"""Compares the decoding speed of packed models with that of llama.cpp on the same machine, with two
+threads each.
 
-There are two models: SmolLM2-135M (real weights on both sides) and the shape of a Llama of a
-billion weights with random codes, wide enough for llama.cpp's 2-bit types. All contenders of a
-model take turns, one round each: 512 tokens of prompt at once, then 128 tokens one by one. Our
-decode is the engine's loop and includes the choice of the largest logit; llama-bench feeds random
-tokens and chooses none. llama.cpp is built for this processor (`peers.py`). Where the processor has
-AVX-512 and ours is limited to AVX2, a second build of llama.cpp that is limited to AVX2 is the one
-to compare with; the ratio to the first build is printed too. A ratio is the geometric mean over the
-rounds, paired, with its bootstrap interval.
+There are two models: SmolLM2-135M with real weights, and a Llama of a billion weights with random
+codes, whose rows are long enough for the 2-bit types of llama.cpp. The contenders of a model take
+turns. One round is the prefill of a prompt of 512 tokens, then the decoding of 128 tokens. Our
+decoding time includes the choice of the largest logit; llama-bench decodes random tokens and
+chooses none. llama.cpp is built for this processor (`peers.py`). When the processor has AVX-512,
+our engine limited to AVX2 is compared with a second build of llama.cpp that is limited to AVX2; the
+ratio to the first build is printed as well. A ratio is the geometric mean over pairs of rounds,
+with its bootstrap interval.
 
-llama.cpp's Q4_0 has every matrix in Q4_0 (`--pure`), which is its smallest file. Its fastest file
-of at most 4.5 bits is found by measuring the candidates first. On a machine that other processes
-use the ratios mean little, because the threads of both sides wait for each other, those of
-llama.cpp by spinning. `others` is the number of cores that other processes used, and a check fails
-when it is more than a tenth. The kernels alone (`kernels.py`) and the bandwidth are measured at the
-end.
+The Q4_0 file of llama.cpp has every matrix in Q4_0 (`--pure`), which makes it as small as possible.
+Its fastest file of at most 4.5 bits is found by measuring the candidates first. When other
+processes use the machine, the ratios are unreliable, because the threads of both programs wait for
+each other. `others` is the number of cores that other processes used; a check fails when it is more
+than a tenth. The kernels alone (`kernels.py`) and the bandwidth are measured at the end.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ from pathlib import Path
 from typing import Any
 
 from common import OtherProcesses, Record, main, new_record, parser
-from folders import MODEL, llama_1b, made, packed_folder
+from folders import MODEL, llama_1b, packed_folder, quantized_folder
 from kernels import QUICK_ROUNDS, measure_kernels
 from kernels import ROUNDS as KERNEL_ROUNDS
-from peers import Build, File, build, build_avx2, quantized, random_file
+from peers import Build, File, build, build_avx2, quantized_file, random_file
 
 from featherweight.base import machine
 from featherweight.base.statistics import Interval, bootstrap_mean
@@ -44,15 +43,18 @@ from featherweight.profiling import Speed, bytes_per_token, measure_bandwidth, m
 from featherweight.quantization.formats import Int, Trellis
 
 PROMPT, TOKENS, ROUNDS = 512, 128, 7
-MAX_BITS = 4.55  # 4.5, and a margin for vectors and the header
-# Cores of other processes. Threads that wait for each other lose far more time than the others use.
+MAX_BITS = 4.55  # 4.5 bits, and a margin for vectors and the header
+# The largest number of cores that other processes may use. Threads that wait for each other lose
+# far more time than these processes use.
 QUIET = 0.1
 CANDIDATES = (("Q4_0", True), ("Q2_K", True), ("Q3_K_S", True), ("IQ4_NL", True), ("Q2_0", True))
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One side in one model's rounds."""
+    """One engine with one file. `round` measures one round with a seed; `size`: bytes of the file;
+    `token_bytes`: bytes that are read for one token.
+    """
 
     name: str
     round: Callable[[int], Speed]
@@ -62,16 +64,16 @@ class Contender:
 
 @dataclass(frozen=True)
 class Claim:
-    """`ours` is at least `decode` (and `prefill`) times as fast as `theirs`.
+    """Our contender `our_name` is at least `decode` (and `prefill`) times as fast as `rival_name`.
 
-    also: another rival whose ratio is printed without a bound.
+    second_rival: another rival, whose ratio is printed without a bound.
     """
 
-    ours: str
-    theirs: str
+    our_name: str
+    rival_name: str
     decode: float
     prefill: float | None = None
-    also: str | None = None
+    second_rival: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ class Rival:
 
 @dataclass(frozen=True)
 class Builds:
-    """llama.cpp for this processor, and for each instruction set that ours is held to."""
+    """The build of llama.cpp for this processor, and the builds to compare with by the instruction
+    set of our engine.
+    """
 
     native: Build
     by_isa: dict[str, Build]
@@ -96,13 +100,13 @@ class Builds:
             file.name if program is self.native else f"{file.name} ({isa} build)", file, program
         )
 
-    def claim(self, ours: str, isa: str, file: File, decode: float) -> Claim:
+    def claim(self, our_name: str, isa: str, file: File, decode: float) -> Claim:
         rival = self.rival(isa, file)
         return Claim(
-            f"{ours} {isa}",
+            f"{our_name} {isa}",
             rival.name,
             decode,
-            also=None if rival.name == file.name else file.name,
+            second_rival=None if rival.name == file.name else file.name,
         )
 
 
@@ -134,10 +138,12 @@ def run(arguments: argparse.Namespace) -> Record:
 def smollm2(
     builds: Builds, arguments: argparse.Namespace, isas: list[str], threads: int
 ) -> tuple[list[tuple[str, Path, str]], list[Rival], list[Claim]]:
-    int4 = arguments.int4 or made("int4", "Int(bits=4,group=32)", 4)
-    trellis = arguments.trellis or made("trellis2", "Trellis(bits=2)", 2)
+    int4 = arguments.int4 or quantized_folder("int4", "Int(bits=4,group=32)", 4)
+    trellis = arguments.trellis or quantized_folder("trellis2", "Trellis(bits=2)", 2)
     home = cache_folder() / "bench" / "smol"
-    files = {name: quantized(builds.native, MODEL, home, name, pure) for name, pure in CANDIDATES}
+    files = {
+        name: quantized_file(builds.native, MODEL, home, name, pure) for name, pure in CANDIDATES
+    }
     weights = 134_515_008
     light = [file for file in files.values() if 8 * file.size / weights <= MAX_BITS]
 
@@ -148,21 +154,21 @@ def smollm2(
             key=lambda file: max(bench.measure(file.path, 1, 64, threads).decode for _ in range(3)),
         )
 
-    ours = [
+    our_folders = [
         (f"{name} {isa}", path, isa)
         for isa in isas
         for name, path in (("int4", int4), ("trellis2", trellis))
     ]
     rivals = [
         builds.rival(isas[0], file)
-        for file in (files["Q4_0"], quantized(builds.native, MODEL, home, "Q4_0", False))
+        for file in (files["Q4_0"], quantized_file(builds.native, MODEL, home, "Q4_0", False))
     ]
     claims = [Claim(f"int4 {isas[0]}", files["Q4_0"].name, 1.2, 1.0)]
     for isa in isas:
         best = fastest(isa)
         rivals += [builds.rival(isas[0], best), builds.rival(isa, best)]
         claims.append(builds.claim("trellis2", isa, best, 1.5 if isa == "avx512" else 1.0))
-    return ours, list({rival.name: rival for rival in rivals}.values()), claims
+    return our_folders, list({rival.name: rival for rival in rivals}.values()), claims
 
 
 def billion(
@@ -180,35 +186,37 @@ def billion(
         for kind, table in (("Q4_0", "Q4_0"), ("Q2_K", "Q2_K"))
     ]
     files.append(random_file(config, home / "1b", "IQ2_XXS", "Q2_K", seed))
-    ours = [
+    our_folders = [
         (f"{name} {isa}", path, isa)
         for isa in isas
         for name, path in (("int4", int4), ("trellis2", trellis))
     ]
     rivals = [builds.rival(isas[0], file) for file in files]
     claims = [Claim(f"int4 {isas[0]}", "Q4_0", 1.2, 1.0)]
-    against = {"avx512": files[1], "avx2": files[2]}
+    rival_files = {"avx512": files[1], "avx2": files[2]}
     for isa in isas:
-        rivals.append(builds.rival(isa, against[isa]))
-        claims.append(builds.claim("trellis2", isa, against[isa], 1.2))
-    return ours, list({rival.name: rival for rival in rivals}.values()), claims
+        rivals.append(builds.rival(isa, rival_files[isa]))
+        claims.append(builds.claim("trellis2", isa, rival_files[isa], 1.2))
+    return our_folders, list({rival.name: rival for rival in rivals}.values()), claims
 
 
 def compare(
     record: Record,
     model: str,
-    ours: list[tuple[str, Path, str]],
+    our_folders: list[tuple[str, Path, str]],
     rivals: list[Rival],
     claims: Iterable[Claim],
     rounds: int,
     threads: int,
 ) -> None:
-    """All contenders in turns; a row each, and a check for every claim."""
+    """Measure all contenders in turns; add a row for each, and a check for every claim."""
     bandwidth = measure_bandwidth(threads)
     other_processes = OtherProcesses()
     with ExitStack() as stack:
-        contenders = [_ours(stack, name, path, isa, threads) for name, path, isa in ours]
-        contenders += [_theirs(rival, threads) for rival in rivals]
+        contenders = [
+            _our_contender(stack, name, path, isa, threads) for name, path, isa in our_folders
+        ]
+        contenders += [_rival_contender(rival, threads) for rival in rivals]
         speeds: dict[str, list[Speed]] = {contender.name: [] for contender in contenders}
         for number in range(rounds):
             for contender in contenders:
@@ -238,8 +246,8 @@ def compare(
         if bandwidth is not None:
             row |= {"bandwidth_share": contender.token_bytes * best / bandwidth.bytes_per_second}
         row |= {"cpu": machine.cpu_name(), "load": machine.load_average(), "others": busy_cores}
-        everything = {"rounds": [vars(speed) for speed in speeds[contender.name]]}
-        record.add(model=model, contender=contender.name, threads=threads, **row, **everything)
+        round_entry = {"rounds": [vars(speed) for speed in speeds[contender.name]]}
+        record.add(model=model, contender=contender.name, threads=threads, **row, **round_entry)
     sizes = {contender.name: contender.size for contender in contenders}
     record.check(
         f"{model}: cores that other processes kept busy meanwhile", busy_cores, at_most=QUIET
@@ -251,8 +259,8 @@ def compare(
 def _check(
     record: Record, model: str, claim: Claim, speeds: dict[str, list[Speed]], sizes: dict[str, int]
 ) -> None:
-    def ratio(theirs: str, name: str) -> Interval:
-        pairs = zip(speeds[claim.ours], speeds[theirs], strict=True)
+    def ratio(rival_name: str, name: str) -> Interval:
+        pairs = zip(speeds[claim.our_name], speeds[rival_name], strict=True)
         return bootstrap_mean(
             [math.log(getattr(a, name) / getattr(b, name)) for a, b in pairs]
         ).map(math.exp)
@@ -260,26 +268,26 @@ def _check(
     for name, target in (("decode", claim.decode), ("prefill", claim.prefill)):
         if target is None:
             continue
-        mean_ratio = ratio(claim.theirs, name)
-        # The best round of each side is the one that other processes disturbed least.
-        best = max(getattr(s, name) for s in speeds[claim.ours]) / max(
-            getattr(s, name) for s in speeds[claim.theirs]
+        mean_ratio = ratio(claim.rival_name, name)
+        # The best round of each contender is the one that other processes disturbed least.
+        best = max(getattr(s, name) for s in speeds[claim.our_name]) / max(
+            getattr(s, name) for s in speeds[claim.rival_name]
         )
-        share = sizes[claim.ours] / sizes[claim.theirs]
+        share = sizes[claim.our_name] / sizes[claim.rival_name]
         detail = f"[{mean_ratio.low:.2f}, {mean_ratio.high:.2f}], best over best {best:.2f}, "
         detail += f"{share:.2f} of its bytes"
-        if claim.also:
-            also = ratio(claim.also, name)
-            detail += f"; over the build for this processor {also.mean:.2f} "
-            detail += f"[{also.low:.2f}, {also.high:.2f}]"
+        if claim.second_rival:
+            second_ratio = ratio(claim.second_rival, name)
+            detail += f"; over the build for this processor {second_ratio.mean:.2f} "
+            detail += f"[{second_ratio.low:.2f}, {second_ratio.high:.2f}]"
         record.check(
-            f"{model}: {name} of {claim.ours} over llama.cpp {claim.theirs} {detail}",
+            f"{model}: {name} of {claim.our_name} over llama.cpp {claim.rival_name} {detail}",
             mean_ratio.mean,
             at_least=target,
         )
 
 
-def _ours(stack: ExitStack, name: str, path: Path, isa: str, threads: int) -> Contender:
+def _our_contender(stack: ExitStack, name: str, path: Path, isa: str, threads: int) -> Contender:
     engine = open_runtime(path, threads=threads, isa=isa)
     stack.callback(engine.close)
     measure_speed(engine, 64, 2)
@@ -292,7 +300,7 @@ def _ours(stack: ExitStack, name: str, path: Path, isa: str, threads: int) -> Co
     )
 
 
-def _theirs(rival: Rival, threads: int) -> Contender:
+def _rival_contender(rival: Rival, threads: int) -> Contender:
     bench, file = rival.program.bench, rival.file
     return Contender(
         rival.name,

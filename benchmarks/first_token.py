@@ -1,13 +1,11 @@
-"""How long does it take from the start of a process to the first token, and how much memory does a
-model take?
+"""Measures the time from the start of a process to the first token, and the memory of a model.
 
-The time is that of whole processes: `fw generate` on a packed SmolLM2 (`--folder`; else made first,
-at 2 bits with a 4-bit head), from the start of the process to the first byte on its stdout. A first
-run, which does not count, brings the files into the page cache. The memory is that of a process
-which has imported the native engine and nothing else, compared with the same process after it has
-opened the model, computed a prompt and decoded some tokens. The difference is compared with the
-file plus the keys and values of that session. The tokenizer, which is not part of the file, has a
-row of its own.
+The time is that of a whole process of `fw generate` on a packed SmolLM2, from its start to the
+first byte on its stdout. Without `--folder` the model is first quantized to 2 bits with a 4-bit
+head. An unmeasured first run brings the files into the page cache. The memory is the growth of a
+process between two states: after importing the native engine, and after it has opened the model,
+computed a prompt and decoded some tokens. It is compared with the size of the file plus the keys
+and values of the session. The tokenizer is not part of the file and has a row of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import Record, main, new_record, parser
-from folders import made
+from folders import quantized_folder
 
 from featherweight.base import machine
 from featherweight.base.statistics import bootstrap_mean
@@ -60,7 +58,7 @@ print(json.dumps({
 
 def run(arguments: argparse.Namespace) -> Record:
     record = new_record("first token and memory", arguments, num_seeds=1)
-    folder = arguments.folder or made("trellis2", "Trellis(bits=2)", 2)
+    folder = arguments.folder or quantized_folder("trellis2", "Trellis(bits=2)", 2)
     runs = 3 if arguments.quick else 10
     record.facts |= {"folder": folder.name, "runs": runs}
     first_token(folder)
@@ -104,23 +102,25 @@ def first_token(folder: Path) -> float:
 
 
 def memory(record: Record, folder: Path, runs: int) -> None:
-    """Rows and the check on what the process grew by."""
+    """Add rows and checks for the growth of the process's memory."""
     command = [sys.executable, "-c", MEMORY, str(folder), str(PROMPT), str(TOKENS)]
-    found: list[dict[str, Any]] = [
+    process_memory: list[dict[str, Any]] = [
         json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         for _ in range(runs)
     ]
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    for what in ("empty", "opened", "growth", "cache", "tokenizer"):
-        mean = bootstrap_mean([run[what] / 1e6 for run in found])
-        record.add(what=f"MB {what}", value=mean.mean, low=mean.low, high=mean.high)
+    for part in ("empty", "opened", "growth", "cache", "tokenizer"):
+        mean = bootstrap_mean([run[part] / 1e6 for run in process_memory])
+        record.add(what=f"MB {part}", value=mean.mean, low=mean.low, high=mean.high)
     record.add(what="MB of the file", value=size / 1e6)
-    share = bootstrap_mean([run["growth"] / (size + run["cache"]) for run in found])
+    share = bootstrap_mean([run["growth"] / (size + run["cache"]) for run in process_memory])
     claim = f"memory taken over file plus keys and values of {PROMPT + TOKENS} tokens "
     claim += f"[{share.low:.3f}, {share.high:.3f}]"
     record.check(claim, share.mean, at_most=GROWTH)
     record.check(
-        "processes that imported torch", float(sum(run["torch"] for run in found)), at_most=0
+        "processes that imported torch",
+        float(sum(run["torch"] for run in process_memory)),
+        at_most=0,
     )
 
 

@@ -1,9 +1,9 @@
-"""Packed folders that benchmarks run, written once into the cache: a real model, and shapes with
+"""Creates the packed folders that benchmarks run, once in the cache: a real model, and models with
 random codes.
 
-Speed does not depend on the values of weights, so random codes measure it too. `llama_1b` is the
-shape of a Llama 3.2 of a billion weights. Its rows are long enough for every format of every
-program.
+Speed does not depend on the values of weights, so it can be measured with random codes. `llama_1b`
+is the configuration of a Llama 3.2 with a billion weights. Its rows are long enough for every
+format of our engine and of llama.cpp.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MATRICES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_at
 MATRICES += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
 
-def made(name: str, format: str, bits: int, head: int = 4) -> Path:
-    """SmolLM2 in that format, embedding and head in `head` bits, quantized once into the cache
-    (minutes).
+def quantized_folder(name: str, format: str, bits: int, head: int = 4) -> Path:
+    """The folder of SmolLM2 in the format `format`, with embedding and head in `head` bits. The
+    first call quantizes it, which takes minutes.
     """
     out = cache_folder() / "bench" / f"smollm2-{name}"
     if not (out / "model.safetensors").is_file():
@@ -78,7 +78,9 @@ def llama_1b() -> LlamaConfig:
 def packed_folder(
     config: LlamaConfig, folder: Path, body: Format, table: Format, seed: int = 0
 ) -> Path:
-    """A packed folder of that shape, with rotated inputs, as in every preset but `portable`."""
+    """A packed folder for `config` with random codes: `body` is the format of the blocks, `table`
+    that of the embedding. Inputs are rotated, as in every preset except `portable`.
+    """
 
     def make(path: Path) -> None:
         layers = _layers(config, body, table)

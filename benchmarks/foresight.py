@@ -1,8 +1,8 @@
-"""Does `fw plan` predict memory, disk and time? Each is predicted, then measured on a complete run
-of the same recipe.
+"""Compares the memory, disk space and time that `fw plan` predicts with those of a complete run of
+the same recipe.
 
-Memory is the peak resident size of the process, disk is the largest size of OUT.partial/ (sampled),
-and time is the wall clock from start to exit.
+Memory is the peak resident size of the process, disk space is the largest sampled size of
+OUT.partial/, and time is the wall-clock time from start to exit.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ def run(arguments: argparse.Namespace) -> Record:
             measurement = measure(
                 [*recipe, "--out", str(Path(work) / "out")], Path(work) / "out.partial"
             )
-        for what, unit in (("memory", 1e9), ("disk", 1e9), ("seconds", 1)):
-            value, truth = plan[what] / unit, measurement[what] / unit
-            record.add(preset=preset, what=what, planned=value, measured=truth, ratio=value / truth)
+        for quantity, unit in (("memory", 1e9), ("disk", 1e9), ("seconds", 1)):
+            value, truth = plan[quantity] / unit, measurement[quantity] / unit
+            record.add(
+                preset=preset, what=quantity, planned=value, measured=truth, ratio=value / truth
+            )
             record.check(
-                f"{preset}: planned / measured {what}",
+                f"{preset}: planned / measured {quantity}",
                 value / truth,
                 at_least=1 - MAX_ERROR,
                 at_most=1 + MAX_ERROR,
@@ -77,7 +79,7 @@ def measure(recipe: list[str], partial: Path) -> dict[str, float]:
 
 
 def size_of(folder: Path) -> float:
-    """Bytes of all files, without those that are deleted while they are counted."""
+    """The bytes of all files on the disk. Files that are deleted during the count are left out."""
     total = 0
     for path in folder.rglob("*"):
         try:

@@ -1,14 +1,14 @@
-"""How many wrong inputs does it take to crash the native library or the reader of checkpoints?
+"""Calls the native library and the reader of checkpoints with many wrong inputs, to find crashes.
 
     python benchmarks/fuzz.py [--quick] [--inputs N] [--folders N] [--seeds S] [--json FILE]
 
-Both parts run on a library built with AddressSanitizer and UndefinedBehaviorSanitizer (see
-sanitize.py). The first calls every function of the C ABI with valid calls of which a few fields
-were changed (tests/native/fuzz): sizes, kinds, null pointers, tokens, positions, contents. The
-library must answer with a status, stay inside its arrays, leak nothing, and give the same bits on
-every instruction set. The second reads model folders with corrupt config.json and safetensors bytes
-(tests/interchange/hostile_folders.py) and runs those that are still models: every other outcome
-must be one of this library's own errors. A finding prints the input that repeats it.
+Both parts use a library that is built with AddressSanitizer and UndefinedBehaviorSanitizer (see
+sanitize.py). The first part (tests/native/fuzz) takes valid calls of every function of the C ABI
+and changes a few fields: sizes, kinds, null pointers, tokens, positions, contents. The library must
+return a status, stay inside its arrays, leak no memory, and give the same bits on every instruction
+set. The second part reads model folders with corrupt bytes in config.json and safetensors files
+(tests/interchange/hostile_folders.py). A folder must either load, and then the model runs, or raise
+one of this library's own errors. For each failure, the input that causes it is printed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ print(f"{sum(outcomes.values())} inputs, no crash: {dict(outcomes)}")
 
 
 def folders(parent: Path) -> list[Path]:
-    """Valid folders of several families and formats, small enough to read a thousand a minute."""
+    """Valid folders of several families and formats. They are so small that a thousand can be read
+    in a minute.
+    """
     sys.path[:0] = [str(ROOT / "tests")]
     import tiny
 

@@ -1,10 +1,10 @@
-"""Instructions that a call executes, counted one by one.
+"""Counts the instructions that a call executes.
 
-Virtual machines seldom offer the processor's own counters. So a forked child stops, its parent
-single-steps it through the call (Linux, ptrace, no privilege needed), and it stops again. A step
-takes microseconds, a million instructions some seconds. The interpreter's instructions around the
-call are counted too: to remove them, take the difference between two calls that differ only in the
-amount of work to be measured.
+Virtual machines seldom offer the counters of the processor. So a child process is forked, which
+stops before and after the call, and its parent single-steps it in between (Linux ptrace, which
+needs no privilege here). A million instructions take some seconds. The instructions of the
+interpreter around the call are counted as well. To remove them, take the difference between two
+calls that differ only in the amount of the measured work.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ TRACE_ME, SINGLE_STEP, KILL = 0, 9, 8
 
 
 def count(call: Callable[[], object]) -> int | None:
-    """Instructions of `call` in a child process, the interpreter's around it included.
-
-    Returns None where processes cannot be traced.
+    """The number of instructions of `call` in a child process, with those of the interpreter around
+    it; None when processes cannot be traced.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "ptrace"):

@@ -1,12 +1,12 @@
-"""What does it cost to round activations to 8 bits, as the native engine does?
+"""Measures the error that the native engine makes by rounding activations to 8 bits.
 
 The same packed model runs twice on the native engine: with activations in float32, and with
-activations rounded to int8 per token (keys and values are then in half precision). Both read
-windows of WikiText-2, teacher-forced. The rows are the KL from the first to the second in nats, and
-how often both have the same most likely token, with intervals over windows. The models are SmolLM2
-in 8-bit integers behind a rotation, which is the packed model closest to the original weights, and
-SmolLM2 at 2 bits. The 8-bit model is also compared with the original in PyTorch, which adds the
-cost of rounding its weights.
+activations rounded to int8 for each token (keys and values are then in half precision). Both run
+teacher-forced on windows of WikiText-2. The rows have the KL of the second from the first in nats,
+and how often both have the same most likely token, with intervals over windows. The models are
+SmolLM2 in 8-bit integers with rotated inputs, which of all packed models is closest to the original
+weights, and SmolLM2 at 2 bits. With `--original` the first model is also compared with the original
+in PyTorch; this KL also contains the rounding of the weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from common import Record, main, new_record, parser, progress
-from folders import MODEL, made
+from folders import MODEL, quantized_folder
 
 from featherweight import data
 from featherweight.base import machine
@@ -37,22 +37,24 @@ def run(arguments: argparse.Namespace) -> Record:
     folders = {path.name: path for path in arguments.folders}
     if not folders:
         folders = {
-            "int8": made("int8", "Int(bits=8)", 8, head=8),
-            "trellis2": made("trellis2", "Trellis(bits=2)", 2),
+            "int8": quantized_folder("int8", "Int(bits=8)", 8, head=8),
+            "trellis2": quantized_folder("trellis2", "Trellis(bits=2)", 2),
         }
     for name, folder in folders.items():
         tokens = data.windows(
             loading.load_tokenizer(folder), data.text("wikitext2_test"), LENGTH, windows
         )
         with ExitStack() as stack:
-            exact, rounded = (_engine(stack, folder, whole) for whole in (False, True))
-            row = add(record, name, "float32 activations", rounded, exact, tokens)
+            float_engine, int8_engine = (
+                _engine(stack, folder, int8_activations) for int8_activations in (False, True)
+            )
+            row = add(record, name, "float32 activations", int8_engine, float_engine, tokens)
             record.check(f"{name}: KL of int8 activations, nats", row["kl"], at_most=MOST_KL)
             record.check(f"{name}: same most likely token", row["top1"], at_least=LEAST_AGREEMENT)
             if arguments.original and name == next(iter(folders)):
                 original, _ = loading.load(MODEL, dtype=torch.float32)
                 with keep_decoded(original):
-                    add(record, name, "original in PyTorch", rounded, original, tokens)
+                    add(record, name, "original in PyTorch", int8_engine, original, tokens)
     return record
 
 

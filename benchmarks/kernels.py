@@ -1,12 +1,12 @@
-"""How close do the matrix-vector kernels come to the memory's bandwidth, for each format and
-instruction set?
+"""Compares the speed of the matrix-vector kernels with the memory bandwidth, for each format and
+instruction set.
 
-Each measurement is the product of a matrix far larger than the largest cache with one token. The
-bandwidth is measured in turns with it, on as many threads. `share` is bytes of codes and scales a
-second over the bandwidth. A kernel that is not bound by memory is judged by the weights that a
-thread computes in a nanosecond, measured on one thread. `instructions` are those of 64 weights,
-counted by single steps through a small product: together with the clock and the instructions that a
-core retires in a cycle they give the highest possible speed.
+Each measurement is the product of one token with a matrix that is far larger than the largest
+cache. The bandwidth is measured in turns with it, on as many threads. `share` is the bytes of codes
+and scales that are read per second, divided by the bandwidth. A kernel that is not limited by the
+bandwidth is judged by `weights_per_ns_core`, the weights that one thread processes in a nanosecond.
+`instructions` is the number of instructions for 64 weights, counted by single steps through a small
+product; it limits the speed at a given clock and number of instructions per cycle.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 def measure_kernels(record: Record, threads: int, rounds: int, every_format: bool) -> None:
-    """Rows and checks for the two formats that have targets, and with `every_format` for the
-    others.
+    """Add rows and checks for the two formats that have targets, and with `every_format` rows for
+    the other formats.
     """
     kinds: list[tuple[str, int, int]] = [("int", 4, 32), ("trellis", 2, 0)]
     if every_format:
@@ -82,8 +82,8 @@ def measure_kernels(record: Record, threads: int, rounds: int, every_format: boo
 
 
 def measure(matrix: MatrixWeights, isa: str, threads: int, rounds: int) -> dict[str, Any]:
-    """Bandwidth and product in turns, `rounds` times: the best of each, and the median and interval
-    of the rounds' shares.
+    """Measure bandwidth and product in turns, `rounds` times. Returns the best of each, and the
+    median and the interval of the share in each round.
     """
     native = library.library()
     assert native is not None
@@ -119,8 +119,8 @@ def measure(matrix: MatrixWeights, isa: str, threads: int, rounds: int) -> dict[
 
 
 def instructions(kind: str, bits: int, group: int, isa: str) -> float | None:
-    """Instructions that one product takes for 64 weights, without those of the call itself; None
-    where they cannot be counted.
+    """The number of instructions of a product for 64 weights, without those of the call; None when
+    they cannot be counted.
     """
     native = library.library()
     assert native is not None

@@ -1,16 +1,16 @@
-"""llama.cpp as the peer of a benchmark: its programs, built from the source package of
-llama-cpp-python, and files for them.
+"""Builds the programs of llama.cpp from the source package of llama-cpp-python, and writes files
+for them.
 
     pip download --no-deps --no-binary :all: llama-cpp-python     # holds llama.cpp in vendor/
     cmake -DGGML_NATIVE=ON -DGGML_OPENMP=OFF ...
     cmake --build . --target llama-bench llama-quantize
 
-The programs are built once into the cache of featherweight (a quarter of an hour on two cores), and
-once more for AVX2 alone where an AVX-512 processor stands in for one without.
-`FEATHERWEIGHT_LLAMA_BENCH` names an existing llama-bench to use instead (llama-quantize must lie
-beside it), `FEATHERWEIGHT_LLAMA_BENCH_AVX2` the one for AVX2. Real weights are handed over in
+The programs are built once in the cache of featherweight, which takes a quarter of an hour on two
+cores. A processor with AVX-512 needs a second build, limited to AVX2, for the comparison on AVX2.
+`FEATHERWEIGHT_LLAMA_BENCH` names an existing llama-bench to use instead (llama-quantize must be in
+the same folder), `FEATHERWEIGHT_LLAMA_BENCH_AVX2` the one for AVX2. Real weights are written in
 float32 and quantized by llama-quantize. Random models are written as raw blocks with finite scales.
-No file has a tokenizer: llama-bench feeds random tokens.
+No file has a tokenizer, because llama-bench uses random tokens.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ OPTIONS = (
     ),
     *("-DLLAMA_BUILD_SERVER=OFF", "-DLLAMA_BUILD_TOOLS=ON"),
 )
-# Places of the two-byte floats in a block; all its other bytes may be anything.
+# Offsets of the fp16 numbers in a block of each type. All other bytes may have any value.
 FLOATS = {
     "Q4_0": (0,),
     "Q8_0": (0,),
@@ -63,7 +63,7 @@ FLOATS = {
 
 @dataclass(frozen=True)
 class Build:
-    """llama.cpp as programs, and what they were built from."""
+    """The programs of a build of llama.cpp, and facts about the build for the record."""
 
     bench: LlamaBench
     quantize: Path
@@ -72,7 +72,7 @@ class Build:
 
 @dataclass(frozen=True)
 class File:
-    """A GGUF file; without a tokenizer its size is what its tensors take, to a thousandth."""
+    """A GGUF file. It has no tokenizer, so its size is that of its tensors, to a thousandth."""
 
     name: str
     path: Path
@@ -83,7 +83,7 @@ class File:
 
 
 def build() -> Build:
-    """The programs for this processor, found or built."""
+    """The programs for this processor: existing ones, or a new build."""
     return _find_or_build(VARIABLE, "llama.cpp", NATIVE)
 
 
@@ -96,8 +96,8 @@ def _find_or_build(variable: str, name: str, instructions: tuple[str, ...]) -> B
     program = os.environ.get(variable)
     if program:
         folder = Path(program).parent
-        # llama-bench's own commit is that of whatever repository the sources lay in, so it is not
-        # recorded.
+        # The commit that llama-bench reports is not recorded: it is that of the git repository in
+        # which the sources were built, which may be another one.
         facts: dict[str, Any] = {
             "program": Path(program).name,
             "source": "given",
@@ -159,9 +159,9 @@ def _cache_options(build_folder: Path) -> dict[str, Any]:
     }
 
 
-def quantized(programs: Build, model: str, folder: Path, kind: str, pure: bool) -> File:
-    """`model`'s real weights as llama-quantize stores them; `pure`: every matrix in that type, no
-    mixture.
+def quantized_file(programs: Build, model: str, folder: Path, kind: str, pure: bool) -> File:
+    """The file of `model` quantized by llama-quantize to the type `kind`. `pure`: every matrix has
+    this type, instead of a mixture of types.
     """
     name = f"{kind}{'-pure' if pure else ''}"
     path = folder / f"{name}.gguf"
@@ -180,7 +180,7 @@ def quantized(programs: Build, model: str, folder: Path, kind: str, pure: bool) 
 
 
 def write_float(model: str, path: Path) -> None:
-    """The model's weights in float32, in the order of rows that llama.cpp rotates."""
+    """Write the weights of the model in float32, with the rows of q and k in llama.cpp's order."""
     source, _ = loading.load(model)
     config = source.config
     numbers = read_exportable(config)
@@ -203,8 +203,8 @@ def write_float(model: str, path: Path) -> None:
 
 
 def random_file(config: Any, folder: Path, kind: str, table: str, seed: int = 0) -> File:
-    """A model of `config`'s shape whose blocks are random bytes of type `kind`, its table of type
-    `table`.
+    """The file of a model with the shapes of `config` and random blocks: matrices of type `kind`,
+    the embedding of type `table`.
     """
     name = f"{kind}" if kind == table else f"{kind}+{table}"
     path = folder / f"{name}.gguf"

@@ -1,12 +1,12 @@
-"""What do 2, 3 and 4 bits cost SmolLM2-135M, by rounding method, calibration text, and output
-rotation?
+"""Measures the KL of SmolLM2-135M at 2, 3 and 4 bits for several rounding methods, calibration
+texts and output rotations.
 
-KL from the original over 16 windows of 1,024 tokens of WikiText-2 test; curvature of both
-calibrations is collected once and shared by all methods (same tokens), and every method meets the
-same sign seeds and windows, so differences are paired. Calibrations: `in-domain` (WikiText-2
-validation, 160 sequences of 256) and `shipped` (the mix that users get, which never sees
-WikiText-2). Tables stay as they are, except in the row that says so. Rows are written to
---json as they are measured, and the same command goes on after an interruption.
+The KL from the original is measured on 16 windows of 1,024 tokens of WikiText-2 test. The curvature
+of both calibrations is collected once and used by all methods. All methods use the same sign seeds
+and windows, so their differences are paired. The calibrations are `in-domain` (WikiText-2
+validation, 160 sequences of 256 tokens) and `shipped` (the default mix, which contains no text of
+WikiText-2). Tables are not compressed, except in one row. Rows are written to --json as they are
+measured, and the same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ from featherweight.quantization.rounding.base import Rounding
 from featherweight.quantization.transforms import Hadamard
 
 MODEL = "SmolLM2-135M-Instruct"
-# A scratch prototype with a full-height output rotation, L = 12 and fp32 tables, over the first 8
-# windows, in-domain.
+# KL of an early prototype with an output rotation of the full height, L = 12 and float32 tables, on
+# the first 8 windows with in-domain calibration.
 PROTOTYPE = {("LDLQ", 2): 0.584, ("LDLQ", 3): 0.126, ("YAQA", 2): 0.467, ("YAQA", 3): 0.099}
 HELD_OUT = 16
-# The output damping at which factors from the noisier FisherB measured best.
+# FisherB is noisier than FisherA, and this output damping gave the smallest KL with it.
 FISHER_B_ROUNDING = YAQA(damp_output=2.0)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One quantized model: what rounds, into what, from which calibration, under which signs."""
+    """One quantized model: its rounding method, format, calibration, curvature and sign seed."""
 
     method: str
     rounding: Rounding
@@ -76,7 +76,7 @@ class Arm:
 
 
 class Bench:
-    """The model, its teacher's logits, and the factors of both calibrations."""
+    """The model, the cached logits of the original, and the factors of both calibrations."""
 
     def __init__(self, folder: Path, windows: int, count: int | None) -> None:
         self.model, self.tokenizer = loading.load(MODEL)
@@ -87,23 +87,23 @@ class Bench:
         self.verdicts: dict[tuple[str, Curvature], dict[str, Any]] = {}
 
     def tokens(self, calibration: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """(collected, held out for the gate)."""
+        """The sequences for the collection, and the held-out sequences for the gate."""
         if calibration == "in-domain":
             file = Path(__file__).parent / "data" / "wikitext2_valid.txt.gz"
             text = gzip.decompress(file.read_bytes()).decode()
             ids = torch.tensor(
                 data.tokens.encode(self.tokenizer, text)[: (160 + HELD_OUT) * 256]
             ).view(-1, 256)
-            collected = ids[:160]
+            collection_ids = ids[:160]
         else:
             ids = data.calibration(self.tokenizer, 256 + HELD_OUT, 256, 0).tokens
-            collected = ids[:256]
-        return collected[: self.count], ids[-HELD_OUT:]
+            collection_ids = ids[:256]
+        return collection_ids[: self.count], ids[-HELD_OUT:]
 
     def snapshot(self, calibration: str, curvature: Curvature) -> storage.Snapshot:
-        """The collection, and the gate's verdicts beside it; both are kept in the folder."""
-        found = (calibration, curvature)
-        if found not in self.snapshots:
+        """The saved collection. It and the verdicts of the gate are kept in the folder."""
+        key = (calibration, curvature)
+        if key not in self.snapshots:
             path = (
                 self.folder / f"{calibration}-{self.count}-{type(curvature).__name__}.safetensors"
             )
@@ -114,9 +114,9 @@ class Bench:
                     self.model, tokens, range(len(tokens)), sums, progress(calibration)
                 )
                 storage.save(sums, path)
-            snapshot = self.snapshots[found] = storage.Snapshot(path)
-            judged = path.with_suffix(".gate.json")
-            if not judged.exists():
+            snapshot = self.snapshots[key] = storage.Snapshot(path)
+            verdict_file = path.with_suffix(".gate.json")
+            if not verdict_file.exists():
                 layer_plans = plan_layers(
                     Anatomy.of(self.model), Plan({"*layers*": Trellis(bits=2), "*": None})
                 )
@@ -129,12 +129,12 @@ class Bench:
                     Hadamard(),
                     progress("gate"),
                 )
-                judged.write_text(json.dumps(verdicts))
-            self.verdicts[found] = json.loads(judged.read_text())
-        return self.snapshots[found]
+                verdict_file.write_text(json.dumps(verdicts))
+            self.verdicts[key] = json.loads(verdict_file.read_text())
+        return self.snapshots[key]
 
     def measure(self, arm: Arm, windows: int) -> dict[str, Any]:
-        """KL and perplexity of the arm; the model is as before afterwards."""
+        """The KL and the perplexity of the arm, measured on a compressed copy of the model."""
         format = arm.format or Trellis(bits=arm.bits)
         plan = Plan({"*layers*": format, "*": arm.tables})
         transform = None if arm.output is None else Hadamard(seed=arm.seed, output=arm.output)
@@ -173,38 +173,38 @@ class Bench:
 
 
 def arms(quick: bool, seeds: list[int], fisher_b: bool = False) -> list[Arm]:
-    """In the order of what a cut-off run should have: the claims first."""
-    found: list[Arm] = []
+    """All arms. Those of the claims come first, so that an interrupted run has them."""
+    arm_list: list[Arm] = []
     for bits in (2, 3):
         for seed in seeds:
-            found += rivals(bits, seed)
+            arm_list += rivals(bits, seed)
     if quick:
-        return found
+        return arm_list
     base = Arm("YAQA", YAQA(), 2, seeds[0], "shipped")
-    found.append(replace(base, tables=Int(bits=8)))
+    arm_list.append(replace(base, tables=Int(bits=8)))
     for output in ("block64", "full"):
-        found.append(replace(base, output=output))
-        found.append(replace(base, method="LDLQ", rounding=LDLQ(), output=output))
+        arm_list.append(replace(base, output=output))
+        arm_list.append(replace(base, method="LDLQ", rounding=LDLQ(), output=output))
     for bits in (2, 3):
-        found.append(replace(base, bits=bits, calibration="in-domain", output="full"))
+        arm_list.append(replace(base, bits=bits, calibration="in-domain", output="full"))
     scalar = Int(bits=3, group=64, symmetric=False)
-    found.append(Arm("LDLQ", LDLQ(), 3, seeds[0], "shipped", None, scalar))
+    arm_list.append(Arm("LDLQ", LDLQ(), 3, seeds[0], "shipped", None, scalar))
     for seed in seeds:
-        found += rivals(4, seed)
+        arm_list += rivals(4, seed)
     for seed in seeds if fisher_b else []:
-        found.append(
+        arm_list.append(
             Arm("YAQA, FisherB", FISHER_B_ROUNDING, 2, seed, "in-domain", curvature=FisherB())
         )
-    return found
+    return arm_list
 
 
 def rivals(bits: int, seed: int) -> list[Arm]:
-    """Every method at one rate under the same signs, with both calibrations."""
-    found = [Arm("nearest", Nearest(), bits, seed)]
+    """Every method at the same bits and sign seed, with both calibrations."""
+    arm_list = [Arm("nearest", Nearest(), bits, seed)]
     for calibration in ("in-domain", "shipped"):
-        found.append(Arm("LDLQ", LDLQ(), bits, seed, calibration))
-        found.append(Arm("YAQA", YAQA(), bits, seed, calibration))
-    return found
+        arm_list.append(Arm("LDLQ", LDLQ(), bits, seed, calibration))
+        arm_list.append(Arm("YAQA", YAQA(), bits, seed, calibration))
+    return arm_list
 
 
 def run(arguments: argparse.Namespace) -> Record:
@@ -239,23 +239,23 @@ def run(arguments: argparse.Namespace) -> Record:
 
 
 def judge(record: Record, arguments: argparse.Namespace) -> None:
-    """The claims: prototype reached in-domain, and YAQA below LDLQ with the shipped mix beyond the
-    paired interval.
+    """Check the claims: the KL in-domain is at most that of the prototype, and the KL of YAQA is
+    below that of LDLQ by more than the paired interval.
     """
-    for (method, bits), bound in PROTOTYPE.items():
+    for (method, bits), limit in PROTOTYPE.items():
         for output, words in (
             ("none", ""),
             ("full", ", full-height output rotation like the prototype's"),
         ):
-            found = [
+            kls = [
                 float(np.mean(r["windows"][:8]))
                 for r in _rows(record, method, bits, "in-domain", output)
             ]
-            if found:
+            if kls:
                 record.check(
                     f"in-domain {method}, {bits} bits{words}: KL, first 8 windows, mean of seeds",
-                    float(np.mean(found)),
-                    at_most=bound,
+                    float(np.mean(kls)),
+                    at_most=limit,
                 )
     for bits in (2, 3):
         for calibration in ("in-domain", "shipped"):

@@ -1,8 +1,9 @@
-"""Killed at random moments, does the same command end with the same bytes?
+"""Checks that a run which is killed at random moments and resumed ends with the same bytes.
 
-The real model is quantized once without interruption and once killed with SIGKILL at random moments
-(seeded, spread over the whole run) and started again until it is done. Weights, config and recipe
-must be equal byte for byte; the reports hold times and are left out.
+A model is quantized twice: once without interruption, and once killed several times with SIGKILL
+and started again until it is complete. The moments of the kills are random (seeded) and spread over
+the whole run. Weights, config and recipe must be equal byte for byte; the reports are not compared,
+because they contain times.
 """
 
 from __future__ import annotations
@@ -37,37 +38,39 @@ def run(arguments: argparse.Namespace) -> Record:
 
 def compare(record: Record, arguments: argparse.Namespace, seed: int, work: Path) -> None:
     """One uninterrupted run and one that is killed KILLS times."""
-    straight, killed = work / "straight", work / "killed"
-    seconds, _ = start(arguments, straight)
+    straight_out, killed_out = work / "straight", work / "killed"
+    seconds, _ = start(arguments, straight_out)
     record.add(seed=seed, run="straight", seconds=seconds, killed=0, done="")
     chance = random.Random(seed)
-    # A resumed run starts up again; what is left of the run shrinks by what each one finished.
+    # A resumed run has to start up again, and only computes what the earlier runs did not finish.
     share = seconds / (KILLS + 2)
     kills = 0
     for index in range(KILLS):
         wait = share * (0.5 + chance.random()) + (0 if index == 0 else START_UP_SECONDS)
-        spent, done = start(arguments, killed, wait)
-        if done is None:
+        run_seconds, last_step = start(arguments, killed_out, wait)
+        if last_step is None:
             break
         kills += 1
-        record.add(seed=seed, run="killed", seconds=spent, killed=kills, done=done)
-    seconds, _ = start(arguments, killed)
+        record.add(seed=seed, run="killed", seconds=run_seconds, killed=kills, done=last_step)
+    seconds, _ = start(arguments, killed_out)
     record.add(seed=seed, run="resumed to the end", seconds=seconds, killed=kills, done="")
-    first, second = fingerprints(straight), fingerprints(killed)
-    different = sorted(name for name in first | second if first.get(name) != second.get(name))
+    first, second = fingerprints(straight_out), fingerprints(killed_out)
+    differing_names = sorted(name for name in first | second if first.get(name) != second.get(name))
     record.facts[f"files_{seed}"] = first
-    record.facts[f"different_{seed}"] = different
+    record.facts[f"different_{seed}"] = differing_names
     record.check(f"seed {seed}: kills that met a running process", kills, at_least=KILLS)
-    record.check(f"seed {seed}: files that differ, of {len(first)}", len(different), at_most=0)
-    for folder in (straight, killed):
+    record.check(
+        f"seed {seed}: files that differ, of {len(first)}", len(differing_names), at_most=0
+    )
+    for folder in (straight_out, killed_out):
         shutil.rmtree(folder)
 
 
 def start(
     arguments: argparse.Namespace, out: Path, kill_after: float | None = None
 ) -> tuple[float, str | None]:
-    """Run to the end, or to the kill; seconds, and the newest event before a kill (None when it
-    ended before).
+    """Run the command to its end, or kill it after `kill_after` seconds. Returns the seconds of the
+    run, and the last event before the kill (None when the run ended before).
     """
     bits = "3" if arguments.preset == "fast" else "2"
     command = [
@@ -99,7 +102,7 @@ def start(
 
 
 def last_event(log: Path) -> str:
-    """Stage and step of the newest progress line."""
+    """The stage and step in the last progress line."""
     for line in reversed(log.read_text().splitlines()):
         if line.startswith("{"):
             event = json.loads(line)

@@ -1,10 +1,11 @@
-"""How near do the codes come to the Shannon bound, and how fast are they found?
+"""Measures the error of the trellis codes against the Shannon bound, and the speed of the encoder.
 
-Mean squared error on N(0,1) with tail-biting tiles of 256, over samples that no constant was chosen
-on, at the scale that the format itself fits: the G code at 1 to 4 bits beside 1MAD and 3INST on the
-same samples. Intervals are bootstrapped over tiles. Then: native equals reference code for code,
-and weights a second and core for every instruction set (both tail-biting passes counted), taken in
-turns. `--search K L SEEDS` looks for a better matrix M of the G code.
+The mean squared error on N(0,1) is measured with tail-biting tiles of 256 samples, for the codes g,
+1MAD and 3INST at 1 to 4 bits. The samples are not those on which the constants of the codes were
+chosen. Each code gets its own best scale, chosen on other samples. Intervals are bootstrapped over
+tiles. Then the streams of the native encoder are compared with those of the reference, and the
+encoded weights per second and core are measured in turns for every instruction set.
+`--search BITS L SEEDS` searches a better matrix M of the code g.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def tile_errors(format: Trellis, x: torch.Tensor, gain: float) -> np.ndarray:
 
 
 def best_gain(format: Trellis, seed: int) -> float:
-    """The encoder's scale for a code, chosen on samples of its own."""
+    """The scale with the least error, chosen on samples that are used for nothing else."""
     x = samples(60, seed + 1000)
     gains = np.arange(0.80, 1.25, 0.03)
     return float(min(gains, key=lambda g: tile_errors(format, x, float(g)).mean()))
@@ -51,29 +52,29 @@ def error_rows(record: Record, tiles: int, seed: int, quick: bool) -> None:
             for code in CODES:
                 format = Trellis(bits=bits, L=L, code=code)
                 errors = tile_errors(format, x, best_gain(format, seed))
-                found = bootstrap_mean(errors)
+                mean = bootstrap_mean(errors)
                 record.add(
                     what="error",
                     code=code,
                     bits=bits,
                     L=L,
-                    mse=found.mean,
-                    low=found.low,
-                    high=found.high,
+                    mse=mean.mean,
+                    low=mean.low,
+                    high=mean.high,
                     shannon=4.0**-bits,
                     samples=x.numel(),
                 )
                 if L == 12 and code == "g" and bits in TARGETS:
                     record.check(
                         f"G code, {bits} bits, L=12: mean squared error",
-                        found.mean,
+                        mean.mean,
                         at_most=TARGETS[bits],
                     )
                 if L == 12 and code == "1mad" and bits in EXPECTED_1MAD:
-                    off = abs(found.mean / EXPECTED_1MAD[bits] - 1)
+                    distance = abs(mean.mean / EXPECTED_1MAD[bits] - 1)
                     record.check(
                         f"1MAD, {bits} bits, L=12: relative distance from {EXPECTED_1MAD[bits]}",
-                        off,
+                        distance,
                         at_most=0.05,
                     )
     record.check("held-out samples", float(x.numel()), at_least=100_000)
@@ -83,15 +84,15 @@ def equality_rows(record: Record, sets: list[str]) -> None:
     x = samples(6, 5)
     for bits in (1, 2, 3, 4):
         format = Trellis(bits=bits)
-        want = trellis.encode(x, format.values(), 12, bits, isa="reference")
+        reference_streams = trellis.encode(x, format.values(), 12, bits, isa="reference")
         for isa in sets:
-            got = trellis.encode(x, format.values(), 12, bits, isa=isa)
-            different = int((got != want).sum())
+            isa_streams = trellis.encode(x, format.values(), 12, bits, isa=isa)
+            num_different = int((isa_streams != reference_streams).sum())
             record.add(
-                what="equality", code="g", bits=bits, L=12, isa=isa, different_bytes=different
+                what="equality", code="g", bits=bits, L=12, isa=isa, different_bytes=num_different
             )
             record.check(
-                f"{isa} equals reference, {bits} bits: bytes that differ", different, at_most=0
+                f"{isa} equals reference, {bits} bits: bytes that differ", num_different, at_most=0
             )
 
 
@@ -129,9 +130,11 @@ def speed_rows(record: Record, sets: list[str], tiles: int, rounds: int, quick: 
 
 
 def search(bits: int, L: int, seeds: int) -> None:
-    """Random matrices, screened on few samples; the best twelve are scored on others."""
+    """Try random matrices on a few samples, score the best twelve on other samples, and print the
+    best three.
+    """
     rng = np.random.default_rng(100 * bits + L)
-    screen, held = samples(60, 11), samples(300, 12)
+    screen_samples, held_out_samples = samples(60, 11), samples(300, 12)
     gain = {1: 1.13, 2: 0.97, 3: 0.93, 4: 0.86}[bits]
 
     def error(matrix: tuple[int, ...], x: torch.Tensor) -> float:
@@ -139,9 +142,9 @@ def search(bits: int, L: int, seeds: int) -> None:
         light = trellis.decode(trellis.encode(x * gain, values, L, bits), values, L, bits) / gain
         return float((x - light).square().mean() / x.square().mean())
 
-    tried = [tuple(int(v) for v in rng.integers(0, 256, L - 8)) for _ in range(seeds)]
-    best = sorted(tried, key=lambda matrix: error(matrix, screen))[:12]
-    for score, matrix in sorted((error(matrix, held), matrix) for matrix in best)[:3]:
+    candidates = [tuple(int(v) for v in rng.integers(0, 256, L - 8)) for _ in range(seeds)]
+    best = sorted(candidates, key=lambda matrix: error(matrix, screen_samples))[:12]
+    for score, matrix in sorted((error(matrix, held_out_samples), matrix) for matrix in best)[:3]:
         print(f"{score:.5f}  {matrix}")
 
 

@@ -1,13 +1,14 @@
-"""Does the native library read or write outside its arrays, or race? Its tests under sanitizers.
+"""Runs the tests of the native library under sanitizers, to find accesses outside arrays and data
+races.
 
     python benchmarks/sanitize.py [--quick] [--json FILE]        or: make sanitize
 
-The library is built with AddressSanitizer and UndefinedBehaviorSanitizer (alignment included) into
-build/sanitize-*, and the tests of ops and of the native engine run with that build. Then it is
-built with ThreadSanitizer: tiny models run on two and three threads, also with an uneven division
-of their products, and must give the tokens of one thread. A report of a sanitizer ends its process,
-so a failing row is a finding, and the output of its command is printed. benchmarks/fuzz.py uses the
-same build. GCC or Clang on Linux.
+The library is built with AddressSanitizer and UndefinedBehaviorSanitizer (with alignment checks) in
+build/sanitize-*, and the tests of ops and of the native engine run with this build. Then it is
+built with ThreadSanitizer: tiny models run on two and three threads, also with products that are
+divided unevenly, and must give the tokens of a single thread. A sanitizer ends the process when it
+reports something, so a failed row means that there is a report; the output of its command is
+printed. benchmarks/fuzz.py uses the same build. This needs GCC or Clang on Linux.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from common import Record, main, new_record, parser
 
 ROOT = Path(__file__).parents[1]
 MEMORY, RACES = "address,undefined", "thread"
-# These tests make builds of their own, which contain no sanitizer.
+# These tests build the library themselves, without sanitizers.
 TEST_FILTER = " and ".join(
     f"not {name}"
     for name in ("test_emulation", "illegal", "aarch64", "libgomp", "parks", "missing")
@@ -65,8 +66,8 @@ def environment(folder: Path) -> dict[str, str]:
         **os.environ,
         "FEATHERWEIGHT_LIBRARY": str(folder / "libfeatherweight.so"),
         "LD_PRELOAD": " ".join(path.strip() for path in runtimes),
-        # Python and torch keep memory until they exit, which the sanitizer would report. The fuzzer
-        # looks for leaks.
+        # Python and torch do not free all memory at exit, which the sanitizer would report as
+        # leaks. benchmarks/fuzz.py checks for leaks instead.
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONPATH": paths,
@@ -74,7 +75,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run_step(
-    record: Record, what: str, command: list[str], variables: Mapping[str, str] | None = None
+    record: Record, step: str, command: list[str], variables: Mapping[str, str] | None = None
 ) -> str:
     """Runs a command as one row and one check of the record, and returns its output.
 
@@ -85,8 +86,8 @@ def run_step(
         command, env=variables, capture_output=True, text=True, check=False, cwd=ROOT
     )
     lines = [line for line in result.stdout.splitlines() if line.strip()]
-    record.add(what=what, seconds=time.monotonic() - start, output=lines[-1][:80] if lines else "")
-    if not record.check(f"{what}: exit code", abs(result.returncode), at_most=0):
+    record.add(what=step, seconds=time.monotonic() - start, output=lines[-1][:80] if lines else "")
+    if not record.check(f"{step}: exit code", abs(result.returncode), at_most=0):
         print(result.stdout[-4000:], result.stderr[-8000:], sep="\n", file=sys.stderr)
     return result.stdout
 
@@ -102,16 +103,18 @@ def run(arguments: argparse.Namespace) -> Record:
         environment(memory),
     )
     models = "12" if arguments.quick else "64"
-    expected = run_step(
+    single_thread_tokens = run_step(
         record, f"tokens, 1 thread, {MEMORY}", [str(memory / "tokens"), models, "scalar", "1"]
     )
     for threads in ("2", "3"):
-        # Without randomised addresses: older versions of ThreadSanitizer cannot place their shadow
-        # memory among some of them.
+        # `setarch -R` switches the randomisation of addresses off, because older versions of
+        # ThreadSanitizer cannot place their shadow memory at some random layouts.
         command = ["setarch", "-R", str(races / "tokens"), models, "scalar", threads]
         tokens = run_step(record, f"tokens, {threads} threads, {RACES}", command)
         record.check(
-            f"tokens of {threads} threads that differ", float(tokens != expected), at_most=0
+            f"tokens of {threads} threads that differ",
+            float(tokens != single_thread_tokens),
+            at_most=0,
         )
     run_step(record, f"uneven division, {MEMORY}", [str(memory / "thread_shares"), "scalar"])
     run_step(

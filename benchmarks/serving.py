@@ -1,14 +1,14 @@
-"""What happens to `fw serve` when 32 clients stream at once for two minutes?
+"""Measures `fw serve` while 32 clients stream at the same time for two minutes.
 
-A real server process serves a packed folder (`--folder`; else SmolLM2-135M-Instruct at 2 bits, made
-first). The clients run in this process and send the next request as soon as they have an answer,
-with prompts and lengths from a seed. A single client, measured before and after, is the baseline
-for batching. The claims are: no error, fair progress, constant memory, and twice the tokens of the
-single client.
+A server process serves a packed folder (without `--folder` SmolLM2-135M-Instruct, which is first
+quantized to 2 bits). The clients run in this process. Each sends its next request as soon as it has
+an answer; prompts and lengths are drawn from a seed. A single client is measured before and after
+as the baseline. The claims are: no error, fair progress, constant memory, and at least twice the
+tokens per second of the single client.
 
-Fairness is the tokens of the slowest client over those of the fastest, with the 95 % interval of
-resampled seconds. Memory is compared by the mean resident size of the last quarter over that of the
-second one (the first warms up), and by the slope of a line.
+Fairness is the tokens of the slowest client divided by those of the fastest, with the 95 % interval
+over resampled seconds. For the memory, the mean resident size of the last quarter of the time is
+divided by that of the second quarter (the first is a warm-up), and a line is fitted.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def run(arguments: argparse.Namespace) -> Record:
             rates[name] = describe(record, name, clients, memory, length)
             if count > 1:
                 judge(record, clients, memory, length)
-    # The faster of the two counts, because another process may have disturbed the single client.
+    # The faster of the two single-client phases is the baseline, because another process may have
+    # disturbed one of them.
     one = max(rates["one client"], rates["one client again"])
     record.facts["speedup"] = rates["many clients"] / one
     record.check(
@@ -105,7 +106,7 @@ def run(arguments: argparse.Namespace) -> Record:
 def server(
     arguments: argparse.Namespace, work: Path
 ) -> Iterator[tuple[subprocess.Popen[str], tuple[str, int], Any]]:
-    """The process, host and port, and what /v1/models says."""
+    """Start the server; yield its process, its host and port, and its entry in /v1/models."""
     folder = arguments.folder
     if folder is None:
         folder = work / "light"
@@ -168,7 +169,9 @@ async def load(
     seconds: float,
     seed: int,
 ) -> tuple[list[Client], list[tuple[float, float]]]:
-    """`count` clients for `seconds`; the clients, and the server's resident bytes by time."""
+    """Run `count` clients for `seconds`. Returns the clients, and the server's resident bytes at
+    several times.
+    """
     clients = [Client() for _ in range(count)]
     start = time.monotonic()
     tasks = [
@@ -217,7 +220,7 @@ async def keep_asking(
                     if event["choices"][0]["finish_reason"] is not None:
                         is_finished = True
                     if token_time - start >= seconds:
-                        return  # the time is over: disconnect in the middle, as clients do
+                        return  # the time is over; the connection is closed during the answer
             if not is_finished:
                 raise ValueError("the stream ended early")
             client.answers += 1
@@ -229,8 +232,8 @@ async def keep_asking(
 async def stream(
     address: tuple[str, int], path: str, body: dict[str, Any]
 ) -> AsyncIterator[dict[str, Any]]:
-    """Events of a streamed answer, over plain sockets, because the clients share two cores with the
-    server.
+    """Yield the events of a streamed answer. Plain sockets are used, because they need little time
+    of the two cores that the clients share with the server.
     """
     reader, writer = await asyncio.open_connection(*address)
     try:
@@ -268,7 +271,7 @@ def describe(
     memory: list[tuple[float, float]],
     length: float,
 ) -> float:
-    """Add a row; tokens a second of all clients together, within the time."""
+    """Add a row, and return the tokens per second of all clients together."""
     rate = sum(sum(seconds <= length for seconds in client.tokens) for client in clients) / length
     first_waits = [wait for client in clients for wait in client.first_waits]
     later_waits = [wait for client in clients for wait in client.later_waits]
@@ -292,7 +295,7 @@ def describe(
 def judge(
     record: Record, clients: list[Client], memory: list[tuple[float, float]], length: float
 ) -> None:
-    """The claims about many clients at once."""
+    """Check the claims about many clients at the same time."""
     record.check("errors", float(sum(len(client.errors) for client in clients)), at_most=0)
     per_second = np.array(
         [np.histogram(client.tokens, bins=int(length), range=(0, length))[0] for client in clients],

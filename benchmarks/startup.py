@@ -1,7 +1,7 @@
-"""How long do `import featherweight` and `fw --help` take?
+"""Measures the time of `import featherweight` and of `fw --help`.
 
-Whole processes run in turns with an interpreter that imports nothing. The rows are medians, with
-the smallest and the largest of the rounds.
+Whole processes are timed in turns with a Python process that imports nothing. The rows have the
+median, the smallest and the largest time of the rounds.
 """
 
 from __future__ import annotations

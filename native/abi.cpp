@@ -1,5 +1,5 @@
-// The functions of the C ABI that need no model: they check every size, convert what all units of
-// the work share, and divide the units among the threads of the pool.
+// The functions of the C ABI that need no model. Each one checks every size, converts the arguments
+// that all units of work use, and divides the units among the threads of the pool.
 #include <atomic>
 #include <cmath>
 #include <cstdlib>
@@ -17,7 +17,7 @@ using fw::Kernels;
 constexpr int64_t max_elements = int64_t{1} << 40;
 constexpr int64_t encoder_alignment = 64;
 
-// Whether rows * columns is more than any machine has; neither is negative.
+// Whether rows * columns is more than max_elements, without overflow; neither is negative.
 bool exceeds_limit(int64_t rows, int64_t columns) {
     return rows > max_elements || (rows && columns > max_elements / rows);
 }
@@ -36,7 +36,8 @@ int16_t to_fixed_point(float value, float scale) {
     return static_cast<int16_t>((clamped + no_fraction) - no_fraction);
 }
 
-// Appends the beginning of a tail-biting stream to it, so that no window of bits has to wrap.
+// Copies the first bytes of a tail-biting stream behind its end, so that a decoder can read past
+// the end instead of wrapping around.
 void append_beginning(uint8_t *stream, int64_t bytes) {
     for (int64_t i = 0; i < 8; ++i) stream[bytes + i] = stream[i % bytes];
 }
@@ -64,7 +65,8 @@ struct EncoderScratch {
     }
 };
 
-// The samples of a tile in trellis order, which is backwards; false when one is not finite.
+// Converts the samples of a tile to fixed point, in the order of the trellis (from last to first).
+// Returns false when a sample is not finite.
 bool convert_samples(const float *x, int64_t length, float scale, int16_t *samples) {
     bool are_finite = true;
     for (int64_t t = 0; t < length; ++t) {
@@ -112,8 +114,8 @@ int32_t fw_viterbi_encode(const float *x, int64_t tiles, int64_t length, const f
     const Kernels *kernels = fw::kernels_for(isa);
     if (!kernels) return FW_NO_ISA;
     const int64_t num_states = int64_t{1} << state_bits;
-    // 32 lanes are more than 16 groups (8 state bits at 4 bits a weight); narrower kernels give the
-    // same bytes.
+    // With 8 state bits at 4 bits a weight there are only 16 groups, fewer than the 32 lanes of
+    // AVX-512. Kernels with fewer lanes give the same bytes.
     if (num_states >> rate < 32 && !std::strcmp(kernels->name, "avx512"))
         kernels =
             fw::kernels_named("avx2") ? fw::kernels_named("avx2") : fw::kernels_named("scalar");
@@ -184,8 +186,8 @@ int32_t fw_trellis_dense(const uint8_t *codes, int64_t rows, int64_t columns,
     const int64_t padded_bytes = bytes + 8;
     const int64_t column_blocks = columns / fw::trellis_columns;
     std::atomic<int32_t> status{FW_OK};
-    // A unit is one row block by one column block: at most 64 streams, whose bytes alternate in
-    // memory.
+    // A unit is one column block of one row block. It has at most 64 streams, whose bytes are
+    // interleaved in memory.
     auto decode = [&](int64_t begin, int64_t end) {
         uint8_t *streams = static_cast<uint8_t *>(fw::scratch(64 * padded_bytes));
         if (!streams) {

@@ -1,4 +1,4 @@
-// Zeroed memory in lines of 64 bytes, and the sizes to which it is padded.
+// Arrays of zeroed memory that are aligned to cache lines, and rounding of sizes.
 #pragma once
 #include <cstdint>
 #include <cstdlib>
@@ -7,14 +7,14 @@
 
 namespace fw {
 
-constexpr int64_t vector_padding = 64;  // vectors are padded to multiples of so many numbers
+constexpr int64_t vector_padding = 64;  // vectors are padded to a multiple of this many numbers
 
 inline int64_t round_up(int64_t n, int64_t multiple) {
     return (n + multiple - 1) / multiple * multiple;
 }
 
-// An array that begins at a cache line. Throws std::bad_alloc. Pages that are never written take no
-// memory.
+// An array of zeros that begins at a cache line. The constructor throws std::bad_alloc. Pages that
+// are never written use no memory.
 template <typename T>
 class Array {
 public:

@@ -60,8 +60,8 @@ void ForwardThread::finish_queries_keys_values(const Layer &layer, const SharedI
 void ForwardThread::store_keys_values(int64_t layer_index, int64_t token) {
     const fw_row &row = pass_.tokens[token];
     for (int64_t h = 0; h < d_.num_kv_heads; ++h) {
-        // Where every thread has computed them, each stores some heads: those that it reads most
-        // itself.
+        // When every thread has computed all keys and values, each thread stores only some heads:
+        // those that it will mostly read itself.
         if (pass_.replicated && h * num_threads_ / d_.num_kv_heads != index_) continue;
         k_.store_kv(buffers_.keys.get() + h * m_.head_width,
                     buffers_.values.get() + h * m_.head_width, m_.head_width, row.position,
@@ -70,8 +70,8 @@ void ForwardThread::store_keys_values(int64_t layer_index, int64_t token) {
     }
 }
 
-// How many tokens from `token` on belong to one sequence and so read the same keys; at most
-// max_queries.
+// The number of consecutive tokens from `token` on that belong to the same sequence and therefore
+// read the same keys; at most max_queries.
 int64_t ForwardThread::num_adjacent_tokens(int64_t token) const {
     const fw_row *tokens = pass_.tokens;
     int64_t n = 1;
@@ -81,8 +81,8 @@ int64_t ForwardThread::num_adjacent_tokens(int64_t token) const {
     return n;
 }
 
-// Attention is cut into tiles: adjacent tokens of one sequence by heads. Each thread computes as
-// many (tile, head) pairs as the others.
+// A tile is a group of adjacent tokens of one sequence. The (tile, head) pairs are divided evenly
+// among the threads.
 void ForwardThread::attend_all(int64_t layer_index, const Layer &layer) {
     const int64_t heads_per_kv = d_.num_heads / d_.num_kv_heads;
     int64_t num_tiles = 0;
@@ -94,7 +94,7 @@ void ForwardThread::attend_all(int64_t layer_index, const Layer &layer) {
         const int64_t begin = std::max<int64_t>(pairs.begin - tile * d_.num_heads, 0);
         const int64_t end = std::min(pairs.end - tile * d_.num_heads, d_.num_heads);
         for (int64_t head = begin, num_heads; head < end; head += num_heads) {
-            // Heads of one token that share a key-value head read it together, up to four of them.
+            // Up to four heads of one token that use the same key-value head are computed together.
             num_heads =
                 num_tokens > 1
                     ? 1
@@ -105,7 +105,7 @@ void ForwardThread::attend_all(int64_t layer_index, const Layer &layer) {
     }
 }
 
-// Several tokens by one head, or one token by several heads.
+// Attention of several tokens with one head, or of one token with several heads.
 void ForwardThread::attend_tile(int64_t layer_index, const Layer &layer, int64_t token,
                                 int64_t num_tokens, int64_t head, int64_t num_heads) {
     const fw_row &row = pass_.tokens[token];

@@ -1,4 +1,4 @@
-// What this machine can do: bytes a second from memory, and seconds of one product.
+// Measurements for benchmarks: the memory bandwidth, and the time of one product.
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -41,7 +41,7 @@ uint64_t read_streams(const uint8_t *memory, int64_t bytes) {
     return a[0] + a[1] + a[2] + a[3] + a[4] + a[5] + a[6] + a[7];
 }
 
-// Which way is the fastest differs between processors; the bandwidth is that of the fastest.
+// The fastest access pattern differs between processors. The bandwidth is that of the fastest one.
 using Reader = uint64_t (*)(const uint8_t *memory, int64_t bytes);
 const Reader readers[] = {read_streams<1, 0>, read_streams<1, 4096>, read_streams<2, 0>,
                           read_streams<4, 0>, read_streams<4, 2048>};
@@ -87,7 +87,7 @@ struct ProductPass {
     }
 };
 
-// Activations that rounding does not change.
+// Activations that are integers, so that rounding does not change them.
 fw::ActivationBuffer integer_activations(const fw::Kernels &kernels, int64_t num_tokens,
                                          int64_t columns) {
     fw::ActivationBuffer buffer(num_tokens, columns);

@@ -1,8 +1,8 @@
-// The C ABI of libfeatherweight: everything that Python (ctypes) or C may call.
+// The C ABI of libfeatherweight: all functions that Python (ctypes) or C may call.
 //
 // Every function checks its sizes and returns a status; no exception leaves the library. Arrays are
-// contiguous, little endian and aligned as their types are, except codes and fp16 scales, which lie
-// in files and may begin at any address. Arrays are only read unless they are named `out`.
+// contiguous, little endian and aligned to their element type, except codes and fp16 scales, which
+// may be parts of mapped files and begin at any address. Arrays are only read, except `out`.
 // `threads` <= 0 means the default (FEATHERWEIGHT_THREADS, else the CPUs that this process may
 // use); `isa` null means the default (FEATHERWEIGHT_ISA, else the best that runs here).
 #pragma once
@@ -23,11 +23,12 @@ enum fw_status {
     FW_BUSY = 5,  // another thread is using this model
 };
 
-// The number grows whenever a signature or a layout below changes; the caller refuses a library
-// with another number.
+// The version of this interface. It is increased whenever a signature or a structure below changes,
+// and the caller refuses a library with another version.
 FW_API int32_t fw_abi(void);
 FW_API const char *fw_isa(void);
-FW_API const char *fw_isa_message(void);  // why FEATHERWEIGHT_ISA was not followed; "" when it was
+// The reason why the instruction set in FEATHERWEIGHT_ISA is not used; "" when it is used.
+FW_API const char *fw_isa_message(void);
 FW_API int32_t fw_isa_available(const char *isa);
 FW_API int32_t fw_threads(void);
 
@@ -65,11 +66,11 @@ FW_API int32_t fw_int_dense(const uint8_t *codes, int64_t rows, int64_t columns,
 FW_API int32_t fw_hadamard(float *x, int64_t rows, int64_t stride, int32_t power, int64_t order,
                            const float *kernel, const char *isa, int32_t threads);
 
-// A model that runs in the library: one call for a token, one for a chunk of a prompt.
+// A model that runs in the library. Each call of fw_forward computes one or several tokens.
 //
-// The structures below are read once, by fw_model_new. The arrays that they point at are used in
-// place and must outlive the model (weights are usually a mapped file). `size` is sizeof of the
-// structure, so that a caller compiled against another layout is refused.
+// The structures below are read once, by fw_model_new. The arrays that they point to are not copied
+// and must live longer than the model (weights are usually in a mapped file). `size` is the sizeof
+// of the structure, so that a caller that was compiled with another definition is refused.
 enum fw_kind {
     FW_NONE = 0,
     FW_FLOAT32 = 1,
@@ -79,11 +80,11 @@ enum fw_kind {
     FW_TRELLIS = 5,  // streams of tiles in lane order
 };
 
-// H of `num_blocks` diagonal blocks, each H_{2^power} (x) kernel: y = H (signs x), or for its
-// inverse x = signs H^T y.
+// A rotation y = H (signs x); its inverse is x = signs H^T y. H has `num_blocks` diagonal blocks
+// H_{2^power} (x) kernel.
 typedef struct fw_rotation {
     int64_t length;
-    const uint8_t *signs;  // [(length + 7) / 8] one bit a number, the lowest bit first: set for -1
+    const uint8_t *signs;  // [(length + 7) / 8] a bit for each number, lowest bit first; 1 means -1
     int64_t num_blocks;
     const struct fw_rotation_block *blocks;
 } fw_rotation;
@@ -110,8 +111,9 @@ typedef struct fw_matrix {
     int64_t group;
     int32_t zero_point, state_bits;
     const float *state_values;  // FW_TRELLIS: [2^state_bits]
-    // FW_TRELLIS of a GF(2)-linear code, else null: the table is [256] integers from -63 to 63, the
-    // matrix [state_bits - 8] what each of the state's older bits XORs into the hash.
+    // For FW_TRELLIS with a GF(2)-linear code, else null. table: [256] integers from -63 to 63.
+    // code_matrix: [state_bits - 8] for each of the state's older bits the byte that it XORs into
+    // the hash.
     const int8_t *table;
     const uint8_t *code_matrix;
     float table_scale;  // a weight is its table entry * table_scale * the scale of its row
@@ -162,9 +164,9 @@ FW_API void fw_model_free(fw_model *model);
 // of their positions.
 FW_API int32_t fw_forward(fw_model *model, const fw_row *tokens, int64_t count);
 
-// out [count, rows] = the matrix times x [count, columns], on this thread. `planes`: the bytes that
-// an activation is rounded to (a model takes 1 behind a rotation, else 2), 0 for float32
-// activations.
+// out [count, rows] = the matrix times x [count, columns], on this thread. `planes`: the number of
+// int8 planes to which activations are rounded (a model uses 1 for rotated activations, else 2);
+// 0: float32 activations.
 FW_API int32_t fw_product(const fw_matrix *matrix, const float *x, int64_t count, int32_t planes,
                           const char *isa, float *out);
 

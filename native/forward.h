@@ -1,6 +1,6 @@
 // A forward pass: one call that runs some tokens through the whole model, on several threads.
 //
-// A layer is five phases with a barrier after each, and one more barrier between writing keys and
+// A layer has five phases with a barrier after each. One more barrier separates writing keys from
 // reading them:
 //
 //     1  norm, rotate, round | query, key and value products
@@ -9,9 +9,9 @@
 //     4  residual, norm, rotate, round | gate and up products
 //     5  gate times up, rotate, round | down product
 //
-// The work before a bar is vector work. With one or two tokens every thread repeats it for
-// itself instead of waiting for the others (`replicated`). More tokens are divided among the
-// threads, and a barrier separates their vector work from the product that reads it.
+// The work to the left of a bar is vector work. With one or two tokens every thread computes all of
+// it (`replicated`), which is faster than waiting for the other threads. With more tokens the
+// threads divide it, and a barrier separates it from the product that reads its result.
 //
 // forward.cpp has the phases, attention.cpp phase 2, products.cpp the products.
 #pragma once
@@ -24,20 +24,20 @@
 
 namespace fw {
 
-// What the threads of a call share.
+// The data that all threads of a call share.
 struct ForwardPass {
     fw_model &model;
     const fw_row *tokens;
     int64_t count;
     bool replicated;
-    std::vector<int64_t> logit_tokens = {};  // tokens whose logits are asked for
+    std::vector<int64_t> logit_tokens = {};  // tokens whose logits are requested
     Barrier barrier = {};
     std::atomic<bool> out_of_memory{false};
     int num_threads = 0;  // of this call
 };
 
-// Matrices that multiply one vector, and for each the index of its buffer: matrices behind the same
-// rotation share one.
+// Matrices that multiply the same vector, and for each the index of its activation buffer. Matrices
+// with the same input rotation use the same buffer.
 template <int N>
 struct SharedInput {
     const Matrix *matrices[N];

@@ -1,5 +1,5 @@
-// Matrices, checked once when a model is built: their sizes, their codes where they lie, and the
-// tables of their kernels.
+// Matrices of a model: their sizes, pointers to their codes, and the tables of their kernels. They
+// are checked once, when the model is built.
 #pragma once
 #include <cstdint>
 
@@ -41,15 +41,15 @@ private:
     void decode_int_row(const Kernels &k, int64_t row, float *out, float *scratch) const;
 };
 
-// What several matrices of a model share.
+// The rotations and trellis codes that several matrices of a model use.
 struct SharedTables {
     Rotations rotations;
     TrellisCodes codes;
 };
 
-// Fills `matrix`; FW_BAD_ARGUMENT when a size does not fit. Where a kernel for int8 activations
-// exists and `int8_activations` is true, activations behind a rotation get one plane and others
-// two: rotated activations are spread evenly, others have outliers.
+// Fills `matrix`; returns FW_BAD_ARGUMENT when sizes contradict each other. If `int8_activations`
+// is true and a kernel for int8 activations exists, rotated activations are rounded to one plane
+// and others to two, because activations without a rotation have outliers.
 int32_t build_matrix(const fw_matrix &source, bool int8_activations, SharedTables &tables,
                      Matrix &matrix);
 

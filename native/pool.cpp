@@ -28,8 +28,9 @@ void pause_processor() {
 #endif
 }
 
-// Spins until condition() holds; false when it does not within `limit_us`. Without a limit the
-// thread gives its processor to others from time to time once the wait is long.
+// Spins until condition() is true; returns false when `limit_us` microseconds have passed before.
+// Without a limit, a thread that waits long yields its processor to other threads from time to
+// time.
 template <typename Condition>
 bool spin_until(Condition condition, int limit_us) {
     for (int i = 0; i < 2000; ++i) {
@@ -51,9 +52,9 @@ bool spin_until(Condition condition, int limit_us) {
 
 struct Pool {
     std::mutex busy;  // held during a call
-    // The number of the call, times `call_step`, plus the number of threads that take part in it.
-    // Both are one word, so that a worker that takes no part never reads fields that the next call
-    // is writing.
+    // The number of the call times `call_step`, plus the number of threads that take part in it.
+    // Both are in one word, so that a worker that takes no part does not have to read other fields,
+    // which the next call may be writing.
     std::atomic<uint64_t> call{0};
     std::atomic<int> num_running{0};
     std::atomic<int> num_sleeping{0};
@@ -99,8 +100,8 @@ struct Pool {
                 ++num_workers;
             }
         } catch (const std::system_error &) {
-            // The machine gives no more threads. Fewer threads are slower and give the same
-            // results.
+            // The system cannot create more threads. The call runs on fewer threads, which is
+            // slower but gives the same results.
         }
     }
 
@@ -130,8 +131,8 @@ struct Pool {
 
 std::atomic<Pool *> current_pool{nullptr};
 
-// A child process has none of the parent's threads, and the parent's locks may be held for ever:
-// the child leaves them and starts again.
+// After fork() a child process has no threads of its parent, and locks that were held stay locked.
+// So the child abandons the pool of its parent and creates a new one.
 void forget_pool() { current_pool.store(nullptr); }
 
 Pool *pool() {
@@ -145,7 +146,8 @@ Pool *pool() {
     return existing;
 }
 
-// Work whose ranges the threads take one after the other.
+// Work that is divided into ranges. A thread takes the next range when it has finished its last
+// one.
 struct RangeQueue {
     RangeFunction function;
     void *context;

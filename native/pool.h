@@ -1,7 +1,7 @@
-// The library's own threads: persistent workers that spin for a moment between calls and then
+// The threads of the library: persistent workers, which spin for a short time after a call and then
 // sleep.
 //
-// torch has its own OpenMP pool and a second one would compete with it, so libgomp is never linked.
+// torch has its own OpenMP pool, with which a second one would compete, so libgomp is not linked.
 // There are two ways to use the threads: `parallel_for` cuts independent work into ranges that any
 // free thread takes; `run_on_threads` runs one function on several threads at the same time, so
 // that they may wait for each other at a `Barrier`. Results may not depend on which thread computes
@@ -32,17 +32,17 @@ void parallel_for(int64_t count, int64_t grain, int threads, F &f) {
 
 using ThreadFunction = void (*)(void *context, int index, int num_threads);
 
-// How long workers spin for the next call before they sleep. Other programs and libraries that use
-// the same processors pay for the spinning. The longer time covers what Python needs from one token
-// to the next.
+// The time for which workers spin before they sleep. Spinning takes processor time from other
+// programs and libraries. The longer time is sufficient for the work of Python between two tokens.
 constexpr int short_spin_us = 60, token_spin_us = 250;
 
 // Calls function(context, 0 ... n - 1, n) at the same time on n <= `threads` threads. n is smaller
-// than `threads` where the machine has no more threads to give, and 1 where the pool is busy.
+// than `threads` when the system cannot create more threads, and 1 when the pool is busy.
 void run_on_threads(int threads, ThreadFunction function, void *context,
                     int spin_us = short_spin_us);
 
-// Waits until all threads of a call have arrived; may be used again at once.
+// A thread that calls `wait` continues when all threads of the call have called it. A barrier can
+// be used again immediately.
 class Barrier {
 public:
     void wait(int num_threads);
@@ -52,8 +52,8 @@ private:
     std::atomic<uint32_t> generation_{0};
 };
 
-// Scratch memory of the calling thread, 64-byte aligned, reused by its next call; null when there
-// is no memory.
+// Scratch memory of the calling thread, aligned to 64 bytes. The next call of this function on the
+// same thread returns the same memory. Null when there is not enough memory.
 void *scratch(int64_t bytes);
 
 }  // namespace fw

@@ -17,8 +17,8 @@ int64_t num_blocks(const Matrix &w) {
 }
 int64_t num_column_blocks(const Matrix &w) { return w.padded_columns / trellis_columns; }
 
-// The work of a trellis product: row blocks, each cut into the same number of units. Units of the
-// last row block cost less when it is not full.
+// The work of a trellis product: row blocks that are divided into the same number of units. A unit
+// of the last row block costs less when this block has fewer rows.
 struct TrellisWork {
     static constexpr int64_t full_cost = 8;
     int64_t num_full_units, units_per_block, last_cost;
@@ -30,7 +30,7 @@ struct TrellisWork {
         last_cost = costs[w.padded_rows % trellis_block_rows / 64];
     }
     int64_t total_cost() const { return num_full_units * full_cost + last_cost * units_per_block; }
-    // The unit that begins nearest to `cost`.
+    // The unit whose beginning is nearest to `cost`.
     int64_t unit_at(int64_t cost) const {
         if (cost < full_cost * num_full_units || last_cost == 0)
             return (cost + full_cost / 2) / full_cost;
@@ -59,7 +59,7 @@ void ProductBuffer::make_room(const Matrix &w, int64_t max_tokens, int num_threa
     }
 }
 
-// Where the share of thread `index` of `count` units begins.
+// The beginning of the share of thread `index` when `count` units are divided.
 int64_t ProductWorker::share_begin(int64_t count, int index) const {
     return count * shares_.begin(index, num_threads_) / ThreadShares::total;
 }
@@ -113,14 +113,14 @@ void ProductWorker::multiply_floats(const Matrix &w, const ActivationBuffer &x, 
     }
 }
 
-// Where thread `index` begins among row blocks by column blocks.
+// The first unit of thread `index`; a unit is one column block of one row block.
 int64_t ProductWorker::first_trellis_unit(const Matrix &w, int index) const {
     const TrellisWork work(w, num_column_blocks(w));
     return work.unit_at(share_begin(work.total_cost(), index));
 }
 
-// Units are row blocks by column blocks. A row block whose columns several threads share has
-// partial sums of each of them, which `read` adds.
+// A unit is one column block of one row block. When several threads compute columns of the same row
+// block, each writes partial sums, which `read` adds.
 void ProductWorker::multiply_trellis_by_columns(const Matrix &w, const ActivationBuffer &x,
                                                 int64_t num_vectors, ProductBuffer &out) const {
     const int64_t columns = num_column_blocks(w);
@@ -135,15 +135,15 @@ void ProductWorker::multiply_trellis_by_columns(const Matrix &w, const Activatio
             k_.trellis_dots(w.trellis, block, begin, end, x.int8(), 0, num_vectors,
                             scratch_.sums.get(), sums, out.width);
     }
-    // `read` adds the sums of all threads from the first to the last one that has a part of a row
-    // block. A thread without units may lie between them: its sums are zero.
+    // `read` adds the sums of all threads from the first to the last one with units of a row block.
+    // A thread between them may have no units; it writes zeros.
     if (units.begin == units.end && units.begin % columns)
         for (int64_t vector = 0; vector < num_vectors; ++vector)
             std::memset(sums + vector * out.width + units.begin / columns * trellis_block_rows, 0,
                         sizeof(int32_t) * trellis_block_rows);
 }
 
-// Units are sixteen vectors by row blocks, each computed by one thread alone.
+// A unit is one row block times sixteen vectors, and is computed by one thread.
 void ProductWorker::multiply_trellis_by_vectors(const Matrix &w, const ActivationBuffer &x,
                                                 int64_t num_vectors, ProductBuffer &out) const {
     const TrellisWork work(w, 1);
@@ -168,7 +168,7 @@ void ProductWorker::read_trellis_vector(const Matrix &w, float scale, const Prod
     const int64_t thread_stride = max_planes * max_column_split_tokens * product.width;
     const int32_t *sums = product.partial_sums.get() + vector * product.width;
     for (int64_t block = 0; block < num_blocks(w); ++block) {
-        // The threads that have a part of this row block: begin ... begin + num_parts - 1.
+        // The threads with units of this row block are begin ... begin + num_parts - 1.
         int begin = 0, num_parts = 1;
         if (num_tokens <= max_column_split_tokens) {
             const int64_t first_unit = block * columns, end_unit = first_unit + columns;
@@ -204,7 +204,7 @@ void ProductWorker::read(const Matrix &w, const ActivationBuffer &x, const Produ
         std::memcpy(out, product.products.get() + token * product.width,
                     sizeof(float) * static_cast<size_t>(w.rows));
     }
-    // What follows it.
+    // Then the output rotation, the bias and the padding.
     if (w.output) w.output->apply_inverse(k_, out, scratch_.rotation.get());
     if (w.bias)
         for (int64_t i = 0; i < w.rows; ++i) out[i] += w.bias[i];

@@ -1,14 +1,15 @@
-// Products of matrices with the activations of several tokens, divided among threads: the one loop
-// that a model's forward pass and `fw_product` use.
+// Products of matrices with the activations of several tokens, divided among threads. Both a
+// model's forward pass and `fw_product` use this code.
 //
 // A product has three steps. `prepare` rotates and rounds the activations of a token; `multiply`
 // computes one thread's share of the product; `read` finishes the product of a token (scales,
-// planes, output rotation, bias). What a step of one thread reads, all threads must have written:
-// between two steps is a barrier, except where every thread prepares a buffer of its own.
+// planes, output rotation, bias). A step reads what all threads wrote in the step before, so there
+// must be a barrier between two steps. It is not needed when every thread prepares a buffer of its
+// own.
 //
-// Products are divided by rows of the matrix. Trellis codes of up to `max_column_split_tokens`
-// tokens are divided by columns too: their sums are integers, so partial sums of different threads
-// add up to the same bits.
+// Products are divided by rows of the matrix. Products of trellis codes with up to
+// `max_column_split_tokens` tokens are divided by columns, too. Their sums are integers, so adding
+// the partial sums of different threads gives the same bits.
 #pragma once
 #include <cstdint>
 
@@ -30,7 +31,7 @@ inline Span even_part(int64_t count, int64_t index, int64_t num_parts) {
     return {count * index / num_parts, count * (index + 1) / num_parts};
 }
 
-// The activations of several tokens in the forms that matrices behind one rotation read.
+// The activations of several tokens, rotated by one rotation, in the forms that kernels read.
 struct ActivationBuffer {
     Array<float> rotated;        // [tokens, width]
     Array<int8_t> codes;         // [vectors, width], and `planes` vectors a token
@@ -48,7 +49,7 @@ struct ActivationBuffer {
     }
 };
 
-// The product of several tokens with one matrix, as `multiply` leaves it.
+// The product of several tokens with one matrix after `multiply` and before `read`.
 struct ProductBuffer {
     Array<float> products;  // [vectors, width]
     // Of trellis codes: [vectors, width], or [threads, vectors, width] where they are divided by
@@ -56,12 +57,12 @@ struct ProductBuffer {
     Array<int32_t> partial_sums;
     int64_t width = 0;  // rows, padded
 
-    // Makes room for products of up to `max_tokens` tokens with `w`; matrices with as many rows may
-    // share a buffer.
+    // Allocates memory for products of up to `max_tokens` tokens with `w`. Matrices with the same
+    // number of rows may use the same buffer.
     void make_room(const Matrix &w, int64_t max_tokens, int num_threads);
 };
 
-// What a thread needs while it works on products.
+// The scratch memory of one thread for products.
 struct ProductScratch {
     Array<float> rotation;      // for the rotations
     Array<float> decoded;       // rows of a matrix as float32
@@ -69,7 +70,7 @@ struct ProductScratch {
     Array<int32_t> sums;        // of a row block
 };
 
-// One thread of a product.
+// The part of one thread in products.
 class ProductWorker {
 public:
     ProductWorker(const Kernels &kernels, const ThreadShares &shares, int index, int num_threads,

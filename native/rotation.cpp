@@ -5,8 +5,8 @@
 namespace fw {
 namespace {
 
-// The same block of this or of an earlier rotation, whose padded kernels serve again: most
-// rotations share one matrix.
+// An equal block of this or of an earlier rotation, whose padded kernels can be used again; null
+// when there is none. Most rotations of a model have the same blocks.
 const Rotation::Block *find_block(const fw_rotation_block &b, const Rotation &rotation,
                                   const Rotations &rotations) {
     const auto find_in = [&](const Rotation &r) -> const Rotation::Block * {

@@ -1,5 +1,5 @@
-// One matrix times some vectors outside any model, by the product loop of a model: for tests, and
-// for a self-test of the machine.
+// Product of one matrix with several vectors, without a model but with the same code as in a model.
+// Tests and the self-test of `doctor` use it.
 #include <cstring>
 #include <new>
 

@@ -37,8 +37,8 @@ void ThreadShares::learn(const ThreadTimes *times, int num_threads) {
         double &share = shares_[static_cast<size_t>(i)];
         const double target_ns = end_ns - static_cast<double>(times[i].other_ns);
         const double target = share / static_cast<double>(times[i].product_ns) * target_ns;
-        // A quarter of the way and at most a sixteenth of an equal share at once: a thread that was
-        // interrupted in one call is not slow.
+        // The share moves only a quarter of the way, and at most by a sixteenth of an equal share,
+        // because a thread may have been slow in this call only.
         const double step = std::clamp((target - share) / 4, -equal_share / 16, equal_share / 16);
         share = std::clamp(share + step, equal_share / 2, equal_share * 2);
         sum += share;

@@ -1,9 +1,9 @@
-// How products are divided among threads: evenly at first, then so that all threads reach the next
-// barrier together.
+// The division of products among threads: even at first, then adapted so that all threads reach the
+// next barrier at the same time.
 //
-// The processors of one machine are seldom equally fast for long (other tenants, other kinds of
-// cores), and a thread has other work in the same phase. Which thread computes which part of a
-// product changes no bit of it.
+// The cores of a machine differ in speed (other tenants, different kinds of cores), and a thread
+// has other work in the same phase. The result of a product does not depend on which thread
+// computes which part.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,8 +11,8 @@
 
 namespace fw {
 
-// What one thread spent, in a call, on its parts of products and on the other work of the phases
-// that contain products.
+// The time that one thread spent in a call on its shares of products, and on the other work of the
+// phases that contain products.
 struct alignas(64) ThreadTimes {
     int64_t product_ns = 0, other_ns = 0;
 };
@@ -22,15 +22,15 @@ public:
     static constexpr int64_t total = 1 << 16;  // the sum of all threads' shares
 
     void reset(int num_threads);
-    // Where the share of thread `index` begins, from 0 to `total`; index == num_threads: where the
-    // last share ends.
+    // The beginning of the share of thread `index`, from 0 to `total`. For index == num_threads it
+    // is the end of the last share.
     int64_t begin(int index, int num_threads) const {
         return num_threads == static_cast<int>(begins_.size()) - 1
                    ? begins_[static_cast<size_t>(index)]
                    : total * index / num_threads;
     }
-    // Moves the shares towards those with which all threads would have taken equally long. `times`:
-    // of a call that was divided by the present shares.
+    // Moves the shares towards those with which all threads would have taken the same time.
+    // `times`: measured in a call that used the present shares.
     void learn(const ThreadTimes *times, int num_threads);
 
 private:
@@ -44,8 +44,8 @@ public:
     void enable(bool enabled);
     void begin_product();
     void end_product();
-    // A phase ends before the barrier behind it and the next one begins after it: time at barriers
-    // is not counted.
+    // A phase ends before the barrier that follows it, and the next phase begins after the barrier,
+    // so the time at barriers is not counted.
     void end_phase();
     void begin_phase();
     const ThreadTimes &times() const { return times_; }

@@ -26,8 +26,8 @@ void permute_table(const int8_t *values, const BitPermutation &permutation, uint
             static_cast<uint8_t>(values[h] + permuted_offset);
 }
 
-// Writes the table in an order of bits that makes `TrellisMatrix::select_by_min_max` true, if there
-// is one. Else writes it in its own order and returns false.
+// Writes the table in an order of hash bits for which `TrellisMatrix::select_by_min_max` is true,
+// and returns true. If there is none, writes it in its original order and returns false.
 bool permute_for_min_max(const int8_t *values, uint8_t *out, BitPermutation &permutation) {
     for (int selector = 7; selector >= 0; --selector)
         for (int sign = 0; sign < 8; ++sign) {
@@ -44,15 +44,15 @@ bool permute_for_min_max(const int8_t *values, uint8_t *out, BitPermutation &per
     return false;
 }
 
-// What byte `byte` of a stream contributes to the hash of a state that begins at bit position
-// `phase`, as an 8 x 8 bit matrix in the order of vgf2p8affineqb: the row that gives bit i of the
+// The 8 x 8 bit matrix by which byte `byte` of a stream is multiplied for the hash of a state that
+// begins at bit position `phase`. It has the order of vgf2p8affineqb: the row for bit i of the
 // result is byte 7 - i.
 uint64_t byte_matrix(int phase, int byte, int state_bits, const uint8_t *code_matrix,
                      const BitPermutation &permutation) {
     uint64_t matrix = 0;
     for (int bit = 0; bit < 8; ++bit) {
-        // The newest eight bits of the state enter the hash as they are, older ones through the
-        // code's matrix.
+        // The newest eight bits of the state are XORed into the hash directly, each older bit by
+        // its column of the code's matrix.
         const int i = 8 * byte + bit - phase;
         const uint8_t column = permutation.apply(i < 0 || i >= state_bits ? 0
                                                  : i < 8 ? static_cast<uint8_t>(1 << i)

@@ -1,19 +1,17 @@
-"""Cut the texts that the package ships out of the public data sets they come from. Same input, same
-bytes.
+"""Cuts the texts of the package out of public data sets. Equal data sets give equal bytes.
 
     python benchmarks/data/cut_texts.py RAW_FOLDER
 
-RAW_FOLDER holds the data sets under the paths that `src/featherweight/data/texts/README.md` names
-(`lm/`, `math/`, `code/`, `chat/`, `seq2seq/`, `zeroshot/`). Two roles are kept apart here, before
-anything else sees the text:
+RAW_FOLDER holds the data sets under the paths in `src/featherweight/data/texts/README.md` (`lm/`,
+`math/`, `code/`, `chat/`, `seq2seq/`, `zeroshot/`). Each text gets one of two roles:
 
 *evaluation*   WikiText-2 test as it is, and short samples of the held-out splits of other texts;
-*calibration*  everything else. A calibration document is dropped when it shares 13 words in a row
-               with any evaluation file, shipped or not; an encyclopedia sentence when it shares 8
-               words in a row with WikiText-2 valid or test. Words are compared in lower case
-               without punctuation or tokenisation marks.
+*calibration*  everything else. A calibration document is dropped when it shares 13 consecutive
+               words with any evaluation file, also with those that are not shipped. An encyclopedia
+               sentence is dropped when it shares 8 consecutive words with WikiText-2 valid or test.
+               Words are compared in lower case without punctuation or tokenisation marks.
 
-Gzip carries no time stamp, so a rebuilt file equals the committed one.
+The gzip files contain no time stamp, so a rebuilt file equals the committed one.
 """
 
 from __future__ import annotations
@@ -58,28 +56,28 @@ Row = dict[str, str]
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; ` @-@ `, spaced punctuation and case make no difference between two copies
-    of a sentence.
+    """The words in lower case. Two copies of a sentence that differ only in case, in punctuation or
+    in marks like ` @-@ ` give equal words.
     """
-    joined = re.sub(r" @([-,.])@ ", r"\1", text.replace("<unk>", " "))
-    return re.findall(r"[^\W_]+", joined.lower())
+    plain_text = re.sub(r" @([-,.])@ ", r"\1", text.replace("<unk>", " "))
+    return re.findall(r"[^\W_]+", plain_text.lower())
 
 
 def runs(text: str, length: int) -> Iterator[tuple[str, ...]]:
-    """Every run of `length` words of `text`."""
-    found = words(text)
-    return (tuple(found[i : i + length]) for i in range(len(found) - length + 1))
+    """Every sequence of `length` consecutive words of `text`."""
+    text_words = words(text)
+    return (tuple(text_words[i : i + length]) for i in range(len(text_words) - length + 1))
 
 
-class Held:
-    """The runs of words that calibration text must not contain."""
+class HeldOutRuns:
+    """The sequences of words that calibration text must not contain."""
 
     def __init__(self, texts: Iterable[str], length: int) -> None:
         self.length = length
-        self.known = {hash(run) for text in texts for run in runs(text, length)}
+        self.run_hashes = {hash(run) for text in texts for run in runs(text, length)}
 
     def __contains__(self, text: object) -> bool:
-        return any(hash(run) in self.known for run in runs(str(text), self.length))
+        return any(hash(run) in self.run_hashes for run in runs(str(text), self.length))
 
 
 def read(raw: Path, name: str) -> str:
@@ -101,49 +99,49 @@ def strings(value: object) -> Iterator[str]:
         yield from (s for item in value for s in strings(item))
 
 
-def held_out(raw: Path) -> Held:
+def held_out(raw: Path) -> HeldOutRuns:
     texts: list[str] = []
     for name in HELD_OUT:
         if name.endswith(".jsonl.gz"):
             texts += [s for row in rows(raw, name) for s in strings(row)]
         else:
             texts.append(read(raw, name))
-    return Held(texts, OVERLAP_WORDS)
+    return HeldOutRuns(texts, OVERLAP_WORDS)
 
 
 def store(folder: Path, name: str, content: str) -> int:
     """Write `content` as gzip without a time stamp; returns the packed size in bytes."""
-    packed = gzip.compress(content.encode("utf-8"), compresslevel=9, mtime=0)
-    # The tenth byte names the operating system of the writer; 255 means unknown and is the same
-    # everywhere.
-    packed = packed[:9] + b"\xff" + packed[10:]
-    (folder / name).write_bytes(packed)
-    return len(packed)
+    gzip_bytes = gzip.compress(content.encode("utf-8"), compresslevel=9, mtime=0)
+    # The tenth byte is the operating system of the writer. It is set to 255 (unknown), so that all
+    # systems write the same bytes.
+    gzip_bytes = gzip_bytes[:9] + b"\xff" + gzip_bytes[10:]
+    (folder / name).write_bytes(gzip_bytes)
+    return len(gzip_bytes)
 
 
 def store_documents(name: str, documents: Iterable[str]) -> None:
-    kept = list(documents)
-    size = store(TEXTS, name, "\n\n\n".join(kept) + "\n")
-    print(f"{name}: {len(kept)} documents, {size:,} bytes")
+    document_list = list(documents)
+    size = store(TEXTS, name, "\n\n\n".join(document_list) + "\n")
+    print(f"{name}: {len(document_list)} documents, {size:,} bytes")
 
 
-def store_rows(name: str, found: Iterable[Row], folder: Path = TEXTS) -> None:
-    kept = list(found)
-    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in kept]
+def store_rows(name: str, dialogues: Iterable[Row], folder: Path = TEXTS) -> None:
+    row_list = list(dialogues)
+    lines = [json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in row_list]
     size = store(folder, name, "\n".join(lines) + "\n")
-    print(f"{name}: {len(kept)} rows, {size:,} bytes")
+    print(f"{name}: {len(row_list)} rows, {size:,} bytes")
 
 
 def unwrap(text: str) -> str:
-    """One line a paragraph: some transcriptions break lines at 70 characters, others put no blank
-    line between.
+    """The text with one line for each paragraph. Some transcriptions break lines at 70 characters,
+    others have no blank line between paragraphs.
     """
     paragraphs: list[str] = []
     for block in re.split(r"\n\s*\n", text):
         lines = block.split("\n")
-        wrapped = max(len(line) for line in lines) < 100
+        is_wrapped = max(len(line) for line in lines) < 100
         paragraphs += (
-            [" ".join(block.split())] if wrapped else [" ".join(line.split()) for line in lines]
+            [" ".join(block.split())] if is_wrapped else [" ".join(line.split()) for line in lines]
         )
     return "\n\n".join(p for p in paragraphs if p)
 
@@ -155,39 +153,42 @@ def extracts(text: str, count: int, characters: int) -> Iterator[str]:
     sentence_end = re.compile(r"[.!?]['\"]?\s+")
     for i in range(count):
         middle = int((i + 0.5) / count * len(text))
-        found = sentence_end.search(text, middle)
-        assert found, "the collection ends in the middle of a sentence"
-        body = unwrap(text[found.end() : middle + 3 * characters])
+        match = sentence_end.search(text, middle)
+        assert match, "the collection ends in the middle of a sentence"
+        body = unwrap(text[match.end() : middle + 3 * characters])
         end = sentence_end.search(body, characters)
         yield body[: end.end()].strip() if end else body
 
 
-def novels(raw: Path, held: Held) -> list[str]:
+def novels(raw: Path, held_out_runs: HeldOutRuns) -> list[str]:
     pieces = [read(raw, f"lm/novels/train_{i:02d}.txt.gz") for i in range(4)]
-    found = [extract for piece in pieces for extract in extracts(piece, count=40, characters=6000)]
-    return [extract for extract in found if extract not in held]
+    candidates = [
+        extract for piece in pieces for extract in extracts(piece, count=40, characters=6000)
+    ]
+    return [extract for extract in candidates if extract not in held_out_runs]
 
 
-def plays(raw: Path, held: Held) -> list[str]:
+def plays(raw: Path, held_out_runs: HeldOutRuns) -> list[str]:
     scenes = read(raw, "lm/tinyshakespeare.txt.gz").split("\n\n")
     groups = ["\n\n".join(scenes[i : i + 8]) for i in range(0, len(scenes), 8)]
-    return [group for group in groups[::4] if group not in held]
+    return [group for group in groups[::4] if group not in held_out_runs]
 
 
 def shorter_sentence(source: str, targets: list[str]) -> str:
-    """The simple wording that shares the fewest words with its source.
-
-    The others nearly repeat the source.
+    """The simple sentence among `targets` that shares the fewest words with `source`, because the
+    others nearly repeat it.
     """
-    known = set(words(source))
-    return min(targets, key=lambda t: (len(known & set(words(t))) / max(1, len(words(t))), t))
+    source_words = set(words(source))
+    return min(
+        targets, key=lambda t: (len(source_words & set(words(t))) / max(1, len(words(t))), t)
+    )
 
 
-def wikipedia(raw: Path, held: Held) -> list[str]:
-    """Documents of eight sentences as the data set spells them (spaced punctuation), then of eight
-    simple ones.
+def wikipedia(raw: Path, held_out_runs: HeldOutRuns) -> list[str]:
+    """Documents of eight original sentences (with spaced punctuation, as in the data set), then
+    documents of eight simple sentences.
     """
-    judged = Held(
+    evaluation_runs = HeldOutRuns(
         (read(raw, f"lm/wikitext2_{split}.txt.gz") for split in ("valid", "test")),
         WIKIPEDIA_OVERLAP_WORDS,
     )
@@ -195,9 +196,13 @@ def wikipedia(raw: Path, held: Held) -> list[str]:
     for row in rows(raw, "seq2seq/wiki_auto_valid.jsonl.gz"):
         pairs.setdefault(row["src"], []).append(row["trg"])
     clean = {
-        source: [target for target in targets if target not in judged and target not in held]
+        source: [
+            target
+            for target in targets
+            if target not in evaluation_runs and target not in held_out_runs
+        ]
         for source, targets in pairs.items()
-        if source not in judged and source not in held
+        if source not in evaluation_runs and source not in held_out_runs
     }
     print(f"wikipedia: {len(pairs) - len(clean)} of {len(pairs)} sentences dropped for overlap")
     sources = list(clean)
@@ -225,23 +230,23 @@ def competition_math(raw: Path) -> list[Row]:
 
 
 def code(raw: Path) -> list[Row]:
-    found = []
+    dialogues = []
     for row in rows(raw, "code/mbpp.jsonl.gz"):
         program = "\n".join(
             line.rstrip() for line in row["code"].replace("\r\n", "\n").expandtabs(4).split("\n")
         )
-        found.append(dialogue(row["text"], program + "\n\n" + "\n".join(row["test_list"])))
-    return found
+        dialogues.append(dialogue(row["text"], program + "\n\n" + "\n".join(row["test_list"])))
+    return dialogues
 
 
 def seed_tasks(raw: Path) -> list[Row]:
-    found = []
+    dialogues = []
     for row in rows(raw, "chat/self_instruct_seed_tasks.jsonl.gz"):
         for instance in row["instances"][:2]:
-            found.append(
+            dialogues.append(
                 dialogue(f"{row['instruction']}\n\n{instance['input']}", instance["output"])
             )
-    return found
+    return dialogues
 
 
 def instructions(raw: Path) -> list[Row]:
@@ -252,17 +257,19 @@ def instructions(raw: Path) -> list[Row]:
 
 
 def restaurants(raw: Path) -> list[Row]:
-    found: dict[str, Row] = {}
+    dialogues: dict[str, Row] = {}
     for row in rows(raw, "seq2seq/e2e_nlg_dev.jsonl.gz"):
-        found.setdefault(row["mr"], dialogue(f"Describe this place: {row['mr']}", row["ref"]))
-    return list(found.values())
+        dialogues.setdefault(row["mr"], dialogue(f"Describe this place: {row['mr']}", row["ref"]))
+    return list(dialogues.values())
 
 
-def sample(found: list[Row], count: int, seed: int = 0) -> list[Row]:
-    """`count` rows in their own order, chosen by a seeded draw."""
-    if len(found) <= count:
-        return found
-    return [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), count))]
+def sample(candidates: list[Row], count: int, seed: int = 0) -> list[Row]:
+    """`count` random rows in their original order; `seed` determines the choice."""
+    if len(candidates) <= count:
+        return candidates
+    return [
+        candidates[i] for i in sorted(random.Random(seed).sample(range(len(candidates)), count))
+    ]
 
 
 def evaluation(raw: Path) -> None:
@@ -282,17 +289,19 @@ def evaluation(raw: Path) -> None:
         "mt_bench.jsonl.gz",
         [{"prompt": r["turns"][0]} for r in rows(raw, "chat/mt_bench_questions.jsonl.gz")],
     )
-    asked = [
+    arena_prompts = [
         {"prompt": r["prompt"].strip()} for r in rows(raw, "chat/arena_hard_v01_questions.jsonl.gz")
     ]
-    store_rows("arena_prompts.jsonl.gz", sample([r for r in asked if len(r["prompt"]) < 2000], 160))
+    store_rows(
+        "arena_prompts.jsonl.gz", sample([r for r in arena_prompts if len(r["prompt"]) < 2000], 160)
+    )
 
 
 def calibration(raw: Path) -> None:
-    held = held_out(raw)
-    store_documents("novels.txt.gz", novels(raw, held))
-    store_documents("plays.txt.gz", plays(raw, held))
-    store_documents("wikipedia.txt.gz", wikipedia(raw, held))
+    held_out_runs = held_out(raw)
+    store_documents("novels.txt.gz", novels(raw, held_out_runs))
+    store_documents("plays.txt.gz", plays(raw, held_out_runs))
+    store_documents("wikipedia.txt.gz", wikipedia(raw, held_out_runs))
     dialogues: dict[str, tuple[Callable[[], list[Row]], int]] = {
         "school_math": (lambda: school_math(raw, "math/gsm8k_train.jsonl.gz"), 1200),
         "competition_math": (lambda: competition_math(raw), 1200),
@@ -302,7 +311,7 @@ def calibration(raw: Path) -> None:
         "restaurants": (lambda: restaurants(raw), 400),
     }
     for name, (load, count) in dialogues.items():
-        clean = [row for row in load() if f"{row['prompt']} {row['answer']}" not in held]
+        clean = [row for row in load() if f"{row['prompt']} {row['answer']}" not in held_out_runs]
         store_rows(f"{name}.jsonl.gz", sample(clean, count))
 
 

@@ -1,26 +1,25 @@
-// What one instruction set offers: a table of plain functions, each on one unit of work (a tile, a
-// row of numbers, a block of rows).
+// The kernels of one instruction set: a table of plain functions, each for one unit of work (a
+// tile, a row of numbers, a block of rows).
 //
 // Where to find a kernel:
 //
-//     scalar/  avx2/  avx512/   what an instruction set does in its own way
+//     scalar/  avx2/  avx512/   the code that is specific to an instruction set
 //         simd.h                its registers: 16-bit words, bytes, 32-bit accumulators, floats
 //         int_dot.inc           integer codes times int8 activations, one chunk of 32 columns
 //         trellis_dot.inc       trellis codes times int8 activations, one row block
 //         kernels.cpp           the translation unit of the instruction set
-//     shared/                   one source for all instruction sets, written with the types of
-//     simd.h
+//     shared/                   code for all instruction sets, written with the types of simd.h
 //         <format>_dot.inc      products with codes of a format
 //         <format>_decode.inc   codes of a format to float32
 //         table.inc             gives every field of `Kernels` its function, by name
 //
-// A new instruction set is a folder with these four files (it may include files of another folder),
-// a line in dispatch.cpp and one in CMakeLists.txt. A new format is shared/<format>_dot.inc, a file
-// of that name in each folder whose instruction set does something in its own way, a field of
-// `Kernels` and its line in shared/table.inc.
+// A new instruction set needs a folder with these four files (they may include files of another
+// folder), a line in dispatch.cpp and one in CMakeLists.txt. A new format needs
+// shared/<format>_dot.inc, a file of the same name in each folder whose instruction set has special
+// code for it, a field of `Kernels`, and its line in shared/table.inc.
 //
-// Every table gives the same bits: integer sums are exact, and floats are added in one order that
-// does not depend on the width of a register (sixteen lanes, then a fixed tree).
+// All instruction sets give the same bits: integer sums are exact, and floats are added in an order
+// that does not depend on the width of a register (sixteen lanes, then a fixed tree).
 //
 // No C++ standard library header may be included here or in any kernel source: an inline template
 // that is instantiated in the AVX-512 object could be the copy that the linker keeps, and a machine
@@ -28,8 +27,8 @@
 #pragma once
 #include <stdint.h>
 
-// For functions that must be inlined: whether a compiler decides so by itself depends on the size
-// of the whole file.
+// For functions that must be inlined. Without it, the compiler's decision depends on the size of
+// the whole file.
 #define FW_INLINE inline __attribute__((always_inline))
 
 namespace fw {
@@ -64,15 +63,15 @@ struct IntMatrix {
 // Streams of 16 x 16 tiles in lane order: rows % 64 == 0, columns % 64 == 0.
 //
 // The code is GF(2)-linear: the state at step t of a stream is hashed to eight bits, and the weight
-// is the entry of a table of 256 at that hash, less an offset. The hash is a linear function of
-// stream bits. With byte k the byte at (rate * t) / 8 + k and p = (rate * t) mod 8:
+// is the entry of a table of 256 at that hash, minus an offset. The hash is a linear function of
+// the bits of the stream. Let byte k be the byte at (rate * t) / 8 + k, and p = (rate * t) mod 8:
 //
 //     hash = byte0_matrices[p] byte 0  ^  byte1_matrices[p] byte 1  ^  byte2_matrices[p] byte 2
 //
 // as 8 x 8 bit matrices in the order of vgf2p8affineqb.
 //
-// These matrices give the hash with its bits permuted, as `permuted_table` expects it. Where
-// `select_by_min_max` is true the permutation is such that for every h < 128
+// These matrices give the hash with its bits permuted, as `permuted_table` expects it. If
+// `select_by_min_max` is true, the permutation is such that for every h < 128
 //
 //     h  <=  permuted_table[h]  <=  permuted_table[h + 128]  <=  h + 128,
 //
@@ -96,8 +95,8 @@ struct TrellisMatrix {
     const int8_t *state_values;  // [2^state_bits] value of every state
 };
 
-// Activations rounded to int8: x = scale * code. A token has one vector, or two planes that are a
-// vector each where eight bits are too coarse: x = scales[0] * high + scales[1] * low with
+// Activations rounded to int8: x = scale * code. A token has one vector of codes. When eight bits
+// are too coarse it has two, the planes high and low: x = scales[0] * high + scales[1] * low with
 // scales[0] = 128 * scales[1].
 struct Int8Activations {
     const int8_t *codes;        // [vectors, columns], zero beyond the matrix's own columns
@@ -121,8 +120,8 @@ struct Attention {
     const void *values;    // [positions, head_width]
     int64_t head_width;    // % 16 == 0
     int64_t begin, end;    // positions that the first query reads
-    int64_t causal_step;   // by how many positions the end of each further query lies later: 0 or 1
-    int64_t window;        // at most so many positions a query; 0: all
+    int64_t causal_step;   // each further query reads this many positions more: 0 or 1
+    int64_t window;        // the largest number of positions that a query reads; 0: no limit
     float softcap;         // 0: none
     float *scores;         // scratch [num_queries, score_stride]
     int64_t score_stride;  // % 16 == 0, at least end + num_queries + 15

@@ -4,9 +4,14 @@ what it cost.
 This module is the roof: it offers the verbs and the classes by name and fetches each from its room
 when it is first asked for. Importing it imports no torch, registers nothing and patches nothing.
 
-    import featherweight as fw model, tokenizer = fw.load("SmolLM2-135M-Instruct")
-    fw.quantize(model, fw.YAQA(), fw.Plan({"*": fw.Trellis(bits=2)}), factors,
-    transform=fw.Hadamard())
+    import featherweight as fw
+
+    model, tokenizer = fw.load("SmolLM2-135M-Instruct")
+    calibration = fw.data.calibration(tokenizer, count=256, length=256)
+    factors = fw.FisherA().collect(model, calibration.tokens)
+    plan = fw.Plan({"lm_head": fw.Int(bits=8), "*": fw.Trellis(bits=2)})
+    fw.quantize(model, fw.YAQA(), plan, factors, transform=fw.Hadamard())
+    fw.save(model, "out/light", tokenizer)
 """
 
 from __future__ import annotations
@@ -19,9 +24,9 @@ if TYPE_CHECKING:
     from . import data, interchange
     from .base.errors import (
         BadInput,
+        BoundMissed,
         ExportFailed,
         FeatherweightError,
-        GateFailed,
         PreflightRefused,
         UsageError,
     )
@@ -50,13 +55,13 @@ __version__ = "0.1.0"
 # two.
 _TARGETS = {
     "BadInput": "base.errors",
+    "BoundMissed": "base.errors",
     "Conversation": "inference",
     "Event": "base.events",
     "ExportFailed": "base.errors",
     "FeatherweightError": "base.errors",
     "FisherA": "quantization.curvature",
     "FisherB": "quantization.curvature",
-    "GateFailed": "base.errors",
     "Gram": "quantization.curvature",
     "Hadamard": "quantization.transforms",
     "Int": "quantization.formats",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featherweight.cli import tables
-from featherweight.workflows.doctor import Check
+from featherweight.workflows.doctor import Finding
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def test_plan_groups_equal_layers(capsys: Any) -> None:
 
 def test_checks(capsys: Any) -> None:
     checks = [
-        Check("a", True, True, "fine"),
-        Check("b", False, True, "[gone]", "get it"),
-        Check("c", False, False, ""),
+        Finding("a", True, True, "fine"),
+        Finding("b", False, True, "[gone]", "get it"),
+        Finding("c", False, False, ""),
     ]
     tables.show(tables.checks_table(checks))
     output = capsys.readouterr().out

@@ -32,7 +32,7 @@ from featherweight.reporting import (
     Line,
     Part,
     Points,
-    Reference,
+    ReferenceLine,
     Sample,
     Samples,
     Scatter,
@@ -46,7 +46,7 @@ BLOCKS = list(range(len(BLOCK_KLS)))
 
 
 def windows() -> Scatter:
-    reference = Reference("mean", MEAN_KL["mean"], MEAN_KL["low"], MEAN_KL["high"])
+    reference = ReferenceLine("mean", MEAN_KL["mean"], MEAN_KL["low"], MEAN_KL["high"])
     points = Points("", WINDOW_KLS, names=[f"window {i + 1}" for i in range(len(WINDOW_KLS))])
     return Scatter("KL of each window", [points], Axis("KL", NATS), reference=reference)
 

@@ -20,9 +20,9 @@ struct Words {
         return {_mm256_set1_epi16(static_cast<int16_t>(value))};
     }
 
-    // The first lanes >> K words at p, each repeated 2^K times. A broadcasting load puts the words
-    // into both halves of the register, which costs no shuffle, and one in-lane shuffle repeats
-    // them.
+    // The first lanes >> K words at p, each repeated 2^K times. A broadcasting load, which needs no
+    // shuffle, copies the words to both halves of the register. Then one shuffle inside the halves
+    // repeats them.
     template <int K>
     static Words load_repeated(const uint16_t *p) {
         if constexpr (K == 4) {
@@ -43,8 +43,8 @@ struct Words {
             }
         }
     }
-    // (d * d + 2^14) >> 15 with d = sample - value, saturated. d = -32768 gives 32768, which is
-    // right as an unsigned word.
+    // (d * d + 2^14) >> 15 with d = sample - value, saturated. d = -32768 gives the bits of 32768,
+    // which is the correct unsigned result.
     static Words squared_error(Words sample, const int16_t *values) {
         const __m256i d = _mm256_subs_epi16(
             sample.v, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(values)));
@@ -126,7 +126,7 @@ struct Accumulators {
     // Adds the sum of each pair of 16-bit words.
     Accumulators add_pairs(__m256i words) const {
         Accumulators sum = {_mm256_add_epi32(v, _mm256_madd_epi16(words, _mm256_set1_epi16(1)))};
-        // Without this barrier compilers keep all terms of a long sum in memory to add them as a
+        // Without this barrier, compilers store all terms of a long sum in memory and add them as a
         // tree.
         asm("" : "+x"(sum.v));
         return sum;

@@ -173,8 +173,8 @@ inline fw_m512i fw_emulated_gf2p8affine_epi64_epi8(const fw_m512i &x, const fw_m
     }
     return r;
 }
-// Each bit is the entry of an eight-bit table at the index that the bits of the three operands
-// form.
+// Each bit of the result is looked up in a table of eight bits; the index is formed by the bits of
+// the three operands at this position.
 inline fw_m512i fw_emulated_ternarylogic_epi64(const fw_m512i &a, const fw_m512i &b,
                                                const fw_m512i &c, int table) {
     fw_m512i r;
@@ -189,8 +189,8 @@ inline fw_m512i fw_emulated_ternarylogic_epi64(const fw_m512i &a, const fw_m512i
     }
     return r;
 }
-// Looks up bytes in two registers: the low six bits of an index are the byte, the next bit chooses
-// the register.
+// Looks up bytes in two registers: the low six bits of an index choose the byte, the next bit
+// chooses the register.
 inline fw_m512i fw_emulated_permutex2var_epi8(const fw_m512i &a, const fw_m512i &index,
                                               const fw_m512i &b) {
     fw_m512i r;

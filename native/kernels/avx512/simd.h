@@ -32,7 +32,7 @@ struct Words {
         alignas(64) static constexpr RepeatIndices<K> repeat{};
         const fw_m512i indices = FW512(load_si512)(repeat.indices);
         if constexpr (K == 1) {
-            // The words cross 128-bit lanes, so a full permutation of one 256-bit load.
+            // Words move between 128-bit lanes, so this needs a permutation of the whole register.
             return {FW512(permutexvar_epi16)(indices, FW512(broadcast_i64x4)(load256(p)))};
         } else if constexpr (K == 2) {
             return {FW512(shuffle_epi8)(FW512(broadcast_i32x4)(load128(p)), indices)};
@@ -46,8 +46,8 @@ struct Words {
             return {FW512(shuffle_epi8)(FW512(set1_epi32)(words), indices)};
         }
     }
-    // (d * d + 2^14) >> 15 with d = sample - value, saturated. d = -32768 gives 32768, which is
-    // right as an unsigned word.
+    // (d * d + 2^14) >> 15 with d = sample - value, saturated. d = -32768 gives the bits of 32768,
+    // which is the correct unsigned result.
     static Words squared_error(Words sample, const int16_t *values) {
         const fw_m512i d = FW512(subs_epi16)(sample.v, FW512(loadu_si512)(values));
         return {FW512(mulhrs_epi16)(d, d)};
@@ -171,8 +171,8 @@ struct Accumulators {
     Accumulators add_dot_lanes(Bytes u, const int8_t *x) const {
         return {FW512(dpbusd_epi32)(v, u.v, FW512(loadu_si512)(x))};
     }
-    // add_dot(u, x + Offset), where 64 bytes at x are readable. As inline assembly the broadcast is
-    // part of vpdpbusd; compilers spend an instruction of its own on it.
+    // add_dot(u, x + Offset), where 64 bytes at x are readable. The inline assembly makes the
+    // broadcast a part of vpdpbusd; compilers generate a separate instruction for it.
     template <int Offset>
     Accumulators add_dot_at(Bytes u, const int8_t *x) const {
 #if defined(FEATHERWEIGHT_EMULATE)

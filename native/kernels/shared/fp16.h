@@ -1,5 +1,5 @@
-// fp16 <-> float32 without instructions for it: exact one way, round to nearest even the other way,
-// as the instructions do.
+// Conversion between fp16 and float32 without special instructions. To float32 it is exact; to fp16
+// it rounds to nearest even, like the instructions.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -26,8 +26,8 @@ inline float fp16_to_float(uint16_t fp16) {
     return value;
 }
 
-// Arrays in files may begin at any address, so their words are copied, not read through a pointer
-// that promises alignment.
+// Arrays in files may begin at any address, so their words are copied and not read through a
+// pointer, for which the compiler would assume alignment.
 inline uint16_t load_unaligned(const uint16_t *p) {
     uint16_t word;
     memcpy(&word, p, 2);

@@ -1,6 +1,6 @@
-"""Floor 0: what every room uses, and what knows nothing of tensors, models or the shell.
+"""The lowest package: modules that every other package uses, and that know nothing about tensors,
+models or the shell.
 
-Errors with their exit codes, events, the bit ledger, the text form of objects, files written so
-that a crash leaves either the old or the new content, the folder of a resumable run, and facts
-about the machine. Imports no torch.
+It has the errors with their exit codes, events, the bit ledger, the text form of objects, atomic
+writing of files, the folder of a resumable run, and facts about the machine. It imports no torch.
 """

@@ -1,6 +1,7 @@
-"""What goes wrong, in the user's words, with the exit code that the shell shows.
+"""The errors of this package, whose messages are written for users, with the exit codes of the
+shell.
 
-0 success · 2 usage or bad input · 3 refused by the preflight · 4 quality gate failed
+0 success · 2 usage or bad input · 3 refused by the preflight · 4 a bound of --fail-if missed
 5 export comparison failed · 130 interrupted, and the same command resumes
 """
 
@@ -8,13 +9,15 @@ from __future__ import annotations
 
 
 class FeatherweightError(Exception):
-    """Anything that a user can act on; its message names the cause and what to try."""
+    """Base class of errors that a user can act on; the message names the cause and what to try."""
 
     exit_code = 2
 
 
 class UsageError(FeatherweightError, ValueError):
-    """A value that cannot work: wrong bits, an impossible group, a pattern that matches nothing."""
+    """A setting that cannot work: wrong bits, an impossible group, a pattern that matches
+    nothing.
+    """
 
 
 class BadInput(FeatherweightError, ValueError):
@@ -22,22 +25,22 @@ class BadInput(FeatherweightError, ValueError):
 
 
 class Unsupported(UsageError):
-    """What an engine or a file format cannot take, although another engine or format can."""
+    """A model that this engine or file format does not support, although another one does."""
 
 
 class PreflightRefused(FeatherweightError):
-    """The plan needs more memory, disk or time than there is."""
+    """A run that needs more memory or disk space than is available or allowed."""
 
     exit_code = 3
 
 
-class GateFailed(FeatherweightError):
-    """A result missed a bound the user asked for."""
+class BoundMissed(FeatherweightError):
+    """A result that does not keep a bound that the user set."""
 
     exit_code = 4
 
 
 class ExportFailed(FeatherweightError):
-    """An export, read again, is not what it should hold; it was deleted."""
+    """An export whose files, read again, differ from the model; they were deleted."""
 
     exit_code = 5

@@ -14,9 +14,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Event:
-    """`done` of `total` units of `stage` are finished after `seconds`.
+    """The progress of a stage: `done` of `total` units are finished after `seconds`.
 
-    `eta_seconds` is the estimated time that the others take, None before the first is finished.
+    `eta_seconds`: the estimated time for the other units; None before the first is finished.
+    `message`: the name of the unit or of what is used.
     """
 
     stage: str
@@ -37,10 +38,10 @@ def silent(event: Event) -> None:
 def track(
     items: Iterable[Item], stage: str, total: int, listener: Listener = silent, done: int = 0
 ) -> Iterator[Item]:
-    """Yield `items`, and report each one when the caller asks for the next.
+    """Yield `items`, and report each one to `listener` when the caller asks for the next.
 
-    `done` units of `total` were finished by an earlier run. The estimate uses the pace of this run
-    only: with the earlier units it would promise too much.
+    `done`: the units of `total` that an earlier run finished. The estimated time comes from the
+    units of this run only, because the time of the earlier ones is not known here.
     """
     start = time.monotonic()
     listener(Event(stage, done, total))

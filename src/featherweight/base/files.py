@@ -1,9 +1,9 @@
-"""Files that a crash, a kill or a full disk cannot leave half written.
+"""Atomic writing of files, so that a crash, a kill or a full disk leaves no incomplete file.
 
-`write_atomic` writes beside the target, flushes to the disk, renames over it and flushes the
-folder: a reader, or the next run, finds the old content or the new one. A name like
-`.model.safetensors.4711.part` is such a file in the making; `remove_leftovers` deletes those that a
-killed run left. A full disk is reported in the user's words, with what was needed and that the same
+`write_atomic` writes a temporary file beside the target, flushes it to the disk, renames it to the
+target and flushes the folder. So a reader, or the next run, finds either the old or the new
+content. A temporary file has a name like `.model.safetensors.4711.part`; `remove_leftovers` deletes
+those of killed runs. The error for a full disk says how much space was needed and that the same
 command resumes.
 """
 
@@ -24,11 +24,11 @@ CHUNK_BYTES = 1 << 20
 
 
 def write_atomic(path: Path | str, content: bytes | str | Callable[[Path], object]) -> None:
-    """Put `content` at `path`, all of it or nothing; text is UTF-8.
+    """Write `content` to `path` atomically; text is encoded as UTF-8.
 
-    A callable gets the path of a temporary file in the same folder and fills it (`lambda p:
-    save_file(tensors, p)`). Raises BadInput when the disk is full; then, as with any other error,
-    the old content stands.
+    A callable gets the path of a temporary file in the same folder and must write it
+    (`lambda p: save_file(tensors, p)`). Raises BadInput when the disk is full. After this and any
+    other error, `path` has its old content.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
@@ -51,8 +51,8 @@ def write_atomic(path: Path | str, content: bytes | str | Callable[[Path], objec
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error` says that the disk (or the quota) is full; also when a library wraps the
-    system's error.
+    """Whether `error` says that the disk or the quota is full, also when a library has wrapped the
+    error of the system.
     """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -60,9 +60,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(path: Path, num_bytes: int | None = None, num_written: int = 0) -> BadInput:
-    """The error for a full disk.
+    """The error for a full disk, which names the folder, the size of the file and what to do.
 
-    It names the folder, the needed bytes where known, and what to do.
+    num_bytes: the size of the complete file, None when it is unknown. num_written: the bytes that
+    were written.
     """
     free = ""
     with contextlib.suppress(OSError):
@@ -103,7 +104,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete half-written files that a killed run left anywhere under `folder`."""
+    """Delete the temporary files of killed runs anywhere under `folder`."""
     for leftover in folder.rglob(".*.part"):
         leftover.unlink(missing_ok=True)
 

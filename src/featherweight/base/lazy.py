@@ -1,11 +1,12 @@
-"""Packages that offer names without importing the modules behind them until a name is used.
+"""Lazy imports: a package can offer names whose modules are imported only when a name is used.
 
     __getattr__, __dir__ = lazy_names(__name__, {"Sampler": "sampling", "bench":
     "workflows.bench_folder:bench_folder"})
 
-in a package's `__init__` makes `package.Sampler` import `package.sampling` at its first use and
-keep the result. A target is "module" (the attribute has the name itself), "module:attribute", or
-"module:" for the module. Paths are relative to the package.
+With this line in the `__init__` of a package, the first use of `package.Sampler` imports
+`package.sampling` and keeps the attribute. A target is "module" when the attribute has the same
+name, "module:attribute" when it has another, and "module:" for the module itself. Modules are
+relative to the package.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from typing import Any
 def lazy_names(
     package: str, targets: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of `package` for names that live in its submodules.
+    """The functions `__getattr__` and `__dir__` of `package`.
 
-    `__getattr__` raises AttributeError for a name that is not in `targets`.
+    targets: name -> target, as described above. `__getattr__` raises AttributeError for other
+    names.
     """
 
     def get_attribute(name: str) -> Any:

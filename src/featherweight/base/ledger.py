@@ -1,12 +1,12 @@
-"""The ledger of bits: one place that counts what a compressed weight costs.
+"""The ledger of bits: counts the stored bits of compressed weights.
 
 Three figures are always given together and have these names everywhere:
-`bpw_codes`   bits of the codes over the quantized weights (what papers print);
-`bpw_layers`  bits of everything that is stored for them (codes, scales, zero points, signs, tables,
-padding, ...),
-              over the same weights;
-`bpw_file`    8 x the bytes of the weight files over all parameters of the model (a tied table
-              counts once).
+
+    bpw_codes    bits of the codes over the quantized weights (what papers print)
+    bpw_layers   bits of everything that is stored for them (codes, scales, zero points, signs,
+                 padding, ...) over the same weights
+    bpw_file     8 x the bytes of the weight files over all parameters of the model (a tied table
+                 counts once)
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Ledger:
-    """Bits that are stored for `weights` weights, by what they are spent on.
+    """The bits that are stored for `weights` weights, by kind.
 
-    `bits_by_kind` maps a kind to bits. Kinds are open: codes, scales, zeros, signs, tables, masks,
-    low_rank and padding are the usual ones; a format that stores something else adds a kind of its
-    own, and reports show it under that name.
+    `bits_by_kind`: kind -> bits. The usual kinds are codes, scales, zeros, signs, tables, masks,
+    low_rank and padding. A format that stores something else uses another name, and reports show
+    this name.
     """
 
     weights: int
@@ -39,7 +39,7 @@ class Ledger:
 
     @property
     def total(self) -> int:
-        """All bits."""
+        """The sum of all kinds."""
         return sum(self.bits_by_kind.values())
 
     @property
@@ -54,5 +54,7 @@ class Ledger:
 
 
 def bpw_file(file_bytes: int, num_parameters: int) -> float:
-    """8 x the bytes of the weight files over all parameters, embeddings and head included."""
+    """8 x the bytes of the weight files, divided by the number of all parameters, with embeddings
+    and head.
+    """
     return 8 * file_bytes / num_parameters

@@ -1,9 +1,9 @@
-"""What machine this is and what it has left: for preflight, for `doctor`, and for the meta of every
-figure we report.
+"""Facts about this machine and its free resources, for the preflight check, for `doctor` and for
+the records of measurements.
 
-Only facts that say something about a measurement: no host name, no user, no path. Reads /proc where
-there is one and falls back on what the standard library knows; never imports torch. Memory honours
-the control group (container) that the process lives in, because that is the limit that kills it.
+No function returns a host name, a user name or a path, so records can be published. The facts come
+from /proc where it exists, else from the standard library; torch is not imported. In a container,
+the memory is that of its control group, because the system kills a process that exceeds this limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = (
 
 
 def cpu_name() -> str:
-    """The processor's own name, e.g. "AMD EPYC 9B14"."""
+    """The name of the processor, such as "AMD EPYC 9B14"."""
     for line in _lines("/proc/cpuinfo"):
         if line.startswith(("model name", "Model")):
             return " ".join(line.partition(":")[2].split())
@@ -36,8 +36,8 @@ def cpu_name() -> str:
 
 
 def num_cores() -> int:
-    """Cores that this process may use, which in a container or under taskset is fewer than there
-    are.
+    """The number of cores that this process may use. In a container or under taskset it is smaller
+    than the number of the machine.
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -52,14 +52,18 @@ def total_memory_bytes() -> int:
 
 
 def available_memory_bytes() -> int:
-    """Memory that can be taken now without swapping; the control group's room when that is less."""
+    """Memory that can be allocated now without swapping, or the free memory of the control group
+    when that is less.
+    """
     available = _meminfo("MemAvailable") or _sysconf_memory()
     limit = _group_limit()
     return min(available, max(0, limit - _group_used())) if limit else available
 
 
 def free_disk_bytes(path: Path | str) -> int:
-    """Free bytes where `path` is, or where it would be made (its nearest existing parent)."""
+    """Free bytes on the disk of `path`, which need not exist (then that of its nearest existing
+    parent).
+    """
     path = Path(path).absolute()
     while not path.exists():
         path = path.parent
@@ -67,14 +71,17 @@ def free_disk_bytes(path: Path | str) -> int:
 
 
 def load_average() -> float:
-    """Mean number of runnable processes in the last minute: above 0, a timing shares its cores."""
+    """Mean number of runnable processes in the last minute. When it is above 0 before a timing,
+    other processes use the cores as well.
+    """
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def peak_memory_bytes() -> int:
-    """Most resident memory this process has had; 0 where the system does not say."""
-    # Linux's VmHWM starts anew at exec; getrusage would report the parent's peak for a forked
-    # worker.
+    """The largest resident memory that this process has had; 0 when the system does not report
+    it.
+    """
+    # Linux resets VmHWM at exec. getrusage would report the peak of the parent for a forked worker.
     for line in _lines("/proc/self/status"):
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -87,8 +94,8 @@ def peak_memory_bytes() -> int:
 
 
 def resident_memory_bytes() -> int:
-    """Memory of this process that is in RAM now, mapped files included; 0 where the system does not
-    say.
+    """The resident memory of this process now, with mapped files; 0 when the system does not report
+    it.
     """
     for line in _lines("/proc/self/status"):
         if line.startswith("VmRSS:"):
@@ -97,8 +104,8 @@ def resident_memory_bytes() -> int:
 
 
 def cache_bytes() -> int:
-    """The largest cache that a core reads through, usually its share of the L3; 0 where the system
-    does not say.
+    """The size of the largest cache of a core, usually the L3; 0 when the system does not report
+    it.
     """
     sizes = [
         _lines(path) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
@@ -111,8 +118,8 @@ def cache_bytes() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result; a package that is not installed
-    is left out.
+    """Versions of Python and of the packages that results depend on. Packages that are not
+    installed are left out.
     """
     numbers = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -124,7 +131,7 @@ def versions() -> dict[str, str]:
 
 
 def describe() -> dict[str, str | int | float]:
-    """The machine as a report names it: system, processor, cores, memory and how busy it is."""
+    """The machine for a record: system, processor, cores, memory and load average."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
@@ -156,7 +163,9 @@ def _sysconf_memory() -> int:
 
 
 def _group_folder() -> Path:
-    """Folder of this process's control group (version 2); inside a container usually the root."""
+    """The folder of this process's control group (version 2); inside a container it is usually the
+    root.
+    """
     root = Path("/sys/fs/cgroup")
     for line in _lines("/proc/self/cgroup"):
         if line.startswith("0::") and (root / line[3:].lstrip("/") / "memory.max").exists():
@@ -170,8 +179,8 @@ def _group_limit() -> int:
 
 
 def _group_used() -> int:
-    """Bytes of the control group that cannot be given back: its use without the file cache that
-    nobody reads.
+    """The memory of the control group that the system cannot reclaim: its use without the inactive
+    file cache.
     """
     folder = _group_folder()
     lines = _lines(folder / "memory.current")

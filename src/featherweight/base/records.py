@@ -1,12 +1,11 @@
-"""One record for benchmarks and studies: under which conditions, what was measured, and which
-claims hold.
+"""The record of a benchmark or a study: the conditions, the measurements, and the checks of claims.
 
     {"meta": {...}, "rows": [...], "checks": [...]}
 
-`meta` says what machine, how many threads, how busy it was, which seeds, settings and versions; a
-row is one measured item; a check is a claim with its bound and whether it held. The file is written
-atomically after every row, so a run that is killed keeps its rows. A record whose rows have a key
-can be resumed: rows that the file already holds are not measured again.
+`meta` holds the machine, its load, the number of threads, seeds, settings and versions. A row is
+one measured item. A check is a claim with its bound and whether the claim is true. The file is
+written atomically after every row, so a killed run keeps its rows. A record whose rows have a key
+can be resumed: rows that are in the file already are not measured again.
 
     record = Record("which bits", file, key=("bits", "seed"), settings={"windows": 16})
     record.resume()
@@ -37,8 +36,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Check:
-    """A claim: `value` was compared with the bounds that `target` spells out, and `ok` says whether
-    it keeps them.
+    """The check of the claim `name`: `value` was compared with the bounds in `target`, such as
+    "<= 0.1", and `ok` says whether it keeps them.
     """
 
     name: str
@@ -48,20 +47,20 @@ class Check:
 
 
 def ignore_row(row: Row) -> None:
-    """The listener that does nothing."""
+    """A listener that does nothing."""
 
 
 @dataclass
 class Record:
-    """What a benchmark or a study measured.
+    """The measurements of a benchmark or a study.
 
     title: what was measured, in a few words.
-    file: where the record is written after every row; None keeps it in memory.
+    file: the file that is written after every row; None keeps the record in memory.
     key: the columns whose values identify a row; empty when rows are never looked up.
-    settings: plain data that decides what the rows mean (model, text, number of windows); a file
-        with other settings is not resumed.
+    settings: plain data that the meaning of the rows depends on (model, text, number of windows); a
+        file with other settings is not resumed.
     seeds: the seeds of the run.
-    facts: whatever else `meta` should say; may be filled at any time.
+    facts: additional entries of `meta`; can be added at any time.
     listener: is called with every row that is added.
     """
 
@@ -79,15 +78,15 @@ class Record:
 
     @property
     def ok(self) -> bool:
-        """Whether every check held; true for a record without checks."""
+        """Whether every check is ok; true for a record without checks."""
         return all(check.ok for check in self.checks)
 
     def resume(self) -> int:
-        """Take over the rows that `file` holds from an earlier run and return how many there are.
+        """Read the rows that an earlier run wrote to `file`, and return their number (0 when there
+        is no file).
 
-        Nothing happens when there is no file. Checks are not taken over, because they depend on all
-        rows. Raises BadInput when the file is no record, UsageError when it has another title, key
-        or settings.
+        Checks are not read, because they depend on all rows. Raises BadInput when the file is no
+        record, UsageError when it has another title, key or settings.
         """
         if self.file is None or not self.file.exists():
             return 0
@@ -133,7 +132,7 @@ class Record:
         at_most: float | None = None,
         at_least: float | None = None,
     ) -> bool:
-        """Record whether `value` keeps its bounds and return it; NaN keeps none."""
+        """Add a check of `claim` and return whether `value` is within its bounds; NaN never is."""
         ok = (
             not math.isnan(value)
             and (at_most is None or value <= at_most)
@@ -169,7 +168,7 @@ class Record:
             write_atomic(self.file, json.dumps(json_ready(content), indent=1) + "\n")
 
     def _identity(self) -> dict[str, Any]:
-        """What an earlier file must agree on to be resumed."""
+        """The entries that must be equal in an earlier file so that it can be resumed."""
         return {"title": self.title, "key": list(self.key), "settings": dict(self.settings)}
 
     def _key_of(self, row: Mapping[str, Any]) -> str:
@@ -184,7 +183,9 @@ def num_threads() -> int:
 
 
 def json_ready(value: Any) -> Any:
-    """Plain data that JSON can hold: NaN and infinities become None, tuples lists, keys text."""
+    """`value` as data for JSON: NaN and infinities become None, tuples become lists, keys become
+    text.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -195,7 +196,7 @@ def json_ready(value: Any) -> Any:
 
 
 def _read(file: Path) -> tuple[Mapping[str, Any], list[Row]]:
-    """(meta, rows) of a record's file."""
+    """The meta entry and the rows in the file of a record."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

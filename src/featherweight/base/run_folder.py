@@ -1,19 +1,19 @@
-"""The folder of a run that can be killed at any moment: the same command continues it.
+"""The folder of a run. A run may be killed at any moment, and the same command continues it.
 
-    OUT.partial/      everything while the run works; one rename makes it OUT/, which is complete
-      run.yaml        the resolved recipe, and the machine and versions that ran it first;
+    OUT.partial/      the folder while the run works; at the end it is renamed to OUT/
+      run.yaml        the resolved recipe, and the machine and versions of its first start;
                       `--config run.yaml` runs it again
       events.jsonl    progress, one JSON object a line, only ever appended
       journal/        a record of each finished unit: its file, the SHA-256 of that file, and the
-                      fingerprint of its inputs
-      work/           files of finished units that are not part of the result; at the end it is
-                      deleted, and so is journal/
+                      fingerprint of its inputs; deleted at the end
+      work/           files of finished units that are not part of the result; deleted at the end
 
 A unit (one layer, one shard of curvature) is finished when its record can be read, has the
 requested fingerprint, and its file has the recorded SHA-256. In every other case (a truncated
 record, an altered file, other inputs) the unit is computed again. A recipe that differs from the
-one in run.yaml is refused, naming the keys, because half of the units would belong to another
-result. A lock keeps a second process out; the system frees it when the first process dies.
+one in run.yaml raises UsageError, which names the keys, because the finished units would belong to
+another result. A file lock prevents that a second process works in the folder; the system releases
+it when the first process ends.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ SCRATCH = ("journal", "work")
 
 
 class RunFolder:
-    """Opens, or resumes, the run that will become the folder `out`; a context manager.
+    """A context manager that starts, or resumes, the run whose result is the folder `out`.
 
-    `recipe` is everything that decides the result, as dicts, lists and scalars. `fresh` deletes an
-    earlier attempt; `overwrite` allows `publish` to replace an `out` that exists.
+    recipe: everything that the result depends on, as dicts, lists and scalars. fresh: delete an
+    earlier attempt. overwrite: allow `publish` to replace an existing `out`.
 
     Raises UsageError when `out` exists and may not be replaced, when an earlier attempt had another
     recipe, or when another process works in the folder.
@@ -84,8 +84,8 @@ class RunFolder:
         return self.folder / "work"
 
     def done(self, unit: str, fingerprint: str) -> dict[str, Any] | None:
-        """The record of a finished unit, whose file is verified by its SHA-256; None when there is
-        none.
+        """The record of the unit `unit` when it is finished: its record has this `fingerprint` and
+        its file has the recorded SHA-256. None otherwise.
         """
         try:
             entry = json.loads(self._journal(unit).read_text(encoding="utf-8"))
@@ -101,8 +101,10 @@ class RunFolder:
     def finish_unit(
         self, unit: str, fingerprint: str, file: Path | None, record: Mapping[str, Any]
     ) -> None:
-        """Journal `unit` with its `record` (data for JSON); its `file` lies complete in this
-        folder.
+        """Write the journal entry of a finished unit.
+
+        fingerprint: of its inputs. file: its complete file in this folder, or None. record: data
+        for JSON that `done` returns later.
         """
         entry = {
             "unit": unit,
@@ -125,10 +127,10 @@ class RunFolder:
             raise
 
     def publish(self) -> Path:
-        """Make this folder `out` by one rename and return it; the run is closed.
+        """Rename this folder to `out`, close the run, and return `out`.
 
-        An existing `out` is renamed first and deleted last. The rename comes before journal/ and
-        work/ are deleted, so that a kill in between loses nothing.
+        An existing `out` is renamed first and deleted last. journal/ and work/ are deleted after
+        the rename, so that a kill at any point loses nothing.
         """
         _check_replaceable(self.out, self.overwrite)
         remove_leftovers(self.folder)
@@ -146,7 +148,7 @@ class RunFolder:
         return self.out
 
     def close(self) -> None:
-        """Leave the folder as it is, to be resumed."""
+        """Close the run without publishing it, so that it can be resumed."""
         self._events.close()
         self._lock.close()
 
@@ -172,14 +174,14 @@ class RunFolder:
                     "start over"
                 )
         else:
-            # The load is left out, so that two runs of one recipe leave equal files.
+            # The load average is left out, so that two runs of one recipe write equal files.
             machine = {key: value for key, value in describe().items() if key != "load_average"}
             origin = {"machine": machine, "versions": versions()}
             write_atomic(path, _yaml({**self.recipe, ORIGIN: origin}))
 
 
 def is_finished(out: Path | str, recipe: Mapping[str, Any]) -> bool:
-    """Whether the folder `out` is the published result of this very recipe."""
+    """Whether the folder `out` is the published result of an equal recipe."""
     path = Path(out) / "run.yaml"
     try:
         return path.exists() and not differing_keys(_read_recipe(path), recipe)
@@ -195,7 +197,7 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if (key in old_values) != (key in new_values) or old_values[key] != new_values[key]:
             values = (values.get(key, "absent") for values in (old_values, new_values))
             differences.append(f"{key}: {' became '.join(map(str, values))}")
-    # In a plan the first pattern that matches decides, so another order is another recipe.
+    # In a plan the first matching pattern decides, so another order of keys is another recipe.
     for key in old.keys() & new.keys():
         if not differences and isinstance(new[key], Mapping) and list(old[key]) != list(new[key]):
             orders = f"{', '.join(old[key])} became {', '.join(new[key])}"
@@ -214,7 +216,9 @@ def _by_path(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _as_json(tree: Any) -> Any:
-    """The data as JSON keeps it, with lists for tuples, to compare it with what a file holds."""
+    """The data after a round trip through JSON (tuples become lists), so that it can be compared
+    with the content of a file.
+    """
     return json.loads(json.dumps(tree))
 
 
@@ -291,7 +295,7 @@ def _lock(path: Path, folder: Path) -> IO[str]:
 
 
 def _open_events(path: Path) -> IO[str]:
-    """Open for appending. A last line that a kill truncated gets its line break first."""
+    """Open for appending. When a kill truncated the last line, a line break is appended first."""
     is_truncated = (
         path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
     )

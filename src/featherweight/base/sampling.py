@@ -1,8 +1,7 @@
-"""How the next token of a text is chosen and where an answer ends: the parameters, without code
-that draws.
+"""The parameters that determine how the next token is chosen and where an answer ends.
 
-`ops.sampling` draws tokens by them. The shell, the web service and the generation loop build them
-and pass them on.
+`ops.sampling` has the code that chooses tokens. The shell, the web service and the generation loop
+create these parameters and pass them on.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from numbers import Integral
 from .errors import UsageError
 
 MAX_STOPS, MAX_STOP_LENGTH, MAX_LOGPROBS = 16, 500, 20
-# Float32 logits divided by a temperature below this only say which of them is the largest, so
-# sampling is greedy there.
+# Below this temperature sampling is greedy, because after the division all probability is at the
+# largest logit within the precision of float32.
 GREEDY_BELOW = 1e-4
 
 

@@ -1,8 +1,7 @@
-"""One integer from any words, for generators: torch's CPU generator looks at 32 bits of its seed
-and at no more.
+"""Seeds for random generators, computed from any values by a hash.
 
-Shifting parts into a 64-bit seed therefore gives equal streams for different parts; a hash does
-not.
+The CPU generator of torch uses only 32 bits of its seed. So a 64-bit seed that is put together from
+several values by shifts would give equal random numbers for different values.
 """
 
 from __future__ import annotations
@@ -11,6 +10,6 @@ import hashlib
 
 
 def seed_of(*parts: object) -> int:
-    """32 bits from the texts of `parts`, the same on every machine."""
+    """A 32-bit seed from the texts of `parts`, equal on every machine."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:4], "little")

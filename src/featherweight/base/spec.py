@@ -1,11 +1,10 @@
-"""Objects as text and back: `"Trellis(bits=2)"` <-> `Trellis(bits=2)`, parsed in a given namespace,
-never evaluated.
+"""Converts objects to text and back: `Trellis(bits=2)` <-> `"Trellis(bits=2)"`.
 
-The text of an object is the constructor call that makes it, with only the fields that differ from
-their defaults. It is what recipes, checkpoints and the shell hold, so it is also untrusted input:
-the parser walks Python's syntax tree and accepts literals, tuples, lists, dicts and calls of names
-that the caller put into `namespace`; nothing else (no attributes, no operators, no comprehensions)
-ever runs. A bare name is a call without arguments: `YAQA` is `YAQA()`.
+The text of an object is its constructor call with only the fields that differ from their defaults.
+Recipes, checkpoints and users of the shell supply such texts, so they are untrusted and never
+evaluated: the parser walks Python's syntax tree and accepts literals, tuples, lists, dicts, and
+calls of the names in `namespace`. Everything else (attributes, operators, comprehensions) raises
+UsageError. A name alone is a call without arguments: `YAQA` is `YAQA()`.
 
     text(parse("Trellis(bits=2, L=12)", {"Trellis": Trellis}))  ->  "Trellis(bits=2)"
 """
@@ -23,16 +22,17 @@ from typing import Any
 
 from .errors import FeatherweightError, UsageError
 
-# Metadata of a dataclass field that stands in the text even when it has its default: `Int(bits=4)`.
+# Metadata of a dataclass field that the text contains even when it has its default: `Int(bits=4)`.
 ALWAYS_SHOWN: Mapping[str, bool] = MappingProxyType({"always_shown": True})
 MAX_LENGTH = 10_000
 MAX_DEPTH = 20
 
 
 def parse(text: str, namespace: Mapping[str, type]) -> Any:
-    """The object that `text` describes, with the classes of `namespace` by name.
+    """The object that `text` describes. `namespace`: the allowed classes by name.
 
-    Raises UsageError that names the nearest known name when a name or a field is unknown.
+    Raises UsageError for any other text; for an unknown name or field it names the most similar
+    known one.
     """
     if len(text) > MAX_LENGTH:
         raise UsageError(
@@ -48,12 +48,12 @@ def parse(text: str, namespace: Mapping[str, type]) -> Any:
 def text(obj: Any, name: str | None = None) -> str:
     """The shortest text that `parse` turns back into an equal object.
 
-    `name` stands in place of the class's own name. Raises UsageError for what has no such text.
+    name: replaces the name of the class. Raises UsageError for an object that has no such text.
     """
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
         parameters = inspect.signature(type(obj)).parameters.keys()
         if parameters != {f.name for f in dataclasses.fields(obj) if f.init}:
-            # The class has its own constructor, whose arguments are not its fields.
+            # The arguments of the constructor are not the fields, so the class must define a repr.
             return repr(obj)
         arguments = (
             f"{f.name}={text(getattr(obj, f.name))}"
@@ -75,7 +75,7 @@ def text(obj: Any, name: str | None = None) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """What to say after an unknown `word`: the closest of `names`, or all of them."""
+    """The hint of an error for an unknown `word`: the most similar of `names`, or all of them."""
     names = sorted(names)
     close = get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
@@ -84,8 +84,8 @@ def nearest(word: str, names: Iterable[str]) -> str:
 
 
 def _is_written(obj: Any, field: dataclasses.Field[Any]) -> bool:
-    """Whether a field stands in an object's text: when it differs from its default, or its metadata
-    say so.
+    """Whether the text of `obj` contains `field`: when its value is not the default, or when its
+    metadata are ALWAYS_SHOWN.
     """
     if not field.init:
         return False
@@ -98,7 +98,7 @@ def _is_written(obj: Any, field: dataclasses.Field[Any]) -> bool:
     else:
         return True
     value = getattr(obj, field.name)
-    # True == 1 == 1.0, but they are different texts.
+    # True, 1 and 1.0 are equal, but their texts differ.
     return type(value) is not type(default) or value != default
 
 

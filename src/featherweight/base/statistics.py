@@ -1,17 +1,16 @@
-"""How sure a mean is: bootstrap intervals, alone and paired.
+"""Bootstrap intervals of a mean and of a paired difference of means.
 
-KL and log-loss are heavy-tailed and their tokens hang together inside a sequence, so the unit that
-is resampled is the sequence (a window of text), never the token: draw as many windows as there are,
-with replacement, take the mean, and do so `resamples` times; the interval is read off the
-percentiles of those means (Efron 1979, the percentile method).
+KL and log-loss are heavy-tailed, and the tokens of a sequence are correlated. So the unit of
+resampling is the sequence (a window of text) and not the token: as many windows as there are are
+drawn with replacement, their mean is computed, and this is repeated `resamples` times. The ends of
+the interval are percentiles of these means (the percentile method, Efron 1979).
 
-Two models scored over the same windows are compared by the *difference* of each window: its
-interval is far narrower than the two separate ones, because a hard window is hard for both. This is
-what "the same resampled indices" means.
+Two models that were scored on the same windows are compared by the *difference* of each window. Its
+interval is far narrower than those of the two means, because a window that is difficult for one
+model is difficult for the other, too. For this, both models must use the same resampled indices.
 
-One value says nothing about its spread: the interval's ends are then NaN, which `as_dict` writes as
-None. Cost: resamples x n gathered numbers, a slab of about a million at a time. Deterministic under
-`seed`.
+A single value has no spread, so the ends of its interval are NaN, which `as_dict` writes as None.
+Cost: resamples x n gathered numbers, about a million at a time. The result is determined by `seed`.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ SLAB = 1 << 20
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval that resampling puts around it, all in the unit of the values."""
+    """A mean and the ends of its bootstrap interval, all in the unit of the values."""
 
     mean: float
     low: float
     high: float
 
     def map(self, function: Callable[[float], float]) -> Interval:
-        """The interval of a rising function of the mean, such as `math.exp` for perplexity."""
+        """The interval of an increasing function of the mean, such as `math.exp` for perplexity."""
         return Interval(
             *(function(x) if math.isfinite(x) else x for x in (self.mean, self.low, self.high))
         )
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON, which has no NaN: an end that is not known becomes None."""
+        """The interval as data for JSON, where NaN becomes None."""
         return {name: x if math.isfinite(x) else None for name, x in vars(self).items()}
 
 
@@ -57,9 +56,10 @@ def bootstrap_mean(
 ) -> Interval:
     """The (weighted) mean of `values` (n,) with its bootstrap interval at `level`.
 
-    `weights` (n,) are sizes, such as tokens a window: a resample's mean is sum(w v) / sum(w) over
-    what was drawn. Raises UsageError for a level outside (0, 1) or no resamples, BadInput for no,
-    non-finite or mismatched numbers.
+    weights: sizes (n,), such as the number of tokens of a window; the mean of a resample is
+    sum(w v) / sum(w) over the drawn items. resamples: their number. seed: of the draws. Raises
+    UsageError for a level outside (0, 1) or no resamples, BadInput when there are no values, when
+    values are not finite, and when weights are negative, all zero or of another number.
     """
     if not 0 < level < 1 or resamples < 1:
         raise UsageError(
@@ -90,9 +90,9 @@ def paired_difference(
 ) -> Interval:
     """mean(a) - mean(b) over the same n items, both means taken over the same resampled indices.
 
-    With shared indices the difference of the means is the mean of the differences, which is what is
-    resampled. An interval that excludes 0 says that the two differ. Raises as `bootstrap_mean`
-    does.
+    With shared indices the difference of the means is the mean of the differences, so the
+    differences are resampled. When the interval excludes 0, the two means differ. Arguments and
+    errors as in `bootstrap_mean`.
     """
     x, y = _vector(a, "a"), _vector(b, "b")
     if x.shape != y.shape:
@@ -111,7 +111,7 @@ def _resampled_means(
     for start in range(0, resamples, rows):
         indices = rng.integers(v.size, size=(min(rows, resamples - start), v.size))
         total = w[indices].sum(1)
-        # A resample of weight zero says nothing; it is left out rather than counted as a NaN.
+        # A resample whose weights are all zero has no mean, so it is left out.
         means.append((w * v)[indices].sum(1)[total > 0] / total[total > 0])
     return np.concatenate(means)
 

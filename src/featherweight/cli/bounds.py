@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..base.errors import GateFailed, UsageError
+from ..base.errors import BoundMissed, UsageError
 from ..base.spec import nearest
 
 # The name of a figure in a bound -> its keys in results.json.
@@ -55,7 +55,7 @@ def parse(texts: Iterable[str]) -> list[ResultBound]:
 
 
 def check(bounds: Iterable[ResultBound], results: Mapping[str, Any]) -> None:
-    """Raise GateFailed, naming every bound that `results` misses; a figure that was not measured
+    """Raise BoundMissed, naming every bound that `results` misses; a figure that was not measured
     misses its bound too.
     """
     failures = []
@@ -71,4 +71,4 @@ def check(bounds: Iterable[ResultBound], results: Mapping[str, Any]) -> None:
                 f"{figure} is {value:.6g}, and {figure}{comparison}{limit:g} was to fail"
             )
     if failures:
-        raise GateFailed("; ".join(failures))
+        raise BoundMissed("; ".join(failures))

@@ -16,7 +16,7 @@ from .progress import clock
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..workflows.doctor import Check
+    from ..workflows.doctor import Finding
 
 DASH = "–"
 
@@ -133,7 +133,7 @@ def plan_lines(report: Any) -> list[str]:
     return lines + [f"warning: {warning}" for warning in report.warnings]
 
 
-def checks_table(checks: Iterable[Check]) -> Table:
+def checks_table(checks: Iterable[Finding]) -> Table:
     """The findings of the doctor: what works, what is missing but optional, and what is broken,
     with advice.
     """

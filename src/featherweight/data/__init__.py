@@ -1,10 +1,10 @@
-"""Texts: what curvature is measured on (calibration) and what results are measured on (evaluation).
-A text has one of the two roles, never both.
+"""Texts for calibration (on which curvature is measured) and for evaluation (on which results are
+measured). Each text has only one of these two roles.
 
-`text(name)` reads a shipped text, `windows` cuts it into evaluation windows, `calibration` mixes
-shipped corpora into sequences of exactly one length. `calibration_from_files`,
+`text(name)` reads a shipped text, `windows` cuts it into evaluation windows, and `calibration`
+mixes shipped corpora into sequences of one length. `calibration_from_files`,
 `calibration_from_text` and `calibration_from_model` make a calibration set from a user's own files,
-a string, or what the model itself writes. `corpora` and `mixes` need no torch.
+from a string, or from text that the model writes. `corpora` and `mixes` need no torch.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ __all__ = [
     "text",
     "windows",
 ]
-# Lazy, so that the shell can list corpora and mixes without waiting for torch.
+# The imports are lazy, so that the shell can list corpora and mixes without importing torch.
 __getattr__, __dir__ = lazy_names(__name__, _TARGETS)

@@ -1,12 +1,12 @@
-"""Calibration sets: the tokens that curvature is measured on, with a fingerprint that identifies
+"""Calibration sets: the tokens on which curvature is measured, with a fingerprint that identifies
 them.
 
-A set with too few kinds of text costs more than any rounding method gains (novels alone: 57 % more
-KL on encyclopedia text), so the default mixes encyclopedia, novels, mathematics, code and chat.
-Each corpus is tokenized by itself, cut or packed into sequences of exactly `length` tokens, and
-shuffled under the seed. The corpora are then interleaved so that every prefix has the shares of the
-mix: the first half of the sequences is half of every corpus. Cost: the corpora of a mix are
-tokenized in full, which takes one or two seconds.
+A set with too few kinds of text loses more quality than any rounding method gains (novels alone
+have 57 % more KL on encyclopedia text), so the default mixes encyclopedia, novels, mathematics,
+code and chat. Each corpus is tokenized separately, cut or packed into sequences of exactly `length`
+tokens, and shuffled with the seed. Then the corpora are interleaved so that every prefix of the set
+has the shares of the mix: the first half of the sequences has half of the sequences of each corpus.
+Cost: the corpora of a mix are tokenized completely, which takes one or two seconds.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .user_files import read_documents
 class Calibration:
     """A calibration set.
 
-    tokens: one sequence a row. origins: the name of each row's corpus. fingerprint: what recipes
-    and reports record of it.
+    tokens: token ids, one sequence in each row. origins: the name of the corpus of each row.
+    fingerprint: the description that recipes and reports record.
     """
 
     tokens: Int64[Tensor, "count length"]
@@ -53,7 +53,8 @@ class Calibration:
 class _Stream:
     """All unique sequences of one corpus, in the order in which they are used.
 
-    num_tokens: of the corpus. uses_template: whether any of it went through the chat template.
+    num_tokens: number of tokens of the whole corpus. uses_template: whether any document was
+    rendered with the chat template.
     """
 
     name: str
@@ -76,12 +77,12 @@ def calibration(
     _check(count, length, mix)
     streams = {}
     for name in mix:
-        source = corpus(name)
-        if source.role != "calibration":
+        entry = corpus(name)
+        if entry.role != "calibration":
             raise UsageError(
-                f"{name} is evaluation text; calibrating on it would make every result a lie"
+                f"{name} is evaluation text; calibrating on it would make the results look too good"
             )
-        streams[name] = _stream(tokenizer, source.documents(), name, source.licence, length, seed)
+        streams[name] = _stream(tokenizer, entry.documents(), name, entry.licence, length, seed)
     return _interleave(tokenizer, streams, mix, count, length, seed)
 
 
@@ -155,10 +156,10 @@ def calibration_from_files(
 
 
 def blend(shares: Sequence[tuple[Calibration, float]], count: int) -> Calibration:
-    """One calibration set of several (shipped text and text of the model, say), interleaved.
+    """One calibration set of several interleaved ones, such as shipped text and text of the model.
 
     Args: shares, each set with its share; count, the number of sequences. Raises UsageError when
-    their lengths differ, BadInput when a set has too few sequences for its share.
+    the lengths of their sequences differ, BadInput when a set has too few sequences for its share.
     """
     sets = [calibration_set for calibration_set, _ in shares]
     lengths = {calibration_set.tokens.shape[1] for calibration_set in sets}
@@ -196,7 +197,8 @@ def fingerprint(
     licences: Mapping[str, str],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What a report says of a calibration set: how much of which corpus, and a hash of the tokens.
+    """The description of a calibration set in a report: the amount of each corpus, and a hash of
+    the tokens.
 
     Args: origins, the corpus of each row; licences by corpus; facts, with "seed", "bos" (whether
     sequences start with a BOS) and "template" (the digest of the chat template, or None).

@@ -1,10 +1,10 @@
-"""What ships: short texts with their licences. A text is for calibration or for evaluation, never
-for both.
+"""The texts that are part of the package, with their licences. A text is for calibration or for
+evaluation, never for both.
 
-A corpus is one compressed file in `texts/`, read in one of two forms. *text*: plain documents.
-*dialogue*: a question and its answer, rendered through the chat template of the tokenizer that will
-read it. Some files serve in both forms. `texts/README.md` says where each file comes from and how
-it was cut. The tests check that no calibration corpus shares 13 consecutive words with an
+A corpus is one compressed file in `texts/`, which is read in one of two forms: *text* gives plain
+documents, *dialogue* gives questions and answers that are rendered with the chat template of the
+tokenizer. Some files are used in both forms. `texts/README.md` says where each file comes from and
+how it was cut. The tests check that no calibration corpus shares 13 consecutive words with an
 evaluation corpus.
 """
 
@@ -24,7 +24,7 @@ DOCUMENT_BREAK = "\n\n\n"
 
 @dataclass(frozen=True)
 class Dialogue:
-    """A question and a good answer to it; the answer is empty where only the question is known."""
+    """A question and a good answer to it. The answer is empty when only the question is known."""
 
     prompt: str
     answer: str = ""
@@ -43,8 +43,9 @@ Document = str | Dialogue
 class Corpus:
     """One shipped text.
 
-    file: its name in `texts/`. form: how the file is read. licence: goes into every fingerprint
-    that uses the corpus. description: for people.
+    file: its name in `texts/`. role: whether it is for calibration or evaluation. form: how the
+    file is read. licence: is part of the fingerprint of every set that uses the corpus.
+    description: is shown to users.
     """
 
     name: str
@@ -188,7 +189,9 @@ CORPORA = {corpus.name: corpus for corpus in _CORPORA}
 
 
 def corpus(name: str) -> Corpus:
-    """The corpus called `name`. Raises UsageError, with the nearest name, when there is none."""
+    """The corpus called `name`. Raises UsageError, with the most similar name, when there is
+    none.
+    """
     if name not in CORPORA:
         raise UsageError(f"no shipped text is called {name!r}; {spec.nearest(name, CORPORA)}")
     return CORPORA[name]
@@ -200,10 +203,10 @@ def text(name: str) -> str:
 
     Raises UsageError when no corpus has that name.
     """
-    source = corpus(name)
-    if source.file.endswith(".txt.gz"):
-        return _read(source.file)
+    entry = corpus(name)
+    if entry.file.endswith(".txt.gz"):
+        return _read(entry.file)
     return "\n\n".join(
         document if isinstance(document, str) else document.running_text
-        for document in source.documents()
+        for document in entry.documents()
     )

@@ -1,9 +1,9 @@
-"""Which calibration corpora, in which shares. `SHIPPED_MIX` is the default; the others are the
-alternatives that it was compared with.
+"""Mixes of calibration corpora. `SHIPPED_MIX` is the default; the others are the alternatives with
+which it was compared.
 
-A mix is an ordered mapping of corpus name -> share; shares need not sum to 1. The comparison is
-measured by `benchmarks/calibration.py` on held-out text of several kinds; `docs/log.md` has the
-figures.
+A mix is an ordered mapping from the name of a corpus to its share; shares need not sum to 1.
+`benchmarks/calibration.py` compares the mixes on held-out text of several kinds; `docs/log.md` has
+the figures.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""Calibration text that the model writes itself: it needs no data set and no licence, and has the
+"""Calibration text that the model writes itself. It needs no data set and no licence, and has the
 model's own distribution.
 
-Sequences are sampled at temperature 1, token by token with a KV cache, a batch at a time. Half of
-them start from nothing (the BOS, or the end-of-text token of a tokenizer without a BOS). The other
-half start from the chat template up to where the user's words begin, so that the model writes the
-question and then the answer (the method of Magpie, Xu et al. 2024). Sampling from the model for
-calibration is the idea of LLM-QAT (Liu et al. 2023, section 3.1). Sampling goes on after an end
-token: every sequence has exactly `length` tokens.
+Sequences are sampled at temperature 1, token by token with a KV cache, one batch at a time. Half of
+them start with the BOS token only (or the end-of-text token of a tokenizer without a BOS). The
+other half start with the chat template up to the point where the user's words begin, so that the
+model writes the question and then the answer (Magpie, Xu et al. 2024). Sampling calibration text
+from the model is the method of LLM-QAT (Liu et al. 2023, section 3.1). Sampling continues after an
+end token, because every sequence must have exactly `length` tokens.
 
-Cost: `length` forwards of `batch` tokens for each batch, bound by reading the weights. The samples
-are drawn on the CPU from the seed. Logits may round differently with another number of threads, and
-then a token can differ.
+Cost: `length` forward passes of `batch` tokens for each batch; their time is that of reading the
+weights. The samples are drawn on the CPU from the seed. With another number of threads, logits may
+be rounded differently, and then a token can differ.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def calibration_from_model(
     batch: int = 16,
     listener: Listener = silent,
 ) -> Calibration:
-    """A calibration set of what the model writes.
+    """A calibration set of text that the model writes.
 
     Args: model, a causal language model of transformers on any device, whose mode (training or
     evaluation) is restored; tokenizer; count, the number of sequences, all different; length, the
@@ -109,7 +109,7 @@ def start_of_text(tokenizer: Any) -> list[int]:
 
 
 def start_of_chat(tokenizer: Any) -> list[int]:
-    """The tokens of the chat template up to where the user's words begin."""
+    """The tokens of the chat template up to the point where the user's words begin."""
     messages = [{"role": "user", "content": _PLACEHOLDER}]
     text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False))
     return encode(tokenizer, text[: text.index(_PLACEHOLDER)])
@@ -131,7 +131,7 @@ def sample(
     model.eval()
     try:
         device = next(model.parameters()).device
-        # transformers is renaming this argument, and warns about the old name.
+        # Newer releases of transformers call this argument `cache`, and warn about the old name.
         cache_name = (
             "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
         )

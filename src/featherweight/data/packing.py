@@ -1,11 +1,11 @@
-"""From the documents of one corpus to sequences of exactly one length, and from several corpora to
-one interleaved list with the shares of a mix.
+"""Cuts the documents of one corpus into sequences of one length, and interleaves several corpora
+with the shares of a mix.
 
-Plain text is joined and cut regardless of where documents begin, as evaluation windows are. A
-dialogue starts a sequence: a chat always begins with its template, and the first token of a
-sequence gets most of the attention, so a sequence that starts in the middle of a turn would measure
-something that never happens. Everything is seeded, and the first n sequences do not depend on how
-many follow.
+Plain text is joined and cut regardless of where documents begin, like evaluation windows. A
+sequence of dialogues starts at the beginning of a dialogue. In use, a chat always begins with its
+template, and the first token of a sequence gets most of the attention; so curvature from sequences
+that begin in the middle of a turn would not represent real use. All random choices are seeded, and
+the first n sequences do not depend on the number of sequences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Ids = tuple[int, ...]
 
 
 def generator(seed: int, name: str) -> random.Random:
-    """A random generator for each corpus, so that every mix gets the same sequences of a corpus."""
+    """The random generator of one corpus. It does not depend on the other corpora, so that every
+    mix gets the same sequences of a corpus.
+    """
     return random.Random(
         int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big")
     )
@@ -27,8 +29,8 @@ def generator(seed: int, name: str) -> random.Random:
 def cut(documents: Sequence[Sequence[int]], length: int, prefix: Sequence[int] = ()) -> list[Ids]:
     """Join documents and cut them into sequences.
 
-    Args: documents, token ids; length, the tokens of a sequence; prefix, tokens at the start of
-    each (a BOS). The tokens behind the last full sequence are dropped.
+    Args: documents, token ids; length, the number of tokens of a sequence; prefix, tokens at the
+    start of each sequence (a BOS). The tokens after the last full sequence are dropped.
     """
     body = length - len(prefix)
     tokens = [token for document in documents for token in document]
@@ -36,8 +38,8 @@ def cut(documents: Sequence[Sequence[int]], length: int, prefix: Sequence[int] =
 
 
 def pack(dialogues: Sequence[Sequence[int]], length: int, prefix: Sequence[int] = ()) -> list[Ids]:
-    """Dialogues, one after the other from the start of a sequence until it is full; the tokens that
-    do not fit are dropped.
+    """Fill sequences with dialogues. Each sequence starts at the beginning of a dialogue; the
+    tokens that no longer fit into it are dropped.
 
     Arguments as in `cut`.
     """
@@ -58,10 +60,10 @@ def unique(sequences: Sequence[Ids]) -> list[Ids]:
 
 
 def schedule(shares: Mapping[str, float], count: int) -> list[str]:
-    """The corpus of each of `count` sequences: always the one whose count lags its share most, the
-    first named on a tie.
+    """The corpus of each of `count` sequences. The next one is always the corpus whose count is
+    furthest below its share; on a tie it is the first in `shares`.
 
-    After any number of sequences the count of each corpus is within one of its share.
+    After any number of sequences the count of each corpus differs from its share by at most one.
     """
     total = sum(shares.values())
     counts = dict.fromkeys(shares, 0)

@@ -1,8 +1,8 @@
-"""From text to token ids: evaluation windows, and documents in the form in which the model saw text
-in training.
+"""Tokenizes text: evaluation windows, and calibration documents in the form in which the model saw
+text in training.
 
-A tokenizer is anything that is called like a transformers tokenizer: `tokenizer(text,
-add_special_tokens=...)` returns `input_ids`, and `apply_chat_template` exists where `chat_template`
+A tokenizer is any object with the interface of a transformers tokenizer: `tokenizer(text,
+add_special_tokens=...)` returns `input_ids`, and `apply_chat_template` exists when `chat_template`
 is set. Nothing here imports transformers.
 """
 
@@ -23,11 +23,12 @@ from .corpora import Dialogue, Document
 def windows(
     tokenizer: Any, text: str, length: int = 1024, count: int = 16
 ) -> Int64[Tensor, "count length_plus_1"]:
-    """The first `count` evaluation windows of `text`: window i holds tokens i*length to
-    (i+1)*length, so `length` inputs and the `length` targets behind them.
+    """The first `count` evaluation windows of `text`.
 
-    The text is tokenized once as it is, without a BOS. Windows do not overlap, except that the last
-    target of one is the first input of the next. Raises BadInput when the text has fewer windows.
+    Window i has the length + 1 tokens i*length ... (i+1)*length: `length` inputs, and the `length`
+    targets, each one position later. The text is tokenized as a whole, without a BOS. Windows do
+    not overlap, except that the last target of one is the first input of the next. Raises BadInput
+    when the text has fewer windows.
     """
     ids = encode(tokenizer, text)
     num_windows = max(0, (len(ids) - 1) // length)
@@ -42,8 +43,8 @@ def windows(
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of `text` without special tokens (and without the warning about the model's context
-    length).
+    """Token ids of `text` without special tokens. `verbose=False` suppresses the warning about
+    texts that are longer than the context.
     """
     return list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
@@ -62,7 +63,7 @@ def prefix(tokenizer: Any) -> list[int]:
 
 
 def has_template(tokenizer: Any) -> bool:
-    """Whether dialogues are rendered through a chat template."""
+    """Whether the tokenizer has a chat template, with which dialogues are rendered."""
     return bool(getattr(tokenizer, "chat_template", None))
 
 
@@ -72,7 +73,9 @@ def template_digest(tokenizer: Any) -> str:
 
 
 def render(tokenizer: Any, dialogue: Dialogue) -> str:
-    """A dialogue through the chat template, or as running text when the tokenizer has none."""
+    """A dialogue as text: rendered with the chat template, or as running text when the tokenizer
+    has none.
+    """
     if not has_template(tokenizer):
         return dialogue.running_text
     messages = [{"role": "user", "content": dialogue.prompt}]
@@ -88,8 +91,8 @@ def render(tokenizer: Any, dialogue: Dialogue) -> str:
 def encode_documents(tokenizer: Any, documents: Sequence[Document]) -> list[list[int]]:
     """Token ids of each document.
 
-    Running text ends with a blank line, so that joined documents stay separate. Where the tokenizer
-    adds a BOS, a rendered dialogue loses the BOS that its template writes: the sequence gets one at
+    Running text ends with a blank line, so that joined documents stay separate. When the tokenizer
+    adds a BOS, the BOS that a chat template writes is removed, because every sequence gets one at
     its start.
     """
     if not documents:

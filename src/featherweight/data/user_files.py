@@ -1,5 +1,5 @@
-"""A user's own calibration files as documents: plain text, or JSON lines as data sets publish them,
-gzipped or not.
+"""Reads a user's own calibration files: plain text, or JSON lines with the keys that most data sets
+use, gzipped or not.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ def read_documents(path: Path) -> list[Document]:
     """The documents of one file: a text file is split at two blank lines, and each line of a
     `.jsonl` file is one document.
 
-    Raises BadInput, naming the file (and the line), when it is missing, not UTF-8, malformed or
-    empty.
+    Raises BadInput, which names the file and the line, when the file is missing, not UTF-8,
+    malformed or empty.
     """
     try:
         content = path.read_bytes()
@@ -65,7 +65,7 @@ def _document(row: dict[str, Any]) -> Document:
     if "text" in row:
         return str(row["text"])
     if "messages" in row:
-        # The first message of each role.
+        # Only the first message of each role is used.
         contents = {
             message["role"]: str(message["content"]) for message in reversed(row["messages"])
         }

@@ -1,8 +1,9 @@
-"""What it cost: perplexity, KL from the original, top-1 agreement, and which block is to blame.
+"""Evaluation of a compressed model: perplexity, KL from the original, top-1 agreement, and the KL
+that each block causes alone.
 
-`evaluate(model, [Perplexity(windows), KL(original, windows)])` reads every window once with each
-model and returns `Results`: plain entries for results.json and the per-token scores behind them.
-Importing this room imports torch.
+`evaluate(model, [Perplexity(windows), KL(original, windows)])` runs each model once on every window
+and returns `Results`: plain entries for results.json, and the scores of all tokens. Importing this
+package imports torch.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
-"""A window of text is read once by each model, and everything that metrics ask is scored from those
-logits together.
+"""The scores of a window of text, computed for all metrics from one forward pass of each model, and
+the abstract base of metrics.
 
-For each of the L positions of a window (L tokens in, their L successors as targets; the first token
-is context only):
+A window has L + 1 tokens: L inputs, and L targets, which are the successors of the inputs. So the
+first token is never a target. For each of the L positions:
 
     loss  = -log q(target)                      of the model under test, in nats
     kl    = sum_v p(v) (log p(v) - log q(v))    p the original, q the model under test, in nats
-    agree = argmax p == argmax q                greedy decoding would take the same token
+    agree = argmax p == argmax q                greedy decoding would choose the same token
 
-Both log-softmaxes are taken in float32 from whatever dtype the logits have (at 4 bits the KL is
-near 0.01 and would drown in bf16 noise), `POSITIONS` rows at a time so that the temporaries stay in
-the cache: at a vocabulary of 49,152 they are a few megabytes beside the 200 MB that the logits of
-1,024 positions take. Sums over tokens are float64. A model scored against its own logits reads
-exactly 0: both sides go through the same instructions, no case is special.
+Both log-softmaxes are computed in float32 for logits of any dtype, because at 4 bits the KL is near
+0.01, which is below the noise of bf16. They are computed for `POSITIONS` rows at a time, so that
+the temporary tensors fit into the cache: with a vocabulary of 49,152 they take a few megabytes,
+while the logits of 1,024 positions take 200 MB. Sums over tokens are float64. The KL of a model
+with itself is exactly 0, because the same instructions compute both sides.
 
-A metric is a window set, perhaps an original, and a few lines that turn scores into entries of
-`results.json`.
+A metric has a set of windows, possibly an original, and a method that turns scores into entries of
+results.json.
 """
 
 from __future__ import annotations
@@ -36,15 +36,17 @@ from ..base.errors import BadInput, UsageError
 POSITIONS = 16
 
 
-# What evaluation needs of a model: `model(tokens (1, L), use_cache=False).logits` is (1, L,
-# vocabulary).
+# A model for evaluation is a callable: `model(tokens, use_cache=False).logits` has the shape (1, L,
+# vocabulary) for tokens of shape (1, L).
 CausalModel = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Per-token numbers of every window, in nats; the three that need an original are None without
-    one.
+    """The scores of every token of every window.
+
+    loss: of the model under test, in nats. original_loss, kl: in nats. agree: whether both models
+    have the same most likely token. The last three are None without an original.
     """
 
     loss: Float64[np.ndarray, "windows length"]
@@ -54,7 +56,7 @@ class Scores:
 
     @staticmethod
     def stack(rows: list[Scores]) -> Scores:
-        """One `Scores` of all windows from one of each."""
+        """Join the scores of single windows to the scores of all windows."""
         columns: dict[str, Any] = {}
         for name in Scores.__dataclass_fields__:
             parts = [getattr(row, name) for row in rows]
@@ -63,9 +65,10 @@ class Scores:
 
 
 class Metric(ABC):
-    """One question about a model over windows of a text.
+    """Abstract base of the metrics, which measure a model on windows of a text.
 
-    Metrics over the same windows share the forwards.
+    `windows`: token ids (count, length + 1), as `data.windows` returns them. `text`: the name of
+    the text in the report. Metrics with equal windows use the same forward passes.
     """
 
     windows: Int[Tensor, "count positions"]
@@ -74,16 +77,18 @@ class Metric(ABC):
     @property
     @abstractmethod
     def original(self) -> CausalModel | None:
-        """The model to compare with, or None when the question is about one model only."""
+        """The model to compare with; None for a metric that needs only the model under test."""
 
     @abstractmethod
     def entries(self, scores: Scores) -> Mapping[str, Any]:
-        """What the metric adds to `quality` in results.json: plain numbers, lists and dicts."""
+        """The entries of the metric for `quality` in results.json, computed from the scores of all
+        windows: plain numbers, lists and dicts.
+        """
 
 
 def check_windows(windows: Tensor) -> None:
-    """Raise UsageError unless `windows` is (count >= 1, length + 1 >= 2) of integers, as
-    `data.windows` makes them.
+    """Raise UsageError unless `windows` has integers and the shape (count >= 1, length + 1 >= 2),
+    as the result of `data.windows`.
     """
     if (
         windows.ndim != 2
@@ -100,8 +105,8 @@ def check_windows(windows: Tensor) -> None:
 def logits(
     model: CausalModel, window: Int[Tensor, " positions"]
 ) -> Float[Tensor, "length vocabulary"]:
-    """Logits at the L positions of one window of L + 1 tokens, on the model's device and in its own
-    dtype.
+    """The logits of `model` at the L positions of one window of L + 1 tokens, on the device and in
+    the dtype of the model.
     """
     device = next(model.parameters()).device if isinstance(model, nn.Module) else window.device
     return model(window[None, :-1].to(device), use_cache=False).logits[0]
@@ -112,10 +117,11 @@ def score(
     targets: Int[Tensor, " length"],
     original: Float[Tensor, "length original_vocabulary"] | None = None,
 ) -> Scores:
-    """Score one window; the arrays have one row. Raises UsageError when the vocabularies differ.
+    """The scores of one window, as arrays with one row.
 
-    Nothing of the logits' size is copied: rows are cast, normalised and reduced `POSITIONS` at a
-    time.
+    light, original: the logits of the model under test and of the original (None without one).
+    targets: the ids of the L target tokens. Raises UsageError when the vocabularies differ. The
+    logits are never copied as a whole: `POSITIONS` rows at a time are cast, normalised and reduced.
     """
     if original is not None and original.shape != light.shape:
         raise UsageError(
@@ -146,16 +152,15 @@ def score(
 def divergence(
     log_p: Float[Tensor, "rows vocabulary"], log_q: Float[Tensor, "rows vocabulary"]
 ) -> Float[Tensor, " rows"]:
-    """KL(p || q) in nats of each row of log-probabilities.
-
-    Overwrites `log_q`, whose memory it reuses.
+    """KL(p || q) in nats for each row of log-probabilities. The memory of `log_q` is
+    overwritten.
     """
     difference = torch.sub(log_p, log_q, out=log_q)
     return difference.mul_(log_p.exp()).sum(-1)
 
 
 def check_finite(scores: Scores, model: str, text: str, window: int) -> None:
-    """Raise BadInput naming the window when a model answered NaN or infinity there."""
+    """Raise BadInput, which names the window and the token, when a score is NaN or infinite."""
     for name in ("loss", "original_loss", "kl"):
         values = getattr(scores, name)
         if values is not None and not np.isfinite(values).all():
@@ -169,11 +174,11 @@ def check_finite(scores: Scores, model: str, text: str, window: int) -> None:
 
 @contextmanager
 def reading(*models: object) -> Iterator[None]:
-    """No gradients and evaluation mode for every model inside; each module's own mode is put back
-    after.
+    """Inside this context all models are in evaluation mode and no gradients are computed.
+    Afterwards each module has its previous mode.
     """
-    # no_grad rather than inference_mode: a module may keep a tensor made here (rotary tables) and
-    # train with it later.
+    # This uses no_grad and not inference_mode, because a module may keep a tensor that was created
+    # here (rotary tables) and be trained with it later.
     modes = [
         (module, module.training)
         for m in models

@@ -1,20 +1,22 @@
-"""Blame: the KL that one block alone costs, measured by putting only that block into the original
-model.
+"""Blame: the KL that each compressed block causes alone, measured by putting only that block into
+the original model.
 
-The error of a layer says how far its output moved; the KL with only that block compressed says what
-the whole model makes of it. Both are needed: errors add up in the residual stream, are absorbed by
-norms, and some layers (the first `down_proj`) matter far beyond their size. The sum of the blocks'
-KLs is not the KL of the model, but near it while the damage is small.
+The error of a layer says how much its output changed; the KL with only its block compressed says
+how much the output of the whole model changed. They differ, because errors add up in the residual
+stream, norms reduce some of them, and a few layers (the first `down_proj`) have an effect far
+larger than their size suggests. The sum of the KLs of the blocks is not the KL of the model, but is
+near it while the errors are small.
 
-The original reads every window once, and what each block gave out is kept. For block i the original
-then runs again with block i's forward replaced by the light model's block and every earlier block
-replaced by handing on what block i - 1 gave: half the work on average, the same numbers. Forwards
-are replaced on the instance and restored in `finally`.
+The original runs once on every window, and the outputs of its blocks are kept. To measure block i,
+the original runs again with two changes: block i computes with the light model's block, and each
+earlier block returns the kept output of block i - 1. This takes half the time on average and gives
+the same numbers. The `forward` methods are replaced on the instances and restored in `finally`.
 
-Largest predicted damage first, until `budget_seconds` are used up: a block that was not reached is
-None, never guessed. Memory: blocks x tokens x hidden x bytes for the kept outputs (70 MB for 30
-blocks of 576 and 1,024 tokens in float32) and the original's logits of every window; two windows of
-512 rank blocks well.
+The blocks are measured in the order of their predicted damage, largest first, until
+`budget_seconds` are used up. The KL of a block that was not measured is None. Memory: blocks x
+tokens x hidden x bytes for the kept outputs (70 MB for 30 blocks of width 576 and 1,024 tokens in
+float32), and the original's logits of every window. Two windows of 512 tokens are enough to rank
+the blocks.
 """
 
 from __future__ import annotations
@@ -43,13 +45,15 @@ def block_kl(
     predicted_damage: Mapping[str, float] | None = None,
     listener: Listener = silent,
 ) -> dict[str, float | None]:
-    """Mean KL in nats with only one block light, for each block by name in the model's order; None
-    where time ran out.
+    """For each block, by name and in the order of the model, the mean KL in nats a token with only
+    this block compressed; None for a block that was not measured in time.
 
-    `predicted` (block name -> any number that grows with the expected damage) sets the order;
-    without it, the model's. A block is not begun when the slowest so far would overrun the budget.
-    Raises UsageError when the two models do not have the same blocks. Both models are left as they
-    were found.
+    original, light: models with the same blocks; both are unchanged afterwards. windows: token ids
+    (count, length + 1). budget_seconds: a block is not started when a block that takes as long as
+    the slowest one so far would exceed this time. predicted_damage: block name -> a number that
+    grows with the expected KL; the largest is measured first (None: in the order of the model).
+    listener: receives an event for each block. Raises UsageError when the blocks of the two models
+    differ.
     """
     check_windows(windows)
     pairs = _paired_blocks(original, light)
@@ -74,8 +78,8 @@ def block_kl(
 def with_block_kl(
     layers: Sequence[Mapping[str, Any]], block_kl: Mapping[str, float | None]
 ) -> list[dict[str, Any]]:
-    """Copies of layer records with `kl_block`: the KL of the block whose name the layer's starts
-    with, else None.
+    """Copies of the layer records with the key `kl_block`: the KL of the block that contains the
+    layer, None for a layer outside the blocks.
     """
     return [
         {
@@ -92,8 +96,8 @@ def with_block_kl(
 def predicted_by_block(
     layers: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> dict[str, float]:
-    """Predicted damage of each block: the sum of its layers' `predicted_kl`, else of their
-    `error_weighted`.
+    """The predicted damage of each block in `names`: the sum of `predicted_kl` over its layers, or
+    of `error_weighted` when no layer has a predicted KL.
     """
     key = (
         "predicted_kl"

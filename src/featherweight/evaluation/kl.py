@@ -1,14 +1,15 @@
-"""KL(original || light): how many nats of the original's next-token distribution the light model
-fails to give.
+"""KL(original || light): the divergence, in nats, between the next-token distributions of the
+original and of the light model.
 
-The mean over all positions of a text, not only of the targets that happen to stand there, so it
-uses the whole distribution and needs far fewer tokens than perplexity to tell two models apart. It
-is heavy-tailed: most tokens move little, a few move a lot, hence the median and the 99th percentile
-of tokens beside the mean, and an interval that resamples windows. Top-1 agreement, the share of
-positions where greedy decoding takes the same token, comes along.
+It is the mean over all positions of a text. At each position it compares the whole distributions
+and not only the probabilities of the target, so far fewer tokens are needed than for perplexity to
+distinguish two models. Its distribution over tokens is heavy-tailed: it is small for most tokens
+and large for a few. Therefore the median and the 99th percentile are reported besides the mean, and
+the interval of the mean comes from resampled windows. The metric also reports top-1 agreement, the
+share of positions where greedy decoding chooses the same token.
 
-Of a model with itself it reads exactly 0.0, which is the control of the measurement; the floor that
-another dtype or another kernel sets is measured by evaluating the same weights in that dtype.
+As a control, the KL of a model with itself is exactly 0.0. To measure the noise floor of another
+dtype or kernel, evaluate the same weights in it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from .base import CausalModel, Metric, Scores, check_windows
 
 @dataclass(frozen=True, eq=False)
 class KL(Metric):
-    """KL from `teacher` (a model or a `TeacherCache`) over `windows` (count, length + 1)."""
+    """The KL from `teacher`, a model or a `TeacherCache`, over `windows`.
+
+    windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError.
+    text: the name of the text in the report.
+    """
 
     teacher: CausalModel
     windows: Int[Tensor, "count positions"]
@@ -42,8 +47,8 @@ class KL(Metric):
         return self.teacher
 
     def entries(self, scores: Scores) -> Mapping[str, Any]:
-        """`kl` (mean with interval, median and p99 of tokens), `top1`, and the mean of each window
-        (paired tests).
+        """`kl`: the mean with its interval, and the median and 99th percentile of tokens; `top1`:
+        the agreement with its interval; `kl_windows`: the mean of each window, for paired tests.
         """
         assert scores.kl is not None and scores.agree is not None
         windows = scores.kl.mean(1)

@@ -1,13 +1,12 @@
-"""`evaluate`: run metrics over a model, each window read once by each model that the metrics name.
+"""`evaluate`: computes metrics of a model with one forward pass of each model for every window.
 
-Metrics are grouped by their windows; within a group the model under test reads a window once, each
-distinct original once, and all metrics share the scores. An original that *is* the model under test
-is the same reading: its logits go through both sides of the arithmetic, and the KL comes out as
-exactly 0.
+Metrics are grouped by their windows. For each window of a group, the model under test and each
+distinct original run once, and all metrics of the group use the same scores. When the original *is*
+the model under test, the same logits are used for both, and the KL is exactly 0.
 
-Memory beside the models: the logits of one window for two models (2 x length x vocabulary x bytes
-of the dtype; 400 MB at 1,024 x 49,152 in float32) plus a few megabytes. Time: the forwards; scoring
-adds about a tenth on a small model.
+Memory besides the models: the logits of one window for two models (2 x length x vocabulary x bytes
+of the dtype; 400 MB for 1,024 x 49,152 in float32) and a few megabytes. Time: the forward passes;
+computing the scores adds about a tenth for a small model.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from .base import CausalModel, Metric, Scores, check_finite, logits, reading, sc
 
 @dataclass(frozen=True, eq=False)
 class TextResult:
-    """What was measured on one set of windows.
+    """The measurements on one set of windows.
 
-    `quality` is plain data for results.json, `scores` keeps every token.
+    `quality`: plain data for results.json. `scores`: the scores of every token.
     """
 
     quality: dict[str, Any]
@@ -38,8 +37,8 @@ class TextResult:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """One `TextResult` for each window set, in the order of the metrics, and how long all of it
-    took.
+    """One `TextResult` for each set of windows, in the order of the metrics, and the seconds that
+    the evaluation took.
     """
 
     texts: tuple[TextResult, ...]
@@ -47,24 +46,27 @@ class Results:
 
     @property
     def quality(self) -> dict[str, Any]:
-        """The `quality` entry of results.json: the first text's, further texts under `others`."""
+        """The entry `quality` of results.json: the measurements on the first text, and those on
+        other texts in the list `others`.
+        """
         first, *further_texts = (text.quality for text in self.texts)
         return first | {"others": further_texts} if further_texts else first
 
     @property
     def scores(self) -> Scores:
-        """Per-token scores of the first text, for paired comparisons with another run over the same
-        windows.
+        """The scores of the tokens of the first text, for paired comparisons with another run on
+        the same windows.
         """
         return self.texts[0].scores
 
 
 def evaluate(model: CausalModel, metrics: Sequence[Metric], listener: Listener = silent) -> Results:
-    """Score `model` with every metric; raises UsageError for none, BadInput when a model gives
-    non-finite numbers.
+    """Measure `model` with every metric of `metrics`.
 
-    Models are put in evaluation mode and back. Deterministic given models and windows; intervals
-    use a fixed seed.
+    listener: receives an event for each window. The models run in evaluation mode and have their
+    previous mode afterwards. The results depend only on models and windows, because intervals use a
+    fixed seed. Raises UsageError when there is no metric, BadInput when a model gives numbers that
+    are not finite.
     """
     if not metrics:
         raise UsageError("evaluate needs at least one metric, for example Perplexity(windows)")
@@ -76,8 +78,8 @@ def evaluate(model: CausalModel, metrics: Sequence[Metric], listener: Listener =
     )
     with reading(model, *(m.original for m in metrics)):
         texts = tuple(_measure(model, group, steps) for group in groups)
-        # The bar's generator reports a window when asked for the next one: ask once more, so that
-        # it reaches the end.
+        # The generator reports a window when it is asked for the next one. This last call reports
+        # the last window.
         next(steps, None)
     return Results(texts, time.monotonic() - start)
 

@@ -1,14 +1,15 @@
-"""Perplexity: exp of the mean loss per token, with the interval of the mean over windows.
+"""Perplexity: exp of the mean loss per token, with an interval from the means of the windows.
 
-It says how well a model predicts a text, not how far it moved from another model: a compressed
-model may gain on one token what it loses on another, so KL (`kl.py`) is the sharper measure of
-damage and this one the familiar figure.
+It says how well a model predicts a text, not how far it is from another model: a compressed model
+may gain on one token what it loses on another. So KL (`kl.py`) measures the damage more precisely;
+perplexity is reported because readers know it.
 
-The protocol is windows of L tokens with L targets, no overlap, no BOS, every position counted.
-Published figures differ in all of these, so `text` in results.json records them. The mean over all
-tokens equals the mean over windows because windows have one length. When an original ran over the
-same windows, both perplexities are reported and the *paired* ratio light / original, whose interval
-is much narrower than theirs: a hard window is hard for both.
+The protocol: windows of L tokens with L targets, no overlap, no BOS token, and every position
+counts. Published figures differ in all these points, so `text` in results.json records them. All
+windows have the same length, so the mean over all tokens equals the mean over windows. When an
+original ran on the same windows, its perplexity is reported as well, and the *paired* ratio light /
+original. The interval of the ratio is much narrower than those of the perplexities, because a
+window that is difficult for one model is difficult for the other, too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from .base import Metric, Scores, check_windows
 
 @dataclass(frozen=True, eq=False)
 class Perplexity(Metric):
-    """Perplexity over `windows` (count, length + 1); `text` is the name that the report prints."""
+    """The perplexity over `windows`.
+
+    windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError.
+    text: the name of the text in the report.
+    """
 
     windows: Int[Tensor, "count positions"]
     text: str = "text"
@@ -37,11 +42,13 @@ class Perplexity(Metric):
 
     @property
     def original(self) -> None:
-        """Perplexity needs no other model; one that is read anyway for a KL is reported too."""
+        """None, because perplexity needs no other model. When the original runs for a KL metric on
+        the same windows, its perplexity is reported as well.
+        """
         return None
 
     def entries(self, scores: Scores) -> Mapping[str, Any]:
-        """`light.perplexity`, and beside an original `original.perplexity` and the paired
+        """`light.perplexity`, and, when an original ran, `original.perplexity` and the paired
         `perplexity_ratio`.
         """
         loss = scores.loss.mean(1)

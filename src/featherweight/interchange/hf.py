@@ -4,13 +4,14 @@
     import featherweight.interchange.hf
     model = AutoModelForCausalLM.from_pretrained("out/")
 
-transformers then builds the model on meta, this module puts compressed layers in place,
-transformers loads the tensors by name, and this module refuses what is not complete. Checked before
-loading: the description, the sums of the files, and the presence, shape and dtype of every stored
-tensor (where the weights are local files). Checked after loading: every tensor was filled, and
-every scale is finite. What transformers itself refuses (sizes that differ, files it cannot parse)
-has the wording of transformers. Without the import, transformers warns that the method is unknown,
-finds empty tensors in place of matrices, and raises a size mismatch.
+transformers builds the model on the meta device, this module replaces its layers by compressed
+ones, transformers loads the tensors by name, and this module raises BadInput when the model is not
+complete. Before loading it checks the description and, when the weights are local files, their
+checksums and the presence, shape and dtype of every stored tensor. After loading it checks that
+every tensor was filled and every scale is finite. Problems that transformers itself finds (other
+sizes, files that it cannot parse) raise errors of transformers. Without the import, transformers
+warns that the method is unknown, finds empty tensors in place of matrices, and raises a size
+mismatch.
 
 Only hooks that exist unchanged from transformers 5.15 on are overridden.
 """
@@ -38,8 +39,8 @@ class FeatherweightConfig(QuantizationConfigMixin):
         self.description = descriptions.read({**entries, "quant_method": PACKED})
 
     def to_dict(self) -> dict[str, Any]:
-        """What a re-saved config.json holds; without `files`, because the weights are then written
-        anew.
+        """The entry for a config.json that transformers saves. It has no checksums (`files`),
+        because transformers writes other weights files.
         """
         entry = self.description.to_dict()
         entry.pop("files", None)
@@ -49,7 +50,7 @@ class FeatherweightConfig(QuantizationConfigMixin):
     def from_dict(
         cls, config_dict: dict[str, Any], return_unused_kwargs: bool = False, **kwargs: Any
     ) -> FeatherweightConfig | tuple[FeatherweightConfig, dict[str, Any]]:
-        """From plain data; other arguments belong to transformers."""
+        """The config from the entry in config.json; transformers asks for the other arguments."""
         config = cls(**config_dict)
         return (config, kwargs) if return_unused_kwargs else config
 

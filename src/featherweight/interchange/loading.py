@@ -1,10 +1,10 @@
 """A model and its tokenizer, from an alias, a local folder, a GGUF file or a hub id.
 
 `locate` turns any of the four into a local folder in transformers' layout (aliases and GGUF files
-are converted once and kept in the cache). `load` reads such a folder and refuses what is not
-complete: a missing, unexpected or ill-shaped tensor, a non-finite weight, pickled weights, code
-from the model's repository. Float32 checkpoints loaded in float32 stay mapped files: the process's
-own memory grows by far less than the model's size until weights are changed.
+are converted once and kept in the cache). `load` reads such a folder. It refuses a missing,
+unexpected or ill-shaped tensor, a non-finite weight, pickled weights, and code from the model's
+repository. The weights of a float32 checkpoint that is loaded in float32 stay in the mapped files,
+so the process's own memory grows by far less than the model's size until weights are changed.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ def load(
     device: str | torch.device | None = None,
     listener: Listener = silent,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model (evaluation mode, in `dtype`; None: as stored) and its tokenizer, from anything
-    that `locate` accepts.
+    """The model, in evaluation mode, and its tokenizer.
 
-    Folders that featherweight packed come back with their compressed layers. Raises BadInput unless
-    every tensor is there, has its shape and is finite.
+    `model`: an alias, a folder, a `.gguf` file or a hub id. `dtype`: the dtype of the weights
+    (None: the stored one). `device`: where the model is moved (None: it stays on the CPU).
+    `listener`: receives the events of loading. The model of a packed folder has compressed layers.
+    Raises BadInput when the model cannot be found, or unless every tensor is there, has its shape
+    and is finite.
     """
     folder = locate(model, listener)
     listener(Event(STAGE, 0, 1, message=folder.name))
@@ -101,7 +103,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 @contextlib.contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Without transformers' own progress bars: ours go through the listener."""
+    """Switch transformers' progress bars off, because the listener reports the progress."""
     from transformers.utils import logging
 
     was_enabled = logging.is_progress_bar_enabled()

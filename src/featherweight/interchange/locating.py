@@ -1,5 +1,5 @@
-"""Where a model is: an alias, a local folder, a GGUF file or a hub id becomes a folder in
-transformers' layout.
+"""Turns an alias, a local folder, a GGUF file or a hub id into a local folder in transformers'
+layout.
 
 Aliases and GGUF files are converted once and kept in the cache. Nothing here imports torch (a first
 conversion does), so that the native engine can start without it. `source.py` and `loading.py` read
@@ -90,8 +90,8 @@ def _from_file(path: Path, listener: Listener) -> Path:
 
 
 def _from_hub(name: str, listener: Listener) -> Path:
-    """The hub's snapshot of `name` in the hub's own cache; with HF_HUB_OFFLINE=1 nothing is
-    fetched.
+    """The snapshot of the repository `name` in the cache of huggingface_hub; with HF_HUB_OFFLINE=1
+    nothing is downloaded.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

@@ -100,16 +100,16 @@ def build_skeleton(config: PreTrainedConfig, place: Path) -> nn.Module:
 def load_pretrained(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:
     """The causal language model in `folder`, in `dtype` (None: as stored).
 
-    Raises BadInput, naming the folder and the tensors, when transformers cannot load it or has
-    anything to object to.
+    Raises BadInput, which names the folder and the tensors, when transformers cannot load the model
+    or reports any problem with its tensors.
     """
     from transformers import AutoModelForCausalLM
 
     config = load_config(folder)
     read: Any = AutoModelForCausalLM.from_pretrained
     try:
-        # Mismatches are listed in `info`, where they are refused by name; otherwise the error names
-        # no tensor.
+        # With `ignore_mismatched_sizes`, tensors of the wrong shape are listed in `info` and
+        # refused by name below. Without it, transformers raises an error that names no tensor.
         model, info = read(
             folder,
             config=config,

@@ -1,10 +1,12 @@
-"""Weights written as safetensors, one tensor in memory at a time, with the SHA-256 of each file.
+"""Writes weights as safetensors files, one tensor in memory at a time, and returns the SHA-256 of
+each file.
 
 A checkpoint is one `model.safetensors` up to `limit` bytes, else numbered shards and an index. The
-bytes depend on nothing but names, dtypes, shapes and values: inside a file wider dtypes come first
-(so that every tensor lies aligned to its own size), then names in order; the header holds no times
-and no versions. The first tensor begins at a multiple of the cache line, and so do the codes of
-packed weights, whose sizes are multiples of it.
+bytes depend only on names, dtypes, shapes and values: inside a file, tensors are sorted by dtype,
+the widest first (so that every tensor is aligned to the size of its numbers), then by name; the
+header holds no times and no versions. The data of the first tensor begin at a multiple of the cache
+line (64 bytes). The codes of packed weights begin at such a multiple too, because their sizes are
+multiples of it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor to be written: its numbers are read once, when they are written."""
+    """A tensor that will be written; `read` is called once, when its turn comes."""
 
     name: str
     shape: tuple[int, ...]

@@ -1,8 +1,9 @@
-"""The model that a verb starts from: a folder whose parts are read when they are first needed.
+"""`Source`: the model folder that every verb starts from; its parts are read when they are first
+needed.
 
-Making a `Source` reads no file, and needs no torch: the native engine starts from one within a
-fraction of a second. `config`, `weights` and `anatomy` read configurations and headers, never a
-weight.
+Creating a `Source` reads no file and imports no torch, so that the native engine can start from it
+within a fraction of a second. `config`, `weights` and `anatomy` read configurations and headers,
+never a weight.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ class Source:
 
     @staticmethod
     def find(model: str | Path, listener: Listener = silent) -> Source:
-        """The source for an alias, a folder, a `.gguf` file or a hub id (the last three may be
-        fetched or converted first).
+        """The source for an alias, a folder, a `.gguf` file or a hub id; an alias or a hub id may
+        be downloaded and a GGUF file converted first, with events for `listener`.
 
-        Raises BadInput, saying what to try, when there is no such model or its folder has no
+        Raises BadInput, which says what to try, when there is no such model or its folder has no
         config.json of a model.
         """
         source = Source(str(model), find_folder(model, listener))
@@ -75,8 +76,8 @@ class Source:
         """The tensors by the model's names for them, read one at a time, opened anew at each
         access.
 
-        Pages that were read count as this process's memory until the folder object is released.
-        Raises BadInput for incomplete or contradictory files.
+        Pages of the mapped files that were read count as this process's memory until the returned
+        object is released. Raises BadInput for incomplete or contradictory files.
         """
         from ..models.tensors import TensorFolder
 
@@ -101,7 +102,7 @@ class Source:
     def anatomy(self) -> Anatomy:
         """Names and shapes of the model's layers.
 
-        Raises UsageError for a model that is quantized, BadInput for no model.
+        Raises UsageError for a model that is quantized, BadInput when the folder holds no model.
         """
         from ..models.anatomy import Anatomy
 

@@ -9,7 +9,7 @@ from .shards import LazyTensor
 
 
 class TensorProgress:
-    """Tells `listener` of each tensor, as event number 1 ... `total` of `stage`."""
+    """Sends `listener` one event for each tensor, numbered 1 ... `total`, of the stage `stage`."""
 
     def __init__(self, stage: str, total: int, listener: Listener) -> None:
         self._stage, self._total, self._listener = stage, total, listener
@@ -22,7 +22,7 @@ class TensorProgress:
         self._listener(Event(self._stage, self._count, self._total, message=name))
 
     def observe(self, tensor: LazyTensor) -> LazyTensor:
-        """The same tensor, reported when it has been read."""
+        """The same tensor, whose `read` also reports it."""
 
         def read() -> Tensor:
             values = tensor.read()

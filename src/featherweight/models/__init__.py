@@ -1,3 +1,3 @@
-"""Floor 2: what we know of architectures, by structure and never by name, and the streamed files of
-their tensors.
+"""Knowledge about model architectures, found from the structure of a model and not from its name,
+and the files of its tensors, read one at a time.
 """

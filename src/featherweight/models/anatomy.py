@@ -1,8 +1,8 @@
-"""A model's anatomy as plain data: names and shapes of its blocks, linear layers, embedding and
-head.
+"""The anatomy of a model as plain data: names and shapes of its blocks, linear layers, embedding
+and head.
 
-`Anatomy.of` reads it off a model (a skeleton on the meta device is enough) by structure, as
-`structure.py` finds it. Plans, memory estimates and reports work on it without the model.
+`Anatomy.of` uses `structure.py` to find it in a model, which may be a skeleton on the meta device.
+Plans, memory estimates and reports need only the anatomy and not the model.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from . import structure
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Names are full module names; shapes are (outputs, inputs) for linears and (rows, width) for
-    the embedding.
+    """Names and shapes of the parts of a model.
 
-    `linears` holds every linear layer in module order, the head included unless it is tied.
-    `input_keys` maps each linear inside a block to the first linear that reads the very same
-    tensor. `is_tied` says that the head shares the embedding's table, `num_parameters` counts a
-    shared parameter once.
+    Names are full module names; shapes are (outputs, inputs) for linear layers and (rows, width)
+    for the embedding. `linears`: every linear layer in module order, with the head unless it is
+    tied. `input_keys`: each linear layer inside a block -> the first linear layer that reads the
+    same tensor. `is_tied`: whether the head shares the table of the embedding. `num_parameters`: a
+    shared parameter counts once.
     """
 
     blocks: tuple[str, ...]
@@ -39,8 +39,8 @@ class Anatomy:
     def of(model: nn.Module) -> Anatomy:
         """The anatomy of `model`, whose parameters may be on the meta device.
 
-        Raises UsageError when it has no blocks, no linear layers, no embedding, fused experts, or
-        cannot run on token ids alone.
+        Raises UsageError when the model has no blocks, no linear layers or no embedding, when it
+        has fused experts, or when it cannot run on token ids alone.
         """
         linears = structure.linears(model)
         embedding, head = structure.embedding(model), structure.head(model)

@@ -1,8 +1,7 @@
-"""A model folder's config.json, read without torch: what it says, who quantized the model, and a
-fingerprint of the folder.
+"""Reads the config.json of a model folder without torch: its content, the method that quantized the
+model, and a fingerprint of the folder.
 
-The functions here look at one file and at the sizes and times of the weight files; no weight is
-read.
+The functions read config.json and the sizes and times of the weight files, and never a weight.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ PACKED = "featherweight"  # the `quant_method` of the folders that this package 
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of config.json in `folder`; only that it is a JSON object is checked.
+    """The content of config.json in `folder`. Its keys are not checked.
 
-    Raises BadInput when the file is missing, unreadable or something else.
+    Raises BadInput when the file is missing, unreadable or no JSON object.
     """
     try:
         config = json.loads((folder / CONFIG).read_bytes())
@@ -35,8 +34,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def quantization_method(folder: Path) -> str | None:
-    """The method that quantized the model in `folder`, as its config.json names it; None for a
-    model that is not quantized.
+    """The quantization method that config.json in `folder` names; None for a model that is not
+    quantized.
 
     Raises BadInput when the folder has no config.json of a transformers model.
     """
@@ -62,9 +61,9 @@ def folder_fingerprint(folder: Path) -> str:
     """32 hexadecimal digits that change whenever config.json or a weight file of `folder` is
     written again.
 
-    The content of config.json is hashed (that of a packed folder holds the SHA-256 of its weights);
-    of the weight files it is name, size and time of modification, because hashing gigabytes at
-    every start would take too long.
+    They are a hash of the content of config.json (which holds the SHA-256 of the weights in a
+    packed folder) and of the names, sizes and modification times of the weight files. The weights
+    themselves are not hashed, because that would take too long at every start.
     """
     digest = hashlib.sha256((folder / CONFIG).read_bytes())
     for path in sorted(folder.glob("*.safetensors")):

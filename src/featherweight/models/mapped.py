@@ -1,10 +1,10 @@
-"""Named tensors on disk without torch: safetensors files mapped into memory, each tensor a view of
-the file's bytes.
+"""Named tensors on disk without torch: safetensors files are mapped into memory, and each tensor is
+a view of the file's bytes.
 
-What `TensorFolder` is for PyTorch, this is for the native engine, which must start within a second:
-the header is read and checked in full (lengths, offsets, dtypes, names, no overlap, no gap),
-nothing else is touched. A file that shrinks while it is mapped would kill the process at the next
-access, so `check_unchanged` says so before each use.
+The native engine uses this module instead of `TensorFolder`, because it must start within a second
+and does not import torch. Only the header of a file is read; its lengths, offsets, dtypes and names
+are checked, and that tensors neither overlap nor leave gaps. If a file shrinks while it is mapped,
+the next access kills the process, so callers call `check_unchanged` before each use.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ITEM_BYTES = {
     "F8_E4M3": 1,
     "F8_E5M2": 1,
 }
-# What numpy calls a dtype; bfloat16 has no name there and comes as its 16 bits.
+# numpy's name of each dtype. numpy has no bfloat16, so its numbers are read as 16-bit integers.
 NUMPY = {
     "F64": "<f8",
     "F32": "<f4",
@@ -58,14 +58,16 @@ LONGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class MappedTensor:
-    """One tensor: its dtype as the file names it, its shape, and its bytes origin they lie."""
+    """One tensor: the name of its dtype in the file, its shape, and a view of its bytes."""
 
     dtype: str
     shape: tuple[int, ...]
     data: NDArray[np.uint8]
 
     def array(self) -> NDArray[Any]:
-        """The numbers as a numpy view; bfloat16 as uint16. Unaligned origin the file is."""
+        """The numbers as a numpy view; bfloat16 as uint16. The view is as aligned as the data in
+        the file.
+        """
         if self.dtype not in NUMPY:
             raise BadInput(f"a tensor of {self.dtype} cannot be read without PyTorch")
         return self.data.view(NUMPY[self.dtype]).reshape(self.shape)
@@ -99,9 +101,9 @@ class _File:
 
 
 class MappedFolder:
-    """The tensors of a model folder by name, mapped.
+    """The tensors of a model folder by name, mapped into memory.
 
-    Raises BadInput, naming file and tensor, for anything wrong.
+    Raises BadInput, which names the file and the tensor, for missing or contradictory files.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -119,7 +121,9 @@ class MappedFolder:
         return sum(file.status.st_size for file in self._files)
 
     def check_unchanged(self) -> None:
-        """Raise BadInput when a file is no longer what was mapped."""
+        """Raise BadInput when a file has another size or modification time than when it was
+        mapped.
+        """
         for file in self._files:
             file.check_unchanged()
 
@@ -132,7 +136,7 @@ class MappedFolder:
 def read_header(data: NDArray[np.uint8], origin: str) -> dict[str, MappedTensor]:
     """The tensors of a safetensors file that is in memory (or mapped) as `data`.
 
-    Raises BadInput, naming the file `origin`, for lengths, offsets or dtypes that contradict each
+    Raises BadInput, which names the file `origin`, when lengths, offsets and dtypes contradict each
     other.
     """
     length = int.from_bytes(data[:8].tobytes(), "little")

@@ -1,15 +1,15 @@
-"""Look at a model's tensors while it runs: inputs and outputs of modules, the residual stream,
-attention, logits.
+"""Observes the tensors of a model while it runs: inputs and outputs of modules, the residual
+stream, attention, logits.
 
-`observe(model, batch, sites, observer)` runs the model's own `forward` and calls `observer(site,
-value, gradient)` for each requested site: in the forward pass (gradient None), or, when
-`logit_gradient` is given, in the backward pass as soon as the gradient of that tensor arrives.
-Models run block by block (`passes.py`), so one block's activations are in memory at a time. Hooks
-and everything else that is changed for it are undone at the end, also after an error.
+`observe(model, batch, sites, observer)` runs the model's own `forward` and calls
+`observer(site, value, gradient)` for each requested site. Without `logit_gradient` it does so in
+the forward pass, with gradient None; with it, in the backward pass as soon as the gradient of the
+tensor arrives. Models run block by block (`passes.py`), so the activations of only one block are in
+memory. Hooks and all other changes to the model are undone at the end, also after an error.
 
-The attention tensors are taken where transformers hands them to its attention function: after the
-rotary embedding, before key and value heads are repeated. Attention probabilities are computed from
-them, in float32, only when they are requested.
+The attention tensors are those that transformers passes to its attention function: after the rotary
+embedding, before key and value heads are repeated. Attention probabilities are computed from them,
+in float32, only when they are requested.
 """
 
 from __future__ import annotations
@@ -38,13 +38,14 @@ _OBSERVED_ATTENTION = (
 
 @dataclass(frozen=True)
 class Site:
-    """One place in a model. `block` is the index of its block, None outside the blocks; `name` a
-    full module name.
+    """One tensor of a model that can be observed, for batches of B sequences of T tokens.
 
-    `kind`: "input" and "output" of any module (B, T, width); "residual", the residual stream that
-    leaves a block, whose name is the module's (B, T, width); "query", "key" and "value" of an
-    attention module (B, T, heads, head width); its "attention" probabilities (B, query heads, T,
-    T); the "logits" of the model, whose name is "" (B, T, vocabulary).
+    `block`: the index of its block; None outside the blocks. `name`: a full module name. `kind`:
+    - "input", "output": of the module `name`, (B, T, width);
+    - "residual": the residual stream that leaves the block `name`, (B, T, width);
+    - "query", "key", "value": of the attention module `name`, (B, T, heads, head width);
+    - "attention": its attention probabilities, (B, query heads, T, T);
+    - "logits": of the model, whose name is "", (B, T, vocabulary).
     """
 
     block: int | None
@@ -52,7 +53,7 @@ class Site:
     kind: str
 
 
-# Called with the site, its tensor and, in a backward pass, the tensor's gradient.
+# Called with the site, its tensor and, in a backward pass, the gradient of the tensor.
 Observer = Callable[[Site, Tensor, Tensor | None], None]
 LogitGradient = Callable[[Float[Tensor, "batch seq vocab"]], Float[Tensor, "batch seq vocab"]]
 
@@ -60,9 +61,9 @@ LogitGradient = Callable[[Float[Tensor, "batch seq vocab"]], Float[Tensor, "batc
 def sites(model: nn.Module, kind: str, pattern: str = "*") -> list[Site]:
     """All sites of `kind` whose module name matches `pattern` (as in the shell), in module order.
 
-    "input" and "output" find the linear layers, compressed ones too, and the head; "residual" the
-    blocks; the kinds of attention the attention modules. Raises UsageError for an unknown kind or a
-    pattern that matches nothing.
+    For "input" and "output" these are the linear layers, also compressed ones, and the head; for
+    "residual" the blocks; for "query", "key", "value" and "attention" the attention modules. Raises
+    UsageError for an unknown kind or a pattern that matches nothing.
     """
     if kind not in KINDS:
         raise UsageError(f"unknown kind of site {kind!r}; choose {', '.join(KINDS)}")
@@ -97,22 +98,21 @@ def observe(
     keep_graphs: bool = False,
     check_finite: bool = False,
 ) -> None:
-    """Run `model` on `batch` and show the tensors at `sites` to `observer`.
+    """Run `model` on `batch` and pass the tensors at `sites` to `observer`.
 
     batch: token ids (B, T), or a mapping with `input_ids` and, for padded batches, `attention_mask`
-    (B, T). With a mask the
-        model ignores padding, and token-wise tensors are shown as (tokens, ...), without the
-        positions of padding; in attention probabilities the rows of padding are zero.
-    logit_gradient: maps the logits to the gradient that is propagated back; without it there is a
-    forward pass only. A
-        tensor that gets no gradient is shown with None.
+        (B, T). With a mask the model ignores padding. Tensors with one vector for each token then
+        have the shape (tokens, ...) without the positions of padding; in attention probabilities
+        the rows of padding are zero.
+    observer: is called with each site, its tensor and the gradient of the tensor.
+    logit_gradient: maps the logits to the gradient that is propagated back; without it there is
+        only a forward pass. The gradient of a tensor that gets none is None.
     keep_graphs: keep the activations of all blocks instead of computing each block again for its
-    backward pass: faster
-        by one forward pass, and needs float32 weights and the memory.
-    check_finite: raise BadInput, naming the module, as soon as an input is not finite.
+        backward pass. This saves one forward pass, and needs more memory and float32 weights.
+    check_finite: raise BadInput, which names the module, as soon as an input is not finite.
 
     The logits are not computed when no site needs them. Parameters get no gradients, and the model
-    is left as it was found. Raises UsageError for a site that the model does not have, or that its
+    is unchanged afterwards. Raises UsageError for a site that the model does not have, or that its
     forward pass never reaches.
     """
     inputs = dict(batch) if isinstance(batch, Mapping) else {"input_ids": batch}
@@ -144,11 +144,11 @@ def observe(
 
 
 def linear_observer(visit: Callable[[str, Tensor, Tensor], None]) -> Observer:
-    """An observer that calls `visit(name, input, gradient of the output)` for linears whose input
-    and output are both observed.
+    """An observer that calls `visit(name, input, gradient of the output)` for linear layers whose
+    input and output are both observed.
 
-    In a backward pass the gradient of a linear's output arrives first; it is kept until that of its
-    input does.
+    In a backward pass the gradient of a layer's output arrives first. It is kept until the gradient
+    of the input arrives.
     """
     gradients: dict[str, Tensor] = {}
 
@@ -162,7 +162,7 @@ def linear_observer(visit: Callable[[str, Tensor, Tensor], None]) -> Observer:
 
 
 class _Watcher:
-    """Installs hooks for sites, and shows each tensor once for each pass."""
+    """Installs hooks at the sites, and passes each tensor to the observer once for each pass."""
 
     def __init__(
         self,
@@ -232,7 +232,9 @@ class _Watcher:
         self.observer(site, self._arrange(site, value.detach()), gradient)
 
     def _arrange(self, site: Site, value: Tensor) -> Tensor:
-        """`value` as the observer sees it: heads behind positions, and no positions of padding."""
+        """`value` in the form that the observer gets: the axis of heads after that of positions,
+        and without the positions of padding.
+        """
         if site.kind in ("query", "key", "value"):
             value = value.transpose(1, 2)
         if self.mask is None:
@@ -242,8 +244,8 @@ class _Watcher:
 
     @contextmanager
     def observe_attention(self) -> Iterator[None]:
-        """While this lasts, the model's attention function also shows its tensors; nothing changes
-        without such sites.
+        """Inside this context, the attention function of the model also passes its tensors to the
+        observer. Without sites of attention kinds nothing changes.
         """
         if not self._attention:
             yield
@@ -281,7 +283,8 @@ class _Watcher:
                     site,
                     attention_probabilities(module, query.detach(), key.detach(), mask, **options),
                 )
-            # The eager function is private to the module that defines the model.
+            # transformers does not register the eager function; it is defined in the Python module
+            # of the model.
             attend_function = (
                 function or sys.modules[type(module).__module__].eager_attention_forward
             )
@@ -301,7 +304,8 @@ def attention_probabilities(
 ) -> Float[Tensor, "batch heads queries keys"]:
     """softmax(query key^T scaling), capped and masked as the model's attention does, in float32.
 
-    `mask` is additive or boolean (True: may attend); None means causal where the module is causal.
+    mask: additive or boolean (True: the query may attend to the key); None means a causal mask if
+    the module is causal. scaling: None for head width ** -0.5. softcap: None for no soft cap.
     """
     key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
     scores = (query.float() @ key.float().transpose(2, 3)) * (
@@ -317,15 +321,14 @@ def attention_probabilities(
         scores = (
             scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
         )
-    # A row that may attend to nothing (padding on the left) has no distribution: zeros instead of
-    # NaN.
+    # The softmax of a row that may attend to no key (padding on the left) is NaN; it becomes zero.
     return torch.nan_to_num(torch.softmax(scores, -1))
 
 
 def require_finite(value: Tensor, name: str) -> None:
     """Raise BadInput, naming the module, when one of its inputs is NaN or infinite."""
-    # The largest magnitude is not finite when any number is not, and it needs no copy of the
-    # tensor.
+    # The largest magnitude is not finite when any number is not finite, and computing it needs no
+    # copy of the tensor.
     if not bool(torch.isfinite(torch.linalg.vector_norm(value.detach(), float("inf")))):
         raise BadInput(
             f"{name}: its inputs are not finite on this text; the model or its dtype overflows"

@@ -1,13 +1,13 @@
-"""Forward and backward through a model block by block, so that only one block's working set is in
-memory.
+"""Forward and backward passes through a model block by block, so that the activations and float32
+weights of only one block are in memory.
 
-The model's own `forward` runs; hooks cut the graph at the input of every block. Weights that are
-not float32 (a memory-mapped bfloat16 checkpoint) are converted when their block is entered and
-dropped when it is left. The backward pass walks the blocks from last to first and computes each
-again from its saved input, unless the graphs were kept.
+The model's own `forward` runs; hooks cut the autograd graph at the input of every block. Weights
+that are not float32 (of a memory-mapped bfloat16 checkpoint) are converted when their block starts
+and freed when it ends. The backward pass goes through the blocks from last to first. It computes
+each block again from its saved input, unless the graphs were kept.
 
-`attach(block)` is a context manager that installs the caller's hooks in block number `block`, or
-outside the blocks for None.
+`attach(block)` is a context manager that installs the hooks of the caller in block number `block`,
+or outside the blocks for None.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Inputs = Mapping[str, Tensor]
 
 @contextmanager
 def in_float32(module: nn.Module) -> Iterator[None]:
-    """Inside, the parameters of `module` are float32; afterwards they are as before."""
+    """Inside this context the parameters of `module` are float32; afterwards they are as before."""
     narrow = {p: p.data for p in module.parameters(recurse=True) if p.dtype != torch.float32}
     try:
         for p in narrow:
@@ -41,8 +41,8 @@ def in_float32(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in evaluation mode and no parameter gets a gradient; afterwards both are
-    as before.
+    """Inside this context the model is in evaluation mode and no parameter gets a gradient;
+    afterwards both are as before.
     """
     modes = [(module, module.training) for module in model.modules()]
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -59,9 +59,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 def forward(model: nn.Module, inputs: Inputs, attach: Attach, needs_head: bool = False) -> None:
-    """One forward pass.
+    """Run one forward pass of `model` on `inputs`, with the hooks of `attach`.
 
-    The head sees all positions, but its product is left out unless `needs_head`.
+    Unless `needs_head`, the head gets its input (so that its hooks run) but computes no logits.
     """
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(frozen(model))
@@ -76,8 +76,8 @@ def forward(model: nn.Module, inputs: Inputs, attach: Attach, needs_head: bool =
 
 @contextmanager
 def _without_head_product(model: nn.Module) -> Iterator[None]:
-    """Inside, the head returns one column of its input instead of logits: its hooks run, the large
-    product does not.
+    """Inside this context the head returns one column of its input instead of logits. So its hooks
+    run without the large matrix product.
     """
     name = head(model)
     if name is None:
@@ -101,18 +101,18 @@ def forward_backward(
     attach: Attach,
     keep_graphs: bool = False,
 ) -> None:
-    """Propagate `logit_gradient(logits)` back through the whole model; no parameter gets a
-    gradient.
+    """Run a forward pass and propagate `logit_gradient(logits)` back through the whole model; no
+    parameter gets a gradient.
 
-    With `keep_graphs` the blocks are not computed a second time: faster by one forward pass, but
-    the activations of all blocks stay in memory, and the weights must be float32.
+    With `keep_graphs` the blocks are not computed a second time. This saves a forward pass, but the
+    activations of all blocks stay in memory, and the weights must be float32.
     """
     named_blocks = blocks(model)
     cuts = _Cuts(named_blocks[-1][0])
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
-        # Hooks that were registered first run first: those of the caller see the tensors behind the
-        # cuts.
+        # Hooks run in the order of registration. The cuts come first, so that the caller's hooks
+        # get the tensors after the cuts.
         for index, (name, block) in enumerate(named_blocks):
             stack.enter_context(cuts.at(name, block))
             if keep_graphs:
@@ -137,8 +137,8 @@ def forward_backward(
 
 
 class _Cuts:
-    """Cuts the graph at the input of every block and after the last one; each part starts at a leaf
-    that collects a gradient.
+    """Cuts the autograd graph at the input of every block and after the last block. Each part
+    starts at a leaf tensor, which collects the gradient.
     """
 
     def __init__(self, last_block: str) -> None:
@@ -150,7 +150,7 @@ class _Cuts:
 
     @contextmanager
     def at(self, name: str, block: nn.Module) -> Iterator[None]:
-        """Cut at the block `name` inside."""
+        """Inside this context the graph is cut at the block `name`."""
 
         def on_entry(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             args, kwargs, self.leaves[name] = _with_leaf(args, kwargs)
@@ -187,7 +187,9 @@ def _rerun(
 def _with_leaf(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
-    """The call of a block with its hidden states replaced by a leaf that collects a gradient."""
+    """The arguments of a block with the hidden states replaced by a leaf that collects a gradient,
+    and that leaf.
+    """
     if args:
         leaf = args[0].detach().requires_grad_()
         return (leaf, *args[1:]), kwargs, leaf
@@ -222,7 +224,7 @@ def _in_float32_while_running(block: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _without_gradients(block: nn.Module) -> Iterator[None]:
-    """Inside, no graph is recorded while `block` runs."""
+    """Inside this context no autograd graph is recorded while `block` runs."""
     modes: list[torch.no_grad] = []
 
     def enter(module: nn.Module, args: Any) -> None:

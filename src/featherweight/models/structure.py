@@ -1,12 +1,13 @@
-"""A model's anatomy found by its structure, so that a new architecture needs no entry anywhere.
+"""Finds the parts of a model from its structure, so that a new architecture needs no entry in a
+list.
 
-Blocks: the longest list of modules that hold linear layers. Linears: every `nn.Linear` by its full
-name, the head included. Embedding and head: what the model itself answers, found by identity. Which
-linears read the very same tensor (q/k/v, gate/up) is not guessed from names: two tokens are run
-through the model and every linear says which tensor it was given.
+Blocks: the longest list of modules that contain linear layers. Linear layers: every `nn.Linear` by
+its full name, with the head. Embedding and head: the modules that the model's own accessors return.
+The linear layers that read the same tensor (q/k/v, gate/up) are not guessed from names: two tokens
+are run through the model, and hooks record the input tensor of every linear layer.
 
-What could be missed silently is refused loudly: no linears at all, or expert weights fused into 3-D
-parameters, which no `nn.Linear` covers.
+A model without linear layers, or with expert weights that are fused into 3-D parameters (which no
+`nn.Linear` contains), raises UsageError, so that no weights are silently left out.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from ..base.errors import UsageError
 
 
 def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """(name, block) of the repeated layers, in order.
+    """Name and module of each block, in order.
 
-    They are the items of the longest outermost ModuleList whose items hold linears, before and
-    after quantization. Raises UsageError when there is none.
+    The blocks are the items of the longest outermost ModuleList whose items contain linear layers,
+    dense or compressed. Raises UsageError when there is none.
     """
     longest = _longest_list(model)
     if longest is None:
@@ -37,11 +38,11 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear]:
-    """Every `nn.Linear` by its full name, in order, the head included.
+    """Every `nn.Linear` by its full name, in module order, with the head.
 
-    Raises UsageError when there is none, or when expert weights are fused into 3-D parameters
-    (which a plan over linears would leave out without a word) unless `accept_fused` says that
-    leaving them out is wanted.
+    Raises UsageError when there is none. It also raises UsageError when expert weights are fused
+    into 3-D parameters, which a plan for linear layers would silently leave out; `accept_fused`
+    allows this.
     """
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
@@ -61,9 +62,8 @@ def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear
 
 
 def fused_experts(model: nn.Module) -> dict[str, nn.Parameter]:
-    """3-D parameters inside the blocks by full name, without kernels of convolutions.
-
-    Empty for a dense model.
+    """The 3-D parameters inside the blocks by full name, without convolution kernels. A dense model
+    has none.
     """
     experts: dict[str, nn.Parameter] = {}
     for block_name, block in blocks(model) if _longest_list(model) else ():
@@ -93,15 +93,17 @@ def embedding(model: nn.Module) -> str:
 
 
 def head(model: nn.Module) -> str | None:
-    """Full name of the module that turns vectors into logits, tied or not; None without one."""
+    """Full name of the module that turns vectors into logits, tied or not; None for a model without
+    a head.
+    """
     get_head = getattr(model, "get_output_embeddings", None)
     return _name_of(model, get_head() if callable(get_head) else getattr(model, "lm_head", None))
 
 
 def is_tied(model: nn.Module) -> bool:
-    """Whether the head uses the embedding's table.
+    """Whether the head uses the table of the embedding.
 
-    It does when both have the same parameter, or when the head owns no tensor at all.
+    It does when both have the same parameter, or when the head has no tensor of its own.
     """
     head_name = head(model)
     if head_name is None:
@@ -114,12 +116,12 @@ def is_tied(model: nn.Module) -> bool:
 
 
 def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
-    """Groups of linears of one block that read the very same input tensor, in order of first use.
+    """Groups of linear layers of one block that read the same input tensor, in order of first use.
 
-    Every linear inside the blocks is in exactly one group; most groups of o and down projections
-    have one member. The groups are read off a run of two tokens (on the meta device too); a linear
-    that the run never reaches, or reaches with different inputs, has a group to itself. Raises
-    UsageError when the model cannot run on token ids alone.
+    Every linear layer inside the blocks is in exactly one group; o and down projections are mostly
+    alone in theirs. The groups come from a run with two tokens, which also works on the meta
+    device. A layer that this run does not reach, or calls with several inputs, has a group of its
+    own. Raises UsageError when the model cannot run on token ids alone.
     """
     block_of = {
         f"{block_name}.{name}": block_name
@@ -134,11 +136,11 @@ def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
 
 
 def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | None]:
-    """For each linear, in the order of first use, a key of its input tensor; None for several
-    inputs.
+    """For each linear layer, in order of first use, a key that identifies its input tensor; None
+    when the layer is called with several inputs.
     """
     keys: dict[str, tuple[Any, ...] | None] = {}
-    inputs: list[Tensor] = []  # kept, or another tensor could get the address of a freed one
+    inputs: list[Tensor] = []  # references, so that no freed address is used for another tensor
 
     def watch(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -157,8 +159,8 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
     try:
         device = next(model.parameters()).device
         with _evaluation_mode(model), torch.no_grad():
-            # With a cache, transformers reads no values of the position ids; there are none on
-            # meta.
+            # With `use_cache`, transformers does not read values of the position ids, which do not
+            # exist on the meta device.
             model(input_ids=torch.arange(2, device=device).view(1, 2), use_cache=True)
     except (TypeError, RuntimeError, ValueError) as error:
         raise UsageError(
@@ -182,9 +184,11 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _longest_list(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
-    """The longest outermost list of modules with linears; of equally long ones the heaviest.
+    """The longest outermost list of modules with linear layers; of equally long ones the one with
+    the most weights.
 
-    Only outermost lists count, or the experts of one block could be longer than the list of blocks.
+    Nested lists do not count, because the list of the experts of one block could be longer than the
+    list of blocks.
     """
     lists: list[tuple[str, nn.ModuleList]] = []
     for name, module in model.named_modules():
@@ -195,10 +199,9 @@ def _longest_list(model: nn.Module) -> tuple[str, nn.ModuleList] | None:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether `module` multiplies with a matrix: an `nn.Linear`, or a compressed layer in its
-    place.
-    """
-    # A compressed layer is no nn.Linear (and lives on a higher floor), but has the same two widths.
+    """Whether `module` is an `nn.Linear` or the compressed form of one."""
+    # A compressed layer is no nn.Linear, and its class cannot be imported here, because
+    # `quantization` imports `models`. But it has the same two attributes.
     return all(
         isinstance(getattr(module, width, None), int) for width in ("in_features", "out_features")
     )

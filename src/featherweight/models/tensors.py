@@ -1,14 +1,14 @@
-"""Named tensors on disk, read one at a time: safetensors only, mapped rather than loaded.
+"""Named tensors in safetensors files, which are mapped into memory and read one at a time.
 
-A `TensorFolder` opens a file or a folder (one file, or shards with an index) and checks all of it
-before it gives out a tensor: the header of every file, that the file is as long as its header says,
-that the index and the shards name the same tensors, that no name leads outside the folder. Then
-`read` returns a view of the mapped file: untouched pages cost nothing, touched ones are clean page
-cache that the system takes back under pressure. Views start at the file's own offsets, which
-safetensors aligns to 8 bytes only: kernels must not assume more.
+A `TensorFolder` opens a file or a folder (one file, or shards with an index) and checks it before
+it returns a tensor: the header of every file, that the file is as long as its header says, that the
+index and the shards name the same tensors, and that no name leads outside the folder. Then `read`
+returns a view of the mapped file: pages that are not read cost nothing, and pages that were read
+are clean page cache, which the system can free when memory is short. A view starts at the tensor's
+offset in the file, which safetensors aligns to 8 bytes; kernels must not assume a larger alignment.
 
-Contents are not checked here (a flipped bit in a weight is still a weight): packed folders add
-checksums, and whoever reads weights for arithmetic calls `require_finite`.
+The numbers are not checked here. Packed folders have checksums, and code that computes with weights
+calls `require_finite`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from ..base.errors import BadInput
 from ..base.files import write_atomic
 
 WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
-# Whoever makes a file per tensor may use the name: nothing in it may look like a path.
+# The allowed names of tensors. No name may look like a path, because callers may use it as the name
+# of a file.
 PLAIN_NAME = re.compile(r"(?!.*\.\.)[\w.:-]+")
 DTYPES = {
     "F64": torch.float64,
@@ -55,8 +56,8 @@ DTYPES = {
 class TensorFolder:
     """The tensors of a `.safetensors` file or of a model folder, by name.
 
-    Raises BadInput, naming the file and the tensor, for anything missing, truncated, contradictory
-    or of an unknown dtype.
+    Raises BadInput, which names the file and the tensor, for files that are missing, truncated or
+    contradictory, and for a tensor of an unknown dtype.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -111,8 +112,8 @@ class TensorFolder:
         return DTYPES[dtype_name]
 
     def read(self, name: str) -> Tensor:
-        """The tensor as a view of the mapped file, on the CPU; writing to it changes memory, never
-        the file.
+        """The tensor as a view of the mapped file, on the CPU. Writing to it changes the memory of
+        this process and never the file.
         """
         self.dtype(name)
         file = self._file_of[name]
@@ -125,8 +126,8 @@ class TensorFolder:
         return tensor
 
     def metadata(self) -> dict[str, str]:
-        """The text the files carry in their headers; of two files with the same key the first one
-        counts.
+        """The metadata in the headers of all files. When two files have the same key, the value of
+        the first file counts.
         """
         metadata: dict[str, str] = {}
         for handle in reversed(self._handles.values()):
@@ -181,7 +182,10 @@ def _files(path: Path) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    """Tensor name -> file name of its shard; BadInput for names that lead outside the folder."""
+    """Tensor name -> file name of its shard.
+
+    Raises BadInput for a file name that leads outside the folder, and for a missing shard.
+    """
     try:
         weight_map = json.loads(index.read_bytes())["weight_map"]
         entries = dict(weight_map.items())
@@ -219,8 +223,8 @@ def _open(file: Path) -> Any:
 
 def require_finite(tensor: Tensor, name: str) -> None:
     """Raise BadInput naming the tensor when it holds NaN or infinity."""
-    # The sum of a tensor without NaN or infinity may still overflow, so it only decides the common
-    # case.
+    # A finite sum proves that all numbers are finite, and it is cheap. The sum of finite numbers
+    # may overflow, so otherwise every number is checked.
     if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
         return
     if num := int((~torch.isfinite(tensor)).sum()):
@@ -232,8 +236,8 @@ def require_finite(tensor: Tensor, name: str) -> None:
 def write_shard(
     path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write `tensors` as one safetensors file, whole or not at all (flushed, then renamed over
-    `path`).
+    """Write `tensors` and `metadata` as one safetensors file. The file is written beside `path`,
+    flushed and renamed, so that `path` never holds a part of it.
     """
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 

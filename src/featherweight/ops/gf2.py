@@ -1,6 +1,6 @@
-"""The hash of trellis code `g`: linear over GF(2), from a state of L bits to a byte.
+"""The hash of trellis code `g`, a linear map over GF(2) from a state of L bits to a byte.
 
-Plain numpy, without torch.
+It uses numpy only, because the native engine runs without torch.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The storage order of packed codes. A decoder loads vectors whose byte lanes belong to different
-streams, and this order lets it load them without a shuffle.
+"""The storage order of packed codes. A decoder works on vectors whose byte lanes belong to
+different streams; in this order it can load such vectors without a shuffle.
 
 Trellis. One byte lane holds one stream, which is a tile of 16 x 16 weights. Four adjacent lanes are
 the same 16 rows at four tile columns, and a line of 64 lanes covers 16 such groups: 256 rows by 64
@@ -15,7 +15,7 @@ for each plane, its lines. In a line, bits p w ... p w + w - 1 of byte 4 * row +
 column 32 chunk + (32 / w) line + 4 p + b. So one shift and one mask of a line give four adjacent
 columns of 16 rows, ready for a dot product.
 
-These are layouts only: every function permutes bytes or bits, and its inverse follows it.
+The functions here only permute bytes or bits; each is followed by its inverse.
 """
 
 from __future__ import annotations

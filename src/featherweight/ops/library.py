@@ -1,5 +1,5 @@
-"""The native library, where there is one: loaded with ctypes at first use. Its absence is logged
-once. Imports no torch.
+"""Loads the native library with ctypes at its first use. When it is missing, this is logged once.
+This module imports no torch.
 
 `FEATHERWEIGHT_NATIVE=0` disables it, `FEATHERWEIGHT_LIBRARY` names another file (for development),
 `FEATHERWEIGHT_ISA` is one of scalar, avx2, avx512, and `FEATHERWEIGHT_THREADS` is the number of
@@ -55,15 +55,14 @@ _SIGNATURES = {
 
 
 def library() -> ctypes.CDLL | None:
-    """The native library, or None where the references must be used.
-
-    The reason for None is logged once a process.
+    """The native library, or None when the references must be used. The reason is logged once in a
+    process.
     """
     return None if os.environ.get("FEATHERWEIGHT_NATIVE") == "0" else _load()
 
 
 def path() -> Path:
-    """Where the library is looked for; the file need not exist."""
+    """The path from which the library is loaded; the file may be missing."""
     override = os.environ.get("FEATHERWEIGHT_LIBRARY")
     return (
         Path(override)
@@ -114,7 +113,7 @@ def available() -> tuple[str, ...]:
 
 
 def threads() -> int:
-    """Threads that a call uses by default; 1 without a library."""
+    """The number of threads that a call uses by default; 1 without a library."""
     native = library()
     return int(native.fw_threads()) if native is not None else 1
 
@@ -138,11 +137,12 @@ def encode_isa(isa: str | None) -> bytes | None:
 
 
 def check(status: int, operation: str) -> None:
-    """Raise the exception for the status of a native call, none for 0.
+    """Raise the exception that belongs to the status of a native call; 0 is success.
 
-    `operation` names the operation and its sizes, for the message. Raises BadInput for input that
-    is not finite, MemoryError without memory for scratch buffers, and UsageError for sizes, an
-    instruction set or a second thread that the library refuses.
+    operation: the operation and its sizes, for the message. Raises BadInput for input that is not
+    finite, MemoryError when scratch buffers cannot be allocated, and UsageError for sizes that the
+    library refuses, an instruction set that this machine lacks, or a model that another thread
+    uses.
     """
     if status == 0:
         return

@@ -1,5 +1,5 @@
-"""Hadamard matrices built from quadratic residues, and the diagonal blocks that are used for a size
-without such a matrix.
+"""Hadamard matrices from quadratic residues (Paley), and the diagonal blocks for a size that has no
+such matrix.
 
 A Hadamard matrix has entries +-1 and orthogonal rows. With chi the quadratic character of the field
 GF(q) and Q[i, j] = chi(i - j), Paley's constructions give
@@ -9,9 +9,9 @@ GF(q) and Q[i, j] = chi(i - j), Paley's constructions give
     II   q = 1 mod 4, order 2 (q + 1):
          B (x) [[1, 1], [1, -1]] + I (x) [[1, -1], [-1, -1]] with B = [[0, 1], [1, Q]]
 
-for q a prime or, here, the square of one. Sizes are H_{2^p} (x) H_order with Sylvester's H_{2^p}.
-Every matrix is computed, none is a copied table. Plain numpy, because the native engine rotates
-without torch.
+where q is a prime or the square of one. The matrix of a size n = 2^p order is H_{2^p} (x) H_order
+with Sylvester's H_{2^p}. This module uses numpy only, because the native engine rotates without
+torch.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# A matrix of this order costs as many products for each number; for a larger order blocks are
-# cheaper and rotate well enough.
+# A matrix of order m costs m multiplications for each number. For larger orders than this, diagonal
+# blocks are cheaper and mix enough numbers.
 LARGEST_ORDER = 512
-# Equal blocks smaller than this mix too few numbers; unequal, larger blocks are better.
+# Blocks smaller than this mix too few numbers. Then larger blocks of unequal sizes are used.
 SMALLEST_BLOCK = 64
 
 
 @cache
 def factors(n: int) -> tuple[int, int] | None:
-    """(p, order) with n = 2^p * order and the smallest order that has a matrix; None when there is
-    none.
+    """(p, order) with n = 2^p * order, where order is the smallest one that has a matrix; None when
+    there is none.
     """
     power_of_two = n & -n  # the largest one that divides n
     odd = n // power_of_two
@@ -46,13 +46,13 @@ def factors(n: int) -> tuple[int, int] | None:
 
 
 @cache
-def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]:
-    """(power, order, right factor of a row block) of a size n that has a matrix, in the form that
-    the native library takes.
+def factorization(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]:
+    """(power, order, factor) of a size n that has a matrix, the arguments of the native library.
 
-    A row of n numbers is 2^power blocks of `order` numbers. The library multiplies each block by
-    the factor (None: order 1) after butterflies between the blocks. Four butterflies between
-    neighbours do not fill a vector, so a pure power of two multiplies blocks of 16 instead.
+    A row of n numbers is 2^power blocks of `order` numbers. The library computes butterflies
+    between the blocks and multiplies each block by `factor` from the right (None for order 1). The
+    four innermost butterflies of a power of two would combine numbers inside one vector register,
+    so they are replaced by a product with a factor of order 16.
     """
     power_and_order = factors(n)
     assert power_and_order is not None, f"{n} has no single matrix"
@@ -70,7 +70,7 @@ def plan(n: int, transpose: bool) -> tuple[int, int, NDArray[np.float32] | None]
 
 
 @cache
-def block_plans(
+def block_factorizations(
     n: int, kind: str
 ) -> tuple[tuple[int, int, NDArray[np.float32] | None, NDArray[np.float32] | None], ...]:
     """(power, order, factor, factor of the inverse) of each diagonal block that rotates n numbers.
@@ -80,16 +80,16 @@ def block_plans(
     num_blocks = n // 64 if kind == "block64" else 0
     remainder = n - 64 * num_blocks
     sizes = [64] * num_blocks + list(blocks(remainder) if remainder > 0 else ())
-    return tuple((*plan(size, False), plan(size, True)[2]) for size in sizes)
+    return tuple((*factorization(size, False), factorization(size, True)[2]) for size in sizes)
 
 
 @cache
 def blocks(n: int) -> tuple[int, ...]:
-    """Sizes of the diagonal blocks that rotate n numbers: (n,) where n has a matrix; never fails
-    for n >= 1.
+    """Sizes of the diagonal blocks that rotate n numbers, for any n >= 1.
 
-    Otherwise it is the largest divisor of at least 64 that has a matrix, several times. Where there
-    is none, each block is the largest size with a matrix that fits into the remaining numbers.
+    It is (n,) when n has a matrix. Otherwise all blocks have the size of the largest divisor of n
+    that has a matrix, if that is at least 64. When there is no such divisor, each block is the
+    largest size with a matrix that fits into the remaining numbers.
     """
     if factors(n):
         return (n,)

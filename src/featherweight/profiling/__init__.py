@@ -1,5 +1,5 @@
-"""How fast a model runs and what it asks of the machine: tokens a second, bytes a token, the
-memory's bandwidth, and llama.cpp as a rival.
+"""Measures the speed of a model and its use of the machine: tokens per second, bytes per token, the
+bandwidth of the memory, and the speed of llama.cpp for comparison.
 """
 
 from .bandwidth import Bandwidth, measure_bandwidth

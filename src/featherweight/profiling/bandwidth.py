@@ -1,8 +1,8 @@
-"""Bytes a second that memory gives to some threads: the upper bound of every decode, because each
-token reads all weights.
+"""Measures the bandwidth of the memory in bytes per second. It limits the speed of decoding,
+because all weights are read for each token.
 
-Measured over more than twice the largest cache, as the best of several access patterns. This is the
-one place that measures bandwidth; benchmarks and the doctor call it.
+The measurement reads more than twice the size of the largest cache, and uses the best of several
+access patterns. Benchmarks, `bench` and `doctor` all use this module.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ COPY_BYTES = 1 << 26
 class Bandwidth:
     """A measured bandwidth.
 
-    footprint: the bytes that were read, over and over. threads: that read them together.
-    cache_bytes: of the largest cache, 0 where it is not known.
+    footprint: the size in bytes of the memory that was read repeatedly. threads: the number of
+    threads that read. cache_bytes: the size of the largest cache, 0 when it is unknown.
     """
 
     bytes_per_second: float
@@ -34,7 +34,9 @@ class Bandwidth:
 
 
 def footprint_bytes() -> int:
-    """Bytes that do not fit any cache of this machine: 2.5 times the largest, at least 128 MB."""
+    """The size in bytes of memory that fits no cache of this machine: 2.5 times the largest cache,
+    at least 128 MB.
+    """
     return max(MIN_FOOTPRINT, machine.cache_bytes() * 5 // 2)
 
 
@@ -42,7 +44,7 @@ def measure_bandwidth(threads: int, repeats: int = 3) -> Bandwidth | None:
     """The bandwidth of this machine for reads by `threads` threads, the best of `repeats` passes.
 
     Returns None without the native library, or when the footprint is more than half of the free
-    memory. Takes tens of milliseconds a repeat, and `footprint_bytes()` of memory meanwhile.
+    memory. A pass takes tens of milliseconds; the measurement needs `footprint_bytes()` of memory.
     """
     native, footprint = library.library(), footprint_bytes()
     if native is None or footprint > machine.available_memory_bytes() // 2:
@@ -53,9 +55,10 @@ def measure_bandwidth(threads: int, repeats: int = 3) -> Bandwidth | None:
 
 
 def measure_copy_bandwidth(repeats: int = 4) -> float:
-    """Bytes a second, read and written, of a copy of 64 MB by one thread; the best of `repeats`.
+    """The bytes per second that one thread reads and writes when it copies 64 MB; the best of
+    `repeats` copies.
 
-    It needs numpy only, so it also works where the native library does not.
+    It needs numpy only, so it also works without the native library.
     """
     source, target = np.ones(COPY_BYTES // 8), np.empty(COPY_BYTES // 8)
     seconds = []

@@ -1,9 +1,9 @@
-"""llama.cpp as a rival: its own `llama-bench` where there is one, else the `llama_cpp` Python
-package.
+"""Measures the speed of llama.cpp for comparison: with its program `llama-bench` if it is
+installed, else with the Python package `llama_cpp`.
 
-`FEATHERWEIGHT_LLAMA_BENCH` names the program, else it is looked for on PATH. It runs once a round
-with one repetition, so that rounds can alternate with ours; it warms up by itself and samples
-nothing.
+`FEATHERWEIGHT_LLAMA_BENCH` names the program; otherwise it is searched on PATH. It runs once in
+each round with one repetition, so that its rounds can alternate with ours. `llama-bench` runs a
+warm-up first, and does not sample tokens.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ VARIABLE = "FEATHERWEIGHT_LLAMA_BENCH"
 
 
 class Peer(ABC):
-    """Another program that runs GGUF files."""
+    """Abstract base of other programs that run GGUF files."""
 
-    description: str  # for people: which program, which version
+    description: str  # the name and version of the program, for users
 
     @abstractmethod
     def measure(self, file: Path, prompt: int, tokens: int, threads: int) -> Speed:
-        """One round of `file`, as `speed.measure_speed` measures an engine.
+        """Measure one round of `file`, as `speed.measure_speed` does for an engine.
 
-        Args: prompt and tokens, how many are computed at once and decoded; threads. Raises BadInput
-        when the program cannot run `file`, UsageError when there is no such program.
+        Args: prompt, the number of tokens of the prefill; tokens, the number of tokens that are
+        decoded; threads, their number. Raises BadInput when the program cannot run `file`,
+        UsageError when the program cannot be started.
         """
 
     def close(self) -> None:
@@ -45,9 +46,9 @@ class Peer(ABC):
 
 
 def find_peer() -> Peer:
-    """The llama.cpp of this machine.
+    """The llama.cpp that is installed on this machine.
 
-    Raises UsageError, saying how to get one, when there is none.
+    Raises UsageError, which says how to install it, when there is none.
     """
     name = os.environ.get(VARIABLE)
     program = shutil.which(name or "llama-bench")

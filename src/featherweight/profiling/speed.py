@@ -1,10 +1,9 @@
-"""Tokens a second of an engine: one prompt is computed, then tokens are chosen one after the other,
-greedily.
+"""Measures the tokens per second of an engine: the prefill of one prompt, then greedy decoding.
 
-Decoding starts from one token, not from the prompt, because that is what the `tg` figure of
-llama-bench measures. Our time includes the choice of the largest logit; llama-bench feeds random
-tokens and chooses none. Rounds of rivals should alternate, so that another process which uses the
-machine for a while slows all of them.
+Decoding starts from one token and not from the prompt, because the figure `tg` of llama-bench is
+measured like this. Our time includes the choice of the largest logit; llama-bench decodes random
+tokens and chooses none. When several programs are compared, their rounds should alternate, so that
+another process which uses the machine for a while slows all of them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from ..inference.engine import Engine
 
 @dataclass(frozen=True)
 class Speed:
-    """One round: tokens a second of prompt (`prefill`) and answer (`decode`), and the seconds to
-    the first token.
+    """One round: tokens per second of the prefill and of decoding, and the seconds to the first
+    token.
     """
 
     prefill: float
@@ -30,11 +29,11 @@ class Speed:
 
 
 def measure_speed(engine: Engine, prompt: int, tokens: int, seed: int = 0) -> Speed:
-    """One round of an engine.
+    """Measure one round of an engine.
 
-    Args: prompt, the number of random tokens that are computed at once; tokens, the number that is
-    then decoded greedily in a new session; seed of the prompt. Raises UsageError when one of them
-    is below 1 or does not fit the model's context.
+    Args: prompt, the number of random tokens of the prefill; tokens, the number of tokens that are
+    then decoded greedily in a new session; seed, of the prompt. Raises UsageError when one of the
+    numbers is below 1 or larger than the context of the model.
     """
     if prompt < 1 or tokens < 1:
         raise UsageError(f"{prompt} tokens of prompt and {tokens} of answer: at least one of each")

@@ -1,8 +1,8 @@
-"""Bytes that one decoded token reads: every matrix of the blocks once, the head once, and one row
-of the embedding.
+"""The bytes that are read for one decoded token: every matrix of the blocks once, the head once,
+and one row of the embedding.
 
-Keys and values come on top as the text grows. They are left out, so that a share of the bandwidth
-is rather too small than too large.
+Keys and values are read as well, the more the longer the text is. They are not counted, so a share
+of the bandwidth that is computed from these bytes is too small and never too large.
 """
 
 from __future__ import annotations

@@ -1,1 +1,3 @@
-"""Fewer bits: formats, curvature, rounding, transforms, and the plan that says where."""
+"""Quantization: number formats, curvature, rounding methods, rotations, and plans that assign a
+format to each layer.
+"""

@@ -1,10 +1,9 @@
-"""Judge every layer's output side on held-out sequences; where it hurts, the layer falls back to
-one side.
+"""Decides on held-out sequences, for every layer, whether its output side is used.
 
-There is one forward and backward pass over all held-out sequences, with labels sampled as for the
-collection. For each layer the expected loss (`curvature/gates.py`) under two-sided feedback is
-compared with that under the one-sided fallback; the smaller one wins. Factors and their splits are
-made when a layer's gradient arrives, and dropped at once.
+One forward and backward pass runs over all held-out sequences, with labels sampled as for the
+collection. For each layer, the expected loss (`curvature/gates.py`) of two-sided feedback is
+compared with that of one-sided feedback, and the layer uses the one with the smaller loss. The
+factors of a layer are loaded and split when its gradient arrives, and freed at once.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .pipeline import LayerPlan
 from .rounding.base import Rounding
 from .transforms.hadamard import Hadamard, rotate_rows, signs
 
-# Labels for judging are drawn from other seeds than those for collecting.
+# The seed of the labels. It differs from that of the collection, so that the labels differ.
 SEED = 7_919
 
 
@@ -39,11 +38,12 @@ def judge(
     listener: Listener = silent,
     batch: int = 8,
 ) -> dict[str, dict[str, Any]]:
-    """Layer name -> {"two_sided": bool, "ratio": two-sided over one-sided expected loss}; empty
-    when nothing can be judged.
+    """For each layer name {"two_sided": whether two-sided feedback has the smaller loss, "ratio":
+    two-sided loss / one-sided loss}. Layers without an output side are left out.
 
-    held_out: sequences that the factors were not collected on; `batch` of them are read at a time.
-    factors: name of a layer -> its factors.
+    model: the original model. held_out: token ids of sequences that the factors were not collected
+    from; `batch` of them are read at a time. factors: returns the factors of a layer by its name.
+    layer_plans, rounding, transform: those of the run. listener: receives an event for each batch.
     """
     plans = {plan.name: plan for plan in layer_plans if plan.in_block}
     losses: dict[str, Tensor] = {}
@@ -86,8 +86,8 @@ def _expected_losses(
     rounding: Rounding,
     transform: Hadamard | None,
 ) -> Tensor | None:
-    """Summed expected losses of the sequences, two-sided and one-sided; None when there is no
-    output side.
+    """The sums over the sequences of the two-sided and of the one-sided expected loss; None when
+    the factors have no output side.
     """
     x, g, w = x.float(), g.float(), w.float()
     if transform is not None:

@@ -1,17 +1,19 @@
-"""Quantize a model layer by layer: plan the layers, solve each with its factors, put it in place.
+"""Quantizes a model layer by layer: plan the layers, solve each with its factors, replace it by its
+compressed form.
 
-`solve_layer` is the pure step: tensors in, tensors and a record out. `quantize` walks a model in
-memory. The workflow behind the shell's `quantize` walks a folder on disk with the same step, one
-matrix in memory at a time, and journals each record.
+`solve_layer` is the step for one layer: it takes tensors and returns tensors and a record.
+`quantize` applies it to a model in memory. The workflow of the shell's `quantize` applies the same
+step to a folder on disk, with one matrix in memory at a time, and journals each record.
 
-Matrices inside the blocks are rotated, and rounded under curvature. So are tables (embedding and
-head) of fewer than 8 bits a weight, with the Gram of the head's input. At 8 bits neither rotation
-nor curvature makes a difference that one could measure, so tables are rounded to nearest without
-them. An embedding that no head shares has only ids as input: it is rotated and rounded to nearest.
+Matrices inside the blocks are rotated and rounded with curvature. Tables (embedding and head) of
+fewer than 8 bits a weight are too, with the Gram matrix of the head's input. At 8 bits neither
+rotation nor curvature makes a measurable difference, so such tables are rounded to nearest without
+them. An embedding that no head shares has only ids as input, so it has no Gram matrix: it is
+rotated and rounded to nearest.
 
-Every record says what the layer cost: the relative squared error; the same weighted by curvature
-(with a Gram, the relative error of the layer's outputs); the KL in nats a token that the Fisher
-factors predict; and the damping that was needed.
+The record of a layer holds its errors: the relative squared error; the same error weighted by
+curvature (with a Gram matrix this is the relative error of the layer's outputs); the KL in nats a
+token that the Fisher factors predict; and the damping that was needed.
 """
 
 from __future__ import annotations
@@ -45,8 +47,9 @@ GetFactors = Callable[[str], Factors | None]
 class LayerPlan:
     """One matrix to compress, of `shape` (outputs, inputs).
 
-    Layers with equal `input_key` read the same tensor and share its rotation. `curvature` names the
-    linear whose factors say what an error in this matrix costs; None: it is rounded to nearest.
+    Layers with equal `input_key` read the same tensor and share its rotation. `in_block`: whether
+    the matrix is inside a block. `curvature`: the name of the linear layer whose factors are used
+    to round this matrix; None when it is rounded to nearest.
     """
 
     name: str
@@ -57,8 +60,8 @@ class LayerPlan:
     curvature: str | None = None
 
     def rotation(self, transform: Hadamard | None) -> Hadamard | None:
-        """How this matrix is rotated under `transform`: tables have their inputs rotated only, at 8
-        bits nothing.
+        """The rotation of this matrix when the run uses `transform`: of a table only the input side
+        is rotated, and a table of 8 bits is not rotated at all.
         """
         if self.in_block or transform is None:
             return transform
@@ -66,15 +69,15 @@ class LayerPlan:
 
 
 def is_coarse(format: Format, shape: tuple[int, int]) -> bool:
-    """Whether a table in `format` is rounded so coarsely (below 8 bits) that rotation and curvature
-    pay.
+    """Whether a table in `format` has so few bits (below 8) that rotation and curvature reduce its
+    error measurably.
     """
     return format.ledger(shape).bpw_codes < TABLE_BITS
 
 
 @dataclass(frozen=True)
 class LayerResult:
-    """What is stored for a layer, and the record of what it cost."""
+    """The stored tensors of a layer, and the record with its errors."""
 
     layer_plan: LayerPlan
     weight: QWeight
@@ -82,13 +85,13 @@ class LayerResult:
     record: Mapping[str, Any]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every stored tensor under its buffer's name."""
+        """All stored tensors by the names of their buffers."""
         return {**self.weight.tensors, **self.signs}
 
 
 def plan_layers(anatomy: Anatomy, plan: Plan) -> list[LayerPlan]:
-    """The matrices that `plan` compresses, in the order of the model: blocks first to last, then
-    embedding and head.
+    """The matrices that `plan` compresses: those of the blocks, from first to last, then embedding
+    and head.
 
     Raises UsageError when a pattern matches nothing or a format cannot hold a layer.
     """
@@ -98,7 +101,7 @@ def plan_layers(anatomy: Anatomy, plan: Plan) -> list[LayerPlan]:
     block_names = [name for name in anatomy.block_linears if name in formats]
     in_block = set(block_names)
     order = block_names + [name for name in formats if name not in in_block]
-    # What an error in a table costs is known where a head multiplies with it.
+    # Only a table that a head multiplies with has curvature: that of the head's input.
     head_tables = {} if anatomy.head is None else {anatomy.tables[-1]: anatomy.head}
 
     def curvature_of(name: str) -> str | None:
@@ -126,10 +129,11 @@ def solve_layer(
     factors: Factors | None,
     transform: Hadamard | None,
 ) -> LayerResult:
-    """Rotate and round the weights `w` of one layer, and record what it cost.
+    """Rotate and round the weights `w` of one layer, and record the errors.
 
-    factors: those of `layer_plan.curvature`, for the unrotated weights. Raises BadInput for weights
-    or factors that are not finite or cannot be used.
+    factors: those of the layer `layer_plan.curvature`, for the unrotated weights; None without
+    curvature. transform: the rotation of the run, or None. Raises BadInput for weights or factors
+    that are not finite or cannot be used.
     """
     start = time.perf_counter()
     signs: dict[str, Tensor] = {}
@@ -166,10 +170,11 @@ def solve_layer(
 def errors(
     w: Float[Tensor, "rows columns"], light: Float[Tensor, "rows columns"], factors: Factors | None
 ) -> dict[str, float | None]:
-    """Relative squared error, relative error under the Gram, and predicted KL in nats a token.
+    """The relative squared error, the relative error weighted by the Gram matrix, and the predicted
+    KL in nats a token.
 
-    w, light: the weights before and after, in the basis of `factors`. None where factors are
-    missing.
+    w, light: the weights before and after rounding, in the basis of `factors`. An error whose
+    factors are missing is None.
     """
     delta = w - light
     power = float(w.square().sum(dtype=torch.float64))
@@ -199,13 +204,13 @@ def quantize(
 ) -> list[Mapping[str, Any]]:
     """Replace every planned layer of `model` by its compressed form, in place.
 
-    rounding: who chooses the numbers. plan: which format where. factors: curvature by layer name,
-    as `Curvature.collect` gives it; None for `Nearest`. transform: rotates weights first. listener:
-    receives progress.
+    rounding: the method that chooses the codes. plan: assigns a format to each layer. factors:
+    curvature by layer name, as `Curvature.collect` returns it; None for `Nearest`. transform:
+    rotates the weights before rounding. listener: receives an event for each layer.
 
-    Returns a record of each layer, as `solve_layer` makes it. A tied head still shares the
-    embedding's table. Raises UsageError before any work when the plan does not fit the model,
-    BadInput when a rounding that needs curvature gets none.
+    Returns the record of each layer (see `solve_layer`). A tied head still shares the table of the
+    embedding. Raises UsageError before any work when the plan does not fit the model, BadInput when
+    a rounding that needs curvature gets none.
     """
     layer_plans = plan_layers(Anatomy.of(model), plan)
     records = []
@@ -224,7 +229,7 @@ def solve_all(
     get_factors: GetFactors,
     transform: Hadamard | None,
 ) -> Iterator[LayerResult]:
-    """Solve layer by layer; the weights of a layer are read when the caller asks for its result."""
+    """Yield the result of each layer. Its weights are read when the caller asks for the result."""
     for layer_plan in layer_plans:
         weight = model.get_submodule(layer_plan.name).weight
         factors = None if layer_plan.curvature is None else get_factors(layer_plan.curvature)
@@ -232,7 +237,9 @@ def solve_all(
 
 
 def install(model: nn.Module, result: LayerResult, output_rotation: str | None) -> None:
-    """Replace the dense layer of `model` by its result, and the head that is tied to it."""
+    """Replace the dense layer of `model` by its compressed form, and tie the head to it if the head
+    shared its table.
+    """
     layer_plan = result.layer_plan
     module = model.get_submodule(layer_plan.name)
     if isinstance(module, nn.Embedding):

@@ -1,14 +1,14 @@
-"""Where: which format each matrix of a model gets.
+"""Plans: the assignment of a format to each matrix of a model.
 
-A plan maps patterns on module names (`fnmatch` globs, as in the shell) to formats; the first
+A plan maps patterns of module names (`fnmatch` globs, as in the shell) to formats. The first
 pattern that matches a name decides, and `None` leaves the matrix in the model's own dtype. Every
-matrix must be decided and every pattern must decide something: a typing error is an error before
-the work, not a layer that was silently skipped.
+matrix must match a pattern, and every pattern must decide at least one matrix. So a typing error
+raises UsageError before the work starts, and no layer is silently skipped.
 
     Plan({"lm_head": Int(bits=8), "*.mlp.down_proj": Trellis(bits=3), "*": Trellis(bits=2)})
 
-A head that shares the embedding's table is a second name of that table, so `lm_head` above also
-finds it in a model whose head is tied.
+The name of a tied head is a second name of the embedding's table, so the pattern `lm_head` above
+also matches the table of a model with a tied head.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from fnmatch import fnmatchcase
 from ..base.errors import BadInput, UsageError
 from .formats.base import Format
 
-MAX_PROBLEMS = 5  # of one error message
+MAX_PROBLEMS = 5  # that one error message lists
 
 
 @dataclass(frozen=True)
 class Plan:
     """Patterns in order of precedence, each with the format of the matrices that it matches.
 
-    None instead of a format leaves them in the model's dtype. `defaults` names patterns of a
-    preset, which nobody typed: patterns before them may decide everything that they match without
-    an error. Raises UsageError for an empty plan and for what is neither a format nor None.
+    None instead of a format leaves the matrices in the model's dtype. `defaults`: the patterns that
+    come from a preset and not from the user. It is no error when other patterns decide all matrices
+    that they match. Raises UsageError for an empty plan, and for a value that is neither a format
+    nor None.
     """
 
     patterns: Mapping[str, Format | None]
@@ -52,14 +53,15 @@ class Plan:
     def assign(
         self, shapes: Mapping[str, tuple[int, int]], aliases: Mapping[str, str] | None = None
     ) -> dict[str, Format]:
-        """Name -> format of every matrix to compress, in the order of `shapes`.
+        """The format of every matrix to compress, by name and in the order of `shapes`. Matrices
+        whose pattern maps to None are left out.
 
-        shapes: name -> (outputs, inputs) of every matrix. aliases: second names of matrices
-            ({"lm_head": "model.embed_tokens"} for a tied head), which patterns match as well.
+        shapes: name -> (outputs, inputs) of every matrix. aliases: second names of matrices, which
+        patterns match as well ({"lm_head": "model.embed_tokens"} for a tied head).
 
-        Matrices whose pattern says None are left out. Raises BadInput when the model has no
-        matrices; UsageError when a pattern matches nothing or never applies, when a matrix matches
-        no pattern, and when formats cannot hold their matrices (which names the first five).
+        Raises BadInput when the model has no matrices; UsageError when a pattern matches nothing or
+        never applies, when a matrix matches no pattern, and when formats cannot hold their matrices
+        (the error names the first five).
         """
         formats = {
             name: format
@@ -88,7 +90,9 @@ class Plan:
     def decide(
         self, shapes: Mapping[str, tuple[int, int]], aliases: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Name -> the pattern that decides it. Raises as `assign` does, but asks no format."""
+        """For every matrix the pattern that decides its format. Raises as `assign` does, but does
+        not check whether the format can hold the matrix.
+        """
         if not shapes:
             raise BadInput("this model has no linear layers to compress")
         names = {name: [name] for name in shapes}
@@ -116,7 +120,9 @@ class Plan:
         decisions: Mapping[str, str],
         names: Mapping[str, list[str]],
     ) -> None:
-        """Raise UsageError when `pattern` matches nothing, or others decide all of its matches."""
+        """Raise UsageError when `pattern` matches nothing, or when patterns before it decide all of
+        its matches.
+        """
         if not matches:
             every_name = [name for group in names.values() for name in group]
             nearest = get_close_matches(pattern, every_name, n=3, cutoff=0.0)
@@ -125,8 +131,8 @@ class Plan:
             )
         if any(name not in decisions for name in matches):
             return
-        # A pattern that repeats what is decided already does no harm, such as one for the head and
-        # one for the embedding that it is tied to.
+        # A pattern that gives the same format as the patterns before it is accepted, for example
+        # one for the head after one for the embedding that it is tied to.
         format = self.patterns[pattern]
         winners = {decisions[name] for name in matches}
         if rivals := sorted(p for p in winners if self.patterns[p] != format):

@@ -1,13 +1,15 @@
-"""Recipes: everything that decides a result, as data that a person can read, edit and run again.
+"""Recipes: all settings that determine the result of a run, as data that a user can read, edit and
+run again.
 
 A preset is a YAML file; flags, `--config` files and `--set` change its keys. `resolve` merges them
-into one complete dict, which is stored as run.yaml and compared on resume. `Recipe.of` turns that
-into the frozen objects that Python users pass themselves. Unknown keys and words are errors that
-name the nearest known one.
+into one complete dict, which is stored as run.yaml and compared when a run is resumed. `Recipe.of`
+turns the dict into the frozen objects that Python users create themselves. The error for an unknown
+key or word names the most similar known one.
 
-In a plan, `tables` stands for the embedding and the head, whatever the model calls them.
-`head_bits` is short for a format of the tables: from 6 bits on with a scale for each row, below
-with one for each 64 columns (docs/log.md), and in groups of 32 where the preset is portable.
+In a plan, the pattern `tables` means the embedding and the head under whatever names the model has
+for them. `head_bits` is an abbreviation for a format of the tables: Int with a scale for each row
+from 6 bits on, and for each 64 columns below (docs/log.md); with the preset portable, for each 32
+columns.
 """
 
 from __future__ import annotations
@@ -37,17 +39,17 @@ NAMESPACE: dict[str, type] = {
     for name in room.__all__
 }
 OBJECT_KEYS = ("rounding", "curvature", "transform")
-SECTIONS: dict[str, dict[str, Any]] = {
+NESTED_KEYS: dict[str, dict[str, Any]] = {
     "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
     "gate": {"count": 16},
     "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
 }
-KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", *OBJECT_KEYS, *SECTIONS)
+KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", *OBJECT_KEYS, *NESTED_KEYS)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The objects behind a resolved recipe; `settings` is the recipe itself."""
+    """A resolved recipe (`settings`) and the objects that it describes."""
 
     settings: Mapping[str, Any]
     plan: Plan
@@ -57,10 +59,11 @@ class Recipe:
 
     @staticmethod
     def of(settings: Mapping[str, Any], tables: list[str]) -> Recipe:
-        """The objects of a resolved recipe; `tables` are the model's names for embedding and head.
+        """The objects that a resolved recipe describes.
 
-        Raises UsageError for text that is no object of its kind, and for a rounding that needs
-        curvature when the recipe collects none.
+        settings: the return value of `resolve`. tables: the model's names of embedding and head.
+        Raises UsageError for text that does not describe an object of the expected class, and for a
+        rounding that needs curvature when the recipe collects none.
         """
         patterns: dict[str, Format | None] = {}
         defaults: set[str] = set()
@@ -83,7 +86,7 @@ class Recipe:
 
 
 def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A complete recipe from the keys that a user gave; those of the preset fill in the others.
+    """A complete recipe: the keys that a user gave, and those of the preset for the others.
 
     Raises UsageError for unknown keys and words, and for impossible values.
     """
@@ -104,8 +107,8 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
     for key in OBJECT_KEYS:
         recipe[key] = _with_seed(_text(settings.get(key, defaults[key])), seed)
-    for section in SECTIONS:
-        recipe[section] = _merged_section(section, settings, defaults, seed)
+    for name in NESTED_KEYS:
+        recipe[name] = _merged_nested(name, settings, defaults, seed)
     if recipe["calibration"] is None and recipe["curvature"] is not None:
         raise UsageError(
             "calibration: null leaves no text to collect curvature on; "
@@ -117,36 +120,40 @@ def resolve(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _merged_plan(
     settings: Mapping[str, Any], defaults: Mapping[str, Any], preset: str
 ) -> dict[str, str | None]:
-    """The user's patterns before the preset's, because the first match decides."""
+    """The patterns of the user followed by those of the preset: the first match decides."""
     patterns = {str(key): _text(value) for key, value in (settings.get("plan") or {}).items()}
     if settings.get("head_bits") is not None:
         patterns = _with_tables(patterns, _integer("head_bits", settings["head_bits"]), preset)
     return patterns | {k: _text(v) for k, v in defaults.items() if k not in patterns}
 
 
-def _merged_section(
-    section: str, settings: Mapping[str, Any], preset: Mapping[str, Any], seed: int
+def _merged_nested(
+    name: str, settings: Mapping[str, Any], preset: Mapping[str, Any], seed: int
 ) -> dict[str, Any] | None:
-    """The keys of a group: the user's, the preset's, the defaults; None when it is left out."""
-    defaults, changes = SECTIONS[section], settings.get(section, {})
-    if changes is None or (section in preset and preset[section] is None and not changes):
+    """The values of a nested key: the user's, else the preset's, else the defaults.
+
+    None when the user or the preset switches it off.
+    """
+    defaults, changes = NESTED_KEYS[name], settings.get(name, {})
+    if changes is None or (name in preset and preset[name] is None and not changes):
         return None
     if not isinstance(changes, Mapping):
-        raise UsageError(
-            f"{section} must be a group of keys ({', '.join(defaults)}), not {changes!r}"
-        )
-    _check_keys(changes, defaults, section)
-    values = {**defaults, **(preset.get(section) or {}), **changes}
+        raise UsageError(f"{name} must be a group of keys ({', '.join(defaults)}), not {changes!r}")
+    _check_keys(changes, defaults, name)
+    values = {**defaults, **(preset.get(name) or {}), **changes}
     if "seed" in values and "seed" not in changes:
         values["seed"] = seed
     return {
-        key: _integer(f"{section}.{key}", value) if isinstance(defaults[key], int) else value
+        key: _integer(f"{name}.{key}", value) if isinstance(defaults[key], int) else value
         for key, value in values.items()
     }
 
 
 def _with_tables(patterns: dict[str, str | None], bits: int, preset: str) -> dict[str, str | None]:
-    """The user's patterns after one for tables of `bits` bits."""
+    """A pattern for tables of `bits` bits, followed by the patterns of the user.
+
+    Raises UsageError when the user has another pattern for the tables.
+    """
     portable = preset == "portable"
     group = 32 if portable else 64 if bits < 6 else None
     text = repr(formats.Int(bits, group, portable=portable))
@@ -159,13 +166,13 @@ def _with_tables(patterns: dict[str, str | None], bits: int, preset: str) -> dic
 
 
 def preset_plan(preset: str, bits: int) -> dict[str, str | None]:
-    """The patterns of a preset, as text."""
+    """The patterns of a preset with their formats as text."""
     plan = _preset_settings(preset, bits)["plan"]
     return {pattern: _text(value) for pattern, value in plan.items()}
 
 
 def preset_text(preset: str) -> str:
-    """The YAML of a preset, as a user may print and edit it."""
+    """The YAML text of a preset, which users can print and edit."""
     path = importlib.resources.files(__package__).joinpath(f"presets/{preset}.yaml")
     return path.read_text(encoding="utf-8")
 
@@ -176,10 +183,12 @@ def _preset_settings(preset: str, bits: int) -> dict[str, Any]:
 
 
 def _with_seed(text: str | None, seed: int) -> str | None:
-    """The text of an object with the run's seed, where it has a seed that nobody set.
+    """The text of an object with the seed of the run, if the object has a seed that the user did
+    not set.
 
-    So the one seed of a run reaches the signs of rotations, the sampled labels, and whatever else
-    is random. Text that is no object is returned as it is, and refused later.
+    So the seed of the run determines the signs of rotations, the sampled labels, and everything
+    else that is random. Text that does not describe an object is returned unchanged; `Recipe.of`
+    refuses it.
     """
     if text is None or not seed or "seed=" in text.replace(" ", ""):
         return text

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from .numbers import is_number
 from .pictures import LegendEntry, Picture, series_style
-from .plane import Plane, axis_label, draw_plane
+from .plot_area import PlotArea, axis_label, draw_plot_area
 from .scales import finite
 from .sections import Cell, Column, Curve, Line, Table
 
@@ -23,32 +23,32 @@ def draw_curve(section: Curve, key: str) -> Picture | None:
         return None
     values_x = finite(x for line in section.lines for x in line.x)
     values_y = finite(v for line in section.lines for v in (*line.y, *line.low, *line.high))
-    plane = draw_plane(
+    area = draw_plot_area(
         key, section.title, _description(section), (section.x, section.y), (values_x, values_y)
     )
     for series, line in enumerate(section.lines):
         for band in _bands(line):
-            outline = [plane.position(*point) for point in band]
-            plane.drawing.path(outline, f"area {series_style(series)}", close=True)
+            outline = [area.position(*point) for point in band]
+            area.drawing.path(outline, f"area {series_style(series)}", close=True)
     for series, line in enumerate(section.lines):
-        _draw_line(plane, section, line, series)
+        _draw_line(area, section, line, series)
     is_labelled = len(section.lines) > 1 or bool(section.lines[0].label)
     legend = [LegendEntry(line.label, i, True) for i, line in enumerate(section.lines)]
-    return Picture(plane.drawing.markup(), _numbers(section), legend if is_labelled else ())
+    return Picture(area.drawing.markup(), _numbers(section), legend if is_labelled else ())
 
 
-def _draw_line(plane: Plane, section: Curve, line: Line, series: int) -> None:
+def _draw_line(area: PlotArea, section: Curve, line: Line, series: int) -> None:
     """The line in its stretches without gaps, and dots when there are few points."""
     for stretch in _stretches(line):
-        points = [plane.position(*point) for point in stretch]
+        points = [area.position(*point) for point in stretch]
         if len(points) > 1:
             style = f"line dash-{series % NUM_DASHES + 1} {series_style(series)}"
-            plane.drawing.path(points, style)
+            area.drawing.path(points, style)
         if len(points) == 1 or len(line.x) <= MAX_DOTS:
             for (x, y), position in zip(stretch, points, strict=True):
                 values = f"{section.x.unit.text(x)}: {section.y.unit.text(y)}"
                 hint = f"{line.label}, {values}" if line.label else values
-                plane.drawing.dot(*position, f"dot {series_style(series)}", hint, radius=3)
+                area.drawing.dot(*position, f"dot {series_style(series)}", hint, radius=3)
 
 
 def _stretches(line: Line) -> list[list[Point]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from ..base.files import write_atomic
-from .layout import TEMPLATES, chapter_views
+from .markup import TEMPLATES, chapter_views
 from .sections import Chapter, KeyFigure, Section
 from .templating import environment, replace_unprintable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .drawing import GLYPH_WIDTH, RADIUS, Drawing
 from .numbers import is_number
 from .pictures import LegendEntry, Picture, series_style
-from .plane import HEIGHT, TOP, Plane, axis_label, draw_plane, draw_reference
+from .plot_area import HEIGHT, TOP, PlotArea, axis_label, draw_plot_area, draw_reference
 from .scales import Scale, finite, fitting_scale
 from .sections import Cell, Column, Points, Scatter, Table
 
@@ -13,7 +13,8 @@ from .sections import Cell, Column, Points, Scatter, Table
 STRIP_TOP, STRIP_BOTTOM, STRIP_HEIGHT, LANE_HEIGHT = 24, 100, 134, 11
 MIN_DISTANCE = 2.6
 LANES = (0, -1, 1, -2, 2, -3, 3)  # from the middle outwards
-# Labels are placed for a plane of this width in pixels, so that they do not overlap on a telephone.
+# Labels are placed for a plot area of this width in pixels, so that they do not overlap on a
+# telephone.
 NARROWEST = 290
 LABEL_HEIGHT = 14
 MAX_NAMES = 24  # a scatter of more points shows no names beside its marks
@@ -27,7 +28,7 @@ def draw_scatter(section: Scatter, key: str) -> Picture | None:
     """The picture of `section`, or None when it has no point."""
     if not any(_points(group, section) for group in section.groups):
         return None
-    drawing = _draw_strip(section, key) if section.y is None else _draw_plane(section, key)
+    drawing = _draw_strip(section, key) if section.y is None else _draw_plot(section, key)
     has_label = section.y is not None and bool(section.groups[0].label)
     legend = [LegendEntry(group.label, i, group.connect) for i, group in enumerate(section.groups)]
     return Picture(
@@ -92,7 +93,7 @@ def _swarm(section: Scatter, scale: Scale) -> list[tuple[float, int, int, int]]:
     return swarm
 
 
-def _draw_plane(section: Scatter, key: str) -> Drawing:
+def _draw_plot(section: Scatter, key: str) -> Drawing:
     """Points, whiskers and connecting lines over two axes."""
     assert section.y is not None
     groups = section.groups
@@ -101,40 +102,40 @@ def _draw_plane(section: Scatter, key: str) -> Drawing:
     num_points = sum(len(_points(group, section)) for group in groups)
     description = f"{num_points} points; {axis_label(section.y)} over {axis_label(section.x)}."
     axes = (section.x, section.y)
-    plane = draw_plane(key, section.title, description, axes, (values_x, values_y))
+    area = draw_plot_area(key, section.title, description, axes, (values_x, values_y))
     if section.reference:
-        draw_reference(plane.drawing, plane.x, section.x, section.reference, TOP, TOP + HEIGHT)
+        draw_reference(area.drawing, area.x, section.x, section.reference, TOP, TOP + HEIGHT)
     for series, group in enumerate(groups):
         points = _points(group, section)
         if group.connect:
-            line = [plane.position(x, y) for _, x, y in sorted(points, key=lambda point: point[1])]
-            plane.drawing.path(line, f"line {series_style(series)}")
+            line = [area.position(x, y) for _, x, y in sorted(points, key=lambda point: point[1])]
+            area.drawing.path(line, f"line {series_style(series)}")
         for index, x, _ in points:
             if group.low and group.high:
-                _draw_whisker(plane, x, group.low[index], group.high[index], series)
+                _draw_whisker(area, x, group.low[index], group.high[index], series)
     for series, group in enumerate(groups):
         for index, x, y in _points(group, section):
             name = group.names[index] if group.names else group.label
             words = f"{section.x.unit.text(x)}, {section.y.unit.text(y)}"
             hint = f"{name}: {words}" if name else words
-            plane.drawing.mark(*plane.position(x, y), series, f"point {series_style(series)}", hint)
-    _draw_names(plane, section)
-    return plane.drawing
+            area.drawing.mark(*area.position(x, y), series, f"point {series_style(series)}", hint)
+    _draw_names(area, section)
+    return area.drawing
 
 
-def _draw_whisker(plane: Plane, x: float, low: object, high: object, series: int) -> None:
+def _draw_whisker(area: PlotArea, x: float, low: object, high: object, series: int) -> None:
     """The vertical interval of a point."""
     if is_number(low) and is_number(high):
-        (percent, bottom), (_, top) = plane.position(x, low), plane.position(x, high)
-        plane.drawing.line(percent, top, percent, bottom, f"whisker {series_style(series)}")
+        (percent, bottom), (_, top) = area.position(x, low), area.position(x, high)
+        area.drawing.line(percent, top, percent, bottom, f"whisker {series_style(series)}")
 
 
-def _draw_names(plane: Plane, section: Scatter) -> None:
+def _draw_names(area: PlotArea, section: Scatter) -> None:
     """The names of the points beside their marks, each where it covers nothing; a name for which
     there is no room is left to the hint and the table.
     """
     names = [
-        (group.names[index], *plane.position(x, y), OFF_LINE if group.connect else BESIDE_MARK)
+        (group.names[index], *area.position(x, y), OFF_LINE if group.connect else BESIDE_MARK)
         for group in section.groups
         if group.names
         for index, x, y in _points(group, section)
@@ -150,7 +151,7 @@ def _draw_names(plane: Plane, section: Scatter) -> None:
             box = (start, y + dy - LABEL_HEIGHT + 3, start + width, y + dy + 3)
             if box[0] < -4 or box[2] > NARROWEST + 4 or any(_overlap(box, b) for b in boxes):
                 continue
-            plane.drawing.text(x, y + dy, name, anchor, "label quiet", dx)
+            area.drawing.text(x, y + dy, name, anchor, "label quiet", dx)
             boxes.append(box)
             break
 

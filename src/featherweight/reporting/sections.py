@@ -185,7 +185,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ReferenceLine:
     """A position on the x axis that all points are compared with, such as their mean: a line with a
     label, and a band where its interval is known.
     """
@@ -208,7 +208,7 @@ class Scatter:
     groups: Sequence[Points]
     x: Axis
     y: Axis | None = None
-    reference: Reference | None = None
+    reference: ReferenceLine | None = None
     note: str = ""
     half_width: bool = False
 

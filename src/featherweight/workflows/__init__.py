@@ -1,5 +1,5 @@
-"""One function a shell verb, each in its own file: load -> do -> save -> evaluate -> report; and
-`doctor`.
+"""Workflows: one function for each shell command, in a file of its own.
 
-Nothing is imported here, so that `doctor` still runs where another workflow's needs are broken.
+Nothing is imported here, so that `doctor` also runs when a package that another workflow needs is
+broken.
 """

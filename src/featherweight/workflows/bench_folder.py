@@ -1,9 +1,9 @@
-"""The shell's `bench`: how fast a model runs here, the memory that it takes, and the same of
-llama.cpp in alternating rounds.
+"""The shell's `bench`: the speed and the memory of a model on this machine, and those of llama.cpp
+in alternating rounds.
 
-The memory is what the process grows by while it opens the model and runs it. It holds the weights
-(mapped pages count once they have been read), keys and values, and scratch buffers. It is measured
-in the first round, before anything else takes memory.
+The reported memory is the growth of the process's memory while it opens the model and runs it: the
+weights (mapped pages count once they have been read), keys and values, and scratch buffers. It is
+measured in the first round, before anything else takes memory.
 """
 
 from __future__ import annotations
@@ -40,13 +40,15 @@ def bench_folder(
     against_llama: Path | None = None,
     listener: Listener = silent,
 ) -> dict[str, Any]:
-    """Measure a model, and return plain data for JSON: machine, load, rounds, means with intervals,
-    memory, bandwidth, and llama.cpp's figures under "llama".
+    """Measure the speed of a model. Returns plain data for JSON: machine, load, rounds, means with
+    intervals, memory, bandwidth, and the figures of llama.cpp under "llama".
 
-    Args: model, an alias, folder, GGUF file or hub id; threads (None: the library's default);
-    prompt and tokens, how many are computed at once and decoded in a round; rounds; runtime as in
-    `open_engine`; against_llama, a GGUF file that llama.cpp runs between our rounds, on as many
-    threads. Raises UsageError or BadInput for what cannot be measured.
+    Args: model, an alias, folder, GGUF file or hub id; threads, None for the library's default;
+    prompt, the number of tokens of the prefill; tokens, the number of tokens that are decoded in a
+    round; rounds, their number; runtime as in `open_engine`; against_llama, a GGUF file that
+    llama.cpp runs between our rounds, on as many threads; listener, receives an event for each
+    round. Raises UsageError for impossible settings, BadInput for a model or file that cannot be
+    used.
     """
     if rounds < 1 or (threads is not None and not 1 <= threads <= MAX_THREADS):
         raise UsageError(
@@ -60,7 +62,7 @@ def bench_folder(
     start_memory = machine.resident_memory_bytes()
     with closing(open_weights(source, runtime, threads=threads, listener=listener)) as engine:
         speeds, peer_speeds = list[Speed](), list[Speed]()
-        # Reads the pages of the files and starts the threads before anything is measured.
+        # This unmeasured run reads the pages of the files and starts the threads.
         measure_speed(engine, min(prompt, 64, engine.context), 1)
         memory_growth = 0
         for index in _count_rounds(rounds, engine, listener):
@@ -92,7 +94,7 @@ def bench_folder(
 
 
 def _count_rounds(rounds: int, engine: Engine, listener: Listener) -> Iterator[int]:
-    """The index of each round, with the events of the stage."""
+    """Yield the index of each round, and send an event for each."""
     for index in range(rounds):
         listener(Event("rounds", index, rounds, message=engine.description))
         yield index
@@ -110,7 +112,7 @@ def _find_peer(file: Path) -> Peer:
 
 
 def _summary(speeds: list[Speed]) -> dict[str, Any]:
-    """Means with intervals over the rounds, and the rounds themselves."""
+    """The mean of each figure with its interval over the rounds, and the figures of each round."""
     means = {
         name: bootstrap_mean([getattr(speed, name) for speed in speeds]).as_dict()
         for name in Speed.__dataclass_fields__
@@ -121,8 +123,8 @@ def _summary(speeds: list[Speed]) -> dict[str, Any]:
 def _compare(
     peer: Peer, file: Path, speeds: list[Speed], peer_speeds: list[Speed]
 ) -> dict[str, Any]:
-    """llama.cpp's figures, and how many times as fast we are: geometric means over the rounds,
-    paired.
+    """The figures of llama.cpp, and the ratios of our speeds to its speeds: geometric means over
+    pairs of rounds.
     """
     ratios = {}
     for name in ("prefill", "decode"):
@@ -136,7 +138,7 @@ def _compare(
 
 
 def _bandwidth(engine: Engine, threads: int, speeds: list[Speed]) -> dict[str, Any] | None:
-    """The memory's bandwidth and the share of it that decoding used; None where it cannot be
+    """The bandwidth of the memory and the share of it that decoding used; None when it cannot be
     measured.
     """
     bandwidth = measure_bandwidth(threads)

@@ -21,11 +21,12 @@ def chat_folder(
     cache_dir: Path | None = None,
     listener: Listener = silent,
 ) -> Conversation:
-    """A new conversation: each call of it adds a turn and yields the text of the answer.
+    """A new conversation. Each call of it adds a turn and yields the text of the answer.
 
-    Args: model, an alias, folder, GGUF file or hub id; system, the system message; runtime as in
-    `open_engine`; lookup, the number of draft tokens of prompt lookup; cache_dir, where prompts are
-    stored for the next time. Raises as `open_engine` does.
+    Args: model, an alias, folder, GGUF file or hub id; sampling, how tokens are chosen; system, the
+    system message; runtime as in `open_engine`; lookup, the number of draft tokens of prompt
+    lookup; cache_dir, a folder where processed prompts are stored for later runs; listener,
+    receives the events of loading. Raises as `open_engine` does.
     """
     cache = None if cache_dir is None else PrefixCache(cache_dir)
     engine, tokenizer = open_engine(Source.find(model, listener), runtime, listener=listener)

@@ -1,8 +1,9 @@
-"""The run's curvature: collected in shards that survive a kill, then judged on held-out text.
+"""The curvature stage of a run: curvature is collected in shards, so that a killed run can be
+resumed, and then judged on held-out text.
 
-A shard ends in a snapshot of the running sums in the run folder's work/; resuming starts from the
-newest one, with the same bytes at the end. The held-out sequences come from the same calibration
-draw, after the ones that are collected.
+After each shard a snapshot of the running sums is written to work/ in the run folder. A resumed run
+continues from the newest snapshot and ends with the same bytes. The held-out sequences are drawn
+together with the calibration sequences and are the last of them.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ SHARD = 32  # sequences
 
 
 def load_for_passes(source: Source) -> tuple[nn.Module, Any]:
-    """The model and its tokenizer: in float32, or, when that would take over a third of the memory,
-    in its own dtype.
+    """The model and its tokenizer. The model is in float32, or in its own dtype when float32 would
+    take more than a third of the machine's memory.
 
-    In the second case passes convert the blocks one at a time; embedding, head and norms are
-    float32 all the same.
+    In the second case the passes convert one block at a time to float32; embedding, head and the
+    last norm are always float32.
     """
     if 4 * source.anatomy.num_parameters * 3 <= total_memory_bytes():
         return loading.load(source.path, dtype=torch.float32)
@@ -51,7 +52,9 @@ def load_for_passes(source: Source) -> tuple[nn.Module, Any]:
 
 
 def calibration_of(run: QuantizeRun, tokenizer: Any) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """(sequences to collect on, held-out sequences, fingerprint of all of them)."""
+    """The sequences for the collection, the held-out sequences, and the fingerprint of all of
+    them.
+    """
     settings, gate = run.settings["calibration"], run.settings["gate"]
     count = settings["count"] + (gate["count"] if gate else 0)
     length, seed = settings["length"], settings["seed"]
@@ -67,11 +70,11 @@ def calibration_of(run: QuantizeRun, tokenizer: Any) -> tuple[Tensor, Tensor, di
 def collect(
     run: QuantizeRun, folder: RunFolder, listener: Listener, keep: Path | None = None
 ) -> tuple[storage.Snapshot | None, dict[str, Any]]:
-    """The finished collection (None when the recipe needs none), and its record: calibration, gate,
-    seconds.
+    """The finished collection (None when the recipe collects no curvature), and its record with the
+    keys `calibration`, `gate` and `seconds`.
 
-    In the folder `keep` a collection from the same weights, method and text is looked for, and left
-    there otherwise.
+    keep: a folder of collections that runs share. A collection from the same weights, method and
+    text in it is used; otherwise the new collection is copied there.
     """
     method = run.recipe.curvature
     if method is None:
@@ -121,8 +124,8 @@ def _accumulate(
     collection: str,
     listener: Listener,
 ) -> tuple[Path, float]:
-    """Collect what is missing, shard by shard; the snapshot of all sequences, and the seconds that
-    it took in all.
+    """Collect the missing shards. Returns the path of the snapshot of all sequences, and the
+    seconds that all shards took, those of earlier runs included.
     """
     assert run.recipe.curvature is not None
     fingerprint = run.layer_fingerprint()
@@ -148,7 +151,7 @@ def _accumulate(
 def _adopt(
     collection: str, folder: RunFolder, shared_file: Path, fingerprint: str, total: int
 ) -> None:
-    """Put a shared collection where a finished one of this run would lie."""
+    """Copy a shared collection into the run folder as this run's own finished collection."""
     snapshot = storage.Snapshot(shared_file)
     if snapshot.fingerprint != collection or snapshot.sequences != total:
         raise BadInput(
@@ -169,7 +172,7 @@ def _newest(folder: RunFolder, fingerprint: str, total: int) -> tuple[Sums, floa
 
 
 def _as_part(listener: Listener, begin: int, total: int, start: float) -> Listener:
-    """Turns events of one shard into progress of the whole collection."""
+    """A listener that turns the events of one shard into events of the whole collection."""
 
     def receive(event: Event) -> None:
         num_new = (

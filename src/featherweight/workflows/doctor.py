@@ -1,4 +1,4 @@
-"""`doctor`: whether this installation works, and what it will be able to do.
+"""`doctor`: checks whether this installation works and what it can run.
 
 Facts come first: versions, packages that contradict each other, native library, memory, disk,
 accelerator, network switches. Then self-tests run the real code on small examples: packed codes
@@ -23,7 +23,8 @@ from pathlib import Path
 from ..base import machine
 
 PACKAGE = "featherweight"
-# Packages whose pins may contradict ours; each works in an environment of its own.
+# Packages that may need other versions of shared packages than we do. Each of them works in an
+# environment of its own.
 NEIGHBOURS = (
     "vllm",
     "sglang",
@@ -48,10 +49,11 @@ ADVISED_DISK = 2_000_000_000
 
 
 @dataclass(frozen=True)
-class Check:
-    """One finding.
+class Finding:
+    """The result of one check.
 
-    essential: whether the exit code depends on it. advice: what to do when it is not `ok`.
+    name: what was checked. ok: whether it succeeded. essential: whether the exit code depends on
+    it. detail: what was found. advice: what to do when it is not `ok`.
     """
 
     name: str
@@ -61,7 +63,7 @@ class Check:
     advice: str = ""
 
 
-def doctor() -> list[Check]:
+def doctor() -> list[Finding]:
     """Run every check, the quick ones first.
 
     Takes a few seconds, most of them to import torch and transformers.
@@ -85,26 +87,26 @@ def without_paths(text: str) -> str:
     return text.replace(home, "~") if len(home) > 1 else text
 
 
-def _attempt(name: str, essential: bool, test: Callable[[], str]) -> Check:
+def _attempt(name: str, essential: bool, test: Callable[[], str]) -> Finding:
     start = time.monotonic()
     try:
         detail = test()
     except Exception as error:  # whatever fails here is a finding
         first_line = (str(error).strip().splitlines() or [""])[0]
         detail = without_paths(f"{type(error).__name__}: {first_line}")
-        return Check(name, False, essential, detail)
-    return Check(name, True, essential, f"{detail} ({time.monotonic() - start:.1f} s)")
+        return Finding(name, False, essential, detail)
+    return Finding(name, True, essential, f"{detail} ({time.monotonic() - start:.1f} s)")
 
 
-def _python() -> Check:
+def _python() -> Finding:
     ok = sys.version_info >= (3, 11)
     detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    return Check("python", ok, True, detail, "featherweight needs Python 3.11 or newer")
+    return Finding("python", ok, True, detail, "featherweight needs Python 3.11 or newer")
 
 
 def _requirements(package: str) -> Iterator[tuple[str, str]]:
-    """(name, range) of what an installed package needs without extras; nothing when it is not
-    installed.
+    """Name and version range of each package that the installed `package` requires without extras;
+    nothing when it is not installed.
     """
     from packaging.requirements import Requirement
 
@@ -131,14 +133,14 @@ def _in_range(version: str, specifier: str) -> bool:
     return SpecifierSet(specifier).contains(version, prereleases=True)
 
 
-def _versions() -> list[Check]:
-    """Each of our requirements, compared with what is installed; the ranges are those that the
-    package declares.
+def _versions() -> list[Finding]:
+    """One check for each of our requirements: whether the installed version lies in the range that
+    our package declares.
     """
     version = _installed_version(PACKAGE)
     if version is None:
         return [
-            Check(
+            Finding(
                 PACKAGE,
                 False,
                 False,
@@ -146,17 +148,19 @@ def _versions() -> list[Check]:
                 "pip install . checks versions",
             )
         ]
-    checks = [Check(PACKAGE, True, True, version)]
+    checks = [Finding(PACKAGE, True, True, version)]
     for name, specifier in _requirements(PACKAGE):
         version = _installed_version(name)
         detail = f"{version or 'not installed'} (needs {specifier or 'any'})"
         ok = version is not None and _in_range(version, specifier)
-        checks.append(Check(name, ok, True, detail, f"pip install '{name}{specifier}'"))
+        checks.append(Finding(name, ok, True, detail, f"pip install '{name}{specifier}'"))
     return checks
 
 
-def _conflicts() -> Check:
-    """Neighbours in this environment whose pins contradict what is installed."""
+def _conflicts() -> Finding:
+    """The packages of NEIGHBOURS in this environment that need other versions than the installed
+    ones.
+    """
     present = [name for name in NEIGHBOURS if _installed_version(name)]
     conflicts = []
     for neighbour in present:
@@ -167,31 +171,33 @@ def _conflicts() -> Check:
             if not _in_range(version, specifier):
                 conflicts.append(f"{neighbour} wants {name}{specifier}, installed is {version}")
     detail = "; ".join(conflicts) or ("none among " + ", ".join(present) if present else "none")
-    return Check("conflicts", not conflicts, False, detail, "keep it in an environment of its own")
+    return Finding(
+        "conflicts", not conflicts, False, detail, "keep it in an environment of its own"
+    )
 
 
-def _processor() -> Check:
+def _processor() -> Finding:
     cores, load = machine.num_cores(), machine.load_average()
     detail = f"{machine.cpu_name()}, {cores} cores to use, load {load:.1f}"
-    return Check("processor", True, False, detail)
+    return Finding("processor", True, False, detail)
 
 
-def _native() -> Check:
+def _native() -> Finding:
     try:
         from ..ops.library import isa, threads
 
         name, number = isa(), threads()
     except Exception as error:  # a broken torch must not hide the other findings
-        return Check(
+        return Finding(
             "native library", False, True, without_paths(f"{type(error).__name__}: {error}")
         )
     if name == "reference":
         advice = "install a C++ compiler and reinstall; the same results, much slower, meanwhile"
-        return Check("native library", False, False, "not there; the reference is used", advice)
-    return Check("native library", True, False, f"runs with {name}, {number} threads")
+        return Finding("native library", False, False, "not there; the reference is used", advice)
+    return Finding("native library", True, False, f"runs with {name}, {number} threads")
 
 
-def _accelerator() -> Check:
+def _accelerator() -> Finding:
     try:
         import torch
 
@@ -201,20 +207,22 @@ def _accelerator() -> Check:
             else "none; everything runs on the processor"
         )
     except Exception as error:  # as above
-        return Check("accelerator", False, False, without_paths(f"{type(error).__name__}: {error}"))
+        return Finding(
+            "accelerator", False, False, without_paths(f"{type(error).__name__}: {error}")
+        )
     triton = _installed_version("triton")
-    return Check("accelerator", True, False, f"{name}{f', triton {triton}' if triton else ''}")
+    return Finding("accelerator", True, False, f"{name}{f', triton {triton}' if triton else ''}")
 
 
-def _memory() -> Check:
+def _memory() -> Finding:
     free, total = machine.available_memory_bytes(), machine.total_memory_bytes()
     detail = f"{free / 1e9:.1f} GB free of {total / 1e9:.1f} GB"
-    return Check(
+    return Finding(
         "memory", free >= ADVISED_MEMORY, False, detail, "`fw plan` says what a model needs"
     )
 
 
-def _bandwidth() -> Check:
+def _bandwidth() -> Finding:
     """The bandwidth of a large copy: the bandwidth of memory limits the speed of generating text on
     a processor.
     """
@@ -223,26 +231,26 @@ def _bandwidth() -> Check:
 
         rate = measure_copy_bandwidth()
     except Exception as error:  # as above
-        return Check(
+        return Finding(
             "memory bandwidth", False, False, without_paths(f"{type(error).__name__}: {error}")
         )
-    return Check("memory bandwidth", True, False, f"{rate / 1e9:.1f} GB/s, one thread")
+    return Finding("memory bandwidth", True, False, f"{rate / 1e9:.1f} GB/s, one thread")
 
 
-def _disk() -> Check:
+def _disk() -> Finding:
     free = machine.free_disk_bytes(Path.cwd())
-    return Check(
+    return Finding(
         "disk", free >= ADVISED_DISK, False, f"{free / 1e9:.1f} GB free here", "free some space"
     )
 
 
-def _offline() -> Check:
+def _offline() -> Finding:
     active_variables = [
         name
         for name in OFFLINE_VARIABLES
         if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
     ]
-    return Check(
+    return Finding(
         "network",
         True,
         False,
@@ -253,7 +261,7 @@ def _offline() -> Check:
 
 
 def _pack_unpack() -> str:
-    """Codes of every format decode to the numbers that rounding chose."""
+    """Check that the packed codes of several formats decode to the values that rounding chose."""
     import torch
 
     from ..quantization.formats import Int, Trellis
@@ -281,8 +289,8 @@ def _pack_unpack() -> str:
 
 
 def _native_equals_reference() -> str:
-    """The bytes that the encoder writes, and the numbers that they decode to, on every instruction
-    set of this machine.
+    """Check on every instruction set of this machine that the native encoder and decoder give the
+    results of the reference.
     """
     import torch
 
@@ -308,8 +316,8 @@ def _native_equals_reference() -> str:
 
 
 def _native_products() -> str:
-    """Packed matrices times integers, which have one exact result, on every instruction set of this
-    machine.
+    """Check on every instruction set of this machine that products of packed matrices with integers
+    are exact.
     """
     import numpy as np
     import torch
@@ -341,7 +349,7 @@ def _native_products() -> str:
 
 
 def _kl_with_itself() -> str:
-    """The KL of a random model of two blocks with itself, which checks the measurement."""
+    """Check that the KL of a small random model with itself is exactly 0."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

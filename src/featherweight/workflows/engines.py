@@ -1,7 +1,8 @@
-"""Open a model for generation: on the native engine where it can run the model, else on PyTorch,
-with the reason.
+"""Opens a model for generation: on the native engine if it can run the model, else on PyTorch; then
+the reason is logged.
 
-The native engine imports no torch, so neither does this module until PyTorch is needed.
+This module imports torch only when PyTorch runs the model, because importing it takes longer than
+starting the native engine.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ def open_engine(
 ) -> tuple[Engine, ChatTokenizer]:
     """The engine and the tokenizer of a model.
 
-    Args: model, anything that `fw.load` takes (alias, folder, GGUF file, hub id) or its `Source`;
-    runtime, "native", "reference" (PyTorch), "reference-int8" (PyTorch with activations rounded as
-    the native engine rounds them), or "auto": native when it can run the model, else PyTorch with a
-    logged reason; listener, gets the events. The caller closes the engine. Raises UsageError for
-    another runtime, and when "native" cannot run the model; BadInput when there is no such model.
+    Args: model, an alias, folder, GGUF file or hub id, or its `Source`; runtime, "native",
+    "reference" (PyTorch), "reference-int8" (PyTorch with activations rounded as in the native
+    engine), or "auto" (the native engine if it can run the model, else PyTorch); listener, receives
+    the events of loading. The caller must close the engine. Raises UsageError for another runtime,
+    and when "native" cannot run the model; BadInput when there is no such model.
     """
     _check_runtime(runtime)
     source = model if isinstance(model, Source) else Source.find(model, listener)

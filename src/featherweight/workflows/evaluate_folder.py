@@ -1,4 +1,6 @@
-"""The shell's `evaluate`: perplexity of a model, and with `against` its KL from the original."""
+"""The shell's `evaluate`: the perplexity of a model and, with `against`, its KL from the
+original.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,11 @@ def evaluate_folder(
     """Measure a model, and return {"quality": ...} as in results.json.
 
     Args: model, an alias, folder, GGUF file or hub id; against, the original to compare it with;
-    text, a file or the name of a shipped text (None: wikitext2_test); windows, how many, of
-    `length` tokens each; runtime, the engine that computes the logits of `model` as in
-    `open_engine` (None: PyTorch's plain forward, which always computes those of `against`). Raises
-    UsageError or BadInput for what cannot be measured.
+    text, a file or the name of a shipped text (None: wikitext2_test); windows, the number of
+    windows, of `length` tokens each; runtime, the engine that computes the logits of `model`, as in
+    `open_engine` (None: the forward pass of PyTorch, which always computes those of `against`);
+    listener, receives an event for each window. Raises UsageError when vocabularies differ or
+    settings are impossible, BadInput for a model or text that cannot be used.
     """
     name = text or "wikitext2_test"
     content = _read_text(name)
@@ -60,8 +63,8 @@ def evaluate_folder(
 def _open_light(
     model: str | Path, runtime: str | None, length: int, stack: ExitStack, listener: Listener
 ) -> tuple[Any, Any]:
-    """The model under test, as a function of a window's tokens, and its tokenizer; `stack` closes
-    the model.
+    """The model under test, as a function from the tokens of a window to logits, and its tokenizer.
+    `stack` closes the model.
     """
     if runtime is None:
         source = Source.find(model)

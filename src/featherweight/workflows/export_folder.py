@@ -1,5 +1,5 @@
-"""The shell's `export`: a packed folder written for other programs, code for code, read again and
-compared.
+"""The shell's `export`: writes a packed folder in the file format of another program, reads the
+result again and compares it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ def export_folder(
     odd_bits: bool = False,
     listener: Listener = silent,
 ) -> ExportResult:
-    """Write the packed folder `packed` to `out` for the programs that read the target `to`.
+    """Write the packed folder `packed` to `out` in the format of the target `to`.
 
-    `exports.summaries()` lists the targets: "gguf" writes a file, "compressed-tensors" and "hf"
-    (decoded, an ordinary transformers folder) write folders. `odd_bits` is the option of that name
-    of compressed-tensors: widths that its older releases read wrongly. Raises BadInput for a folder
-    that featherweight did not pack, UsageError when the target cannot hold the codes exactly,
-    ExportFailed (exit code 5) when what was written, read again, differs.
+    `exports.summaries()` lists the targets: "gguf" writes a file; "compressed-tensors" and "hf" (an
+    ordinary transformers folder with decoded weights) write folders. overwrite: replace an earlier
+    export at `out`. odd_bits: allow 3, 5, 6 and 7 bits in compressed-tensors, which its older
+    releases read wrongly. listener: receives an event for each tensor. Raises BadInput for a folder
+    that featherweight did not pack, UsageError when the target cannot store the codes exactly,
+    ExportFailed (exit code 5) when the files, read again, differ from the model.
     """
     packed, out = Path(packed), Path(out)
     target = exports.find(to)

@@ -1,9 +1,8 @@
-"""How large a model folder is: the bytes of its weight files, and the bits per weight of these
-files.
+"""The size of a model folder: the bytes of its weight files, and their bits per weight.
 
-Read from config.json and the headers of the safetensors files; no weight is loaded and no torch
-imported. A compressed matrix counts as the weights that it stands for, every other tensor as what
-it stores.
+Both come from config.json and the headers of the safetensors files, so no weight is read and torch
+is not imported. The number of weights counts the original weights of a compressed matrix, and the
+stored numbers of every other tensor.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ def file_facts(folder: Path) -> dict[str, Any]:
         compressed_weights = sum(math.prod(layer["shape"]) for layer in layers.values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise BadInput(f"{folder} cannot be read: {error}") from error
-    # Besides its codes a compressed module may store a bias, which counts as it is. Its `weight` is
-    # an empty placeholder.
+    # A compressed module may also store a bias, whose numbers are counted. Its `weight` is an empty
+    # placeholder.
     other_weights = sum(
         math.prod(shape)
         for name, shape in shapes.items()

@@ -14,8 +14,8 @@ from ..inference import ChatTokenizer, Generation, PrefixCache, generate
 from ..interchange.source import Source
 from .engines import open_engine
 
-# Characters of the longest token. A prompt of more than this times the context is refused before it
-# is tokenized.
+# No token has more characters. A prompt with more characters than this times the context is refused
+# before it is tokenized, because tokenizing it would take long.
 MAX_TOKEN_LENGTH = 256
 
 
@@ -33,15 +33,17 @@ def generate_text(
     cache_dir: Path | None = None,
     listener: Listener = silent,
 ) -> Iterator[Generation]:
-    """A context manager that yields the answer to `prompt`, which is computed while it is read; the
-    model is closed at the end of the block.
+    """A context manager that yields the answer to `prompt` as a `Generation`. The answer is
+    computed while it is read; the model is closed at the end of the block.
 
-    Args: model, an alias, folder, GGUF file or hub id; fit, shorten the answer when the context has
-    less than `max_tokens` left, instead of refusing; chat, write the prompt as a user's turn
-    through the chat template (None: if the model has one); runtime as in `open_engine`; lookup, the
-    number of draft tokens of prompt lookup; json_schema, text of the schema that the answer
-    follows; cache_dir, where prompts are stored for the next time. Raises UsageError and BadInput
-    for what cannot work.
+    Args: model, an alias, folder, GGUF file or hub id; sampling, how tokens are chosen; fit,
+    shorten the answer when fewer than `max_tokens` positions of the context are free (instead of
+    raising UsageError); chat, write the prompt as a user's turn with the chat template (None: if
+    the model has one); runtime as in `open_engine`; lookup, the number of draft tokens of prompt
+    lookup; json_schema, the text of a schema that the answer must follow; cache_dir, a folder where
+    processed prompts are stored for later runs; listener, receives the events of loading. Raises
+    UsageError for an empty or too long prompt and impossible settings, BadInput when there is no
+    such model.
     """
     if not prompt.strip():
         raise UsageError("the prompt is empty; give it some text")

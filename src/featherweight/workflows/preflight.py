@@ -1,8 +1,8 @@
-"""How much memory and disk a run will take, from shapes alone, and the refusal when there is not
-enough.
+"""Estimates the memory and disk space of a run from shapes alone, and refuses a run that needs too
+much.
 
-Memory is the largest of three stages (each added to what this process holds after its imports):
-- curvature: the model, and what the method says it needs (`Curvature.memory`);
+The memory is that of this process after its imports plus that of the largest of three stages:
+- curvature: the model, and the estimate of the method (`Curvature.memory`);
 - layers: one matrix, its factors in float64 while they are split, and the encoder's batch;
 - evidence: the original and the decoded light model in float32, and two windows of logits.
 """
@@ -19,8 +19,8 @@ from .quantize_run import QuantizeRun
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes at the peak: memory of this process, disk in OUT.partial/, and the finished weight
-    files.
+    """The peak memory of the process, the peak size of OUT.partial/ and the size of the finished
+    weight files, all in bytes. `stages`: name and memory of each stage.
     """
 
     memory_bytes: int
@@ -30,7 +30,7 @@ class Needs:
 
 
 def needs(run: QuantizeRun) -> Needs:
-    """Estimate from shapes; reads nothing but headers."""
+    """The estimate for `run`, which reads only the headers of files."""
     process_bytes = machine.peak_memory_bytes()
     anatomy, curvature = run.source.anatomy, run.recipe.curvature
     model_bytes = 4 * anatomy.num_parameters
@@ -54,7 +54,9 @@ def needs(run: QuantizeRun) -> Needs:
 def check_fits(
     run: QuantizeRun, out: Path, max_ram_gb: float | None, max_disk_gb: float | None
 ) -> Needs:
-    """Raise PreflightRefused when the plan needs more than there is, or than the user allows."""
+    """Return the estimate for `run`; raise PreflightRefused when it needs more memory or disk space
+    than are free, or than the user allows.
+    """
     need = needs(run)
     free = machine.available_memory_bytes() + machine.peak_memory_bytes()
     ram = free if max_ram_gb is None else min(free, int(max_ram_gb * 1e9))
@@ -79,8 +81,9 @@ def check_fits(
 
 def _layer_bytes(run: QuantizeRun) -> int:
     largest = max((max(plan.shape) for plan in run.layer_plans if plan.in_block), default=0)
-    # In units of the float32 matrix. Nearest rounding: the padded matrix, its codes and values;
-    # under curvature also the rotated matrix, the rounded one, and the errors.
+    # The factors 3 and 7 count copies of the float32 matrix. Nearest rounding needs the padded
+    # matrix, its codes and its values; rounding with curvature also the rotated matrix, the rounded
+    # one, and the errors.
     table = max(
         (p.shape[0] * p.shape[1] * 4 * (7 if p.curvature else 3) for p in run.layer_plans),
         default=0,

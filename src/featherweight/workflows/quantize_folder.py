@@ -1,11 +1,11 @@
-"""The shell's `quantize`: a model folder goes in, a packed folder with its evidence comes out.
+"""The shell's `quantize`: turns a model folder into a packed folder with its report.
 
     find the source -> plan -> preflight -> curvature -> gate -> layers -> assemble -> evaluate ->
     report -> one rename
 
-Work lies in OUT.partial/ and is journalled unit by unit; the same command after a kill continues,
-and ends with the same bytes of weights and config. One matrix and its factors are in memory while
-layers are solved.
+Intermediate files are in OUT.partial/, and each finished unit of work is noted in a journal. The
+same command continues a killed run, and ends with the same bytes of weights and config. While
+layers are solved, one matrix and its factors are in memory.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ def quantize_folder(
 ) -> Path:
     """Quantize `model` by the recipe `settings` into the folder `out`, and return `out`.
 
-    A finished `out` of the very same recipe is returned as it is, unless `fresh` (forget an
-    unfinished run) or `overwrite` is set. max_ram_gb, max_disk_gb: refuse a plan that needs more.
-    keep_curvature: a folder where collections are left for, and taken from, other runs on the same
-    weights and text (other bits, formats, rounding). evaluate: measure what it cost. ask: a
-    question that both models answer at the end.
+    model: an alias, folder, GGUF file or hub id. settings: the keys of a recipe
+    (`quantization/recipes.py`). fresh: discard an unfinished run. overwrite: replace `out`. Without
+    these two, a finished `out` of the same recipe is returned unchanged. max_ram_gb, max_disk_gb:
+    refuse a run that needs more. keep_curvature: a folder of curvature collections that runs with
+    the same weights and text but other bits, formats or rounding share. evaluate: measure the
+    quality. ask: a question that both models answer at the end. listener: receives all events.
 
-    Raises UsageError and BadInput before the work for what can be known then, PreflightRefused when
-    memory or disk do not suffice; whatever was finished stays in OUT.partial/.
+    Raises UsageError and BadInput for problems that are found before the work, PreflightRefused
+    when memory or disk space do not suffice. Finished units of work stay in OUT.partial/.
     """
     out = Path(out)
     run = QuantizeRun.of(model, settings, listener)
@@ -79,8 +80,8 @@ def solve(
     verdicts: Mapping[str, Any],
     listener: Listener,
 ) -> Iterator[Mapping[str, Any]]:
-    """Solve, write and journal every matrix that is not finished yet; yields the records of all
-    matrices in order.
+    """Solve every matrix that is not finished yet, write it and note it in the journal. Yields the
+    records of all matrices in order.
     """
     fingerprint = run.layer_fingerprint()
     journal = [folder.done(f"layer/{plan.name}", fingerprint) for plan in run.layer_plans]
@@ -121,7 +122,7 @@ def _factors(
 
 
 def _gate_entries(verdict: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a layer's record says of the gate."""
+    """The entries of a layer's record about its gate."""
     if verdict is None:
         return {"gate": None, "fallbacks": []}
     fallbacks = (

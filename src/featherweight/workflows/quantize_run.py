@@ -1,7 +1,7 @@
-"""What a quantization run is about, known before any work: its source, its recipe, and the plan of
-every layer.
+"""The description of a quantization run that is complete before the work starts: its source, its
+recipe, and the plan of every layer.
 
-Everything here reads configs and headers only; weights are read later, one matrix at a time.
+Only configs and headers are read here; weights are read later, one matrix at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ class QuantizeRun:
 
     @staticmethod
     def of(model: str, settings: Mapping[str, Any], listener: Listener = silent) -> QuantizeRun:
-        """Raises UsageError or BadInput for everything about recipe and model that can be known
+        """The run for the model `model` (alias, folder, GGUF file or hub id) and the recipe keys
+        `settings`.
+
+        Raises UsageError or BadInput for every mistake in the recipe or the model that can be found
         before the work.
         """
         recipe_settings = resolve({**settings, "model": str(model)})
@@ -54,24 +57,24 @@ class QuantizeRun:
 
     @property
     def tied_head(self) -> str | None:
-        """The head that shares a compressed embedding; a head that shares one left in the model's
-        dtype stays as it is.
+        """The name of a head that shares the table of a compressed embedding; None for a head of
+        its own, and for one that shares an uncompressed embedding.
         """
         anatomy = self.source.anatomy
         is_compressed = any(plan.name == anatomy.embedding for plan in self.layer_plans)
         return anatomy.head if anatomy.is_tied and is_compressed else None
 
     def layer_fingerprint(self) -> str:
-        """Of what a finished layer depends on: the source and the recipe, without what only the
-        evaluation uses.
+        """A hash of everything that a finished layer depends on: the source and the recipe without
+        its evaluation settings.
         """
         return self._digest(
             {k: v for k, v in self.settings.items() if k not in ("evaluation", "model")}
         )
 
     def curvature_fingerprint(self) -> str:
-        """Of what curvature depends on: the source, the method, and the text (the gate's text is
-        drawn with it).
+        """A hash of everything that curvature depends on: the source, the method, and the text,
+        which is drawn together with that of the gate.
         """
         calibration = self.settings["calibration"]
         text_digests = [sha256(Path(f)) for f in (calibration or {}).get("files", ())]
@@ -84,7 +87,7 @@ class QuantizeRun:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def matrices(self) -> dict[str, StoredMatrix[Format]]:
-        """What config.json will say of each matrix."""
+        """The description of each matrix for config.json."""
         matrices = {}
         for plan in self.layer_plans:
             rotation = plan.rotation(self.recipe.transform)
@@ -95,7 +98,7 @@ class QuantizeRun:
         return matrices
 
     def ledger(self, *, blocks_only: bool = False) -> Ledger:
-        """Bits of all compressed matrices, or of those inside the blocks."""
+        """The bits of all compressed matrices, or with `blocks_only` of those inside the blocks."""
         matrices = self.matrices()
         total = Ledger(0)
         for plan in self.layer_plans:

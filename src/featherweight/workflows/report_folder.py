@@ -1,4 +1,6 @@
-"""The shell's `report`: the page and the model card again, from a folder's results.json."""
+"""The shell's `report`: writes the page and the model card again from the results.json of a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from .evidence import publish_pages
 
 
 def report_folder(out: Path) -> list[Path]:
-    """Rewrite report.html and README.md in `out`; returns them.
+    """Write report.html and README.md in `out` again, and return their paths.
 
     Raises BadInput when there is no results.json.
     """

@@ -1,5 +1,5 @@
-"""The shell's `serve`: open a model, and for comparison perhaps its original, and answer over HTTP
-until a signal stops it.
+"""The shell's `serve`: opens a model, and optionally its original for comparison, and answers
+requests over HTTP until a signal stops it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .engines import open_engine
 from .file_facts import file_facts
 
 REQUIREMENTS = ("fastapi", "uvicorn", "pydantic", "prometheus_client")
-CONTEXT = 2048  # tokens of a slot by default; less when the model's context is shorter
+CONTEXT = 2048  # default number of tokens of a slot, unless the model's context is shorter
 
 
 def serve_folder(
@@ -39,13 +39,14 @@ def serve_folder(
 ) -> None:
     """Serve a model until a signal stops it.
 
-    Args: model and compare, what to serve (aliases, folders, GGUF files or hub ids), the second for
-    comparison; host, port and api_key as in `serving.server.run`; slots, the answers that are
-    generated at once, each with at most `context` tokens of prompt and answer, whose memory is
-    reserved at the start; queue, the requests that may wait for a slot; max_tokens and seconds,
-    limits of one answer; runtime as in `open_engine`; on_ready, called with the URL and the entries
-    of /v1/models once connections are accepted. Raises UsageError for settings that cannot work,
-    before a model is opened where that is possible, and BadInput when there is no such model.
+    Args: model, an alias, folder, GGUF file or hub id; compare, a second model that is served for
+    comparison; host, port and api_key as in `serving.server.run`; slots, the number of answers that
+    are generated at once; context, the tokens of prompt and answer of each slot, whose memory is
+    reserved at the start (None: up to 2048); queue, the number of requests that may wait for a
+    slot; max_tokens and seconds, limits of one answer; runtime as in `open_engine`; on_ready, is
+    called with the URL and the entries of /v1/models when connections are accepted; listener,
+    receives the events of loading. Raises UsageError for impossible settings, BadInput when there
+    is no such model.
     """
     if missing_packages := [name for name in REQUIREMENTS if find_spec(name) is None]:
         raise UsageError(
@@ -76,8 +77,8 @@ def serve_folder(
 
 
 def distinct_names(models: list[str]) -> list[str]:
-    """The names by which clients ask for the models: the last part of a path, or the name that the
-    user gave. Of two equal names the second gets "-original" behind it.
+    """The names of the models for clients: the last part of a path, or the name that the user gave.
+    When two names are equal, "-original" is appended to the second.
     """
     names = [
         Path(model).expanduser().resolve().name if Path(model).exists() else model

@@ -194,7 +194,7 @@ class StructArena:
         if (signs, n, kind) not in self._rotations:
             blocks = [
                 BlockStruct(power, order, self._floats(factor), self._floats(inverse_factor))
-                for power, order, factor, inverse_factor in paley.block_plans(n, kind)
+                for power, order, factor, inverse_factor in paley.block_factorizations(n, kind)
             ]
             array = self._retain((BlockStruct * len(blocks))(*blocks))
             bits = self._address(np.frombuffer(signs, np.uint8))

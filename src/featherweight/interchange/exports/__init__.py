@@ -1,8 +1,11 @@
-"""Packed models written for other programs, code for code, then read again and compared.
+"""Exports: packed models written in the file formats of other programs.
 
-A target is added with one file that holds its `Exporter` and one line in SUMMARIES. The file, and
-the name that users type, follow from the name of the class: `CompressedTensors` stands in
-compressed_tensors.py and is called compressed-tensors. Nothing here imports torch, so that the
+An export stores the same integer codes in another layout and never rounds a weight again. The files
+are read again afterwards and compared with the packed model.
+
+To add a target, write one file that holds its `Exporter` and add one line to SUMMARIES. The name of
+the file and the name that users type follow from the name of the class: `CompressedTensors` stands
+in compressed_tensors.py and is called compressed-tensors. Nothing here imports torch, so that the
 shell can list the targets at once.
 """
 
@@ -15,7 +18,7 @@ from ...base import spec
 from ...base.errors import UsageError
 from ...base.lazy import lazy_names
 
-# Class -> what it writes, as the shell's help says it.
+# Class -> what it writes; the shell's help shows this text.
 SUMMARIES = {
     "CompressedTensors": "a folder for vLLM and transformers",
     "GGUF": "one file for llama.cpp and its relatives",
@@ -41,9 +44,9 @@ def summaries() -> dict[str, str]:
 
 
 def find(target: str) -> type[Any]:
-    """The `Exporter` class of what users call `target`.
+    """The `Exporter` class of the target that users call `target`.
 
-    Raises UsageError, naming the nearest, for an unknown one.
+    Raises UsageError, which names the most similar target, when there is none of this name.
     """
     classes = {target_name(name): name for name in SUMMARIES}
     if target not in classes:

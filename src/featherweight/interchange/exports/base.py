@@ -1,9 +1,10 @@
-"""What every export is: a plan of how each tensor is stored, files written by it, and the same
-files read again and compared.
+"""The three steps of every export: plan how each tensor is stored, write the files, read them again
+and compare.
 
-An export maps codes to another program's bytes and never rounds anew. Every tensor of the model is
-written exactly once. Afterwards the files are read again, decoded without the code that wrote them,
-and every number is compared with the packed model's. Files that differ are deleted.
+An export stores the model's codes in another program's layout and never rounds a weight again.
+Every tensor of the model is written exactly once. Then the files are read again and decoded by code
+that is independent of the writer, and every number is compared with the packed model's. Files that
+differ are deleted.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ from . import target_name
 
 STAGE = "export"
 NUM_LISTED_PROBLEMS = 3
+# How a target stores one tensor, such as a GGUF type and name; each target has its own class.
 Storage = TypeVar("Storage")
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written: where, how large, how many tensors of each storage type, and what a reader
-    should know.
+    """What an export wrote.
+
+    `path`: the file or folder. `file_bytes`: its size. `types`: the number of tensors of each
+    storage type. `num_tensors`: the number of all tensors. `notes`: sentences for the user, such as
+    which programs cannot read the files.
     """
 
     path: Path
@@ -46,10 +51,11 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class ExportPlan(Generic[Storage]):
-    """How a model is to be written.
+    """How an export will write a model.
 
-    `tensors`: each tensor of the ordinary model -> how the target stores it. `types`: the number of
-    tensors of each storage type. `notes`: what a reader of the files should know.
+    `tensors`: name of each tensor of the uncompressed model -> how the target stores it. `types`:
+    the number of tensors of each storage type. `notes`: sentences for the user, such as which
+    programs cannot read the files.
     """
 
     tensors: Mapping[str, Storage]
@@ -58,10 +64,11 @@ class ExportPlan(Generic[Storage]):
 
 
 class Exporter(ABC, Generic[Storage]):
-    """Abstract base of all targets.
+    """Abstract base of all export targets.
 
-    Implementations are frozen dataclasses whose fields are the target's options. `file_suffix` is
-    that of the one file that is written; None when a folder is.
+    Implementations are frozen dataclasses whose fields are the target's options. `export` calls
+    `plan`, `write` and `read_back` in this order. `file_suffix` is the suffix of the file that the
+    target writes, or None when it writes a folder.
     """
 
     file_suffix: ClassVar[str | None] = None
@@ -73,14 +80,16 @@ class Exporter(ABC, Generic[Storage]):
 
     @abstractmethod
     def holds(self, matrix: PackedMatrix) -> str | None:
-        """Why the target cannot hold `matrix` exactly, and what is nearest; None when it can."""
+        """None when the target can store `matrix` exactly; else the reason why it cannot and the
+        most similar format that it can store.
+        """
 
     @abstractmethod
     def plan(self, model: PackedModel) -> ExportPlan[Storage]:
-        """How each tensor of `model` is stored.
+        """Decide how each tensor of `model` is stored.
 
-        Raises UsageError, naming the layers and the nearest way, when the target cannot hold the
-        model exactly.
+        Raises UsageError, which names the layers and what to do instead, when the target cannot
+        store the model exactly.
         """
 
     @abstractmethod
@@ -91,9 +100,9 @@ class Exporter(ABC, Generic[Storage]):
         path: Path,
         progress: TensorProgress,
     ) -> None:
-        """Write `model` at `path`, which does not exist yet, one tensor in memory at a time.
+        """Write `model` to `path`, which does not exist yet, with one tensor in memory at a time.
 
-        `progress` advances once for each tensor of the plan.
+        `plan` is what `plan(model)` returned. `progress` advances once for each tensor of the plan.
         """
 
     @abstractmethod
@@ -104,14 +113,16 @@ class Exporter(ABC, Generic[Storage]):
         path: Path,
         progress: TensorProgress,
     ) -> None:
-        """Decode what `write` wrote at `path` and compare every number with `model`.
+        """Decode the files that `write` wrote to `path` and compare every number with `model`.
 
         `progress` advances once for each tensor of the plan. Raises ExportFailed when a tensor is
         missing, superfluous or different.
         """
 
     def is_export(self, path: Path) -> bool:
-        """Whether `path` may be an earlier export to this target, so that it may be replaced."""
+        """Whether `path` looks like an earlier export to this target, so that it may be
+        replaced.
+        """
         return (path / CONFIG).is_file() and not any(child.is_dir() for child in path.iterdir())
 
 
@@ -122,11 +133,15 @@ def export(
     overwrite: bool = False,
     listener: Listener = silent,
 ) -> ExportResult:
-    """Write `model` for the programs that `exporter` stands for; `out` appears complete and
-    compared, or not at all.
+    """Write `model` in the format of `exporter` to `out`, read it again and compare.
 
-    Raises UsageError for what the target cannot hold exactly and when `out` exists (unless
-    `overwrite` and it is an export), ExportFailed when the files read again are not the model.
+    `out`: the file or folder; it appears only after the comparison has succeeded. `overwrite`:
+    replace `out` when it is an earlier export. `listener`: receives an event for each tensor that
+    is written and for each that is read again.
+
+    Raises UsageError when the target cannot store the model exactly, when `out` has the wrong
+    suffix, and when `out` exists and may not be replaced; ExportFailed when the files, read again,
+    differ from the model.
     """
     suffix = exporter.file_suffix
     if suffix is not None and out.suffix != suffix:
@@ -143,7 +158,9 @@ def export(
 
 
 def refuse(problems: Sequence[str], hint: str) -> None:
-    """Raise UsageError that names the first of `problems` and what to do, when there are any."""
+    """Raise UsageError with the first `problems` and the `hint` what to do; return when there are
+    no problems.
+    """
     if problems:
         num_unlisted = len(problems) - NUM_LISTED_PROBLEMS
         remainder = f"; and {num_unlisted} more layers" if num_unlisted > 0 else ""
@@ -151,8 +168,8 @@ def refuse(problems: Sequence[str], hint: str) -> None:
 
 
 def compare(name: str, file_tensor: Tensor, model_tensor: Tensor, path: Path) -> None:
-    """Raise ExportFailed, naming the tensor `name` of the file or folder `path`, unless both
-    tensors, of one dtype, are the same numbers (-0 being 0).
+    """Raise ExportFailed unless both tensors, which have the same dtype, hold equal numbers (-0
+    equals 0). The error names the tensor `name` and the file or folder `path`.
     """
     if file_tensor.shape != model_tensor.shape:
         raise ExportFailed(
@@ -168,7 +185,10 @@ def compare(name: str, file_tensor: Tensor, model_tensor: Tensor, path: Path) ->
 
 
 def _check_replaceable(exporter: Exporter[Storage], out: Path, overwrite: bool) -> None:
-    """Only what an export made is replaced, never a folder of other things."""
+    """Raise UsageError when `out` exists, unless `overwrite` is set and `out` is an earlier export.
+
+    So a mistyped path never deletes a folder with other content.
+    """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:

@@ -1,8 +1,8 @@
-"""A packed model as a compressed-tensors checkpoint ("pack-quantized"), code for code: what vLLM
-and others read.
+"""Export of a packed model to a compressed-tensors checkpoint ("pack-quantized"), which vLLM,
+transformers and others read.
 
-For each compressed linear layer X, in files written by hand (the package itself is only the judge
-in the tests):
+The files are written here without the compressed-tensors package; the tests use the package to read
+them. Each compressed linear layer X has three tensors:
 
     X.weight_packed   int32 (rows, ceil(columns bits / 32))
     X.weight_scale    model dtype (rows, columns / group)
@@ -10,12 +10,13 @@ in the tests):
 
 A packed word holds level + 2^(bits - 1), the lowest bits first along a row.
 
-A reader multiplies level and scale in the model's dtype, so a scale must be exact there: `portable`
-scales are, in every dtype. Only symmetric codes are written, because readers disagree about zero
-points. 4 and 8 bits are read by all readers, 2 bits by vLLM (with its Humming kernels) and by
-transformers. The packing of 3, 5, 6 and 7 bits changed between releases 0.17 and 0.18 of the
-format, so these need `odd_bits` and are written as 0.18 reads them, without gaps. Layers that
-runtimes fuse (q/k/v, gate/up) must agree in bits and group.
+A reader multiplies level and scale in the model's dtype, so the scale must be exact in that dtype.
+Formats with `portable=True` have scales that are exact in every dtype. Only symmetric codes are
+written, because readers disagree about zero points. All readers support 4 and 8 bits; vLLM (with
+its Humming kernels) and transformers support 2 bits. The packing of 3, 5, 6 and 7 bits changed
+between releases 0.17 and 0.18 of the format. These bits need the option `odd_bits` and are written
+in the packing of 0.18, which leaves no gaps between codes. Layers that runtimes fuse (q/k/v,
+gate/up) must have the same bits and group.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ HINT = (
 
 @dataclass(frozen=True)
 class Scheme:
-    """How one layer is written: bits of a code and columns of a group (-1: the whole row)."""
+    """How one layer is written: bits of a code, and columns that share a scale (-1: all
+    columns).
+    """
 
     bits: int
     group: int
@@ -64,10 +67,10 @@ Plan = ExportPlan[Scheme | None]
 
 @dataclass(frozen=True)
 class CompressedTensors(Exporter[Scheme | None]):
-    """A compressed-tensors folder; its plan has a scheme for each compressed weight, None for
-    others.
+    """Writes a compressed-tensors folder.
 
-    `odd_bits` allows 3, 5, 6 and 7 bits, which releases before 0.18 misread.
+    `odd_bits` allows 3, 5, 6 and 7 bits, which releases of compressed-tensors before 0.18 misread.
+    The plan has a `Scheme` for each compressed weight and None for every other tensor.
     """
 
     odd_bits: bool = False
@@ -149,19 +152,19 @@ class CompressedTensors(Exporter[Scheme | None]):
 
 
 def _bits(integers: Integers) -> int:
-    """Bits of a signed integer that holds every level."""
+    """The number of bits of the smallest signed integer that holds every level."""
     return max((-integers.lowest - 1).bit_length(), integers.highest.bit_length()) + 1
 
 
 def _scheme(matrix: PackedMatrix) -> Scheme:
     integers = matrix.integers
-    assert integers is not None  # the target holds it
+    assert integers is not None  # `holds` returned None, so the matrix has integers
     return Scheme(_bits(integers), -1 if integers.scale.shape[1] == 1 else integers.group)
 
 
 def pack(codes: Integer[np.ndarray, "rows columns"], bits: int) -> Int32[np.ndarray, "rows words"]:
-    """Unsigned codes as a stream of bits along each row, lowest first, in little-endian words;
-    zeros fill the last word.
+    """Write the unsigned codes of each row one after another as a stream of bits, the lowest bit of
+    a code first, and cut it into little-endian words; zeros fill the last word.
     """
     rows, columns = codes.shape
     padding = -columns * bits % 32
@@ -173,8 +176,10 @@ def pack(codes: Integer[np.ndarray, "rows columns"], bits: int) -> Int32[np.ndar
 def unpack(
     words: Int32[np.ndarray, "rows words"], columns: int, bits: int
 ) -> Int32[np.ndarray, "rows columns"]:
-    """The codes, by arithmetic on words and not on single bits as `pack`: code i lies in word
-    i bits / 32 and the next one.
+    """The inverse of `pack`, written in another way so that an error in `pack` shows.
+
+    Code i starts in word `i * bits // 32` and may continue in the next one, so it is cut out of the
+    64-bit number that these two words form.
     """
     words_64 = np.pad(words.view("<u4").astype(np.uint64), ((0, 0), (0, 1)))
     first_bit = np.arange(columns) * bits
@@ -184,7 +189,7 @@ def unpack(
 
 
 def _decode(scheme: Scheme, words: Tensor, scale: Tensor, shape: Tensor) -> Tensor:
-    """What readers compute from the three tensors of a weight, in the model's dtype."""
+    """The weight that readers compute from its three stored tensors, in the model's dtype."""
     codes = torch.from_numpy(unpack(words.numpy(), int(shape[1]), scheme.bits))
     levels = (codes - (1 << (scheme.bits - 1))).to(scale.dtype)
     return (levels.unflatten(1, (scale.shape[1], -1)) * scale[..., None]).flatten(1)
@@ -235,7 +240,7 @@ def _packer(model: PackedModel, name: str, scheme: Scheme) -> Callable[[], Tenso
 def _integers(model: PackedModel, name: str) -> Integers:
     matrix = model.matrix(name)
     integers = None if matrix is None else matrix.integers
-    assert integers is not None  # the plan says so
+    assert integers is not None  # only matrices with integers have a scheme in the plan
     return integers
 
 

@@ -1,14 +1,15 @@
-"""A packed model as one GGUF file, code for code: the bytes that llama.cpp and its relatives read.
+"""Export of a packed model to one GGUF file, the format of llama.cpp and its relatives.
 
-Each compressed matrix goes into the storage type that holds its codes and scales exactly in the
-fewest bytes (`gguf/blocks.py`). Vectors are float32, as runtimes expect, and other matrices keep
-their dtype (float32 ones that fp16 or bf16 hold exactly are stored so). `gguf/tensors.py` says what
-GGUF changes: the rows of Llama's q and k, and Gemma's norms. What no type holds is refused, naming
-the layers and what to ask for instead.
+Each compressed matrix is stored in the GGUF type that holds its codes and scales exactly in the
+fewest bytes (`gguf/blocks.py`). Vectors are stored in float32, because runtimes expect it. An
+uncompressed matrix keeps its dtype, except that a float32 matrix whose numbers are all exact in
+fp16 or bf16 is stored in that dtype. `gguf/tensors.py` makes the two changes that GGUF needs: it
+reorders the rows of Llama's q and k and adds 1 to Gemma's norms. A matrix that no type can hold
+exactly raises UsageError, which names the layer and the most similar format that would fit.
 
-Then the file is opened again, every tensor decoded by the file's own reader (the `gguf` package,
-for nearly all types) and compared with what the packed model's decoder says, and the tokenizer
-rebuilt and compared.
+After writing, the file is opened again. Every tensor is decoded by the reader of GGUF files (nearly
+all types by the `gguf` package) and compared with the numbers of the packed model, and the
+tokenizer is rebuilt from the metadata and compared.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ FILE_TYPES = {"Q2_0": 41}
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """One tensor of the file: its name there, its storage type, and the heads whose rows change
-    their order (None: all rows keep it).
+    """How one tensor is stored: its name in the file, its storage type, and the number of heads
+    whose rows are reordered (None: the rows keep their order).
     """
 
     gguf_name: str
@@ -66,7 +67,7 @@ Plan = ExportPlan[GGUFTensor]
 
 @dataclass(frozen=True)
 class GGUF(Exporter[GGUFTensor]):
-    """One GGUF file; its plan says the name, type and row order of each tensor."""
+    """Writes one GGUF file. The plan has the name, type and row order of each tensor."""
 
     file_suffix: ClassVar[str | None] = ".gguf"
 
@@ -160,10 +161,10 @@ class GGUF(Exporter[GGUFTensor]):
 
 
 def _storage_type(model: PackedModel, name: str, matrix: PackedMatrix | None) -> str:
-    """The type of the tensor `name`, which is `matrix` or not compressed."""
+    """The GGUF type of the tensor `name`; `matrix` is None when it is not compressed."""
     if matrix is not None:
         integers = matrix.integers
-        assert integers is not None  # the target holds it
+        assert integers is not None  # `holds` returned None, so the matrix has integers
         return choose_type(integers)
     dtype = model.dtype(name)
     if len(model.shape(name)) == 1 or dtype not in FLOAT_TYPES.values():
@@ -190,7 +191,7 @@ def _data(model: PackedModel, plan: Plan, name: str, family: Family) -> np.ndarr
         order = row_permutation(model.shape(name)[0], tensor.heads)
     if matrix is not None:
         integers = matrix.integers
-        assert integers is not None  # the plan says so
+        assert integers is not None  # only matrices with integers are in the plan
         return encode(integers if order is None else reorder_rows(integers, order), tensor.type)
     values = _as_stored(model.read(name), name, family)
     values = (values if order is None else values[order]).to(FLOAT_TYPES[tensor.type])
@@ -202,7 +203,7 @@ def _as_stored(values: torch.Tensor, name: str, family: Family) -> torch.Tensor:
 
 
 def _answer_ends(model: PackedModel) -> list[int]:
-    """Ids that end an answer: the generation settings', else the tokenizer's."""
+    """Ids that end an answer: those of generation_config.json, else that of the tokenizer."""
     path = model.path / "generation_config.json"
     settings = json.loads(path.read_bytes()).get("eos_token_id") if path.is_file() else None
     ids = settings if isinstance(settings, list) else [settings, model.tokenizer.eos_token_id]
@@ -210,7 +211,7 @@ def _answer_ends(model: PackedModel) -> list[int]:
 
 
 def _file_type(plan: Plan) -> int:
-    """What runtimes print: the type of most matrices."""
+    """The number of `general.file_type`, which runtimes print: the type of most matrices."""
     counts = Counter(
         tensor.type for tensor in plan.tensors.values() if tensor.type in WRITTEN_TYPES
     )
@@ -221,7 +222,7 @@ def _file_type(plan: Plan) -> int:
 
 
 def _notes(model: PackedModel, tensors: Mapping[str, GGUFTensor]) -> list[str]:
-    """How much of the file's size comes from GGUF's types and not from the codes."""
+    """The storage type of each format, and the size of the matrices that are not compressed."""
     num_uncompressed, num_bytes = 0, 0
     counts: Counter[tuple[str, str]] = Counter()
     for name, tensor in tensors.items():

@@ -1,10 +1,10 @@
-"""A packed model as an ordinary transformers folder: every matrix decoded, in the model's own
-dtype.
+"""Export of a packed model to an ordinary transformers folder: every matrix is decoded and stored
+in the model's own dtype.
 
-Any software that reads transformers folders loads it, and nothing else is needed; it is as large as
-the original. A matrix is the effective one, rotations undone, and rounded once to the model's
-dtype: without rotation that is the rounding which the packed layer makes before each product, so
-logits are the same in that dtype.
+Any software that reads transformers folders can load the result without this package, but it is as
+large as the original. Each matrix is decoded in float32, its rotations are undone, and it is
+rounded once to the model's dtype. A packed layer without rotations makes the same rounding before
+each product, so its logits are equal in that dtype.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .base import Exporter, ExportPlan, compare
 
 @dataclass(frozen=True)
 class HF(Exporter[torch.dtype]):
-    """An ordinary transformers folder; its plan says the dtype of each tensor."""
+    """Writes an ordinary transformers folder. The plan has the dtype of each tensor."""
 
     def holds(self, matrix: PackedMatrix) -> str | None:
         return None

@@ -1,4 +1,4 @@
-"""Scaled integer codes as GGUF blocks: which storage type holds a matrix exactly, and its bytes.
+"""Scaled integer codes written as GGUF blocks: the choice of the storage type, and the encoding.
 
     type    weights   bytes, in order                  bits    value
     TQ2_0   256       64 x four 2-bit codes, d         2.0625  d (u - 1), u = 0 ... 3
@@ -11,11 +11,12 @@ d and m are little-endian fp16 numbers. In Q4 blocks the low half of byte j hold
 high half weight j + 16. In Q2_0 byte j holds the weights 4j ... 4j + 3, from the low bits up. In
 TQ2_0 byte j of 32 holds the weights j, j + 32, j + 64, j + 96 of 128.
 
-A group of columns that spans several blocks repeats its scale. Of the types that hold a matrix
-exactly the one with the fewest bytes is taken: 3 bits go into Q4_0, and 2 bits into TQ2_0 where the
-columns and the group are multiples of 256, else into Q2_0 where they are multiples of 64, else into
-Q4_0. Two symmetric bits have the levels -2 ... 1. The two-bit types have -1 ... 2, so they hold the
-negated levels and the negated scale. Levels of two bits with a zero point go into Q4_1.
+When a group of columns spans several blocks, each of these blocks stores the group's scale. Among
+the types that hold a matrix exactly, the one with the fewest bytes is chosen: 3-bit codes become
+Q4_0; 2-bit codes become TQ2_0 when the columns and the group are multiples of 256, else Q2_0 when
+they are multiples of 64, else Q4_0. Symmetric 2-bit codes have the levels -2 ... 1, but the two-bit
+types have -1 ... 2, so both the levels and the scale are negated. 2-bit codes with a zero point
+become Q4_1.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ...base.errors import UsageError
 from ...quantization.formats.base import Integers
 from . import types
 
-# The levels of each symmetric type, those of the fewest bits first.
+# The lowest and highest level of each symmetric type, in increasing order of bits.
 LEVELS = {"TQ2_0": (-1, 2), "Q2_0": (-1, 2), "Q4_0": (-8, 7), "Q8_0": (-128, 127)}
 WRITTEN_TYPES = (*LEVELS, "Q4_1")
 NARROWEST_BLOCK = 32
@@ -38,7 +39,7 @@ NARROWEST_BLOCK = 32
 def choose_type(matrix: Integers) -> str:
     """The name of the GGUF type that holds `matrix` exactly in the fewest bytes.
 
-    Raises UsageError that says why none does, and what would.
+    Raises UsageError, with the reason and a format that would fit, when no type does.
     """
     columns = matrix.codes.shape[1]
     if columns % NARROWEST_BLOCK:
@@ -63,7 +64,9 @@ def choose_type(matrix: Integers) -> str:
 
 
 def _sign(matrix: Integers, levels: tuple[int, int]) -> int:
-    """The sign with which the levels of `matrix` lie in `levels`; 0 when neither does."""
+    """1 when the levels of `matrix` lie in the range `levels`, -1 when the negated levels do, 0
+    when neither do.
+    """
     lowest, highest = levels
     if lowest <= matrix.lowest and matrix.highest <= highest:
         return 1
@@ -84,12 +87,12 @@ def _check_asymmetric(matrix: Integers) -> None:
 
 
 def minimum(matrix: Integers) -> Tensor:
-    """What code 0 stands for, float32 (rows, groups)."""
+    """The value of code 0 in each group, float32 (rows, groups)."""
     return -matrix.scale * torch.as_tensor(matrix.zero).float()
 
 
 def encode(matrix: Integers, name: str) -> UInt8[np.ndarray, "rows bytes"]:
-    """The bytes of `matrix` in the GGUF type `name`, which `choose_type` gave."""
+    """The bytes of `matrix` in the GGUF type `name`, which must be the result of `choose_type`."""
     rows, columns = matrix.codes.shape
     block = types.by_name(name).block
     repeats = max(matrix.group // block, 1)
@@ -116,7 +119,7 @@ def encode(matrix: Integers, name: str) -> UInt8[np.ndarray, "rows bytes"]:
 
 
 def _to_fp16(values: Tensor) -> np.ndarray:
-    """The bytes of little-endian fp16 numbers, two a value."""
+    """(...) numbers -> (..., 2) bytes of little-endian fp16."""
     return values.numpy().astype("<f2")[..., None].view(np.uint8)
 
 

@@ -1,15 +1,14 @@
-"""A GGUF file turned into an ordinary model folder: configuration, weights and tokenizer, each
-accounted for.
+"""Converts a GGUF file to an ordinary transformers folder: configuration, weights and tokenizer.
 
-`metadata.py` gives the configuration, the family's record the names of tensors, and every tensor of
-the file must end in exactly one parameter of the model that transformers builds from that
-configuration: one that is superfluous, missing or of another shape is an error. The weights are
-written in float32, because that is what a block's scale times its code is in general (a 4-bit file
-needs 11 + 4 bits of mantissa). One tensor is in memory at a time. `tensors.py` undoes what GGUF
-changes in some of them.
+`metadata.py` gives the configuration, and the record of the family gives the names of the tensors.
+transformers builds an empty model from the configuration, and each tensor of the file must fill
+exactly one of its parameters: a tensor that is superfluous, missing or of another shape is an
+error. The weights are written in float32, because the product of a block's fp16 scale (11 bits of
+mantissa) and a 4-bit code needs up to 15 bits of mantissa. One tensor is in memory at a time.
+`tensors.py` undoes the changes that GGUF makes to the rows of q and k and to norms.
 
-Only families that have a record are read (`models/families/`). An unknown architecture is refused
-with what to try instead.
+Only families that have a record (`models/families/`) can be read. The error for an unknown
+architecture says what to try instead.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ STAGE = "convert"
 
 
 def convert(path: Path, folder: Path, listener: Listener = silent) -> None:
-    """Write the model of the GGUF at `path` into the existing, empty `folder`.
+    """Write the model of the GGUF file at `path` into the existing, empty `folder`.
 
-    Raises BadInput for a damaged file and for what is not supported (architecture, tokenizer,
-    storage type, experts).
+    `listener` receives an event for each tensor. Raises BadInput for a damaged file, and for an
+    architecture, tokenizer or storage type that is not supported.
     """
     file = GGUFFile(path)
     family = _family(file)
@@ -81,13 +80,14 @@ def _config(file: GGUFFile, family: Family) -> PreTrainedConfig:
 
 
 def _tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> list[LazyTensor]:
-    """Every parameter of the model with the tensor that fills it; every tensor of the file is used
-    exactly once.
+    """For every parameter of the model the tensor of the file that fills it.
+
+    Raises BadInput unless every tensor of the file is used exactly once.
     """
     model = build_skeleton(config, file.path)
     unused_names = set(file.tensors)
     if "llama3" in family.gguf.rope_types:
-        unused_names.discard(ROPE_DIVISORS)  # the configuration says it
+        unused_names.discard(ROPE_DIVISORS)  # `metadata.py` has put it into the configuration
     tensors = []
     for name, parameter in model.state_dict().items():
         if config.tie_word_embeddings and name == "lm_head.weight":
@@ -114,7 +114,11 @@ def _tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> list[L
 
 
 def _reader(file: GGUFFile, name: str, heads: int | None, offset_of: Family | None) -> Any:
-    """A function that reads `name` as the model has it: rows in order, the norm offset gone."""
+    """A function that reads the tensor `name` as transformers stores it.
+
+    `heads`: number of heads whose rows GGUF reordered, or None. `offset_of`: the family whose norm
+    offset is subtracted, or None.
+    """
 
     def read() -> torch.Tensor:
         values, full_name = file.read(name), f"{file.path}: {name}"

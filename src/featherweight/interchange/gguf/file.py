@@ -1,11 +1,11 @@
-"""The GGUF container, read with bounds: metadata as plain Python values, tensors as slices of the
-mapped file.
+"""Reader of the GGUF container: metadata as plain Python values, tensors as slices of the mapped
+file.
 
 Layout (versions 2 and 3, little-endian): magic, version, number of tensors, number of key/value
 pairs; the pairs; for each tensor its name, shape (fastest dimension first), type and offset;
 padding; the data. Every length field is checked against the bytes that remain in the file before it
-is used, so a truncated or hostile file costs no time or memory and ends as BadInput. `types.py`
-says what the bytes of a tensor stand for.
+is used, so a truncated or malicious file raises BadInput before it can use much time or memory.
+`types.py` decodes the bytes of a tensor.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ...base.errors import BadInput
 from . import types
 from .types import StorageType
 
+# Number of a metadata type in the file -> its code in `struct`.
 SCALARS = {
     0: "B",
     1: "b",
@@ -54,10 +55,11 @@ class TensorInfo:
 
 
 class GGUFFile:
-    """`values`: metadata by key (arrays as lists). `tensors`: the tensors by name. `read` decodes
-    one to float32.
+    """An open GGUF file.
 
-    Raises BadInput for anything that is not a complete, single-file, little-endian GGUF.
+    `values`: metadata by key (arrays as lists). `tensors`: position and type of each tensor by
+    name. `read` decodes one tensor to float32. The constructor raises BadInput for anything that is
+    not a complete, single-file, little-endian GGUF file.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -88,7 +90,10 @@ class GGUFFile:
         self._check_overlaps()
 
     def read(self, name: str) -> Float32[np.ndarray, ...]:
-        """The tensor in float32, exactly the values that its codes and scales stand for."""
+        """The tensor `name` in float32: the exact products of its codes and scales.
+
+        Raises BadInput when its storage type cannot be decoded.
+        """
         info = self.tensors[name]
         raw = np.frombuffer(self._data, np.uint8, info.num_bytes, info.start)
         rows = math.prod(info.shape[:-1])
@@ -125,7 +130,9 @@ class GGUFFile:
         return TensorInfo(shape, storage, start, num_bytes)
 
     def _check_overlaps(self) -> None:
-        """Two tensors that share bytes: a damaged file, or a type with blocks of another size."""
+        """Raise BadInput when two tensors share bytes. That happens in a damaged file, and when the
+        program that wrote the file uses another block size for a type.
+        """
         infos = sorted(self.tensors.items(), key=lambda item: item[1].start)
         for (name, info), (next_name, next_info) in pairwise(infos):
             if info.start + info.num_bytes > next_info.start:
@@ -136,7 +143,7 @@ class GGUFFile:
 
 
 class _Cursor:
-    """Reads forward through the file and refuses to leave it."""
+    """Reads the file from front to back and raises BadInput instead of reading past its end."""
 
     def __init__(self, data: mmap.mmap, path: Path) -> None:
         self.data, self.path, self.position = data, path, 0

@@ -1,7 +1,8 @@
-"""The metadata of a GGUF file as settings of a transformers configuration.
+"""Translates the metadata of a GGUF file to settings of a transformers configuration.
 
-Only what the record of the family says is read. A key that asks for another computation is refused,
-naming the key, because the model would load and answer wrongly.
+Only the keys that the record of the family lists are read. A key that asks for a computation which
+transformers' model does not do raises BadInput, because the model would load and give wrong
+answers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SOFTCAP_KEYS = {
     families.ATTENTION_CAP: "attn_logit_softcapping",
     families.FINAL_CAP: "final_logit_softcapping",
 }
-# Keys with which other families scale activations; none of ours does.
+# Keys with which other families scale activations. No family that has a record here uses them.
 FOREIGN_KEYS = (
     "attention.clamp_kqv",
     "attention.scale",
@@ -36,8 +37,8 @@ FOREIGN_KEYS = (
 
 
 class ArchitectureValues:
-    """The metadata under the name of the file's architecture, checked for the types that a
-    configuration needs.
+    """The metadata whose keys begin with the name of the architecture, such as
+    `llama.block_count`. The methods check the type of a value and raise BadInput for a wrong one.
     """
 
     def __init__(self, file: GGUFFile) -> None:
@@ -54,7 +55,9 @@ class ArchitectureValues:
         )
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number below 2^31; without a default a positive one that must be there."""
+        """A whole number below 2^31. Without a `default` the key must exist and the number must be
+        positive.
+        """
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 31:
             raise self.refusal(key, "a whole number is needed")
@@ -63,7 +66,7 @@ class ArchitectureValues:
         return value
 
     def real(self, key: str, default: float | None = None) -> float:
-        """The shortest decimal that the stored float32 stands for: 1e-05, not
+        """The shortest decimal number that rounds to the stored float32: 1e-05, not
         9.999999747378752e-06.
         """
         value = self.get(key, default)
@@ -78,7 +81,7 @@ class ArchitectureValues:
 def read_settings(file: GGUFFile, family: Family) -> dict[str, Any]:
     """The arguments of the transformers configuration that the metadata describe.
 
-    Raises BadInput, naming the key, for what is missing, impossible or not supported.
+    Raises BadInput, which names the key, for a value that is missing, impossible or not supported.
     """
     values = ArchitectureValues(file)
     if values.integer("block_count") > len(file.tensors):
@@ -120,7 +123,9 @@ def read_settings(file: GGUFFile, family: Family) -> dict[str, Any]:
 
 
 def _check_supported(values: ArchitectureValues, family: Family, width: int) -> None:
-    """Refuse values with which a runtime would compute something that the family does not."""
+    """Raise BadInput for a value that asks for a computation which models of this family do not
+    do.
+    """
     supported_values = {
         "expert_count": 0,
         "attention.value_length": width,
@@ -179,7 +184,7 @@ def _rope_parameters(
 def _scaling(
     file: GGUFFile, values: ArchitectureValues, family: Family, theta: float, width: int
 ) -> dict[str, Any]:
-    """The rotary settings of the layers that see all positions."""
+    """The rotary settings of the layers with full attention."""
     has_factor = values.get("rope.scaling.factor") is not None
     scaling = values.get("rope.scaling.type", "linear" if has_factor else "none")
     has_divisors = "llama3" in family.gguf.rope_types and ROPE_DIVISORS in file.tensors
@@ -197,8 +202,10 @@ def _scaling(
 
 
 def _llama3_scaling(file: GGUFFile, theta: float, width: int) -> dict[str, Any]:
-    """The parameters of Llama 3's frequency scaling, recovered from the largest divisor and checked
-    on all of them.
+    """The parameters of Llama 3's frequency scaling.
+
+    A GGUF file holds only the divisors. The largest one is the factor, and the other parameters are
+    assumed to be those of Llama 3; the divisors computed from them must equal all stored ones.
     """
     divisors = file.read(ROPE_DIVISORS)
     rope = Rope(

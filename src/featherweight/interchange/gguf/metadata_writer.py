@@ -1,8 +1,10 @@
-"""A model's numbers as GGUF metadata: the keys from which llama.cpp builds the same computation.
+"""Writes the shape and the constants of a model as GGUF metadata, from which llama.cpp builds the
+same computation.
 
-A runtime fixes much of a family in its own code, and a file cannot say it: which layers see a
-window, how attention is scaled, the activation. A model that asks for something else is refused,
-because its file would load and answer wrongly.
+Some properties of a family are constants in the code of llama.cpp and have no metadata key: which
+layers have a sliding window, how attention is scaled, the activation function. A model whose
+properties differ from these constants raises UsageError, because its file would load and give wrong
+answers.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ SOFTCAP_WRITERS = {
 
 
 def read_exportable(config: Any) -> Hyperparameters:
-    """The numbers of the model of a transformers configuration.
+    """The hyperparameters in a transformers configuration.
 
     Raises UsageError when GGUF cannot express the model exactly.
     """
@@ -48,7 +50,7 @@ def read_exportable(config: Any) -> Hyperparameters:
 
 
 def add_metadata(writer: Any, numbers: Hyperparameters) -> None:
-    """Write the keys of the model's shape and computation with a `GGUFWriter`."""
+    """Add the keys of the model's shape and constants to `writer`, a `gguf.GGUFWriter`."""
     writer.add_context_length(numbers.context)
     writer.add_embedding_length(numbers.hidden)
     writer.add_block_count(len(numbers.layer_types))
@@ -74,8 +76,8 @@ def add_metadata(writer: Any, numbers: Hyperparameters) -> None:
 
 
 def rope_divisors(numbers: Hyperparameters) -> np.ndarray | None:
-    """Llama 3's divisors of the rotary frequencies, float32 (head_width / 2), which files hold as a
-    tensor; else None.
+    """Llama 3's divisors of the rotary frequencies, float32 (head_width / 2), which GGUF files
+    store as a tensor; None for models without this scaling.
     """
     rope = numbers.rope(FULL_ATTENTION)
     if rope.type != "llama3":

@@ -1,14 +1,16 @@
-"""What GGUF changes in a tensor: the order of the rows of q and k, and the offset of norms.
+"""The two differences between tensors in GGUF files and in transformers: the order of the rows of q
+and k, and the offset of norms.
 
-llama.cpp rotates neighbouring rows of a head together, transformers those half a head apart. So
-Llama's q and k are stored with the rows `(head, half, pair)` in the order `(head, pair, half)`.
+Rotary embeddings rotate pairs of rows of a head. llama.cpp pairs neighbouring rows, transformers
+pairs rows that are half a head apart. So GGUF stores the rows `(head, half, pair)` of Llama's q and
+k in the order `(head, pair, half)`.
 
-Gemma's norms multiply by 1 + w, and files hold that sum, rounded to float32. Reading must find a
-float32 w whose sum rounds to the stored number s again. s - 1, computed in float32, is one whenever
-there is one: for s from 1/2 to 2^24 the subtraction is exact, and below 1/2 it is exact for every
-multiple of 2^-24, while the sum of 1 and a float32 number is never anything else there. What no w
-gives is refused. The w that is read may differ from the one that was written in bits that the sum
-rounds away; no computation sees them.
+Gemma's norms multiply by 1 + w, and GGUF stores the sum s = 1 + w, rounded to float32. The reader
+needs a float32 w whose sum 1 + w rounds to s. If any such w exists, s - 1 computed in float32 is
+one: for s from 1/2 to 2^24 the subtraction is exact; below 1/2 it is exact for multiples of 2^-24,
+and every sum of 1 and a float32 number in that range is such a multiple. A number s for which no w
+exists raises BadInput. The w that is read may differ from the w that was written in the bits that
+rounding the sum removes, and no computation depends on these bits.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ ROPE_DIVISORS = "rope_freqs.weight"
 
 
 def permuted_heads(name: str, family: Family, num_heads: int, num_key_heads: int) -> int | None:
-    """Heads whose rows GGUF stores in another order in the tensor `name`; None for most tensors."""
+    """The number of heads of the tensor `name` when GGUF stores its rows in another order; None
+    when the order is the same, as for most tensors.
+    """
     if not family.gguf.interleaved_heads:
         return None
     if ".q_proj." in name:
@@ -42,8 +46,8 @@ def row_permutation(num_rows: int, heads: int) -> Tensor:
 def restore_rows(
     rows: Float32[np.ndarray, "rows ..."], heads: int
 ) -> Float32[np.ndarray, "rows ..."]:
-    """Rows `(head, pair, half)`, as llama.cpp rotates them, to `(head, half, pair)`, as
-    transformers does.
+    """Reorder rows from llama.cpp's order `(head, pair, half)` to transformers' order
+    `(head, half, pair)`.
     """
     return np.ascontiguousarray(
         rows.reshape(heads, len(rows) // heads // 2, 2, -1).swapaxes(1, 2)

@@ -1,17 +1,18 @@
-"""The tokenizer that a GGUF file describes, rebuilt so that it splits text exactly as in training.
+"""Rebuilds the tokenizer that a GGUF file describes, so that it splits text exactly as in training.
 
-Two kinds are read. Byte-level BPE ("gpt2"): the file holds vocabulary and merges, and only the
-*name* of the rule that splits text before merging (`tokenizer.ggml.pre`). The rules are therefore
-listed here; an unknown one is refused, because a wrong rule gives tokens that the model never saw,
-and no error anywhere (transformers falls back to GPT-2's rule: for `smollm` that splits "x  12" and
-"\n 2015" differently).
+Two kinds are read. Byte-level BPE ("gpt2"): the file holds the vocabulary, the merges, and the
+*name* of the rule that splits text before merging (`tokenizer.ggml.pre`), but not the rule itself.
+The rules are therefore listed in RULES. An unknown name raises BadInput, because a wrong rule would
+silently give tokens that the model never saw in training. (transformers falls back to GPT-2's rule,
+which splits "x  12" and "\n 2015" differently from the rule `smollm`.)
 
 SentencePiece BPE ("llama", which Gemma's files use too): the file holds tokens with scores and no
-merges. llama.cpp joins the two neighbours whose joined text is the token of the highest score, so
-every way to cut a token into two tokens is a merge, and merges rank by the score of what they make.
-Tokens that users or the model's authors defined are found in the text before anything is merged.
+merges. llama.cpp joins the two neighbours whose joined text is the token with the highest score.
+The equivalent list of merges has every way to cut a token into two tokens, in the order of the
+score of the token that the merge produces. Control tokens and user-defined tokens are split off
+before merging.
 
-Every tokenizer must survive a round trip of text before it is used.
+A tokenizer is refused when decoding the tokens of a test text does not give the text again.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ PROBE = "Hello world, it's 2024:  12 x 34\n\n\tdéjà vu — 你好 🙂"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = "llama-bpe"
-# The rule's name -> what it splits off first: None for GPT-2's own rule, "digits" for single digits
-# and then GPT-2's rule.
+# Name of a splitting rule -> its regular expression. None is GPT-2's own rule; "digits" splits off
+# single digits and then applies GPT-2's rule.
 RULES: dict[str, str | None] = {
     "gpt-2": None,
     "default": None,
@@ -48,7 +49,8 @@ RULES: dict[str, str | None] = {
 def build(file: GGUFFile) -> PreTrainedTokenizerBase:
     """The tokenizer of the file, with its special tokens and chat template.
 
-    Raises BadInput when the vocabulary is damaged or its kind or splitting rule is not known.
+    Raises BadInput when the vocabulary is damaged or the kind of tokenizer or its splitting rule is
+    unknown.
     """
     kind = file.values.get("tokenizer.ggml.model")
     if kind == "gpt2":
@@ -61,10 +63,10 @@ def build(file: GGUFFile) -> PreTrainedTokenizerBase:
 
 
 def check_saved(folder: Path, tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
-    """Raise BadInput unless transformers, from the model folder `folder`, splits text as
-    `tokenizer`, which was saved there, does.
+    """Load the tokenizer from `folder`, where `tokenizer` was saved, and raise BadInput unless both
+    split a test text in the same way.
 
-    For some families transformers puts its own splitting rule in place of the saved one.
+    For some families transformers replaces the saved splitting rule by its own.
     """
     from transformers import AutoTokenizer
 
@@ -101,7 +103,7 @@ def _byte_level(file: GGUFFile) -> PreTrainedTokenizerBase:
         model = models.BPE(
             {token: i for i, token in enumerate(tokens)}, merges, ignore_merges=rule == LLAMA3
         )
-    except Exception as error:  # the Rust library raises nothing narrower
+    except Exception as error:  # the tokenizers library raises bare Exceptions
         raise BadInput(
             f"{file.path}: the vocabulary does not fit the merges ({error}); fetch it again"
         ) from error
@@ -110,7 +112,7 @@ def _byte_level(file: GGUFFile) -> PreTrainedTokenizerBase:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizer(RULES[rule])
     backend.decoder = decoders.ByteLevel()
-    # llama.cpp begins Llama 3's texts with the first token unless the file says otherwise.
+    # For Llama 3, llama.cpp puts the bos token before a text unless the file says otherwise.
     return _complete(backend, file, tokens, types, begins_texts=rule == LLAMA3)
 
 
@@ -151,10 +153,12 @@ def _sentencepiece(file: GGUFFile) -> PreTrainedTokenizerBase:
 
 
 def _spell_bytes(tokens: list[str], types: list[int]) -> list[str]:
-    """The tokens, with ASCII characters in place of the bytes that longer tokens need.
+    """The tokens, where byte tokens such as <0x09> are replaced by the ASCII character itself when
+    longer tokens contain it.
 
-    llama.cpp merges characters, also those that only a byte token stands for: tabs become a token
-    of two tabs, although no token is one tab. The tokenizers library merges tokens.
+    llama.cpp merges characters, also characters that exist only as byte tokens: two tabs become the
+    token of two tabs although no token is a single tab. The tokenizers library merges only tokens,
+    so the single character must be one.
     """
     vocabulary = set(tokens)
     characters = {
@@ -172,7 +176,9 @@ def _spell_bytes(tokens: list[str], types: list[int]) -> list[str]:
 
 
 def _merges(tokens: list[str], types: list[int], scores: list[float]) -> list[tuple[str, str]]:
-    """Every pair of tokens that makes a token, best score first."""
+    """Every pair of tokens whose joined text is a token; the pair with the best score comes
+    first.
+    """
     ids = {
         token: id_
         for id_, (token, type_) in enumerate(zip(tokens, types, strict=True))
@@ -205,9 +211,10 @@ def pre_tokenizer(rule: str | None) -> Any:
 def _complete(
     backend: Tokenizer, file: GGUFFile, tokens: list[str], types: list[int], begins_texts: bool
 ) -> PreTrainedTokenizerBase:
-    """transformers' tokenizer around `backend`, with added and special tokens, and checked.
+    """transformers' tokenizer around `backend`, with its added and special tokens.
 
-    `begins_texts`: texts begin with the first token unless the file says otherwise.
+    `begins_texts`: whether texts begin with the bos token when the file does not say it. Raises
+    BadInput when a test text is not the same after encoding and decoding.
     """
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
@@ -239,7 +246,7 @@ def _complete(
 def _frame_texts(
     backend: Tokenizer, file: GGUFFile, special: dict[str, str], begins_texts: bool
 ) -> None:
-    """Put the first and the last token around every text where the file says so."""
+    """Let `backend` add the bos and eos tokens around every text when the file asks for them."""
     from tokenizers import processors
 
     begins = file.values.get("tokenizer.ggml.add_bos_token", begins_texts)
@@ -278,7 +285,7 @@ def _strings(file: GGUFFile, key: str) -> list[str]:
 
 
 def _special_tokens(file: GGUFFile, tokens: list[str]) -> dict[str, str]:
-    """Role, as transformers calls it -> token."""
+    """transformers' name of a special token, such as `bos_token` -> the token."""
     names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
     special = {}
     for role, key in names.items():

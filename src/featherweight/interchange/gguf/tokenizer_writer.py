@@ -1,12 +1,13 @@
-"""A tokenizer as GGUF metadata, so that llama.cpp and transformers split text as in training.
+"""Writes a tokenizer as GGUF metadata, so that llama.cpp splits text as in training.
 
 Two kinds are written. Byte-level BPE (`gpt2`): tokens, merges, and the name of the rule that splits
-text before merging, found by comparing the tokenizer's own rule with those of `tokenizer.RULES`.
-SentencePiece BPE (`llama`): tokens with scores. A runtime joins the pair whose joined token scores
-best, so each token's score is minus the rank of the first merge that makes it. A rule that is not
-known is refused: split by another one, the model would see tokens that it never saw in training.
+text before merging. The name is the one whose rule in `tokenizer.RULES` equals the tokenizer's own
+rule. An unknown rule raises UsageError, because with another rule the model would get tokens that
+it never saw in training. SentencePiece BPE (`llama`): tokens with scores. A runtime joins the pair
+whose joined token has the best score, so the score of a token is minus the rank of the first merge
+that produces it.
 
-The ids count rows of the embedding: a row without a token gets a placeholder.
+A GGUF file needs a token for each row of the embedding; a row without one gets a placeholder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ HINT = "--to hf keeps the tokenizer as it is"
 
 
 def check_exportable(tokenizer: Any, folder: Path) -> None:
-    """Raise UsageError unless the tokenizer of `folder` is a fast one, which says how it splits."""
+    """Raise UsageError unless the tokenizer of `folder` is a fast one: only these describe their
+    splitting rule.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise UsageError(
             f"{folder} has a tokenizer without a tokenizer.json, which GGUF needs; {HINT}"
@@ -33,10 +36,10 @@ def check_exportable(tokenizer: Any, folder: Path) -> None:
 
 
 def add_tokenizer(writer: Any, tokenizer: Any, num_rows: int, ends: list[int]) -> None:
-    """Write all keys of `tokenizer` with a `GGUFWriter`.
+    """Add all keys of `tokenizer` to `writer`, a `gguf.GGUFWriter`.
 
-    `num_rows` are the rows of the embedding; `ends` the ids that end an answer, the usual one
-    first. Raises UsageError for tokenizers that GGUF cannot describe exactly.
+    `num_rows`: the number of rows of the embedding. `ends`: the ids that end an answer; the first
+    becomes the eos token. Raises UsageError for a tokenizer that GGUF cannot describe exactly.
     """
     description: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     model = description["model"]
@@ -61,15 +64,15 @@ def add_tokenizer(writer: Any, tokenizer: Any, num_rows: int, ends: list[int]) -
 
 
 def compare_tokenizer(file: GGUFFile, tokenizer: Any) -> None:
-    """Raise ExportFailed unless the tokenizer of `file`, rebuilt, splits probing texts as
+    """Rebuild the tokenizer of `file` and raise ExportFailed unless it splits some test texts as
     `tokenizer` does.
     """
     file_tokenizer = build(file)
     last_ids = range(max(len(tokenizer) - NUM_PROBED_TOKENS, 0), len(tokenizer))
     texts = [PROBE, tokenizer.decode(list(last_ids), skip_special_tokens=True)]
     if file.values["tokenizer.ggml.model"] == "gpt2":
-        # Readers of SentencePiece disagree about the space after a special token; those of
-        # byte-level BPE may not.
+        # For SentencePiece, implementations differ in the space after a special token, so special
+        # tokens inside a text are compared for byte-level BPE only.
         texts.append(PROBE.join(tokenizer.all_special_tokens))
     for text in texts:
         if file_tokenizer(text).input_ids != tokenizer(text).input_ids:
@@ -118,8 +121,9 @@ def _scores(tokens: list[str], merges: list[tuple[str, ...]]) -> list[float]:
 
 
 def _has_prefix(description: dict[str, Any]) -> bool:
-    """Whether text gets a space in front; UsageError unless spaces are written as SentencePiece
-    does.
+    """Whether the tokenizer puts a space before a text.
+
+    Raises UsageError unless it writes spaces as SentencePiece does.
     """
     text = json.dumps(
         [description.get("normalizer"), description.get("pre_tokenizer")], ensure_ascii=False
@@ -149,7 +153,7 @@ def _rule_name(description: dict[str, Any]) -> str:
 
 
 def _to_dict(rule: Any) -> Any:
-    """A pre-tokenizer as the tokenizers library writes it."""
+    """The JSON object with which the tokenizers library stores a pre-tokenizer."""
     from tokenizers import Tokenizer, models
 
     backend = Tokenizer(models.BPE())

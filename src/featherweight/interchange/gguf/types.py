@@ -1,16 +1,15 @@
-"""The storage types of GGUF tensors: how long their blocks are, and which numbers a block stands
-for.
+"""The storage types of GGUF tensors: the size of their blocks, and how a block is decoded.
 
-Blocks are decoded by `gguf.quants`, the format's own package, where it knows the type. Two types of
-llama.cpp that it only names, or does not know yet (0.19), are decoded here:
+Blocks are decoded by `gguf.quants`, from the package of the llama.cpp project, when it supports the
+type. Release 0.19 of the package cannot decode two types of llama.cpp, so they are decoded here:
 
     type   id   weights   bytes, in order            value
     Q1_0   41   128       d, 16 x eight 1-bit codes  d (2 u - 1)
     Q2_0   42   64        d, 16 x four 2-bit codes   d (u - 1), u = 0 ... 3
 
-d is a little-endian fp16 number; the first code of a byte lies in its lowest bits. Files of an
-earlier draft give type 42 to blocks of 128 weights in 34 bytes. Their tensors overlap when they are
-read as type 42 is defined today, so that `GGUFFile` refuses them.
+d is a little-endian fp16 number; the first code of a byte lies in its lowest bits. An earlier draft
+of type 42 had blocks of 128 weights in 34 bytes. When such a file is read with today's blocks, its
+tensors overlap, so `GGUFFile` refuses it.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def by_name(name: str) -> StorageType:
 def decode(
     rows: UInt8[np.ndarray, "rows bytes"], storage: StorageType
 ) -> Float32[np.ndarray, "rows columns"]:
-    """The numbers that the blocks of `rows` stand for; not finite where a stored scale is not.
+    """The weights in the blocks of `rows`; they are not finite where a stored scale is not finite.
 
     Raises NotImplementedError for types that hold no weights (integers, intermediate results).
     """

@@ -1,5 +1,7 @@
-"""The description of a packed model (`quantization/layouts/description.py`) made from a model, and
-put into one.
+"""Reads the description of a packed model from config.json, makes it from a model in memory, and
+puts the described layers into a model.
+
+The class `Description` itself is in `quantization/layouts/description.py`, which needs no torch.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ FORMATS: dict[str, type[Format]] = {name: getattr(formats, name) for name in for
 
 
 def read(entry: Any, file_name: str = "config.json") -> Description[Format]:
-    """The description in a `quantization_config`, with PyTorch's formats.
+    """The description in `entry`, a `quantization_config`, with the formats of PyTorch.
 
-    Raises BadInput that says what is wrong with it in the file `file_name`.
+    Raises BadInput, which names the file `file_name` and the mistake, for a wrong entry.
     """
     return read_description(entry, file_name, FORMATS)
 
 
 def of_model(model: nn.Module) -> Description:
-    """The description of a model in memory; UsageError when nothing in it is compressed."""
+    """The description of a model in memory. Raises UsageError when no layer is compressed."""
     layers = {}
     for name, module in compressed_layers(model).items():
         if isinstance(module, CompressedLinear):
@@ -53,10 +55,10 @@ def of_model(model: nn.Module) -> Description:
 
 
 def install(model: nn.Module, description: Description) -> None:
-    """Replace the named modules of `model` (usually on meta) by unfilled compressed ones; BadInput
-    when one cannot be.
+    """Replace the described modules of `model` (usually on meta) by empty compressed ones.
 
-    Tying that transformers would do is switched off for a head that becomes a `TiedHead`.
+    A head that becomes a `TiedHead` is removed from the weights that transformers ties. Raises
+    BadInput when a module does not exist or has another class or shape than the description says.
     """
     tables = {}
     for name, matrix in description.layers.items():
@@ -83,7 +85,7 @@ def install(model: nn.Module, description: Description) -> None:
         model.set_submodule(name, layer)
     if description.tied_head is not None:
         _tie(model, description.tied_head, tables)
-    # transformers would still tie these to a table that is no longer there.
+    # transformers would tie the remaining names to a table that no longer exists.
     for tied_name, table in (getattr(model, "all_tied_weights_keys", None) or {}).items():
         if table.removesuffix(".weight") in tables:
             raise BadInput(
@@ -94,7 +96,7 @@ def install(model: nn.Module, description: Description) -> None:
 
 
 def _tie(model: nn.Module, head: str, tables: Mapping[str, CompressedEmbedding]) -> None:
-    """Put a `TiedHead` at `head`, for the one of `tables` that has its shape."""
+    """Put a `TiedHead` at `head` that shares the one table in `tables` with the head's shape."""
     module = _module(model, head)
     if not isinstance(module, nn.Linear):
         raise BadInput(

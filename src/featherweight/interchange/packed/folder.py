@@ -1,16 +1,17 @@
-"""Packed model folders: an ordinary transformers folder whose matrices are stored tensors of their
-formats.
+"""Packed model folders: transformers folders that store each compressed matrix as the tensors of
+its format.
 
-`save` writes a compressed model that is in memory. `assemble` puts together what a streamed run
-produced (stored tensors in part files, everything else still in the source folder), copying one
-tensor at a time. `load` reads either back, or refuses. The folder holds `model.safetensors` (or
-shards with an index), `config.json` with the description of `description.py` and the SHA-256 of
-each weights file, and the source's tokenizer and generation files byte for byte. The bytes of
-weights and config depend on the model alone: no times, no machine, sorted keys.
+`save` writes a compressed model that is in memory. `assemble` writes the result of a streamed run:
+it copies the compressed matrices from part files and every other tensor from the source folder, one
+tensor at a time. `load` reads a folder that either of them wrote. The folder holds
+`model.safetensors` (or shards with an index), `config.json` with the description of
+`description.py` and the SHA-256 of each weights file, and byte-for-byte copies of the source's
+tokenizer and generation files. The bytes of weights and config depend on the model alone: they
+contain no times and nothing of the machine, and keys are sorted.
 
-For each compressed matrix X the file holds `X.codes`, `X.scale`, ... as its format stores them,
-sign bits of its rotations, and an empty `X.weight` in the model's dtype (see
-`quantization/layers.py`).
+For each compressed matrix X the file holds the tensors of its format (`X.codes`, `X.scale`, ...),
+the sign bits of its rotations, and an empty `X.weight` in the model's dtype (`quantization/layers`
+says why).
 """
 
 from __future__ import annotations
@@ -69,10 +70,10 @@ def is_packed(path: Path | str) -> bool:
 
 
 def load(path: Path | str, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The model of a packed folder, in evaluation mode, computing in `dtype` (None: as config.json
-    says).
+    """The model of the packed folder `path`, in evaluation mode.
 
-    Raises BadInput, naming file and tensor, unless the folder is exactly what was written.
+    `dtype`: the dtype of its computation (None: that of config.json). Raises BadInput, which names
+    the file and the tensor, when a file was changed or a tensor is missing or wrong.
     """
     from .. import hf  # noqa: F401  (registers the quantizer)
 
@@ -92,11 +93,12 @@ def save(
     extra_files: Mapping[str, Content] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a compressed model (transformers) as a packed folder; it appears at `out` complete or
-    not at all.
+    """Write a compressed transformers model as a packed folder, and return its path.
 
-    `recipe` becomes recipe.yaml; `extra_files` maps file names to their content (a path: copied).
-    Raises UsageError when nothing in the model is compressed or `out` exists (unless `overwrite`).
+    `out`: the folder, which appears only when it is complete. `tokenizer`: is saved with the model.
+    `recipe`: becomes recipe.yaml (text, or a mapping). `extra_files`: file name -> content (for a
+    path, the file is copied). `overwrite`: replace `out` when it exists. Raises UsageError when no
+    layer of the model is compressed, or when `out` exists and `overwrite` is not set.
     """
     out = Path(out)
     description = descriptions.of_model(model)
@@ -126,13 +128,17 @@ def assemble(
     extra_files: Mapping[str, Content] | None = None,
     limit: int = LIMIT_BYTES,
 ) -> dict[str, str]:
-    """Write weights and config of a packed model into `folder` (exists); returns weights file ->
-    SHA-256.
+    """Write the files of a packed model into the existing `folder`, with one tensor in memory at a
+    time. Returns the SHA-256 of each weights file.
 
-    `parts` are safetensors files that hold `<module>.<stored name>` for every layer; a tensor there
-    under a name of the source replaces the source's. `source` is the original model. One
-    tensor is in memory at a time. Raises BadInput naming the tensor when one is missing, has
-    another shape or dtype, or belongs to nothing.
+    `source`: the original model. `layers`: module -> how its matrix is compressed. `parts`:
+    safetensors files that hold `<module>.<stored name>` for every layer; a tensor in them that has
+    the name of a tensor of the source replaces that tensor. `tied_head`: the module that shares the
+    compressed embedding. `extra_files`: file name -> content. `limit`: the largest size of a
+    weights file in bytes.
+
+    Raises BadInput, which names the tensor, when a tensor is missing, has another shape or dtype,
+    or belongs to no layer.
     """
     original = source.weights
     part_of = {name: part for part in map(TensorFolder, parts) for name in part.names()}
@@ -155,8 +161,8 @@ def copy_companions(source: Path, folder: Path) -> None:
 def _tensors_of_parts(
     original: TensorFolder, part_of: Mapping[str, TensorFolder], description: Description
 ) -> list[LazyTensor]:
-    """What the packed files hold: each tensor of the source but the compressed matrices, and what
-    stands for those.
+    """The tensors of the packed files: those of the source without the compressed matrices, and
+    the stored tensors of the compressed ones.
     """
     tensors = []
     compressed_names = {f"{module}.weight" for module in description.layers}
@@ -193,8 +199,8 @@ def _empty(name: str, dtype: torch.dtype) -> LazyTensor:
 
 
 def _tensors_of_model(model: nn.Module) -> list[LazyTensor]:
-    """The state dict, tensors that two names share only once (under the name that transformers
-    expects).
+    """The tensors of the state dict. A tensor with two names is written once, under the name that
+    transformers expects.
     """
     state = model.state_dict()
     tied_names = getattr(model, "all_tied_weights_keys", None) or {}

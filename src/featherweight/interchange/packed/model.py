@@ -1,8 +1,9 @@
-"""A packed folder as the model that it stands for: its tensors by the names of the ordinary model.
+"""A packed folder seen as the uncompressed model: its tensors under the names that the model has
+without compression.
 
-Exports start from a `PackedModel`. It gives the tensors one at a time, checked against their sums.
-`names` is the account of the model: every tensor that the ordinary model has, once (a tied head is
-its table's second name).
+Exports start from a `PackedModel`. It checks the checksums of the files and then reads one tensor
+at a time. `names` lists every tensor of the uncompressed model once; a tied head is not listed,
+because it is the same tensor as the embedding.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from .verify import check_stored, check_sums
 class PackedMatrix:
     """One compressed matrix of a packed model.
 
-    `name` is that of its module, `dtype` the one that the ordinary model holds it in. A table is
-    the matrix of an embedding; it may serve a tied head too.
+    `name`: its module. `dtype`: its dtype in the uncompressed model. `is_table`: whether it is the
+    matrix of an embedding, which a tied head may share.
     """
 
     name: str
@@ -90,8 +91,9 @@ class PackedModel:
 
     @cached_property
     def names(self) -> list[str]:
-        """Every tensor of the ordinary model once; raises BadInput when the folder holds others or
-        lacks one.
+        """Every tensor of the uncompressed model once.
+
+        Raises BadInput when the folder lacks one of them or holds another one.
         """
         tied_names = getattr(self.skeleton, "all_tied_weights_keys", None) or {}
         names = [name for name in self.skeleton.state_dict() if name not in tied_names]
@@ -116,14 +118,14 @@ class PackedModel:
         return list(linears(self.skeleton))
 
     def shared_inputs(self) -> list[tuple[str, ...]]:
-        """Groups of linears that read one tensor: what runtimes fuse into one matrix (q/k/v,
-        gate/up).
+        """Groups of linear layers with the same input (q/k/v, gate/up), which runtimes fuse into
+        one matrix.
         """
         return shared_inputs(self.skeleton)
 
     def matrix(self, name: str) -> PackedMatrix | None:
-        """The compressed matrix behind the tensor `name` (...weight); None for a tensor that is
-        not compressed.
+        """The compressed matrix of the tensor `name` (it ends in .weight); None for a tensor that
+        is not compressed.
         """
         module, _, kind = name.rpartition(".")
         if kind != "weight" or module not in self.description.layers:
@@ -147,8 +149,8 @@ class PackedModel:
         return matrix.shape if matrix and is_compressed else self.tensors.shape(name)
 
     def read(self, name: str) -> Tensor:
-        """The numbers of `name`: a compressed matrix decoded, in float32 and with its rotations
-        undone.
+        """The numbers of the tensor `name`. A compressed matrix is decoded to float32, and its
+        rotations are undone.
         """
         matrix = self.matrix(name)
         if matrix is None:

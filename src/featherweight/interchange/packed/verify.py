@@ -1,9 +1,8 @@
-"""Whether a packed folder is complete: what must be in its files, and what must be in the model
-after loading.
+"""Checks that a packed folder is complete: its files before loading, and the model after loading.
 
-A packed model either loads exactly as it was written or is refused, naming the file and the tensor:
-altered or truncated files (SHA-256), missing or unknown tensors, other shapes or dtypes, scales
-that are not finite. Nothing is repaired and nothing is initialised at random.
+A packed model either loads exactly as it was written, or BadInput names the file and the tensor.
+The checks find altered or truncated files (SHA-256), missing or unknown tensors, other shapes or
+dtypes, and scales that are not finite. Nothing is repaired and nothing is initialised at random.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ from .description import Description
 
 
 def check_sums(files: Sequence[Path], description: Description) -> None:
-    """Raise BadInput when a weights file is not, byte for byte, the one that was written; without
-    sums, do nothing.
+    """Raise BadInput when the SHA-256 of a weights file is not the one in config.json. Folders
+    without checksums are not checked.
     """
     if not description.files:
         return
@@ -63,12 +62,12 @@ def check_stored(tensors: TensorFolder, description: Description) -> None:
 
 
 def check_against(tensors: TensorFolder, model: nn.Module) -> None:
-    """Raise BadInput when the files lack a tensor of `model`, hold one it does not know, or one of
-    another shape.
+    """Raise BadInput when the files lack a tensor of `model`, or hold a tensor that it does not
+    have or that has another shape there.
 
-    `model` holds compressed modules already (on meta). When some names are missing and others
-    unknown, the two may be renamings that transformers undoes while loading. Then only the names
-    that both have are compared.
+    `model` has compressed modules already (on meta). When some names are missing and others are
+    unknown, transformers may rename tensors while loading. Then only the names that both the files
+    and the model have are compared.
     """
     state = model.state_dict()
     file_names = set(tensors.names())
@@ -96,8 +95,8 @@ def check_against(tensors: TensorFolder, model: nn.Module) -> None:
 
 
 def check_filled(model: nn.Module, description: Description) -> None:
-    """Raise BadInput unless every described module is compressed, loaded (nothing left on meta),
-    finite and of known codes.
+    """Raise BadInput unless every described module is compressed, every tensor was loaded (none is
+    still on meta), all numbers are finite and all codes are in the range of their format.
     """
     layers = compressed_layers(model)
     for name in description.layers:
@@ -123,7 +122,7 @@ def check_filled(model: nn.Module, description: Description) -> None:
         ):
             layer.format.check_codes(layer.qweight(), name)
     devices = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
-    # Tensors that the user's device map leaves on the CPU or the disk look like those on meta.
+    # A device map may leave layers on the CPU or the disk; their tensors are on meta, too.
     may_stay_on_meta = bool(devices & {"cpu", "disk"})
     for name, tensor in model.state_dict().items():
         if not tensor.is_meta:
@@ -133,8 +132,8 @@ def check_filled(model: nn.Module, description: Description) -> None:
 
 
 def _initialised_names(model: nn.Module) -> list[str]:
-    """Names of tensors that transformers initialised because no file held them: it marks those that
-    it loaded.
+    """Names of tensors that transformers initialised because no file holds them. transformers marks
+    the tensors that it loaded, so these are the tensors without a mark.
     """
     state_names = set(model.state_dict())
     tensors = {
@@ -145,8 +144,8 @@ def _initialised_names(model: nn.Module) -> list[str]:
     unmarked_names = [
         name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)
     ]
-    # A version of transformers without such marks leaves this check to the names compared before
-    # loading.
+    # When no tensor is marked, this version of transformers sets no marks. Then only
+    # `check_against` finds missing tensors.
     return unmarked_names if len(unmarked_names) < len(tensors) else []
 
 

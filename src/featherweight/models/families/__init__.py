@@ -1,6 +1,8 @@
-"""One record a family: what transformers, GGUF and the native engine must know of an architecture.
+"""Model families: one record for each architecture, with the facts that import, export and the
+native engine need.
 
-A family is added with one file that holds its record and one line in FAMILIES. No torch here.
+To add a family, write one file that holds its record and add one line to FAMILIES. Nothing here
+imports torch.
 """
 
 from __future__ import annotations

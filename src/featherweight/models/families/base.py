@@ -1,9 +1,9 @@
-"""The record of one architecture: what transformers, GGUF and the native engine must know of it.
+"""The record of one architecture: its facts for transformers, GGUF and the native engine.
 
-Import, export and the native engine read the same record, so that a family that can be written to
-GGUF can be read from it. A family is a handful of facts: which norms its blocks have, whether heads
-are normalised, which layers see a window, how attention is scaled, and what GGUF calls all of it.
-Whatever a configuration asks beyond these facts is refused, never guessed.
+Import, export and the native engine use the same record, so that a family that can be written to
+GGUF can also be read from it. The facts are: which norms its blocks have, whether heads are
+normalised, which layers have a sliding window, how attention is scaled, and the names of all this
+in GGUF. A configuration that asks for anything else is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ _BLOCK = re.compile(r"model\.layers\.(\d+)\.(.+)")
 
 @dataclass(frozen=True)
 class ModuleNames:
-    """What transformers and GGUF call one module; modules of a block without the block's name."""
+    """The names of one module in transformers and in GGUF. For a module of a block, both lack the
+    name of the block.
+    """
 
     transformers: str
     gguf: str
@@ -30,7 +32,7 @@ class ModuleNames:
 EMBEDDING = ModuleNames("model.embed_tokens", "token_embd")
 FINAL_NORM = ModuleNames("model.norm", "output_norm")
 HEAD = ModuleNames("lm_head", "output")
-# The matrices of a block, by the names that the native engine gives them.
+# The matrices of a block, by their names in the native engine.
 MATRICES: Mapping[str, ModuleNames] = MappingProxyType(
     {
         "query": ModuleNames("self_attn.q_proj", "attn_q"),
@@ -42,14 +44,14 @@ MATRICES: Mapping[str, ModuleNames] = MappingProxyType(
         "down": ModuleNames("mlp.down_proj", "ffn_down"),
     }
 )
-# Norms of the hidden width: one before attention and one before the feed-forward network, ...
+# The norms of a block in most families: one before attention, one before the feed-forward network.
 PRE_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
     {
         "attention_norm": ModuleNames("input_layernorm", "attn_norm"),
         "ffn_norm": ModuleNames("post_attention_layernorm", "ffn_norm"),
     }
 )
-# ... or, in Gemma, one more behind each of the two.
+# The norms of a block in Gemma: one before and one after each of the two.
 SANDWICH_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
     {
         "attention_norm": ModuleNames("input_layernorm", "attn_norm"),
@@ -69,16 +71,18 @@ HEAD_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
 
 @dataclass(frozen=True)
 class GGUFRules:
-    """How GGUF files store a family, and what their runtimes fix in code instead of reading it.
+    """How GGUF files store a family, and which of its constants are in the code of runtimes instead
+    of in the file.
 
-    `architecture` is the file's `general.architecture`. `activation` is the one that runtimes
-    compute. `interleaved_heads`: rows of q and k take turns by the two halves of a head.
-    `rope_types`: scalings of rotary frequencies that files can express. `local_rope_theta`: the
-    rotary base of layers with a window when a file names none (None: that of the other layers).
-    `softcaps`: configuration key of a soft cap -> the cap that runtimes use when a file names none
-    (None: no cap); a cap that is not listed cannot be expressed. `hidden_scale_layers`: with this
-    number of layers runtimes scale attention by hidden width / heads instead of the head's width.
-    `is_tied`: runtimes take the embedding for the head, and files hold no other.
+    `architecture`: the value of `general.architecture` in the file. `activation`: the activation
+    function of runtimes. `interleaved_heads`: rows of q and k alternate between the two halves of a
+    head. `rope_types`: the scalings of rotary frequencies that a file can express.
+    `local_rope_theta`: the rotary base of layers with a window when the file has none (None: that
+    of the other layers). `softcaps`: configuration key of a soft cap -> the cap that runtimes use
+    when the file has none (None: no cap); a cap that is not listed cannot be expressed.
+    `hidden_scale_layers`: runtimes scale the attention of a model with this number of layers by
+    hidden width / heads instead of the head width. `is_tied`: files hold no head, and runtimes use
+    the embedding as the head.
     """
 
     architecture: str
@@ -93,17 +97,18 @@ class GGUFRules:
 
 @dataclass(frozen=True)
 class Family:
-    """What is known of one architecture.
+    """The facts about one architecture.
 
-    `model_type` is transformers' name in config.json. `defaults` are the values of configuration
-    keys that transformers uses when a config.json lacks them. `norms` and `head_norms` map the
-    native engine's names to modules of a block. `norm_offset` is added to the weights of every norm
-    before the product; GGUF stores the sum. `window_period`: one layer in so many sees all
-    positions, the others a window (0: all layers see all positions). `bias_flags`: configuration
-    key -> the matrix whose bias it switches. `has_head_dim`: the configuration has the key
-    `head_dim`. `has_query_scalar`: attention is scaled by `query_pre_attn_scalar` ** -0.5 instead
-    of the head's width. `has_softcaps`: attention scores and logits may be capped.
-    `scales_embedding`: embeddings are multiplied by the root of the hidden width.
+    `model_type`: its name in config.json. `gguf`: how GGUF files store it. `norms`, `head_norms`:
+    names of the native engine -> modules of a block. `defaults`: the values that transformers uses
+    for keys that a config.json lacks. `norm_offset`: a number that is added to the weights of every
+    norm before the multiplication; GGUF stores the sum. `window_period`: one of so many layers has
+    full attention, the others have a sliding window (0: all layers have full attention).
+    `bias_flags`: configuration key -> the matrix whose bias the key switches on. `has_head_dim`:
+    whether the configuration has the key `head_dim`. `has_query_scalar`: attention is scaled by
+    `query_pre_attn_scalar` ** -0.5 instead of head width ** -0.5. `has_softcaps`: attention scores
+    and logits may have soft caps. `scales_embedding`: embeddings are multiplied by the square root
+    of the hidden width.
     """
 
     model_type: str
@@ -120,7 +125,7 @@ class Family:
     scales_embedding: bool = False
 
     def gguf_tensor(self, name: str) -> str | None:
-        """GGUF's name of the tensor that transformers calls `name`; None when it has none."""
+        """GGUF's name of the tensor `name` of transformers; None when GGUF has none."""
         module, _, kind = name.rpartition(".")
         if kind not in ("weight", "bias"):
             return None
@@ -132,9 +137,9 @@ class Family:
         return None
 
     def gguf_query_scalar(self, num_layers: int, hidden: int, num_heads: int, width: int) -> int:
-        """The number whose inverse root scales attention in runtimes of GGUF files.
+        """The number whose inverse square root scales attention in runtimes of GGUF files.
 
-        `width` is that of one head.
+        `width`: the width of one head.
         """
         return hidden // num_heads if num_layers == self.gguf.hidden_scale_layers else width
 

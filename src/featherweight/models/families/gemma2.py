@@ -1,5 +1,6 @@
-"""Gemma 2 (arXiv:2408.00118): norms that multiply by 1 + w on both sides of each half of a block,
-soft caps on attention scores and logits, a window in every other layer.
+"""Gemma 2 (arXiv:2408.00118): norms that multiply by 1 + w, before and after attention and before
+and after the feed-forward network; soft caps on attention scores and logits; a sliding window in
+every other layer.
 """
 
 from __future__ import annotations

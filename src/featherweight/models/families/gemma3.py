@@ -1,5 +1,6 @@
-"""Gemma 3, the text model (arXiv:2503.19786): Gemma 2 with a norm on each head of q and k instead
-of soft caps, five layers with a window for one without, and a rotary base for each of the two.
+"""Gemma 3, the text model (arXiv:2503.19786). It differs from Gemma 2 in three points: a norm on
+each head of q and k instead of soft caps; five layers with a sliding window for each layer with
+full attention; and a rotary base of its own for each of these two kinds of layers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The numbers of one model, read from its config.json without transformers and checked.
+"""The hyperparameters of a model, read from its config.json without transformers and checked.
 
-A configuration is untrusted: a number that no model has raises BadInput. Keys that are absent take
-the values that transformers gives them (`Family.defaults`).
+A configuration is untrusted: an impossible number raises BadInput. For missing keys the default
+values of transformers are used (`Family.defaults`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from ...base.errors import BadInput, Unsupported
 from .base import ATTENTION_CAP, FINAL_CAP, FULL_ATTENTION, SLIDING_ATTENTION, Family
 from .rope import Rope
 
-LARGEST_NUMBER = 1e30  # of any number of a configuration: far inside float32
+LARGEST_NUMBER = 1e30  # limit of every number in a configuration; well below the largest float32
 
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """The numbers of one model of `family`.
+    """The hyperparameters of one model of `family`.
 
-    Widths count channels: `hidden` of the residual stream, `ffn` of the feed-forward network,
-    `head_width` of one head. `layer_types` holds FULL_ATTENTION or SLIDING_ATTENTION for each
-    layer; a layer of the second kind sees `window` positions. Attention scores are scaled by
-    `query_scalar` ** -0.5. A soft cap of 0 means none. `config` is the content of config.json with
-    the family's defaults.
+    `config`: the content of config.json with the family's defaults. `hidden`, `ffn`, `head_width`:
+    the widths of the residual stream, of the feed-forward network and of one head. `num_key_heads`:
+    the number of key and value heads. `context`: the largest number of positions. `layer_types`:
+    FULL_ATTENTION or SLIDING_ATTENTION for each layer; `window`: the number of positions that a
+    layer of the second kind attends to. `epsilon`: of the norms. `query_scalar`: attention scores
+    are scaled by `query_scalar` ** -0.5. A soft cap of 0 means no cap.
     """
 
     family: Family
@@ -53,13 +54,13 @@ class Hyperparameters:
 
     @property
     def attention_scale(self) -> float:
-        """The factor of attention scores."""
+        """The factor by which attention scores are scaled."""
         return self.query_scalar**-0.5
 
     def rope(self, layer_type: str) -> Rope:
-        """The rotary settings of layers of `layer_type`.
+        """The rotary settings of the layers of type `layer_type`.
 
-        Raises BadInput for numbers that no model has.
+        Raises BadInput for impossible numbers.
         """
         settings = _mapping(self.config, "rope_parameters")
         if isinstance(settings.get(layer_type), Mapping):
@@ -86,9 +87,9 @@ class Hyperparameters:
 
 
 def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperparameters:
-    """The numbers that `config` (the content of a config.json of `family`) gives a model.
+    """The hyperparameters in `config`, the content of a config.json of `family`.
 
-    Raises BadInput for numbers that no model has, Unsupported for other kinds of layers than
+    Raises BadInput for impossible numbers, Unsupported for layers of other kinds than
     FULL_ATTENTION and SLIDING_ATTENTION.
     """
     config = {**family.defaults, **config}

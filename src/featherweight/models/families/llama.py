@@ -1,6 +1,7 @@
-"""Llama 1 to 3 and models of the same computation: SmolLM, Mistral without windows, and others.
+"""Llama 1 to 3 and models with the same computation: SmolLM, Mistral without windows, and others.
 
-Llama 3.1 and later slow long rotary waves; GGUF stores that as one divisor for each frequency.
+Llama 3.1 and later divide the rotary frequencies of long wavelengths; GGUF stores one divisor for
+each frequency.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Rotary position embeddings: the settings of one kind of layer, and the frequencies they give.
+"""Rotary position embeddings: the settings of one kind of layer, and the frequencies that follow
+from them.
 
-The native engine takes the frequencies themselves, in float32 and computed in the order in which
-transformers computes them. GGUF files hold the base and, for Llama 3, the divisor of each
+The native engine needs the frequencies in float32, computed in the same order of operations as in
+transformers, so that they are equal. GGUF files hold the base and, for Llama 3, the divisor of each
 frequency.
 """
 
@@ -20,8 +21,9 @@ from ...base.errors import Unsupported
 class Rope:
     """The rotary settings of the layers of one kind.
 
-    `type` is transformers' `rope_type`. `factor` divides frequencies (types linear and llama3); the
-    last three belong to llama3. `turned_share` is the part of each head that turns.
+    `theta`: the base. `type`: the `rope_type` of transformers. `factor`: divides the frequencies
+    (types linear and llama3). `low_freq_factor`, `high_freq_factor`, `original_context`: used by
+    llama3 only. `turned_share`: the share of each head that is rotated.
     """
 
     theta: float
@@ -33,7 +35,8 @@ class Rope:
     turned_share: float = 1.0
 
     def frequencies(self, head_width: int) -> NDArray[np.float32]:
-        """The (head_width / 2) angles a position, float32.
+        """The head_width / 2 angles, in radians, by which the pairs of a head are rotated for each
+        position, float32.
 
         Raises Unsupported for scalings that only transformers computes.
         """
@@ -55,8 +58,8 @@ class Rope:
         return self._llama3_frequencies(base)
 
     def _llama3_frequencies(self, base: NDArray[np.float32]) -> NDArray[np.float32]:
-        # Llama 3.1 (arXiv:2407.21783): long waves are slowed by `factor`, short ones stay as they
-        # are, and those of medium length are blend.
+        # Llama 3.1 (arXiv:2407.21783): frequencies of long wavelengths are divided by `factor`,
+        # those of short ones do not change, and those of medium ones are interpolated between both.
         low, high, context = self.low_freq_factor, self.high_freq_factor, self.original_context
         wavelength = (2 * math.pi / base).astype(np.float32)
         share = (context / wavelength - low) / (high - low)

@@ -1,9 +1,9 @@
-"""Orthonormal Hadamard rotations of every width: H_{2^p} (x) H_order, or diagonal blocks where n
-has no such matrix.
+"""Orthonormal Hadamard rotations of every width n: H_{2^p} (x) H_order, or a block-diagonal matrix
+when n has no such matrix.
 
-576 = 16 * 36, 1536 = 128 * 12 and 192 = 16 * 12 are single blocks; 210 is 208 + 2. A rotation of n
-numbers costs n p sums and n * order products. The matrices of some orders are not symmetric (12,
-20), so `transpose` matters.
+576 = 16 * 36, 1536 = 128 * 12 and 192 = 16 * 12 are single blocks; 210 has the blocks 208 and 2. A
+rotation of n numbers costs n p additions and n * order multiplications. The matrices of some orders
+(12, 20) are not symmetric, so the inverse needs `transpose`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from . import native, reference
 
 
 def blocks(n: int) -> tuple[int, ...]:
-    """Sizes of the diagonal blocks of `matrix(n)`; (n,) where one block is enough.
+    """Sizes of the diagonal blocks of `matrix(n)`; (n,) when it is a single block.
 
     Raises UsageError for n < 1.
     """
@@ -42,10 +42,11 @@ def transform(
 ) -> Float[Tensor, "*batch n"]:
     """x H_n^T along the last axis (x H_n with `transpose`, the inverse), in the dtype of x.
 
-    Args: isa, one of scalar, avx2, avx512, reference (None: the best); threads for this call. The
-    native library computes float32 on a CPU without gradient: equal to `reference` up to float32
-    rounding, and the same bits on every instruction set and number of threads. Everything else goes
-    through the reference. Raises UsageError for an axis without numbers.
+    Args: isa, one of scalar, avx2, avx512, reference (None: the best); threads, their number for
+    this call. float32 on a CPU without gradient is computed by the native library; the result
+    equals that of the reference up to float32 rounding, and does not depend on the instruction set
+    or the number of threads. Everything else is computed by the reference. Raises UsageError for an
+    empty axis.
     """
     blocks(x.shape[-1])
     if not _is_native(x, isa):

@@ -1,4 +1,4 @@
-"""The rotation in the native library: float32 on a CPU, in place on a copy."""
+"""The rotation in the native library, for float32 on a CPU. The library rotates a copy in place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from ..library import check, encode_isa, library, pointer
-from ..paley import blocks, plan
+from ..paley import blocks, factorization
 
 
 @cache
-def _plan(n: int, transpose: bool) -> tuple[int, int, Tensor | None]:
-    power, order, factor = plan(n, transpose)
+def _factorization(n: int, transpose: bool) -> tuple[int, int, Tensor | None]:
+    power, order, factor = factorization(n, transpose)
     return power, order, None if factor is None else torch.from_numpy(factor)
 
 
@@ -23,7 +23,7 @@ def transform(x: Tensor, transpose: bool, isa: str | None, threads: int | None) 
     out = x.detach().clone(memory_format=torch.contiguous_format)
     sizes = blocks(n)
     if len(set(sizes)) == 1:
-        # Equal blocks are rows of one long array.
+        # Blocks of equal size are the rows of one long array, which one call rotates.
         _rotate(out, 0, out.numel() // sizes[0], sizes[0], sizes[0], transpose, isa, threads)
         return out
     start = 0
@@ -44,7 +44,7 @@ def _rotate(
     threads: int | None,
 ) -> None:
     """Rotate `size` numbers in each of `rows` rows of `stride`, from number `start` of a row on."""
-    power, order, kernel = _plan(size, transpose)
+    power, order, kernel = _factorization(size, transpose)
     native = library()
     assert native is not None
     status = native.fw_hadamard(

@@ -14,7 +14,7 @@ from ..paley import blocks, factors, signs
 
 @cache
 def kernel(order: int) -> Tensor:
-    """The orthonormal H_order, float64 on the CPU; not to be written to."""
+    """The orthonormal H_order, float64 on the CPU. It is cached, so callers must not change it."""
     return torch.from_numpy(signs(order) / order**0.5)
 
 
@@ -41,8 +41,8 @@ def _rotate_block(x: Tensor, transpose: bool) -> Tensor:
     power, order = _factors(x.shape[-1])
     y = x.reshape(-1, 1 << power, order)
     for _ in range(power):
-        # The two halves of the axis become their sums and differences, interleaved at its end.
-        # After `power` turns every index is in its place again.
+        # The two halves of the axis are replaced by their sums and differences, which are
+        # interleaved. After `power` passes every index is at its original place again.
         a, b = y.chunk(2, 1)
         y = torch.stack((a + b, a - b), 2).flatten(1, 2)
     if order > 1:

@@ -1,8 +1,7 @@
-"""Weights decoded from lane order (`ops.lanes`) to a dense matrix, which the caller multiplies
-with.
+"""Decodes weights in lane order (`ops.lanes`) to a dense matrix.
 
-A value is one float32 product, scale * table[state] or scale * (code - zero), so the native library
-and the reference agree in every bit on every instruction set.
+Every value is one float32 product, scale * table[state] or scale * (code - zero), so the native
+library gives the same bits as the reference on every instruction set.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ def trellis_dense(
 ) -> Float[Tensor, "rows columns"]:
     """The float32 matrix (rows, columns) of trellis codes, row r multiplied by scale[r].
 
-    Args: lanes, the stored bytes of 16 x 16 tiles; values, the number of each of the 2^L states of
-    L bits; k, bits of a weight; scale in any float dtype; isa, one of scalar, avx2, avx512,
-    reference (None: the best); threads for this call. The matrix lies on the device of `lanes`.
-    Raises UsageError unless rows and columns are multiples of 64 and every size fits.
+    Args: lanes, the stored bytes of 16 x 16 tiles; values, the value of each of the 2^L states of L
+    bits; k, bits of a weight; scale, in any float dtype; isa, one of scalar, avx2, avx512,
+    reference (None: the best); threads, their number for this call. The result is on the device of
+    `lanes`. Raises UsageError unless rows and columns are multiples of 64 and all sizes agree.
     """
     trellis.check(256, values, L, k)
     if (
@@ -74,8 +73,8 @@ def int_dense(
 
     Args: scale and zero (any dtype; None: 2^(bits - 1)) in blocks of 16 rows, (rows / 16,
     ceil(columns / group), 16); indices, the rows to decode, in this order (a look-up in an
-    embedding), None for all; isa and threads as in `trellis_dense`. The matrix lies on the device
-    of `lanes`. Raises UsageError unless rows % 16 == 0, columns % 32 == 0 and every size fits.
+    embedding), None for all; isa and threads as in `trellis_dense`. The result is on the device of
+    `lanes`. Raises UsageError unless rows % 16 == 0, columns % 32 == 0 and all sizes agree.
     """
     if (
         rows % 16

@@ -1,4 +1,4 @@
-"""Weights decoded from lane order by the native library; `__init__` has checked the arguments."""
+"""The native implementation of `ops.matmul`. `__init__` has checked the arguments."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The definition of weights in lane order, in plain PyTorch on the device of the codes; `__init__`
-has checked the arguments.
+"""The reference of `ops.matmul`, in plain PyTorch on the device of the codes. `__init__` has
+checked the arguments.
 """
 
 from __future__ import annotations

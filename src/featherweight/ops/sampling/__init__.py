@@ -1,5 +1,5 @@
-"""From the logits of one position to the next token, in numpy: no torch is imported, because the
-native engine chooses its tokens here.
+"""Chooses the next token from the logits of one position. It uses numpy only, because the native
+engine runs without torch.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
-"""The definition of sampling, in numpy: greedy, or temperature, top-k, top-p, min-p and repetition
-penalty, from a seed.
+"""Sampling in numpy: greedy, or with temperature, top-k, top-p, min-p and repetition penalty, from
+a seed.
 
-The steps have the order of transformers. First comes the repetition penalty (Keskar et al. 2019,
-CTRL): the logit of a token that occurred is divided by it when positive and multiplied when
-negative. Then come mask, temperature and top-k, and then top-p: the fewest most likely tokens that
-hold that share of what top-k leaves. Last comes min-p (Nguyen et al. 2024): tokens with at least
-that share of the largest probability.
+The order of the steps is that of transformers:
+1. The repetition penalty (CTRL, Keskar et al. 2019): the logit of each token that occurred is
+   divided by the penalty when it is positive and multiplied by it when it is negative.
+2. The mask and the temperature.
+3. Top-k keeps the k most likely tokens.
+4. Top-p keeps the fewest most likely tokens whose share of the remaining probability is at least p.
+5. Min-p (Nguyen et al. 2024) keeps the tokens with at least this share of the largest probability.
 
-Every call with a temperature draws exactly one number, whatever the distribution looks like, so the
-same seed gives the same tokens however they were proposed. Log-probabilities are those of the
+Every call with a temperature draws exactly one random number for any distribution. So the same seed
+gives the same tokens with and without draft tokens. Reported log-probabilities are those of the
 model, in nats: at temperature 1, without penalty, mask and truncation.
 
-Cost at 49,152 tokens: greedy needs one argmax; sampling needs one exp and one cumulative sum. Top-k
-and top-p find the most likely tokens by a partition and sort only those.
+Cost for 49,152 tokens: greedy sampling needs one argmax, otherwise one exp and one cumulative sum.
+Top-k and top-p find the most likely tokens with a partition and sort only those.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from numpy.typing import NDArray
 from ...base.errors import BadInput
 from ...base.sampling import Sampling
 
-# Tokens that top-p sorts at first; most of the time they hold its share of the probability.
+# The number of most likely tokens that top-p sorts first. Usually their probability is sufficient.
 FIRST_PARTITION = 128
-# Weights are first summed in blocks of this many, then one block is searched.
+# The size of the blocks in which weights are summed before one block is searched.
 BLOCK = 512
 
 
@@ -37,8 +39,8 @@ BLOCK = 512
 class Choice:
     """A chosen token.
 
-    logprob: its log-probability in nats, None unless it was asked for. top: the most likely (token,
-    log-probability), best first.
+    logprob: its log-probability in nats, None unless it was requested. top: the most likely tokens
+    with their log-probabilities, the most likely first.
     """
 
     token: int
@@ -49,8 +51,8 @@ class Choice:
 class Sampler:
     """Chooses the tokens of one text, one in each call of `choose`.
 
-    It holds the state of the random generator and the set of tokens that occurred. `prompt_ids` are
-    the tokens of the prompt, which the repetition penalty counts as well.
+    It holds the state of the random generator and the set of tokens that occurred. prompt_ids: the
+    tokens of the prompt, to which the repetition penalty also applies.
     """
 
     def __init__(self, sampling: Sampling, prompt_ids: Iterable[int] = ()) -> None:
@@ -112,8 +114,8 @@ class Sampler:
         top_k, top_p = self.sampling.top_k, self.sampling.top_p
         if 0 < top_k < len(scores):
             ids = np.argpartition(scores, -top_k)[-top_k:]
-            # In the order of the vocabulary, so that the token does not depend on the order in
-            # which the partition leaves them.
+            # The ids are sorted, so that the token does not depend on the order in which the
+            # partition returns them.
             ids.sort()
             scores = scores[ids]
         weights = np.exp((scores - np.float32(best_score)) / np.float32(self.sampling.temperature))
@@ -148,19 +150,19 @@ def _with_logprobs(token: int, logits: NDArray[np.float32], count: int) -> Choic
 
 
 def _search_cumulative(weights: NDArray[np.float32], uniform: float) -> int:
-    """The index at which the cumulated weights pass `uniform` (0 to 1) of their sum: first its
-    block is found, then the index within the block.
+    """The index at which the cumulated weights exceed `uniform` (0 to 1) times their sum. The block
+    of the index is searched first, then the index within the block.
     """
     block_starts = np.arange(0, len(weights), BLOCK)
     sums = np.cumsum(np.add.reduceat(weights, block_starts, dtype=np.float64))
     target = uniform * sums[-1]
-    # Rounding may put the target at the very end; then it is the last block that has any weight.
+    # By rounding, the target may equal the total. Then the last block with any weight is used.
     block = int(min(np.searchsorted(sums, target, side="right"), np.searchsorted(sums, sums[-1])))
     block_weights = weights[block * BLOCK : (block + 1) * BLOCK]
     mass = np.cumsum(block_weights, dtype=np.float64)
     index = int(np.searchsorted(mass, target - (sums[block - 1] if block else 0.0), side="right"))
-    # The two sums of a block may differ in their last bits; an index without weight is never
-    # returned.
+    # The two sums of a block may differ in their last bits, so the index may lie after the block.
+    # Then the last index with a weight above zero is used.
     if index >= len(mass):
         index = int(np.flatnonzero(block_weights)[-1])
     return block * BLOCK + index

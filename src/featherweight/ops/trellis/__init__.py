@@ -1,10 +1,11 @@
-"""The bitshift trellis in both directions: samples -> tail-biting streams -> samples.
+"""Encoding of samples as tail-biting streams of the bitshift trellis, and decoding.
 
-A tile of T samples becomes a stream of k T bits, least significant bit first, with k bits a sample.
-The state at index t is the L bits [k t, k t + L) of the stream, taken modulo k T, and the sample is
-`values[state]`: any code is a table of 2^L numbers. `encode` finds the stream with the least
-squared error by a two-pass Viterbi search in 16-bit arithmetic (`reference.py` defines it; the
-native library gives the same bytes). `decode` reads the table.
+A tile of T samples becomes a stream of k T bits, least significant bit first, with k bits for each
+sample. The state at index t is the L bits [k t, k t + L) of the stream, where positions are taken
+modulo k T, and the decoded sample is `values[state]`. So a code is a table of 2^L numbers. `encode`
+searches the stream with the least squared error with a two-pass Viterbi algorithm in 16-bit
+arithmetic (`reference.py` defines it; the native library gives the same bytes). `decode` looks the
+states up in the table.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ from . import native, reference
 
 
 def check(length: int, values: Tensor, L: int, k: int) -> None:
-    """Raise UsageError unless the sizes make a trellis.
-
-    It needs k = 1 to 4 bits a sample, states of L = 8 to 16 bits, `length` samples a tile with
-    length % 8 == 0 and k * length >= L, and float32 `values` (2^L,).
+    """Raise UsageError unless the sizes are those of a trellis: k = 1 to 4 bits a sample, L = 8 to
+    16 bits of state, `length` samples a tile with length % 8 == 0 and k * length >= L, and float32
+    `values` of shape (2^L,).
     """
     if not 1 <= k <= 4:
         raise UsageError(f"k={k} bits a weight; the trellis has 1, 2, 3 or 4")
@@ -49,10 +49,10 @@ def encode(
 ) -> UInt8[Tensor, "tiles bytes"]:
     """The streams of the paths through `values` that are nearest to `x`.
 
-    Args: x, samples in the unit in which the code has unit variance, clipped to [-4, 4]; values,
-    the number of each state of L bits; k, bits a sample; isa, one of scalar, avx2, avx512,
-    reference (None: the best); threads for this call. Neither isa nor threads changes a byte of the
-    result, which lies on the device of `x`. Raises UsageError for sizes that are no trellis,
+    Args: x, samples in the unit in which the code has unit variance; they are clipped to [-4, 4];
+    values, the number of each state of L bits; k, bits a sample; isa, one of scalar, avx2, avx512,
+    reference (None: the best); threads, their number for this call. The result is on the device of
+    `x` and does not depend on isa and threads. Raises UsageError for impossible sizes (`check`),
     BadInput when x or values is not finite.
     """
     if x.ndim != 2 or x.dtype != torch.float32:
@@ -74,7 +74,7 @@ def decode(
 ) -> Float[Tensor, "tiles T"]:
     """`values[state]` along every stream, on the device of `streams`; T = 8 * bytes / k.
 
-    Arguments as in `encode`. Raises UsageError for sizes that are no trellis.
+    Arguments as in `encode`. Raises UsageError for impossible sizes (`check`).
     """
     if streams.ndim != 2 or streams.dtype != torch.uint8 or not 1 <= k <= 4 or streams.shape[1] % k:
         raise UsageError(

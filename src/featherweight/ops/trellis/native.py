@@ -1,4 +1,4 @@
-"""The trellis in the native library; `__init__` has checked the arguments."""
+"""The native implementation of `ops.trellis`. `__init__` has checked the arguments."""
 
 from __future__ import annotations
 

@@ -1,32 +1,34 @@
-"""The definition of the trellis encoder and decoder, in plain PyTorch on the device of the input.
+"""The reference of the trellis encoder and decoder, in plain PyTorch on the device of the input.
 
-**Time.** The decoder reads a stream forward. The newest bits of a state are its lowest, so the
-trellis runs the other way: s' = ((s << k) mod 2^L) | c leads from index t to index t - 1. All below
-is in trellis order.
+**Time.** The decoder reads a stream forward. The newest bits of a state are its lowest, so a step
+of the trellis, s' = ((s << k) mod 2^L) | c, leads from index t to index t - 1. Everything below is
+in this order of the trellis.
 
 **Arithmetic.** With S = SCALE[k]: X = round(clip(x, -4, 4) S) and F[s] = clip(round(values[s] S),
 +-32767), ties to even, both from float32 products. With d = X - F saturated to int16, error = (d d
-+ 2^14) >> 15. States with equal s mod 2^(L-k) have the same successors, so a step keeps one word
-for each such group g, `row`:
++ 2^14) >> 15. States with equal s mod 2^(L-k) have the same successors, so a step stores one 16-bit
+cost for each such group g of states, in `row`:
 
     cost_i[s]  = min(row_i[s >> k] + error(X_i, F[s]), 65535)
     row_i+1[g] = min_j cost_i[g + j 2^(L-k)] - min(row_i)
 
 No difference underflows, because no cost is below the minimum of the row. The subtraction keeps the
-numbers small: two reachable states are at most ceil(L / k) errors apart. Of equal costs the
-traceback takes the lowest j, and the lowest last state.
+numbers small: the costs of two reachable states differ by at most ceil(L / k) errors. Among equal
+costs the traceback chooses the lowest j and the lowest last state.
 
-**Tail-biting** (two passes, as in QTIP). Pass one runs from the middle of the tile across the seam
-to the middle again, unconstrained (row_0 = 0), and gives the L - k bits that cross the seam. Pass
-two starts and ends in that overlap: row_0 is 0 there and 65535 elsewhere. Extreme samples can
-saturate the costs of reachable states as well, so the traceback writes the bits of the overlap into
-the first L / k states itself: every stream is a closed path by construction, and only its error can
-grow. (A first pass over half the tile around the seam would save a quarter of the time and costs
-0.5 % of the error.)
+**Tail-biting** (two passes, as in QTIP). The seam is the place where the end of the stream meets
+its start. Pass one runs without constraints (row_0 = 0) from the middle of the tile across the seam
+to the middle again, and gives the overlap: the L - k bits that cross the seam. Pass two starts and
+ends in the overlap: row_0 is 0 for its group and 65535 for all others. Extreme samples can saturate
+the costs of reachable states as well. Therefore the traceback writes the bits of the overlap into
+the first L / k states itself, so that every stream is a closed path; saturation can only increase
+its error. (If pass one covered only the half of the tile around the seam, encoding would take a
+quarter less time with a 0.5 % larger error.)
 
-`SCALE` is a compromise: higher rates have smaller errors and need resolution, lower rates have a
-longer memory and must not saturate. Measured loss against float32 on N(0,1), L = 12: at most 0.03 %
-for k <= 2, 0.04 % at 3, 0.15 % at 4. At k = 1 and 2 nothing can saturate while |x - f| <= 6.5.
+`SCALE` is a compromise: at higher k the errors are smaller and need a finer resolution; at lower k
+a path depends on more samples, and its cost must not saturate. The measured increase of the error
+against float32 on N(0,1) with L = 12 is at most 0.03 % for k <= 2, 0.04 % at 3 and 0.15 % at 4. At
+k = 1 and 2 nothing saturates while |x - f| <= 6.5.
 """
 
 from __future__ import annotations
@@ -38,8 +40,8 @@ from ...base.errors import BadInput
 
 SCALE = {1: 1500.0, 2: 2300.0, 3: 3500.0, 4: 5000.0}
 INFINITY = 65535
-# States in the tensors of one step: few enough for the cache, and for torch not to start its
-# threads.
+# The number of states in the tensors of one step. They fit into the cache, and torch uses one
+# thread for tensors of this size.
 _STATES_PER_STEP = 1 << 14
 
 
@@ -67,7 +69,7 @@ def decode(streams: Tensor, values: Tensor, L: int, k: int) -> Tensor:
 
 def states(streams: Tensor, L: int, k: int) -> Tensor:
     """(tiles, k T / 8) uint8 -> (tiles, T) int64: the L bits from bit k t on, modulo k T."""
-    # A state is read from three bytes, so a stream is followed by its own first bytes.
+    # A state is cut out of three bytes, so the first bytes of a stream are repeated after its end.
     circular = torch.cat(
         [streams, streams, streams, streams][: 1 + -(-3 // streams.shape[1])], dim=1
     ).long()
@@ -120,8 +122,8 @@ def _walk(row: Tensor, samples: Tensor, table: Tensor, k: int) -> list[Tensor]:
 
 
 def _overlap(samples: Tensor, table: Tensor, L: int, k: int) -> Tensor:
-    """Pass one: the L - k bits (tiles,) that the cheapest unconstrained path carries across the
-    seam.
+    """Pass one: the L - k bits (tiles,) that the cheapest path without constraints carries across
+    the seam.
     """
     half = samples.shape[1] // 2
     rolled_samples = samples.roll(half, 1)

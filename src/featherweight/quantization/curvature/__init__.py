@@ -1,4 +1,4 @@
-"""What an error in a weight costs."""
+"""Curvature: how much the model's loss grows with an error in a weight."""
 
 from .base import Curvature, Factors, Sums
 from .fisher_a import FisherA

@@ -1,8 +1,10 @@
-"""Curvature says what an error in a weight costs: Kronecker factors of one linear layer.
+"""Curvature of a linear layer as two Kronecker factors, which say how much an error in a weight
+costs.
 
-KL(original || light) per sequence is about 1/2 scale * tr(H_O D H_I D^T), D = W - W_hat. Factors
-are collected once, streamed to a folder, reusable and seeded; sums are all-reduced under
-torch.distributed.
+For the error D = W - W_hat, KL(original || light) of a sequence is about
+1/2 scale * tr(H_O D H_I D^T), where H_O (m x m) is the output side and H_I (n x n) the input side.
+The factors are collected once from calibration text, with a seed, and can be saved and used again.
+Under torch.distributed the sums of all ranks are added.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ from ...models.anatomy import Anatomy
 class Factors:
     """The curvature of one layer with m outputs and n inputs.
 
-    gram: E[x x^T], a mean over tokens. fisher_input, output: the sides of the Kronecker-factored
-    Fisher information; None when they were not collected. scale: c of the Kronecker fit, from
-    matching traces, E||G||^2 / (tr H_O tr H_I) with the gradient G summed over the tokens of a
-    sequence. tokens, sequences: how many were read.
+    gram: E[x x^T], the mean over tokens of the inputs x. fisher_input, output: the input side H_I
+    and the output side H_O of the Kronecker-factored Fisher information; None when they were not
+    collected. scale: the factor c with which c tr(H_O) tr(H_I) equals E||G||^2, where the gradient
+    G of the weights is summed over the tokens of a sequence. tokens, sequences: how many were read.
     """
 
     gram: Float[Tensor, "n n"]
@@ -40,21 +42,25 @@ class Factors:
 
     @property
     def input(self) -> Float[Tensor, "n n"]:
-        """The input side of the two-sided loss: the Fisher's where collected, else the Gram."""
+        """The input side of the two-sided loss: that of the Fisher information when it was
+        collected, else the Gram matrix.
+        """
         return self.gram if self.fisher_input is None else self.fisher_input
 
     def one_sided(self) -> Factors:
-        """Factors for the layer's own loss only; the gate falls back to them."""
+        """The Gram matrix alone, for the error of the layer's own outputs. `gating.py` uses it for
+        layers whose output side does not help.
+        """
         return replace(self, fisher_input=None, output=None, scale=1.0)
 
 
 class Curvature(ABC):
-    """Abstract base of the ways to measure what an error in a weight costs.
+    """Abstract base of the methods that measure how much an error in a weight costs.
 
-    Implementations are final frozen dataclasses that say what is collected, and from which seed.
-    Factors have the names of the linears inside the model's blocks, and that of the head, of which
-    every method collects the Gram only. `two_sided` says whether an output side is collected,
-    `batch` how many sequences a pass reads.
+    Implementations are final frozen dataclasses; their fields say what is collected and with which
+    seed. Factors are collected for each linear layer inside the blocks, under its full name, and
+    for the head, where every method collects the Gram matrix only. `two_sided`: whether the method
+    collects an output side. `batch`: the number of sequences in a pass.
     """
 
     two_sided: ClassVar[bool]
@@ -69,24 +75,28 @@ class Curvature(ABC):
         sums: Sums,
         listener: Listener,
     ) -> None:
-        """Add the sequences `indices` of `tokens` (sequences, seq) to `sums`.
+        """Run `model` on the sequences `indices` of `tokens` (sequences, seq) and add what it shows
+        to `sums`.
 
-        Raises BadInput when an input of a layer, or a logit, is not finite.
+        `listener` receives an event for each batch. Raises BadInput when an input of a layer, or a
+        logit, is not finite.
         """
 
     @abstractmethod
     def factors(self, sums: Sums, name: str) -> Factors:
-        """The factors of one layer from finished sums."""
+        """The factors of the layer `name`, computed from complete sums."""
 
     @abstractmethod
     def memory(self, anatomy: Anatomy, length: int) -> int:
-        """Estimated bytes at the peak of a collection, without those of the model itself.
+        """The estimated peak memory of a collection in bytes, without the memory of the model.
 
-        length: tokens of a sequence.
+        length: number of tokens in a sequence.
         """
 
     def sums_bytes(self, anatomy: Anatomy) -> int:
-        """Bytes of all running sums. A saved collection takes half, because it holds triangles."""
+        """Bytes of all running sums. A saved collection is half as large, because only the lower
+        triangles are saved.
+        """
         inputs = sum(4 * width * width for width in anatomy.input_widths.values())
         sums = inputs + 4 * anatomy.hidden_width**2  # the last is the Gram of the head's input
         if self.two_sided:
@@ -96,7 +106,9 @@ class Curvature(ABC):
     def identity_factors(
         self, rows: int, columns: int, device: torch.device | None = None
     ) -> Factors:
-        """Identities in the place of the factors of a rows x columns matrix, to rehearse a run."""
+        """Identity matrices in place of the factors of a rows x columns matrix, so that the time
+        and the memory of a layer can be measured before curvature is collected.
+        """
         gram = torch.eye(columns, device=device)
         if not self.two_sided:
             return Factors(gram, tokens=1, sequences=1)
@@ -105,10 +117,12 @@ class Curvature(ABC):
     def collect(
         self, model: nn.Module, tokens: Int[Tensor, "sequences seq"], listener: Listener = silent
     ) -> dict[str, Factors]:
-        """Factors of every linear inside the blocks of `model`, and of its head, by full name.
+        """Factors of every linear layer inside the blocks of `model`, and of its head, by full
+        name.
 
-        Under torch.distributed each rank reads every world-size-th sequence, and the sums are
-        all-reduced. Raises as `accumulate` does.
+        tokens: token ids of the calibration text. listener: receives an event for each batch.
+        Under torch.distributed each rank reads every world-size-th sequence, and the sums of all
+        ranks are added. Raises BadInput as `accumulate` does.
         """
         sums = Sums()
         self.accumulate(model, tokens, share_of_rank(len(tokens)), sums, listener)
@@ -116,7 +130,7 @@ class Curvature(ABC):
         return {name: self.factors(sums, name) for name in sums.owners}
 
 
-# Rows of a running sum that are added at once: few enough to skip most of the upper triangle.
+# Rows of a running sum that one product adds to. Narrow strips skip most of the upper triangle.
 STRIP = 192
 # Numbers that autograd saves for one token of one block, in units of (hidden, intermediate) width;
 # measured on Llama blocks.
@@ -124,12 +138,11 @@ HIDDEN_ACTIVATIONS, INTERMEDIATE_ACTIVATIONS = 14, 6
 
 
 class Sums:
-    """Running sums over sequences: square matrices in float32 by name, numbers, and input owners.
+    """Running sums over sequences: square float32 matrices and single numbers, by name.
 
-    `owners` maps each layer to the layer under whose name the Gram of their common input is stored.
-
-    Only the lower triangles are meaningful (they are what is saved), so that a resumed collection
-    equals an uninterrupted one bit for bit.
+    `owners` maps each layer to the layer under whose name the Gram matrix of their common input is
+    stored. The matrices are symmetric, and only their lower triangles are computed and saved. So a
+    collection that was interrupted and resumed equals an uninterrupted one bit for bit.
     """
 
     def __init__(self) -> None:
@@ -140,8 +153,8 @@ class Sums:
         self.sequences = 0
 
     def add(self, key: str, left: Float[Tensor, "rows n"], right: Float[Tensor, "rows n"]) -> None:
-        """matrices[key] += left^T right, a symmetric product: only blocks that touch the lower
-        triangle are computed.
+        """Add left^T right, which must be symmetric, to the matrix `key`. Only the blocks of the
+        product that touch the lower triangle are computed.
         """
         n = left.shape[1]
         if key not in self.matrices:

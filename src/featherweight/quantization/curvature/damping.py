@@ -1,9 +1,9 @@
-"""Make a noisy factor usable: scale it to unit mean diagonal, then damp it.
+"""Makes a noisy curvature factor positive definite: it is scaled to unit mean diagonal, then
+damped.
 
-Damping adds to the diagonal until the Cholesky factorisation succeeds. It grows by factors of ten;
-when
-1 (or the first value, if that is larger) is not enough, an error names the layer. A factor is never
-replaced by another one. Everything is float64.
+Damping adds a number to the diagonal. The number grows by factors of ten until the Cholesky
+factorisation succeeds. When 1 (or the first number, if that is larger) is not enough, BadInput
+names the layer; the factor is never silently replaced by another one. All arithmetic is in float64.
 """
 
 from __future__ import annotations

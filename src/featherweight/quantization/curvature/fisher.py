@@ -1,5 +1,5 @@
-"""What both Fisher collections share: labels sampled from the model itself, the passes, and the
-absolute scale.
+"""The common part of both Fisher collections: labels sampled from the model itself, the forward and
+backward passes, and the absolute scale.
 
 Labels are drawn from the model's own softmax at every position (temperature 1), never taken from
 the text. So the estimate is of the true Fisher information, which is the Hessian of KL(original ||
@@ -32,8 +32,11 @@ GradientObserver = Callable[[str, Tensor, Tensor], None]
 
 @dataclass(frozen=True)
 class LabelSampler:
-    """Gradient of the summed cross-entropy against labels drawn from the softmax itself: p -
-    onehot(label).
+    """Maps logits to the gradient of the summed cross-entropy, p - onehot(label), for labels that
+    are drawn from the softmax p itself.
+
+    seed: of the draws. sequences: the index of each sequence of the batch; each has its own
+    generator.
     """
 
     seed: int
@@ -49,7 +52,7 @@ class LabelSampler:
             )
         gradient = torch.empty_like(logits)
         for row, sequence in enumerate(self.sequences):
-            # Drawn on the CPU, so that every device gives the same labels.
+            # The labels are drawn on the CPU, so that they do not depend on the device.
             generator = torch.Generator().manual_seed(seed_of("labels", self.seed, sequence))
             p = torch.softmax(logits[row].float(), -1)
             labels = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
@@ -60,11 +63,12 @@ class LabelSampler:
 
 @dataclass(frozen=True)
 class Fisher(Curvature):
-    """Abstract base: `seed` draws the labels, with one generator for each sequence, so that
-    sharding changes nothing.
+    """Abstract base of the methods that collect the Fisher information.
 
-    `batch`: sequences in a pass. `keep_graphs` keeps the activations of all blocks instead of
-    computing each block twice.
+    `seed`: of the sampled labels. Each sequence has a generator of its own, so the labels do not
+    depend on how sequences are distributed over batches and ranks. `batch`: number of sequences in
+    a pass. `keep_graphs`: keep the activations of all blocks for the backward pass, which saves
+    computing each block a second time.
     """
 
     two_sided: ClassVar[bool] = True
@@ -74,8 +78,9 @@ class Fisher(Curvature):
 
     @abstractmethod
     def gradient_observer(self, sums: Sums, sequences: list[int]) -> GradientObserver:
-        """What adds the inputs and output gradients of one batch, of the sequences with these
-        indices, to `sums`.
+        """A function that adds the inputs and output gradients of one batch to `sums`.
+
+        sequences: the indices of the sequences in the batch.
         """
 
     def memory(self, anatomy: Anatomy, length: int) -> int:
@@ -124,10 +129,11 @@ class Fisher(Curvature):
 
 
 def two_sided_factors(sums: Sums, name: str, count: int) -> Factors:
-    """Factors from sums over `count` samples, with c from matching traces: E||G||^2 a sequence /
-    (tr H_O tr H_I).
+    """The factors of the layer `name` from sums over `count` samples.
 
-    Of the head only the Gram is collected: its output side would be vocabulary x vocabulary.
+    Their scale is c = E||G||^2 / (tr H_O tr H_I), where the expectation is over sequences. For the
+    head only the Gram matrix is collected, because its output side would have the size vocabulary x
+    vocabulary.
     """
     if f"output/{name}" not in sums.matrices:
         return Factors(mean_gram(sums, name), tokens=sums.tokens, sequences=sums.sequences)

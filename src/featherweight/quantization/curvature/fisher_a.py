@@ -1,16 +1,18 @@
-"""FisherA: both Kronecker sides of the Fisher information with tokens taken as independent (YAQA's
-sketch A, arXiv:2505.22988), one step of its iteration from the identity on each side.
+"""FisherA: both Kronecker sides of the Fisher information, where the tokens of a sequence count as
+independent samples (sketch A of YAQA, arXiv:2505.22988).
 
-For the input x and the sampled output gradient g of one token, the token's gradient is g x^T, so
-one step gives H_O = E[||x||^2 g g^T] / n and H_I = E[||g||^2 x x^T] / m. Correlations between the
-tokens of a sequence are left out. This is biased, but every token is a sample, where `FisherB` has
-one sample a sequence. On the few hundred sequences that a CPU affords the variance matters more:
-held-out loss and KL were lower than with `FisherB` (docs/log.md), at a lower cost.
+The gradient of one token is g x^T, for its input x and the sampled gradient g of its output. One
+step of YAQA's iteration, which starts at the identity on both sides, gives
+H_O = E[||x||^2 g g^T] / n and H_I = E[||g||^2 x x^T] / m. The correlations between the tokens of a
+sequence are neglected, so the estimate is biased. But every token is a sample, while `FisherB` has
+only one sample for each sequence. With the few hundred sequences that a CPU can process, the
+smaller variance matters more: held-out loss and KL were lower than with `FisherB` (docs/log.md),
+and the collection is cheaper.
 
-c = E||G||^2 / (tr H_O tr H_I), with G summed over a sequence, restores the absolute scale exactly
-as in `FisherB`. The Gram of the inputs is collected in the same pass. Cost: forward, backward
-without weight gradients, and T (m^2 + n^2) + T^2 (m + n) multiplications for each sequence and
-layer.
+The absolute scale is c = E||G||^2 / (tr H_O tr H_I), with G summed over a sequence, exactly as in
+`FisherB`. The Gram matrix of the inputs is collected in the same pass. Cost: a forward pass, a
+backward pass without weight gradients, and T (m^2 + n^2) + T^2 (m + n) multiplications for each
+sequence of T tokens and each layer.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from .fisher import Fisher, GradientObserver, two_sided_factors
 
 @dataclass(frozen=True)
 class FisherA(Fisher):
-    """Every token is a sample; arguments as in `Fisher`."""
+    """The Fisher information with every token as a sample; arguments as in `Fisher`."""
 
     def gradient_observer(self, sums: Sums, sequences: list[int]) -> GradientObserver:
         def add(name: str, x: Tensor, g: Tensor) -> None:

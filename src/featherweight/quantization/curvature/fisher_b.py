@@ -1,19 +1,20 @@
-"""FisherB: both Kronecker sides of the Fisher information from one pass (YAQA's sketch B,
-arXiv:2505.22988).
+"""FisherB: both Kronecker sides of the Fisher information, where every sequence is a sample (sketch
+B of YAQA, arXiv:2505.22988).
 
-For each *sequence*, G = sum_t g_t x_t^T; then H_I = E[G^T G] / m and H_O = E[G G^T] / n, one step
-of the rank-1 power iteration on the rearranged Fisher from the identity: unbiased. c = E||G||^2 /
-(tr H_O tr H_I) restores the absolute scale.
+The gradient of a *sequence* is G = sum_t g_t x_t^T. Then H_I = E[G^T G] / m and
+H_O = E[G G^T] / n, which is one step of the rank-1 power iteration on the rearranged Fisher
+information, started at the identity. The estimate is unbiased. The absolute scale is
+c = E||G||^2 / (tr H_O tr H_I).
 
-The Gram of the inputs is collected in the same pass. Cost: forward, backward without weight
-gradients (and the blocks' forward again unless their graphs are kept), and the outer products, in
-one of two ways:
-- exact (`probes=None`), in the cheaper of two equal forms. The primal form builds G; the dual form
-  uses G^T G = X^T (D D^T) X with T x T kernels and 4 T^2 (m + n) + 2 T (m^2 + n^2) multiplications
-  for each sequence and layer, which is more than the passes cost;
-- `probes=r`: G G^T is replaced by (G R)(G R)^T / r, and G^T G likewise, with random signs R. The
-  estimate stays unbiased. Because the G G^T of one sequence is far from the mean anyway, r = 32
-  costs no visible accuracy, at an eighth of the multiplications.
+The Gram matrix of the inputs is collected in the same pass. Cost: a forward pass, a backward pass
+without weight gradients (and a second forward pass of the blocks unless their graphs are kept), and
+the outer products, which are computed in one of two ways:
+- exactly (`probes=None`), in the cheaper of two equal forms. The primal form computes G; the dual
+  form uses G^T G = X^T (D D^T) X with T x T kernels and 4 T^2 (m + n) + 2 T (m^2 + n^2)
+  multiplications for each sequence and layer. Both cost more than the passes;
+- with `probes=r`, G G^T is replaced by (G R)(G R)^T / r, and G^T G in the same way, where R holds
+  random signs. The estimate is still unbiased. The G G^T of one sequence is far from the mean in
+  any case, so r = 32 loses no measurable accuracy and needs an eighth of the multiplications.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from .fisher import Fisher, GradientObserver, two_sided_factors
 
 @dataclass(frozen=True)
 class FisherB(Fisher):
-    """Every sequence is a sample; `seed` draws the probes too, `probes=None` is exact.
+    """The Fisher information with every sequence as a sample.
 
-    Other arguments as in `Fisher`.
+    `probes`: number of random sign vectors for each sequence, drawn from `seed`; None computes the
+    outer products exactly. Other arguments as in `Fisher`.
     """
 
     probes: int | None = 32
@@ -58,8 +60,8 @@ class FisherB(Fisher):
 
 
 class Probe:
-    """Random signs for every sequence of a batch, drawn once for each width and shared by the
-    layers of that width.
+    """Random signs for every sequence of a batch. They are drawn once for each width, and all
+    layers of that width use them.
     """
 
     def __init__(self, seed: int, sequences: Sequence[int], probes: int) -> None:
@@ -67,8 +69,8 @@ class Probe:
         self._signs: dict[int, Tensor] = {}
 
     def __call__(self, width: int, device: torch.device) -> Float[Tensor, "batch width probes"]:
-        """The signs for vectors of `width` numbers; drawn on the CPU, so that every device gives
-        the same ones.
+        """The signs for vectors of `width` numbers. They are drawn on the CPU, so that they do not
+        depend on the device.
         """
         if width not in self._signs:
             signs = []
@@ -100,8 +102,10 @@ def probed_products(
 def sequence_products(
     x: Float[Tensor, "batch seq n"], g: Float[Tensor, "batch seq m"], form: str = "auto"
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], float]:
-    """Pairs (A, B) with A^T B = sum_b G_b^T G_b and sum_b G_b G_b^T, and sum_b ||G_b||^2, for G_b =
-    g_b^T x_b.
+    """Three results for the gradients G_b = g_b^T x_b of the sequences b: a pair (A, B) with
+    A^T B = sum_b G_b^T G_b, a pair with A^T B = sum_b G_b G_b^T, and the number sum_b ||G_b||^2.
+
+    form: "primal", "dual" (see above), or "auto" for the one with fewer multiplications.
     """
     (_, t, n), m = x.shape, g.shape[-1]
     dual = 4 * t * t * (m + n) + 2 * t * (m * m + n * n) <= 2 * t * m * n + 2 * m * n * (m + n)

@@ -1,5 +1,5 @@
-"""Gram: H_I = E[x x^T], the second moment of a layer's inputs; minimising tr(D H_I D^T) preserves
-the layer's outputs.
+"""Gram: H_I = E[x x^T], the second moment of a layer's inputs. tr(D H_I D^T) is the mean squared
+error of the layer's outputs.
 
 Cost: one forward pass without logits, and n^2 multiplications for each token and distinct input
 tensor. Layers that read the same tensor (q/k/v, gate/up) share one matrix. The input of the head is
@@ -24,7 +24,7 @@ from .base import Curvature, Factors, Sums, block_activation_bytes
 
 @dataclass(frozen=True)
 class Gram(Curvature):
-    """`batch`: sequences in a forward pass."""
+    """The second moment of each layer's inputs. `batch`: number of sequences in a forward pass."""
 
     two_sided: ClassVar[bool] = False
     batch: int = 8
@@ -54,23 +54,23 @@ class Gram(Curvature):
 
 
 def input_sites(model: nn.Module) -> list[Site]:
-    """The inputs of the linears inside the blocks, and of the head where it is a linear of its own
-    or tied.
-    """
+    """The inputs of the linear layers inside the blocks and of the head, also when it is tied."""
     head = structure.head(model)
     return [site for site in sites(model, "input") if site.block is not None or site.name == head]
 
 
 class InputObserver:
-    """Adds x^T x once for every distinct input tensor, and remembers which layers share it."""
+    """Adds x^T x to `sums` once for every distinct input tensor, and notes in `sums.owners` which
+    layers share it.
+    """
 
     def __init__(self, sums: Sums) -> None:
         self.sums = sums
         self.last: tuple[Tensor, str] | None = None
 
     def __call__(self, site: Site, x: Tensor, gradient: Tensor | None) -> None:
-        # Layers that share an input are shown one after the other. The tensor is kept, or its
-        # memory could be used again.
+        # Layers that share an input are observed one after the other. A reference to the tensor is
+        # kept, because a freed tensor's address could be used for another one.
         if (
             self.last is not None
             and self.last[0].data_ptr() == x.data_ptr()

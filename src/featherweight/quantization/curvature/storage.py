@@ -1,8 +1,9 @@
-"""Curvature on disk: one safetensors file of packed lower triangles, read a layer at a time.
+"""Curvature on disk: one safetensors file of packed lower triangles, read one layer at a time.
 
-A file is a snapshot of running sums. A collection that was interrupted continues from its newest
-snapshot and ends with the same bytes. Triangles are float32 and take half of the squares' memory
-(0.6 GB for a model of 135M weights with both Fisher sides).
+A file is a snapshot of the running sums. A collection that was interrupted continues from its
+newest snapshot and ends with the same bytes as an uninterrupted one. Triangles are float32 and take
+half of the memory of the square matrices (0.6 GB for a model of 135M weights with both sides of the
+Fisher information).
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .base import Curvature, Factors, Sums
 
 
 def save(sums: Sums, path: Path, fingerprint: str = "") -> None:
-    """Write a snapshot to `path` atomically; `fingerprint` names what was collected from what."""
+    """Write a snapshot to `path` atomically. `fingerprint` identifies the model, the text and the
+    method, so that a collection is not resumed with others.
+    """
     triangles = {key: pack_triangle(matrix) for key, matrix in sums.matrices.items()}
     metadata = {
         "numbers": json.dumps(sums.numbers, sort_keys=True),

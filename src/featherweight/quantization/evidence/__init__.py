@@ -1,9 +1,9 @@
-"""What quantization gained and cost, for people: one offline HTML page, and the model card that
-travels with the weights.
+"""Reports of what quantization gained and cost: an offline HTML page, and the model card in the
+folder of the weights.
 
-Both read results.json and nothing else. `report(results, out)` writes the page, `card(results)`
-gives the card's text; `sections(results)` and `verdict(results)` are the page's content for others
-to render.
+Both are made from results.json alone. `report(results, out)` writes the page, `card(results)`
+returns the text of the card. `sections(results)` and `verdict(results)` return the content of the
+page, so that other code can render it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The chapter on layers: a map of every layer's error under every block's KL, and their table."""
+"""The chapter on layers: a heat map of the error of every layer, with a bar for the KL of every
+block above it, and a table.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ Layers = list[Mapping[str, Any]]
 
 
 def describe_blame(results: Mapping[str, Any]) -> Chapter | None:
-    """Which layers have which error, and what their blocks cost alone; None without layers."""
+    """The chapter with the error of each layer and the KL of each block; None without layers."""
     layers: Layers = results["layers"]
     if not layers:
         return None
@@ -33,7 +35,9 @@ def describe_blame(results: Mapping[str, Any]) -> Chapter | None:
 
 
 def _heat_map(layers: Layers) -> HeatMap | None:
-    """Blocks across, the layers of a block down; experts share a cell, which shows the worst."""
+    """The heat map: a column for each block, a row for each layer of a block. The experts of a
+    block share a cell, which shows the largest error among them.
+    """
     cells: dict[Position, Layers] = {}
     block_kls: dict[int, Any] = {}
     for layer in layers:

@@ -7,8 +7,8 @@
 - Which layers are to blame (`blame`): every layer's error and every block's KL.
 - Calibration, and how it was made (`origin`): what is needed to make the same weights again.
 
-Each `describe` function takes the results as `tidy` leaves them, and gives None when there is
-nothing to say.
+Each `describe` function takes the return value of `tidy` and returns None when the results hold
+nothing for its chapter.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from .blame import describe_blame
 from .cost import describe_cost
 from .origin import describe_calibration, describe_origin
 from .results import confidence_level, number_at, tidy
+from .size_chapters import describe_bits, describe_bytes
 from .sizes import original_sizes
-from .storage import describe_bits, describe_bytes
 
 
 def sections(results: Mapping[str, Any]) -> list[Section | Chapter]:
-    """What `results` (the content of results.json) say, in the order of the page."""
+    """The chapters of the page for `results` (the content of results.json), in order."""
     results = tidy(results)
     chapters = [describe(results) for describe in CHAPTERS]
     return [chapter for chapter in chapters if chapter is not None]
 
 
 def key_figures(results: Mapping[str, Any]) -> list[KeyFigure]:
-    """The numbers to remember: size, KL, perplexity and agreement, those that were measured."""
+    """The figures at the head of the page: size, KL, perplexity and agreement, as far as they were
+    measured.
+    """
     size, quality = results["size"], results["quality"]
     kl, top1, perplexity = quality["kl"], quality["top1"], quality["light"]["perplexity"]
     level = confidence_level(results)
@@ -61,7 +63,9 @@ def key_figures(results: Mapping[str, Any]) -> list[KeyFigure]:
 
 
 def _comparison(results: Mapping[str, Any], file_bytes: float) -> str:
-    """The sizes of the original, and how many times smaller the light model is than the first."""
+    """The sizes of the original as text, and how many times smaller the light model is than the
+    first of them.
+    """
     notes: list[str] = []
     for size in original_sizes(results):
         if notes:
@@ -79,7 +83,7 @@ def _comparison(results: Mapping[str, Any], file_bytes: float) -> str:
 
 
 def describe_answers(results: Mapping[str, Any]) -> Chapter | None:
-    """The same question to the original and to the light model."""
+    """The chapter with answers of the original and the light model to the same question."""
     samples = [
         Sample(
             str(sample.get("question") or ""),

@@ -14,7 +14,7 @@ from ...reporting import (
     Chapter,
     Column,
     Points,
-    Reference,
+    ReferenceLine,
     Scatter,
     Section,
     Table,
@@ -29,7 +29,7 @@ MIN_WINDOWS = 8  # intervals over fewer windows are too narrow
 
 
 def describe_cost(results: Mapping[str, Any]) -> Chapter:
-    """KL, perplexity and agreement, and how they were measured."""
+    """The chapter with KL, perplexity and agreement, and how they were measured."""
     quality = results["quality"]
     title = "What it cost"
     if not (
@@ -48,7 +48,7 @@ def describe_cost(results: Mapping[str, Any]) -> Chapter:
 
 
 def _windows(results: Mapping[str, Any]) -> Scatter | None:
-    """The KL of each window of text, which shows whether the mean speaks for all of them."""
+    """The KL of each window of text, which shows how far the windows lie from their mean."""
     quality, level = results["quality"], confidence_level(results)
     values = [v if numbers.is_number(v) else None for v in quality["kl_windows"]]
     mean = number_at(quality["kl"], "mean")
@@ -60,7 +60,7 @@ def _windows(results: Mapping[str, Any]) -> Scatter | None:
         "KL of each window, in nats a token",
         [windows],
         Axis("KL", Unit(name="nats")),
-        reference=Reference("mean", mean, low, high, f"{level} interval of the mean"),
+        reference=ReferenceLine("mean", mean, low, high, f"{level} interval of the mean"),
         note=f"Line and band: the mean and its {level} interval.",
         half_width=True,
     )
@@ -132,7 +132,7 @@ def _cost_table(results: Mapping[str, Any]) -> Table:
 
 
 def _protocol(results: Mapping[str, Any]) -> Text:
-    """How quality was measured, and what was not."""
+    """How quality was measured, and which measurements are missing."""
     quality = results["quality"]
     text, num_resamples = quality["text"], quality.get("resamples")
     protocol = (

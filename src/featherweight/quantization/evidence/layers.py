@@ -1,6 +1,6 @@
-"""The layers of results.json: where each one sits, which is worst, and how it was solved.
+"""The layers of results.json: their positions, their order by error, and how each was rounded.
 
-A layer's position follows from its name: the first number in a dotted name is its block, what comes
+The position of a layer follows from its dotted name: the first number is its block, and the part
 after it is its name inside the block (`model.layers.7.mlp.down_proj` -> block 7, `mlp.down_proj`).
 Further numbers count experts, which share one position. A layer without a number is an embedding
 table or a head.
@@ -16,7 +16,7 @@ from typing import Any
 from ...reporting.numbers import DASH, is_number, number
 from .results import mappings_at
 
-# Which error ranks the layers: the first that was measured.
+# The errors that can rank the layers, with their labels. The first one that was measured is used.
 ERRORS = {
     "error_weighted": "Curvature-weighted relative error",
     "error_plain": "Relative squared error",
@@ -25,14 +25,14 @@ ERRORS = {
 
 @dataclass(frozen=True)
 class Position:
-    """Where a layer sits: its block, and its name inside the block."""
+    """The position of a layer: its block, and its name inside the block."""
 
     block: int
     name: str
 
 
 def position(name: str) -> Position | None:
-    """The position of the layer with this dotted name, None outside of the blocks."""
+    """The position of the layer with this dotted name; None for a layer outside the blocks."""
     words = name.split(".")
     for i, word in enumerate(words):
         if word.isdecimal():
@@ -58,12 +58,13 @@ def error_key(layers: list[Mapping[str, Any]]) -> str:
 
 
 def solved_by(layer: Mapping[str, Any]) -> str:
-    """How a layer was solved, in a line: "YAQA, gate 0.841, damping 0.03/0.3".
+    """How a layer was rounded, in one line: "YAQA, gate 0.841, damping 0.03/0.3".
 
-    Two dampings belong to the two sides. The gate is the expected loss with both sides over that
-    with one.
+    Two dampings belong to the input and the output side. The gate is the expected loss with both
+    sides, divided by the expected loss with the input side alone.
     """
-    # The arguments of the rounding are in the recipe; the damping that was really used follows.
+    # Only the name of the rounding is shown: its arguments are in the recipe, and the damping that
+    # was needed is shown below.
     rounding = layer.get("rounding")
     words = [] if rounding is None else [str(rounding).partition("(")[0]]
     if is_number(layer.get("gate")):
@@ -77,7 +78,7 @@ def solved_by(layer: Mapping[str, Any]) -> str:
 
 
 def formats(results: Mapping[str, Any]) -> str:
-    """Which formats hold how many layers: "210 layers in Trellis(bits=3), 1 in Int(bits=8)"."""
+    """The number of layers in each format: "210 layers in Trellis(bits=3), 1 in Int(bits=8)"."""
     layers = mappings_at(results, "layers")
     counts = Counter(str(layer["format"]) for layer in layers if layer.get("format"))
     words = [

@@ -1,14 +1,15 @@
-"""`card`: the README.md that travels with the weights, as the hub reads it: YAML for machines, then
-a page for people.
+"""`card`: the model card (README.md) of a packed folder: a YAML header for the hub, then a page for
+readers.
 
-It opens with the line without which the weights cannot be used: transformers does not find the
-format by itself, warns, and builds the layers with random numbers. Then the verdict with its
-intervals, the three figures of bits per weight, the calibration fingerprint, the recipe and the
-limits. Every number is one of results.json, rounded or in another unit (bytes as MB, shares as
-percent); nothing is computed here, so that the card can be checked against the file in its folder.
+The page begins with the import that the weights need: without it transformers does not know the
+format, warns, and builds the layers with random numbers. Then come the verdict with its intervals,
+the three figures of bits per weight, the calibration fingerprint, the recipe and the limits. Every
+number is taken from results.json and only rounded or converted to another unit (bytes to MB, shares
+to percent), so that the card can be checked against the results.json in the same folder.
 
-The licence is the original's, and `base_model_relation: quantized` says what this is. Names from
-outside go into tables and headings with Markdown's own characters escaped.
+The licence is that of the original, and the header marks the model with
+`base_model_relation: quantized`. In names from outside, the special characters of Markdown are
+escaped.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def card(results: Mapping[str, Any] | Path | str) -> str:
     """The text of README.md for `results` (the content of results.json, or its path).
 
-    Raises BadInput as `report` does. What was not measured is left out.
+    Measurements that the results lack are left out. Raises BadInput when results.json is missing
+    or is not an object.
     """
     tidy_results: dict[str, Any] = tidy(load_results(results))
     body = (

@@ -11,7 +11,7 @@ from .results import number_at, yes_no
 
 
 def describe_calibration(results: Mapping[str, Any]) -> Chapter | None:
-    """The text on which curvature was measured."""
+    """The chapter with the text on which curvature was measured; None without calibration."""
     calibration = results["calibration"]
     if not calibration["sources"] and calibration.keys() <= {"sources"}:
         return None
@@ -54,7 +54,7 @@ def describe_calibration(results: Mapping[str, Any]) -> Chapter | None:
 
 
 def describe_origin(results: Mapping[str, Any]) -> Chapter:
-    """Recipe, times, machine and versions, and the warnings of the run."""
+    """The chapter with recipe, times, machine, versions, and the warnings of the run."""
     recipe = as_yaml(results.get("recipe"))
     note = "Given back to `fw quantize --config` it makes the same weights."
     items: list[Section] = [

@@ -1,4 +1,4 @@
-"""`report`: the page of a quantized model, made of its results.json and nothing else."""
+"""`report`: writes the page of a quantized model from its results.json alone."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def report(results: Mapping[str, Any] | Path | str, out: Path | str) -> Path:
     """Write the report of `results` (the content of results.json, or its path) and return the
     file's path.
 
-    `out` is a file that ends in .html, or a folder, which then gets `report.html`. Raises BadInput
-    when results.json is missing or is not an object. What was not measured is left out or said to
-    be missing.
+    `out` is a file that ends in .html, or a folder, which then gets `report.html`. Measurements
+    that the results lack are left out or listed as missing. Raises BadInput when results.json is
+    missing or is not an object.
     """
     return reporting.write_page(render(load_results(results)), out)
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """The page as text."""
+    """The page as HTML text."""
     results = tidy(results)
     name = str(results["model"].get("name") or "")
     version = results["versions"].get("featherweight")

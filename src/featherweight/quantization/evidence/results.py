@@ -1,8 +1,8 @@
-"""Reading results.json, which may come from elsewhere or be older than this code.
+"""Reads results.json, which may come from another program or an older version of this one.
 
-Nothing is assumed of its content: `tidy` puts empty mappings and lists where some are expected, and
-every figure is looked at before it is used. What is missing is left out of the sentence, the
-picture or the table, and never guessed.
+Nothing is assumed about its content: `tidy` puts an empty mapping or list wherever the page expects
+one, and the type of every figure is checked before it is used. A missing figure is left out of the
+sentence, the picture or the table.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _QUALITY = {
     "original": {"perplexity": _INTERVAL},
     "light": {"perplexity": _INTERVAL},
 }
-# Where results.json holds mappings, and where lists; a list with one entry gives the shape of each
-# of its items.
+# The mappings and lists that results.json should hold. A list with one entry says that each item of
+# the list has the shape of this entry.
 SHAPE: dict[str, Any] = {
     "model": {},
     "size": {"bytes": {}},
@@ -42,9 +42,9 @@ SHAPE: dict[str, Any] = {
 
 
 def load_results(results: Mapping[str, Any] | Path | str) -> Mapping[str, Any]:
-    """The content of results.json: of `results` itself, of a file, or of the file in a folder.
+    """The content of results.json. `results` is the content itself, the file, or its folder.
 
-    Raises BadInput, naming the file, when it is missing or is no JSON object.
+    Raises BadInput, which names the file, when it is missing or is no JSON object.
     """
     if isinstance(results, Mapping):
         return results
@@ -62,10 +62,10 @@ def load_results(results: Mapping[str, Any] | Path | str) -> Mapping[str, Any]:
 
 
 def tidy(value: Any, shape: Any = SHAPE) -> Any:
-    """`value` with mappings and lists where `shape` has them, and everything else as it is.
+    """`value` with a mapping or a list wherever `shape` has one; everything else is unchanged.
 
-    What should be a mapping or a list and is not becomes an empty one; items of another kind are
-    left out of lists of mappings.
+    A missing value, or a value of another kind, is replaced by an empty mapping or list. From a
+    list of mappings, items of other kinds are removed.
     """
     if isinstance(shape, dict):
         entries = dict(value) if isinstance(value, Mapping) else {}
@@ -77,7 +77,7 @@ def tidy(value: Any, shape: Any = SHAPE) -> Any:
 
 
 def mapping_at(results: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
-    """The mapping at `path`, or an empty one where there is none."""
+    """The mapping at `path`, or an empty one when there is none."""
     value: Any = results
     for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
@@ -85,19 +85,19 @@ def mapping_at(results: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def mappings_at(results: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """The list of mappings at `key`; anything else in it is left out."""
+    """The mappings in the list at `key`; items of other kinds are left out."""
     items = results.get(key)
     return [item for item in items if isinstance(item, Mapping)] if isinstance(items, list) else []
 
 
 def number_at(mapping: Mapping[str, Any], key: str) -> float | None:
-    """The number at `key`, or None where there is none."""
+    """The number at `key`, or None when there is none."""
     value: Any = mapping.get(key)
     return value if numbers.is_number(value) else None
 
 
 def confidence_level(results: Mapping[str, Any]) -> str:
-    """The level of the intervals, "95 %", or the word "bootstrap" where the file does not say."""
+    """The level of the intervals, "95 %", or the word "bootstrap" when the file has no level."""
     level = number_at(mapping_at(results, "quality"), "level")
     return "bootstrap" if level is None else numbers.percent(level, 0)
 

@@ -1,12 +1,12 @@
-"""What the weight files take: by kind of content, and compared with the original.
+"""The size of the weight files, by kind of content, and the size of the original.
 
-The ledger divides the light model's files: codes, scales, zeros, signs, code tables and whatever
-else the formats store for the blocks, under the kind's own name; embedding table and head, whatever
-they are spent on; and the remainder.
+The bytes of the light model's files are divided into shares: one for each kind of content of the
+blocks (codes, scales, zeros, signs, code tables and whatever else a format stores), one for the
+embedding table and the head together, and one for the remainder.
 
-The original has up to two sizes. A model is published in some dtype, and that is what a user has
-downloaded before; the source folder that was quantized may hold the same weights in a larger dtype,
-as conversions to float32 do. The light model is compared with the published size where it is known.
+The original has up to two sizes. A model is published in some dtype, and a user downloads that
+file. The source folder that was quantized may hold the same weights in a larger dtype, for example
+after a conversion to float32. The light model is compared with the published size when it is known.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...reporting.numbers import is_number, number
 from .layers import position
 from .results import mapping_at, mappings_at, number_at
 
-# Kinds with names of their own, in the order of the picture; kinds of other names follow them.
+# Known kinds of content with their labels, in the order of the picture. Other kinds follow them.
 KINDS = {
     "codes": "codes",
     "scales": "scales",
@@ -35,7 +35,8 @@ LAST_KINDS = {
     "embedding": "embedding and head",
     "other": "everything else",
 }
-# Two sizes this close are one: a file is larger than its weights by its header.
+# Two sizes of the original with a smaller relative difference count as equal, because a file is
+# larger than its weights by its header.
 SAME_SIZE = 0.01
 
 
@@ -50,8 +51,10 @@ class Share:
 
 @dataclass(frozen=True)
 class OriginalSize:
-    """One size of the original: "original", "as published" or "source file"; its dtype or "";
-    bytes, and bits for each parameter where they are known.
+    """One size of the original.
+
+    label: "original", "as published" or "source file". dtype: its name or "". num_bytes: the size.
+    bits: bits for each parameter, None when they are not known.
     """
 
     label: str
@@ -66,8 +69,8 @@ class OriginalSize:
 
 
 def original_sizes(results: Mapping[str, Any]) -> list[OriginalSize]:
-    """The sizes of the original, the one to compare with first: as published, then the source file
-    when its size is another. One entry when only one size is known, none without any.
+    """The known sizes of the original: first the published one, which the light model is compared
+    with, then that of the source file if it differs.
     """
     model = mapping_at(results, "model")
     published_bytes = number_at(model, "published_bytes")
@@ -92,11 +95,11 @@ def original_sizes(results: Mapping[str, Any]) -> list[OriginalSize]:
 
 
 def shares(results: Mapping[str, Any]) -> list[Share]:
-    """How the bytes of the weight files are spent; empty kinds are left out, and the rest adds up
-    to the file.
+    """The shares of the weight files by kind of content, without empty ones. Their sum is the size
+    of the files.
 
-    `size.bytes` counts by kind over all layers; what embedding and head take is moved to a share of
-    its own.
+    `size.bytes` in results.json counts by kind over all layers. The bytes of embedding and head are
+    subtracted from these kinds and form a share of their own.
     """
     kind_bytes = {
         str(kind): float(value)
@@ -116,12 +119,12 @@ def shares(results: Mapping[str, Any]) -> list[Share]:
 
 
 def kind_label(kind: str) -> str:
-    """What a page calls a kind of content."""
+    """The label of a kind of content on the page."""
     return (KINDS | LAST_KINDS).get(kind, kind.replace("_", " "))
 
 
 def bits_per_weight(layer: Mapping[str, Any]) -> float | None:
-    """Everything stored for a layer over its weights."""
+    """All bits stored for a layer, divided by its number of weights; None when they are unknown."""
     bits = [value for value in mapping_at(layer, "bits").values() if is_number(value)]
     weights = number_at(layer, "weights")
     return sum(bits) / weights if bits and weights else None
@@ -138,7 +141,8 @@ def _move_tables(kind_bytes: dict[str, float], layers: list[Mapping[str, Any]]) 
                 sums[kind] += bits / 8
     kind_bytes["embedding"] = float(sum(in_tables.values()))
     for kind, num_bytes in in_tables.items():
-        # A ledger whose kinds cover the blocks only has the tables among "other".
+        # In some results the kinds cover the blocks only; then the bytes of the tables are part of
+        # "other".
         covers_tables = kind_bytes.get(kind, 0.0) >= 0.999 * (in_blocks[kind] + num_bytes)
         source = kind if covers_tables else "other"
         kind_bytes[source] = kind_bytes.get(source, 0.0) - num_bytes

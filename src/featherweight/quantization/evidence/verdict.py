@@ -1,4 +1,6 @@
-"""The result in a sentence, and the list of what was not measured; both follow from the figures."""
+"""The result in one sentence, and the list of missing measurements; both are computed from the
+figures in results.json.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from .sizes import OriginalSize, original_sizes
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """One sentence: what was gained and what it cost, of the figures that were measured."""
+    """One sentence on the size and on each of agreement, KL and perplexity that was measured."""
     quality = mapping_at(results, "quality")
     costs = []
     if (agreement := numbers.interval_mean(quality.get("top1"))) is not None:
@@ -39,9 +41,9 @@ def verdict(results: Mapping[str, Any]) -> str:
 
 
 def missing_measurements(results: Mapping[str, Any]) -> list[str]:
-    """What a reader may look for and the results do not hold, in words.
+    """The names of measurements that a reader may expect and the results lack.
 
-    A figure counts as measured when its key holds a number, or a list or mapping with content.
+    A figure counts as measured when its key holds a number, or a list or mapping that is not empty.
     """
     quality = mapping_at(results, "quality")
     kl, top1 = (numbers.interval_mean(quality.get(key)) for key in ("kl", "top1"))
@@ -61,7 +63,7 @@ def missing_measurements(results: Mapping[str, Any]) -> list[str]:
 
 
 def _missing_blocks(layers: list[Mapping[str, Any]]) -> list[str]:
-    """Whether the KL with one block compressed is missing for all blocks or for some."""
+    """One entry when the KL of single blocks is missing for some or all blocks, else none."""
     kls: dict[int, Any] = {}
     for layer in layers:
         if (layer_position := position(str(layer.get("name", "")))) is not None:

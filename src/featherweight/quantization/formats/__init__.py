@@ -1,4 +1,6 @@
-"""Which numbers a weight may be. One file a format; `layouts/` says which bytes hold them."""
+"""Number formats: the values that a quantized weight can have. There is one file for each format;
+`layouts/` defines the bytes that store it.
+"""
 
 from .base import Format, Params, QWeight
 from .int import Int

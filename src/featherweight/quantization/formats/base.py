@@ -1,9 +1,10 @@
-"""A format says which numbers a weight may be; its layout (`layouts/`) says which bytes hold them.
+"""A format defines the values that a quantized weight can have; its layout (`layouts/`) defines the
+bytes that store them.
 
 Every format works on a matrix `w` of shape (rows, columns) = (outputs, inputs) in float32, padded
 to `format.padded(shape)`. `fit` chooses continuous parameters (scales, zero points), `snap` and
-`project` the nearest representable numbers, `pack` the bytes. Formats know nothing of layers,
-files, rotation or rounding methods, and compute on the device of their inputs.
+`project` choose the nearest representable numbers, and `pack` makes the bytes. A format does not
+depend on layers, files, rotations or rounding methods, and computes on the device of its inputs.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from torch import Tensor
 from ...base.errors import UsageError
 from ..layouts.base import Layout
 
-# Weights in one batch of tiles: bounds the temporary memory at a few hundred MB whatever the
-# matrix.
+# Number of weights in one batch of tiles, which limits the temporary memory to a few hundred MB for
+# matrices of any size.
 WEIGHTS_PER_BATCH = 1 << 21
 
 
 @dataclass(frozen=True)
 class Params:
-    """Continuous parameters of one matrix of (padded) `shape`, under the format's own keys:
+    """Continuous parameters of one matrix of (padded) `shape`, under the keys of the format:
     "scale", "zero", ...
 
-    `fit` and scale rules give float32 tensors, which may need gradients; `stored()` gives the
-    numbers that a file keeps.
+    `fit` returns float32 tensors, which may need gradients; `stored()` returns the numbers that are
+    stored in a file.
     """
 
     format: Format
@@ -38,16 +39,16 @@ class Params:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def stored(self) -> Params:
-        """These parameters rounded to what is stored, in the stored dtypes; the same when they are
-        so already.
+        """These parameters rounded to the numbers that a file stores, in the stored dtypes.
+        Parameters that are already rounded do not change.
         """
         return Params(self.format, self.shape, self.format.round_params(self.tensors))
 
 
 @dataclass(frozen=True)
 class QWeight:
-    """What is stored for one matrix of (unpadded) `shape`: the tensors of `format.stored(shape)` by
-    name.
+    """The stored form of one matrix of (unpadded) `shape`: the tensors that `format.stored(shape)`
+    lists, by name.
     """
 
     format: Format
@@ -61,11 +62,11 @@ class QWeight:
 
 @dataclass(frozen=True)
 class Integers:
-    """A matrix as what other programs hold: value = scale * (code - zero), one scale for `group`
-    columns of a row.
+    """A matrix of scaled integers, the form that other programs can store:
+    value = scale * (code - zero), with one scale for `group` columns of a row.
 
-    `codes` (rows, columns) uint8; `scale` (rows, groups) float32; `zero` (rows, groups) uint8, or
-    one number for all. The levels code - zero lie in `lowest` ... `highest`.
+    `codes`: uint8 (rows, columns). `scale`: float32 (rows, groups). `zero`: uint8 (rows, groups),
+    or one number for the whole matrix. The levels code - zero lie in `lowest` ... `highest`.
     """
 
     codes: Tensor
@@ -80,26 +81,29 @@ class Format(Layout):
     """Abstract base of all formats.
 
     An implementation is a final frozen dataclass that inherits from its layout and adds no fields:
-    `class Int(IntLayout, ScaledCodes)`. Its repr is its entry in a checkpoint.
+    `class Int(IntLayout, ScaledCodes)`. Its repr is the text that a checkpoint stores.
     """
 
     @property
     @abstractmethod
     def tile(self) -> tuple[int, int]:
-        """(rows, columns) decided together, (1, 1) for scalars and (16, 16) for the trellis."""
+        """Rows and columns of a tile, whose codes are chosen together: (1, 1) for scalar formats,
+        (16, 16) for the trellis.
+        """
 
     @abstractmethod
     def fit(
         self, w: Float[Tensor, "rows columns"], weight: Float[Tensor, " columns"] | None = None
     ) -> Params:
-        """Parameters that minimise the squared error of nearest rounding of `w` (padded already).
+        """Parameters that minimise the squared error of rounding `w` to nearest.
 
-        `weight` (columns), where given, weighs the squared errors of each column.
+        w: the padded matrix. weight: factor of the squared errors of each column; None for equal
+        factors.
         """
 
     @abstractmethod
     def round_params(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of parameters rounded to the nearest that can be stored, in their stored
+        """The parameters `tensors` rounded to the nearest numbers that can be stored, in the stored
         dtypes.
         """
 
@@ -111,22 +115,22 @@ class Format(Layout):
         rows: Int64[Tensor, " tiles"],
         columns: Int64[Tensor, " tiles"],
     ) -> tuple[Float[Tensor, "tiles tile_rows tile_columns"], Tensor]:
-        """Nearest representable values of a batch of tiles, and their codes.
+        """The nearest representable values of a batch of tiles, and their codes.
 
-        `rows[i]` and `columns[i]` are the position of tile i, counted in tiles. Codes have the
-        shape (tiles, ...) and the format's own dtype; `pack` takes those of all tiles in row-major
-        order. Differentiable in `params`.
+        rows, columns: the position of each tile in the matrix, counted in tiles. The codes have the
+        shape (tiles, ...) and the format's own dtype; `pack` expects the codes of all tiles in
+        row-major order. The values are differentiable in `params`.
         """
 
     def project(
         self, w: Float[Tensor, "rows columns"], params: Params
     ) -> Float[Tensor, "rows columns"]:
-        """Nearest representable values of the whole matrix `w` (padded): bit for bit those of
-        `snap`, tile by tile.
+        """The nearest representable values of the whole matrix `w` (padded), equal bit for bit to
+        the values that `snap` gives for its tiles.
 
-        Differentiable in `params` (the choice of codes has no gradient): the function that
-        training, nearest rounding and export share, so that the numbers that were trained are the
-        numbers that ship.
+        The values are differentiable in `params`; the choice of codes has no gradient. Training,
+        nearest rounding and export all use this function, so that a trained model has exactly the
+        values that are exported.
         """
         values = torch.cat([values for values, _ in self._snapped_batches(w, params)])
         b_o, b_i = self.tile
@@ -137,8 +141,8 @@ class Format(Layout):
         )
 
     def nearest_codes(self, w: Float[Tensor, "rows columns"], params: Params) -> Tensor:
-        """Codes of the values that `project` gives, as `pack` takes them: those of all tiles in
-        row-major order.
+        """The codes of the values that `project` returns: those of all tiles in row-major order, as
+        `pack` expects them.
         """
         return torch.cat([codes for _, codes in self._snapped_batches(w, params)])
 
@@ -156,41 +160,41 @@ class Format(Layout):
 
     @abstractmethod
     def pack(self, codes: Tensor, params: Params, shape: tuple[int, int]) -> QWeight:
-        """The stored tensors for the codes of every tile (row-major) of a matrix whose unpadded
-        shape is `shape`.
+        """The stored form of a matrix.
 
-        `params` are stored ones (`Params.stored`). `unpack` of the result equals the values that
-        `snap` gave with them.
+        codes: those of all tiles in row-major order. params: rounded parameters
+        (`Params.stored`); others raise UsageError. shape: the unpadded shape. `unpack` of the
+        result equals the values that `snap` gave for these parameters.
         """
 
     @abstractmethod
     def unpack(self, weight: QWeight) -> Float[Tensor, "rows columns"]:
-        """The represented numbers, float32, without padding."""
+        """The values of the stored matrix, float32, without padding."""
 
     def unpack_rows(
         self, weight: QWeight, rows: Int64[Tensor, " count"]
     ) -> Float[Tensor, "count columns"]:
-        """`unpack(weight)[rows]`, for a look-up in a table; formats that can decode a row alone do
-        only that.
+        """`unpack(weight)[rows]`, for a look-up in an embedding table. Formats override it to
+        decode only the rows that are needed.
 
         Raises IndexError for a row that the matrix does not have.
         """
         return self.unpack(weight)[rows]
 
     def check_codes(self, weight: QWeight, name: str) -> None:
-        """Raise BadInput, naming the layer `name`, if a stored code stands for no number; in most
-        formats every code does.
+        """Raise BadInput, which names the layer `name`, when a stored code has no value. In most
+        formats every code has a value, so this default does nothing.
         """
         return
 
     def integers(self, weight: QWeight) -> Integers | None:
-        """The codes as integers with their scales; None for a format of another kind."""
+        """The matrix as scaled integers; None for a format that has other values."""
         return None
 
 
 def require_stored(params: Params) -> None:
-    """Raise UsageError when parameters still have more digits than a file keeps; `pack` must not
-    round them unseen.
+    """Raise UsageError when parameters are not yet rounded to stored numbers. `pack` must not round
+    them itself, because the codes were chosen for other numbers then.
     """
     if float_keys := [
         key

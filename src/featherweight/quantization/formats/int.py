@@ -1,20 +1,19 @@
 """Integers with a scale for each group: value = scale * (code - zero).
 
-The idea: `bits` bits choose one of 2^bits equidistant levels; `group` columns of a row share one
+A code of `bits` bits chooses one of 2^bits equidistant levels; `group` columns of a row share one
 fp16 scale (and, when asymmetric, one uint8 zero point). Symmetric levels are -2^(bits-1) ...
-2^(bits-1)-1, stored with 2^(bits-1) added. This maps code for code onto what other programs read
-(GGUF Q4_0 and Q8_0, compressed-tensors "pack-quantized").
+2^(bits-1)-1, stored with 2^(bits-1) added. The codes can be copied one to one into the formats of
+other programs (GGUF Q4_0 and Q8_0, compressed-tensors "pack-quantized").
 
 `fit` minimises the squared error over a grid of scales, weighted by column when weights are given.
-Scales from the largest magnitude alone lose badly below 4 bits: on N(0, 1) at 2 bits the error is
-0.43 instead of 0.149. Cost of `fit`: one pass over the matrix for each of 48 (up to 4 bits) or 12
-candidate scales.
+A scale that only follows from the largest magnitude is much worse below 4 bits: on N(0, 1) at 2
+bits the error is 0.43 instead of 0.149. Cost of `fit`: one pass over the matrix for each of 48 (up
+to 4 bits) or 12 candidate scales.
 
-`portable` scales have only as many significant bits as the narrowest reader keeps. They are rounded
-before the codes are chosen, so that the codes compensate: 8 bits when symmetric (bf16 and fp16 both
-hold such a scale, whatever the model's dtype),
-11 - bits when asymmetric (fp16 then also holds scale * zero, which is GGUF's minimum). They are
-stored as fp16 like any other scale.
+With `portable`, scales have few enough significant bits to be exact in all readers: 8 bits when
+symmetric, because bf16 and fp16 both hold such a scale; 11 - bits when asymmetric, because fp16
+then also holds scale * zero, the minimum of a GGUF block. The scales are rounded before the codes
+are chosen, so that the codes compensate for the rounding. They are stored as fp16 like all scales.
 """
 
 from __future__ import annotations
@@ -30,10 +29,7 @@ from .scaled_codes import SMALLEST_SCALE, ScaledCodes
 
 @dataclass(frozen=True, repr=False)
 class Int(IntLayout, ScaledCodes):
-    """2 to 8 bits a weight; `group=None` shares one scale across a whole row.
-
-    `portable` rounds scales so that exports hold them exactly; asymmetric codes up to 4 bits only.
-    """
+    """Integers of 2 to 8 bits with scales; fields and errors as in `IntLayout`."""
 
     @property
     def level_range(self) -> tuple[int, int]:
@@ -41,8 +37,8 @@ class Int(IntLayout, ScaledCodes):
         return (-zero, top - zero) if self.symmetric else (-top, top)
 
     def fit_groups(self, weights: Tensor, importance: Tensor) -> dict[str, Tensor]:
-        """The best of a grid of scales for every (row, group); each candidate is rounded to a
-        storable scale first.
+        """The scale with the least squared error among a grid of candidates, for every row and
+        group. Each candidate is rounded to a scale that can be stored before it is tried.
         """
         top, middle = 2**self.bits - 1, float(self.zero_point)
         low, high = weights.amin(-1).clamp(max=0), weights.amax(-1).clamp(min=0)
@@ -56,8 +52,8 @@ class Int(IntLayout, ScaledCodes):
                 if self.symmetric
                 else (-low / scale).round().clamp(0, top)
             )
-            # In place, because `weights` is a large part of the matrix: codes, then levels, values,
-            # errors.
+            # One buffer holds first the codes, then the levels, the values and the errors, because
+            # `weights` is a large part of the matrix.
             codes = (weights / scale[..., None]).add_(zero[..., None]).round_().clamp_(0, top)
             errors = (
                 codes.sub_(zero[..., None])
@@ -74,7 +70,7 @@ class Int(IntLayout, ScaledCodes):
         return {"scale": best_scale} | ({} if self.symmetric else {"zero": best_zero})
 
     def _shrink_factors(self, device: torch.device) -> Tensor:
-        """Candidate scales in units of the one that represents the largest magnitude."""
+        """Candidate scales, as multiples of the scale that represents the largest magnitude."""
         largest = 1.1 if self.symmetric else 1.0
         smallest, steps = (0.25, 48) if self.bits <= 4 else (0.8, 12)
         return torch.linspace(largest, smallest, steps, device=device)
@@ -83,8 +79,8 @@ class Int(IntLayout, ScaledCodes):
         if not self.portable:
             return super().storable_scale(scale)
         significant_bits = 8 if self.symmetric else 11 - self.bits
-        # Less than fp16's largest number: that one rounds to 2^16 at 8 significant bits, and scale
-        # * zero must fit as well.
+        # The limit is smaller than the largest fp16 number, which would round to 2^16 at 8
+        # significant bits. For asymmetric codes scale * zero must fit, too.
         largest = 2.0 ** (15 if self.symmetric else 15 - self.bits)
         mantissa, exponent = torch.frexp(scale.clamp(min=SMALLEST_SCALE, max=largest))
         return torch.ldexp((mantissa * 2**significant_bits).round(), exponent - significant_bits)

@@ -1,9 +1,8 @@
-"""Formats whose weights are scale * (code - zero) with integer codes: what `Int` and `Ternary`
-share.
+"""The common base of `Int` and `Ternary`: a weight is scale * (code - zero) with an integer code.
 
-Codes are chosen elementwise, so the whole matrix is projected at once. The bytes lie in the lane
-order of `ops.lanes` and are decoded by `ops.matmul`. Subclasses choose scales (`fit_groups`) and
-round (`round_to_codes`).
+Each code depends on its own weight only, so the whole matrix is rounded at once. The bytes are in
+the lane order of `ops.lanes` and are decoded by `ops.matmul`. Subclasses choose the scales
+(`fit_groups`) and the codes (`round_to_codes`).
 """
 
 from __future__ import annotations
@@ -19,16 +18,17 @@ from ...ops import lanes, matmul
 from ..layouts.scaled_codes import ScaledCodesLayout
 from .base import WEIGHTS_PER_BATCH, Format, Integers, Params, QWeight, check_rows, require_stored
 
-# Stored scales stay inside what both fp16 and bf16 hold as normal numbers, so that exports are
+# Stored scales are limited to numbers that are normal in both fp16 and bf16, so that exports are
 # exact.
 SMALLEST_SCALE = 2.0**-14
 LARGEST_SCALE = 65504.0
 
 
 class ScaledCodes(ScaledCodesLayout, Format):
-    """Abstract base of formats of scaled integer codes.
+    """Abstract base of formats with scaled integer codes.
 
-    Parameters: "scale", and "zero" where the layout stores it.
+    Their parameters are "scale" and, if the layout stores zero points, "zero", both of shape (rows,
+    groups).
     """
 
     @property
@@ -46,15 +46,16 @@ class ScaledCodes(ScaledCodesLayout, Format):
         weights: Float[Tensor, "rows groups width"],
         importance: Float[Tensor, "1 groups width"],
     ) -> dict[str, Float[Tensor, "rows groups"]]:
-        """Parameters of every group that minimise its squared error, weighted by `importance`."""
+        """For every group the parameters that minimise its squared error, weighted by
+        `importance`.
+        """
 
     @abstractmethod
     def round_to_codes(
         self, w: Tensor, scale: Tensor, zero: Tensor | float
     ) -> tuple[Tensor, Tensor]:
-        """(values, codes) nearest to `w`, elementwise; `scale` and `zero` broadcast to its shape.
-
-        Codes are uint8.
+        """The nearest values of the numbers `w`, and their uint8 codes. `scale` and `zero`
+        broadcast to the shape of `w`.
         """
 
     def fit(
@@ -173,13 +174,13 @@ class ScaledCodes(ScaledCodesLayout, Format):
 
 
 def to_row_blocks(values: Tensor) -> Tensor:
-    """(rows, groups) -> (rows / 16, groups, 16): the 16 rows that share a vector of lanes lie side
-    by side.
+    """(rows, groups) -> (rows / 16, groups, 16), so that the scales of 16 rows, which a kernel
+    loads as one vector, are adjacent.
     """
     rows, groups = values.shape
     return values.view(rows // 16, 16, groups).transpose(1, 2).contiguous()
 
 
 def from_row_blocks(values: Tensor) -> Tensor:
-    """The inverse: (rows / 16, groups, 16) -> (rows, groups)."""
+    """The inverse of `to_row_blocks`: (rows / 16, groups, 16) -> (rows, groups)."""
     return values.transpose(1, 2).flatten(0, 1)

@@ -1,13 +1,14 @@
-"""A tile of 16 x 16 weights as one path through a bitshift trellis: `bits` bits a weight, coded
-together.
+"""Trellis codes: the 256 weights of a 16 x 16 tile are coded together as one path through a
+bitshift trellis, with `bits` bits for each weight.
 
-The idea (QTIP, arXiv:2406.11235): a state of L bits shifts in `bits` new bits for each weight and
-emits f(state); the Viterbi algorithm finds the path nearest to the tile. On N(0, 1) the error is
-within 11 % of the Shannon bound at 2 bits, where scalar codes lie 90 % above it. A path ends in the
-state in which it began, so a tile takes exactly 256 * bits bits. Each row of the matrix has one
-fp16 scale. Streams run from the last weight of a tile to its first, so that a decoder reads bytes
-forward; they lie in the 64-lane order of `ops.lanes` (rows and columns padded to 64). Cost: 2
-Viterbi passes of 2^L additions a weight to encode; one table look-up a weight to decode.
+The method is QTIP (arXiv:2406.11235). For each weight, `bits` new bits are shifted into a state of
+L bits, and the value of the weight is f(state). The Viterbi algorithm finds the path whose values
+are nearest to the tile. On N(0, 1) at 2 bits the squared error is 11 % above the Shannon bound;
+that of scalar codes is 90 % above it. A path ends in the state in which it began, so a tile takes
+exactly 256 * bits bits. Each row of the matrix has one fp16 scale. The bits of a tile are stored
+from its last weight to its first, so that a decoder reads bytes forward, and in the 64-lane order
+of `ops.lanes`, for which rows and columns are padded to multiples of 64. Cost: encoding takes 2
+Viterbi passes with 2^L additions for each weight; decoding takes one table look-up for each weight.
 """
 
 from __future__ import annotations
@@ -27,29 +28,27 @@ from .trellis_codes import code_values
 
 TILE = 16
 BLOCK_ROWS = 256  # rows of a block in lane order
-# Root mean square of what the encoder is given, in units of the code: measured optimum on N(0, 1)
-# (benchmarks/rounding.py).
+# For each number of bits the root mean square that weights should have after the division by the
+# scale. These are the measured optima on N(0, 1) (benchmarks/rounding.py).
 GAIN = {1: 1.13, 2: 0.97, 3: 0.93, 4: 0.86}
 
 
 @dataclass(frozen=True, repr=False)
 class Trellis(TrellisLayout, Format):
-    """1 to 4 bits a weight; `L` bits of state (12 is the default, 14 the best that pays); `code` g,
-    1mad or 3inst.
-    """
+    """Trellis codes of 1 to 4 bits; fields and errors as in `TrellisLayout`."""
 
     @property
     def tile(self) -> tuple[int, int]:
         return (TILE, TILE)
 
     def values(self, device: torch.device | None = None) -> Float[Tensor, " states"]:
-        """The number that each state emits, of unit variance over uniform states."""
+        """The value f(state) of each state; over all states they have unit variance."""
         return code_values(self.code, self.bits, self.L).to(device or "cpu")
 
     def fit(
         self, w: Float[Tensor, "rows columns"], weight: Float[Tensor, " columns"] | None = None
     ) -> Params:
-        # Columns of zeros are padding, which does not count in a row's root mean square.
+        # Columns of zeros are padding. They are not counted in the root mean square of a row.
         num_columns = (w != 0).any(0).sum().clamp(min=1)
         rms = (w.float().square().sum(1) / num_columns).sqrt()
         return Params(self, (w.shape[0], w.shape[1]), {"scale": rms / GAIN[self.bits]})

@@ -1,9 +1,9 @@
-"""The codes of the bitshift trellis: functions from a state of L bits to a number.
+"""The codes of the bitshift trellis: the functions f from a state of L bits to a value.
 
 Each is a table of 2^L float32 values with zero mean and unit variance over uniform states.
 
-`g`      table[h(s)] with h(s) = (s & 255) xor M (s >> 8), which is linear over GF(2), so that it
-         decodes with byte operations only. Its matrices and tables are constants of the layout
+`g`      table[h(s)] with h(s) = (s & 255) xor M (s >> 8). The hash h is linear over GF(2), so byte
+         operations are enough to decode it. Its matrices and tables are constants of the layout
          (`layouts/trellis.py`); docs/concepts.md has the derivation and figures.
 `1mad`   x = 34038481 s + 76625530 mod 2^32; (sum of the 4 bytes - 510) / 147.800537
 `3inst`  x = 89226354 s + 64248484 mod 2^32; masked to two fp16 halves, which are added in fp16
@@ -26,7 +26,9 @@ from ..layouts.trellis import MATRICES, code_table
 
 
 def g_values(bits: int, L: int, matrix: Sequence[int]) -> Float[Tensor, " states"]:
-    """The values of code g with the table of `bits` bits and the given matrix (L - 8 bytes)."""
+    """The values of code g for the table of `bits` bits and the hash matrix `matrix` (L - 8
+    bytes).
+    """
     table = code_table(bits).astype(np.float64)
     unit = table / np.sqrt((table**2).mean())
     return torch.from_numpy(unit[hash_states(np.arange(1 << L), matrix)].astype(np.float32))
@@ -50,7 +52,8 @@ RAW_VALUES = {"1mad": _mad1_values, "3inst": _inst3_values}
 
 @functools.cache
 def code_values(code: str, bits: int, L: int) -> Float[Tensor, " states"]:
-    """f(s) of every state s, float32 on the CPU; not to be written to.
+    """f(s) of every state s, float32 on the CPU. The result is cached, so callers must not change
+    it.
 
     Raises KeyError when code g has no matrix for (bits, L).
     """

@@ -1,4 +1,4 @@
-"""Modules that hold compressed weights and compute with them."""
+"""PyTorch modules that hold compressed weights and compute with them."""
 
 from .base import CompressedModule
 from .embedding import CompressedEmbedding, TiedHead

@@ -1,16 +1,17 @@
-"""What modules with compressed weights share: stored buffers, decoding, and the signs of rotations.
+"""The base class of modules with compressed weights: stored buffers, decoding, and the signs of
+rotations.
 
-Their buffers are the stored tensors themselves, under the names that `format.stored` gives them, so
-a checkpoint is their state dict. Stored buffers keep their dtype: `model.half()` or
+The buffers of a module are the stored tensors, under the names in `format.stored`, so its state
+dict is what a checkpoint stores. Stored buffers keep their dtype: `model.half()` or
 `dtype=bfloat16` changes activations and biases, never codes or scales. Codes are decoded in float32
-and cast to the activation's dtype for the product.
+and cast to the dtype of the activations for the product.
 
-`weight` is an empty tensor: its dtype is the one the layer computes in, it follows `.to()`, and in
-a checkpoint it makes software that does not know the format stop at a size mismatch instead of
-running on random weights.
+`weight` is an empty tensor. Its dtype is the one in which the layer computes, and `.to()` changes
+it. In a checkpoint, it makes software that does not know the format stop at a size mismatch instead
+of running with random weights.
 
-Cost: every forward decodes every matrix it uses; inside `decoded(model)` each is decoded once and
-kept.
+Cost: every forward pass decodes the matrix. Inside `keep_decoded(model)` each matrix is decoded
+only once.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from ..transforms.hadamard import unpack_signs
 
 
 class CompressedModule(nn.Module):
-    """A matrix of `shape` (rows, columns) in `format`, with sign bits when its input is rotated.
+    """A matrix of `shape` (rows, columns) that is stored in `format`.
 
-    `dtype` is the one that the module computes in.
+    dtype: the dtype in which the module computes. input_signs: whether the input is rotated; the
+    module then has a buffer of sign bits. device: of the buffers.
     """
 
     weight: Tensor
@@ -54,12 +56,12 @@ class CompressedModule(nn.Module):
             self.register_buffer(name, torch.empty(size, dtype=DTYPES[kind], device=device))
         if input_signs:
             self.register_sign_bits("input_signs", shape[1], device)
-        # Dense matrices by dtype while inside `decoded`, else None.
+        # Dense matrices by dtype inside `keep_decoded`, else None.
         self._dense_cache: dict[torch.dtype, Tensor] | None = None
         self._sign_cache: dict[str, tuple[Tensor, int, bytes, Tensor]] = {}
 
     def register_sign_bits(self, name: str, num_signs: int, device: torch.device | None) -> None:
-        """A buffer for the signs of one side's rotation."""
+        """Add the buffer `name` for the sign bits of the rotation of one side."""
         size = -(-num_signs // 8)
         self.register_buffer(name, torch.empty(size, dtype=torch.uint8, device=device))
 
@@ -68,7 +70,7 @@ class CompressedModule(nn.Module):
         return [name for name in self._buffers if name != "weight"]
 
     def qweight(self) -> QWeight:
-        """The compressed matrix itself, without its signs."""
+        """The compressed matrix, without the sign bits."""
         return QWeight(
             self.format,
             self.shape,
@@ -96,7 +98,7 @@ class CompressedModule(nn.Module):
             self._buffers[name] = tensor.detach().clone() if is_meta else buffer.copy_(tensor)
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The stored matrix in `dtype`, in its rotated basis; cached while inside `decoded`."""
+        """The stored matrix in `dtype`, decoded but still rotated; cached inside `keep_decoded`."""
         if self._dense_cache is None:
             return self._decode(dtype)
         if dtype not in self._dense_cache:
@@ -104,12 +106,12 @@ class CompressedModule(nn.Module):
         return self._dense_cache[dtype]
 
     def _decode(self, dtype: torch.dtype) -> Tensor:
-        # Outside inference mode, because a cached matrix may be used under autograd later.
+        # Inference mode is off here, because a cached matrix may be used under autograd later.
         with torch.inference_mode(False), torch.no_grad():
             return self.qweight().dense().to(dtype)
 
     def effective(self) -> Float[Tensor, "rows columns"]:
-        """W_r U in float32: the matrix that a dense layer in the place of this one would hold."""
+        """W_r U in float32: the matrix of a dense layer that computes the same function."""
         with torch.inference_mode(False), torch.no_grad():
             w = self.dense()
             if not self.input_rotation:
@@ -117,8 +119,8 @@ class CompressedModule(nn.Module):
             return rotate(w, self._signs("input_signs", self.shape[1])[1], inverse=True)
 
     def _signs(self, name: str, num: int) -> tuple[bytes, Tensor]:
-        """(the sign bits as bytes, the signs as floats), unpacked again when the buffer has
-        changed.
+        """The sign bits as bytes and the signs as floats. They are cached until the buffer
+        changes.
         """
         bits = self.get_buffer(name)
         version = -1 if bits.is_inference() else bits._version

@@ -1,7 +1,7 @@
-"""A compressed embedding in the place of an `nn.Embedding`, and a head that shares its table.
+"""A compressed embedding that replaces an `nn.Embedding`, and a head that shares its table.
 
-A rotated table is W_r = W U^T: a look-up multiplies the rows of W_r with U, and a head that shares
-the table computes W_r (U x).
+The stored table may be rotated, W_r = W U^T. Then a look-up multiplies the rows of W_r by U, and a
+head that shares the table computes W_r (U x).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .base import CompressedModule
 
 
 class CompressedEmbedding(CompressedModule):
-    """A table of `num_embeddings` rows of `embedding_dim` numbers.
+    """A compressed table of `num_embeddings` rows of `embedding_dim` numbers.
 
-    `scale` multiplies the rows of a look-up, for models whose embedding does so (Gemma); a tied
-    head is not scaled. With `input_signs` rows are stored rotated, and look-ups rotate them back.
+    scale: factor of the rows in a look-up, for models that scale embeddings (Gemma); a tied head is
+    not scaled. input_signs: whether the rows are stored rotated; look-ups then undo the rotation.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class CompressedEmbedding(CompressedModule):
     def of(
         cls, embedding: nn.Embedding, format: Format, input_signs: bool = False
     ) -> CompressedEmbedding:
-        """An unfilled layer on the device of `embedding`, which can replace it.
+        """A layer without data that can replace `embedding`, on the same device.
 
         Raises UsageError for an embedding that computes more than a look-up and a scale.
         """
@@ -63,7 +63,8 @@ class CompressedEmbedding(CompressedModule):
 
     def forward(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch dim"]:
         dtype = self.weight.dtype
-        # The rotation is undone before the numbers are rounded to half precision.
+        # Rotated rows are decoded in float32, so that the rotation is undone before the numbers are
+        # rounded to half precision.
         row_dtype = torch.float32 if self.input_rotation and dtype != torch.float64 else dtype
         if self._dense_cache is None:
             rows = self.format.unpack_rows(self.qweight(), ids.flatten().long()).to(row_dtype)
@@ -75,18 +76,18 @@ class CompressedEmbedding(CompressedModule):
             rows = rotate(rows, signs, inverse=True).to(dtype)
         if self.scale_of_rows is None:
             return rows
-        # The scale is rounded to the dtype of the rows first, as the models do.
+        # The scale is first rounded to the dtype of the rows, as in the models of transformers.
         return rows * torch.tensor(self.scale_of_rows, dtype=rows.dtype, device=rows.device)
 
     def logits(
         self, x: Float[Tensor, "*batch dim"], bias: Tensor | None = None
     ) -> Float[Tensor, "*batch rows"]:
-        """table @ x + bias: what a head that shares this table computes."""
+        """table @ x + bias: the output of a head that shares this table."""
         x = self.as_stored(x)
         return nn.functional.linear(x, self.dense(x.dtype).to(x.device), bias)
 
     def as_stored(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """`x` in the basis of the stored rows, U x: what they are multiplied with."""
+        """The vector by which the stored rows are multiplied: U x if they are rotated, else x."""
         if not self.input_rotation:
             return x
         return rotate(x, self._signs("input_signs", self.embedding_dim)[1].to(x.device))
@@ -97,13 +98,15 @@ class CompressedEmbedding(CompressedModule):
 
 
 class TiedHead(nn.Module):
-    """logits = table @ x with the table of `embedding`; the module owns nothing but a bias."""
+    """A head that computes logits = table @ x + bias with the table of `embedding`. The bias is its
+    only parameter.
+    """
 
     embedding: CompressedEmbedding
 
     def __init__(self, embedding: CompressedEmbedding, bias: nn.Parameter | None = None) -> None:
         super().__init__()
-        # Not a submodule: the table belongs to the embedding and is saved once.
+        # The embedding is not registered as a submodule, so that its table is saved only once.
         object.__setattr__(self, "embedding", embedding)
         self.in_features, self.out_features = embedding.embedding_dim, embedding.num_embeddings
         self.bias = bias

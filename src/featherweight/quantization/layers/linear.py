@@ -1,12 +1,12 @@
-"""A linear layer with a compressed matrix, in the place of an `nn.Linear`.
+"""A linear layer with a compressed matrix, which replaces an `nn.Linear`.
 
-With rotation the stored matrix is W_r = V W U^T (U = H diag(S_in), V = H diag(S_out), H an
-orthonormal Hadamard matrix), and the layer computes
+A rotated matrix is stored as W_r = V W U^T, with U = H diag(S_in), V = H diag(S_out), an
+orthonormal Hadamard matrix H and signs S_in and S_out. The layer computes
 
     y = V^T W_r (U x) + b = S_out * H^T(W_r H(S_in * x)) + b.
 
-Rotations run in float32 (in float64 for float64 inputs). Layers that read the very same tensor
-(q/k/v, gate/up) rotate it once, through the model's `InputRotation`.
+Rotations are computed in float32 (in float64 for float64 inputs). Layers that read the same tensor
+(q/k/v, gate/up) share one `InputRotation`, so that the tensor is rotated once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from .base import CompressedModule
 class CompressedLinear(CompressedModule):
     """y = V^T(W_r (U x)) + bias, with W_r decoded from the stored tensors of `format`.
 
-    `input_signs` says whether the input is rotated, `output_rotation` how the output is ("none",
-    "block64" or "full"). The sign bits are the buffers `input_signs` and `output_signs`. `dtype` is
-    that of the bias.
+    bias: whether the layer has one. input_signs: whether the input is rotated. output_rotation:
+    the rotation of the output, "none", "block64" or "full". The sign bits are the buffers
+    `input_signs` and `output_signs`. dtype: of the bias. Raises UsageError for another
+    `output_rotation`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class CompressedLinear(CompressedModule):
         input_signs: bool = False,
         output_rotation: str = "none",
     ) -> CompressedLinear:
-        """An unfilled layer on the device of `linear`, which can replace it and shares its bias.
+        """A layer without data that can replace `linear`, on the same device and with its bias.
 
         Raises UsageError for a subclass of `nn.Linear` that computes something else.
         """

@@ -1,4 +1,6 @@
-"""Compressed layers inside a model: listed, tied to a head, sharing rotations, decoded once."""
+"""Functions on the compressed layers of a model: list them, tie a head, share rotated inputs, keep
+decoded matrices.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from .linear import CompressedLinear
 
 
 def compressed_layers(model: nn.Module) -> dict[str, CompressedLinear | CompressedEmbedding]:
-    """Full name -> layer, of every compressed layer of `model`, in module order."""
+    """All compressed layers of `model` by full name, in module order."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -24,10 +26,10 @@ def compressed_layers(model: nn.Module) -> dict[str, CompressedLinear | Compress
 
 
 def tie_head(model: nn.Module, name: str, embedding: CompressedEmbedding) -> None:
-    """Replace the linear `name` by a head that uses the table of `embedding`.
+    """Replace the linear layer `name` by a head that uses the table of `embedding`.
 
-    The pair is removed from the lists of tied weights that transformers keeps, because there is no
-    parameter to tie any more. Raises UsageError when the shapes differ.
+    The pair is removed from transformers' lists of tied weights, because there is no parameter to
+    tie any more. Raises UsageError when the shapes differ.
     """
     linear = model.get_submodule(name)
     fits = isinstance(linear, nn.Linear) and linear.weight.shape == torch.Size(embedding.shape)
@@ -55,9 +57,8 @@ def share_inputs(model: nn.Module) -> None:
 
 @contextmanager
 def keep_decoded(model: nn.Module) -> Iterator[None]:
-    """Inside, each matrix is decoded at its first use and then kept.
-
-    The model then has the speed and the memory of the dense one.
+    """Inside this context each matrix is decoded at its first use and then kept, so the model has
+    the speed and the memory of a dense one.
     """
     layers = list(compressed_layers(model).values())
     caches = [layer._dense_cache for layer in layers]

@@ -1,8 +1,8 @@
-"""What bytes a format holds, without torch: read by `formats/` (PyTorch) and by the native engine's
-loader alike.
+"""Layouts: the bytes that each format stores, defined without torch, because both `formats/`
+(PyTorch) and the loader of the native engine use them.
 
-One file a format. The class `XLayout` here describes the bytes of the format `X` in `formats/`, has
-its fields, and is its base class; `BY_FORMAT` finds it by the format's name.
+There is one file for each format. The class `XLayout` defines the fields and the bytes of the
+format `X` in `formats/`, and is its base class; `BY_FORMAT` maps the name `X` to it.
 """
 
 from .base import Decoding, Layout

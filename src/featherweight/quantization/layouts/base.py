@@ -1,9 +1,9 @@
-"""The layout of a format: which tensors hold a matrix, of which shapes and dtypes, and what they
-cost in bits.
+"""The layout of a format: the tensors that store a matrix, their shapes and dtypes, and their size
+in bits.
 
 A layout is a frozen dataclass whose fields are the format's parameters. It imports no torch, so
-that the native engine can check and read a packed folder within a fraction of a second. Its text
-(`repr`) is the format's entry in a checkpoint.
+that the native engine can check and read a packed folder within a fraction of a second. A
+checkpoint stores its `repr` as the name of the format.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ StoredTensors = dict[str, tuple[tuple[int, ...], str]]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the native library decodes a matrix: one of its kinds of kernel, with that kernel's
-    parameters.
+    """How the native library decodes a matrix: the kind of its kernel and the kernel's parameters.
 
-    `kind` "int": code (`bits` wide) -> scale * (code - zero), where `group` columns of the stored
-    matrix share a scale and `zero` is the zero point unless a tensor of zero points is stored.
-    `kind` "trellis": a state of `state_bits` bits is hashed by `hash_columns` to a byte, which
-    indexes `table` (256 integers, at most 63 in magnitude).
+    kind "int": the value is scale * (code - zero) with codes of `bits` bits. `group` columns of the
+    stored matrix share a scale; `zero` is the zero point unless a tensor of zero points is stored.
+    kind "trellis": a state of `state_bits` bits is hashed by the columns `hash_columns` of a binary
+    matrix to a byte, which indexes `table` (256 integers, at most 63 in magnitude).
     """
 
     kind: Literal["int", "trellis"]
@@ -41,45 +40,46 @@ class Decoding:
 
 
 class Layout(ABC):
-    """Abstract base of all layouts; implementations are frozen dataclasses (`repr=False`).
+    """Abstract base of all layouts.
 
-    Shapes are (rows, columns).
+    Implementations are frozen dataclasses (with `repr=False`) whose fields are the parameters of
+    the format. All shapes are (rows, columns) = (outputs, inputs).
     """
 
     def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """The shape that is stored for a matrix of `shape`; the added rows and columns are zero and
-        `ledger` counts them.
+        """The shape in which a matrix of `shape` is stored. The added rows and columns are zero,
+        and `ledger` counts them as padding.
         """
         return shape
 
     @abstractmethod
     def check(self, shape: tuple[int, int], name: str) -> None:
-        """Raise UsageError, naming the layer `name` and what to try, if a matrix of `shape` cannot
-        be stored.
+        """Raise UsageError, which names the layer `name` and what to try, when a matrix of `shape`
+        cannot be stored.
         """
 
     @abstractmethod
     def stored(self, shape: tuple[int, int]) -> StoredTensors:
-        """Every tensor that is stored for a matrix of `shape`: what a loader must find, no more and
-        no less.
+        """The name, shape and dtype of every tensor that stores a matrix of `shape`. A loader must
+        find exactly these tensors.
         """
 
     @abstractmethod
     def ledger(self, shape: tuple[int, int]) -> Ledger:
-        """Bits that a matrix of `shape` costs, by kind; the total equals 8 x the bytes of `stored`
-        exactly.
+        """The stored bits of a matrix of `shape` by kind (codes, scales, padding, ...). Their sum
+        is exactly 8 times the bytes of the tensors in `stored`.
         """
 
     def constants(self) -> dict[str, Any]:
-        """The numbers behind this format's text that a decoder elsewhere needs (plain lists);
-        checkpoints repeat them.
+        """The constants, such as code tables, that a decoder needs and that the `repr` of the
+        format does not contain. A checkpoint stores them as plain lists.
         """
         return {}
 
     def decoding(self, shape: tuple[int, int]) -> Decoding:
         """How the native library decodes a matrix of `shape`.
 
-        Raises Unsupported when it has no kernel for this format.
+        Raises Unsupported when the library has no kernel for this format.
         """
         raise Unsupported(f"the native engine has no kernel for {self!r}")
 

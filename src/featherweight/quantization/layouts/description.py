@@ -1,5 +1,5 @@
-"""What config.json says about a packed model: its `quantization_config` entry, written and read,
-without torch.
+"""Reads and writes the description of a packed model, the entry `quantization_config` of its
+config.json, without torch.
 
     {"quant_method": "featherweight", "version": 1,
      "layers": {module: {"format": "Trellis(bits=2)", "shape": [rows, columns],
@@ -8,11 +8,11 @@ without torch.
      "codes": {"Trellis(bits=2)": {"matrix": [...], "table": [...]}},
      "files": {"model.safetensors": sha256}}
 
-An embedding's `input_rotation` says that its rows are stored rotated: look-ups rotate them back,
-and a tied head rotates its input. `codes` repeats the constants behind a format's name, so that a
-file stays readable when the library's constants change; today they must be equal. `files` is absent
-after another program has written the weights anew. Formats are text in the library's own notation.
-They are parsed and never evaluated, because everything read here is untrusted.
+`input_rotation` of an embedding says that its rows are stored rotated: look-ups undo the rotation,
+and a tied head rotates its input. `codes` holds the constants of each format, so that a file stays
+readable when the constants of the library change; the present reader requires them to be equal.
+`files` is absent when another program has written the weights again. A format is stored as the
+`repr` of its object. This text is parsed and never evaluated, because the file is untrusted.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ AnyLayout = TypeVar("AnyLayout", bound=Layout)
 
 @dataclass(frozen=True)
 class StoredMatrix(Generic[AnyLayout]):
-    """How one matrix of `shape` (rows, columns) is stored: in which format, and which of its sides
-    are rotated.
+    """How one matrix of `shape` (rows, columns) is stored: its format, and the rotations of its
+    input and output sides.
     """
 
     format: AnyLayout
@@ -46,12 +46,12 @@ class StoredMatrix(Generic[AnyLayout]):
 
     @property
     def is_rotated(self) -> bool:
-        """Whether the stored matrix is the weights in another basis."""
+        """Whether the weights are stored rotated on at least one side."""
         return self.input_rotation or self.output_rotation != "none"
 
     def stored(self) -> StoredTensors:
-        """Name -> (shape, dtype name) of every tensor that `<module>.` holds in the file, sign bits
-        included.
+        """The shape and dtype of every tensor that the file holds for this matrix, sign bits
+        included. The names lack the prefix `<module>.`.
         """
         tensors = dict(self.format.stored(self.shape))
         if self.input_rotation:
@@ -63,8 +63,10 @@ class StoredMatrix(Generic[AnyLayout]):
 
 @dataclass(frozen=True)
 class Description(Generic[AnyLayout]):
-    """All compressed matrices of a model by module name, the head that shares the embedding's
-    table, and file sums.
+    """The description of a packed model.
+
+    layers: the compressed matrices by module name. tied_head: the module name of a head that shares
+    the table of the embedding, else None. files: SHA-256 of each weights file by name.
     """
 
     layers: Mapping[str, StoredMatrix[AnyLayout]]
@@ -95,10 +97,10 @@ def read_description(
     origin: str = "config.json",
     formats: Mapping[str, type[AnyLayout]] = BY_FORMAT,  # type: ignore[assignment]
 ) -> Description[AnyLayout]:
-    """The description in a `quantization_config`, with objects of `formats` (name -> class; layouts
-    by default).
+    """The description in `entry`, a `quantization_config`.
 
-    Raises BadInput that says what is wrong with it in the file `origin`.
+    origin: the name of the file, for errors. formats: the class of each format by name; layouts by
+    default. Raises BadInput, which names the file and the mistake, for a wrong entry.
     """
     if not isinstance(entry, Mapping) or entry.get("quant_method") != PACKED:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""The layout of `Int`: codes of 2 to 8 bits; see formats/int.py for the idea."""
+"""The layout of `Int`: codes of 2 to 8 bits. formats/int.py describes the format."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from .scaled_codes import ScaledCodesLayout, check_group
 
 @dataclass(frozen=True, repr=False)
 class IntLayout(ScaledCodesLayout):
-    """2 to 8 bits a weight; `group=None` shares one scale across a whole row.
+    """Integers with scales.
 
-    Symmetric codes are stored with 2^(bits - 1) added; otherwise every group has a zero point.
-    `portable` scales have few significant bits, so that exports hold them exactly; asymmetric ones
-    exist up to 4 bits only. Raises UsageError for other values.
+    bits: 2 to 8 for each weight. group: number of columns that share a scale; None for whole rows.
+    symmetric: codes are levels plus 2^(bits - 1); otherwise every group stores a zero point.
+    portable: scales have few significant bits, so that exports store them exactly; asymmetric codes
+    allow this up to 4 bits only. Raises UsageError for other values.
     """
 
     bits: int = field(default=4, metadata=ALWAYS_SHOWN)

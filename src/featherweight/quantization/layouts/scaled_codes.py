@@ -1,10 +1,10 @@
-"""Integer codes with a scale for each group of columns: the layout that `Int` and `Ternary` share.
+"""The common layout of `Int` and `Ternary`: integer codes with a scale for each group of columns.
 
-A weight is scale * (code - zero). Codes lie in the lane order of `ops.lanes` (blocks of 16 rows and
-32 columns), so rows are padded to a multiple of 16 and columns to one of 32. Scales are fp16, in
-blocks of 16 rows: (rows / 16, groups, 16). Zero points, where a layout stores them, are uint8 in
-the same order. Padding columns belong to the last group: they are zero, so they do not disturb its
-scale.
+A weight is scale * (code - zero). Codes are in the lane order of `ops.lanes` (blocks of 16 rows and
+32 columns), so rows are padded to a multiple of 16 and columns to a multiple of 32. Scales are
+fp16, in blocks of 16 rows: (rows / 16, groups, 16). If a layout stores zero points, they are uint8
+in the same order. Padding columns belong to the last group; they are zero, so they do not change
+its scale.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ SCALE_BITS, ZERO_BITS = 16, 8
 
 
 class ScaledCodesLayout(Layout):
-    """Abstract base: codes of `code_bits` bits, one scale for `group` columns of a row (None: for
-    the whole row).
+    """Abstract base of layouts with codes of `code_bits` bits and one scale for `group` columns of
+    a row (None: for the whole row).
     """
 
     group: int | None
@@ -33,18 +33,18 @@ class ScaledCodesLayout(Layout):
     @property
     @abstractmethod
     def zero_point(self) -> int:
-        """The code that means zero, where no zero points are stored."""
+        """The code of the value zero, for layouts that store no zero points."""
 
     @property
     @abstractmethod
     def has_zeros(self) -> bool:
-        """Whether every group stores a zero point of its own."""
+        """Whether a zero point is stored for every group."""
 
     def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         return round_up(shape[0], 16), round_up(shape[1], 32)
 
     def num_groups(self, columns: int) -> int:
-        """Scales of a row of `columns` columns."""
+        """The number of scales in a row of `columns` columns."""
         return 1 if self.group is None else -(-columns // self.group)
 
     def check(self, shape: tuple[int, int], name: str) -> None:

@@ -1,5 +1,5 @@
-"""The layout of `Ternary`: -1, 0 and 1 as codes 0, 1 and 2 of two bits; see formats/ternary.py for
-the idea.
+"""The layout of `Ternary`: the values -1, 0 and 1 as 2-bit codes 0, 1 and 2. formats/ternary.py
+describes the format.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from .scaled_codes import ScaledCodesLayout, check_group
 
 @dataclass(frozen=True, repr=False)
 class TernaryLayout(ScaledCodesLayout):
-    """-1, 0 or 1 times a scale; `group=None` shares one scale across a whole row.
+    """Weights of -1, 0 or 1 times a scale.
 
-    Code 3 stands for no number.
+    group: number of columns that share a scale; None for whole rows. Raises UsageError for other
+    values.
     """
 
     group: int | None = None

@@ -1,13 +1,13 @@
-"""The layout of `Trellis`, and the constants of its code `g`; see formats/trellis.py and
-docs/concepts.md for the idea.
+"""The layout of `Trellis`, and the constants of its code `g`. formats/trellis.py and
+docs/concepts.md describe the format.
 
 Code `g`: a state of L bits is hashed to a byte by a matrix M over GF(2), and the byte indexes a
-table of 256 integers on a grid of 0.05 (|v| <= 59). Up to 3 bits the table is a sum over nibbles,
-A[low] + B[high] + sign[low] * B2[high], which AVX2 looks up with shuffles; at 4 bits it holds the
-quantiles of the normal distribution (there, the sum costs 7 % of error). The matrices were chosen
-by random search for each rate and state size (`benchmarks/rounding.py --search`) and scored on
-other samples. All of them are part of the format: every checkpoint repeats them, and they are
-compared when it is read.
+table of 256 integers on a grid of 0.05 (|v| <= 59). Up to 3 bits the table is a sum over the two
+nibbles of the byte, A[low] + B[high] + sign[low] * B2[high], so that AVX2 can look it up with
+16-entry shuffles. At 4 bits the table holds the quantiles of the normal distribution, because the
+sum would have a 7 % larger error there. The matrices were chosen by random search for each number
+of bits and state size (`benchmarks/rounding.py --search`) and scored on other samples. Tables and
+matrices are part of the format: every checkpoint stores them, and the reader compares them.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ B2 = (-13, -7, -10, 0, -12, -4, -9, 6, -13, -5, -10, 2, -11, -2, -8, 13)
 TAIL_SIGN = (-1,) + (0,) * 14 + (1,)
 GRID = 0.05
 
-# M for (bits, L): a byte for each bit of s >> 8, lowest bit first. Best of 1500 / 500 random ones
-# at L = 12 / 14.
+# M for (bits, L): a byte for each bit of s >> 8, lowest bit first. Each is the best of 1500 random
+# matrices at L = 12, of 500 at L = 14.
 MATRICES: dict[tuple[int, int], tuple[int, ...]] = {
     (1, 12): (211, 77, 39, 209),
     (2, 12): (35, 213, 34, 251),
@@ -50,10 +50,11 @@ BLOCK = 64  # rows and columns are padded to a multiple of it
 
 @dataclass(frozen=True, repr=False)
 class TrellisLayout(Layout):
-    """1 to 4 bits a weight; `L` bits of state (12 is the default, 14 the best that pays); `code`
-    "g", "1mad" or "3inst".
+    """Trellis codes.
 
-    Raises UsageError for other values, and for an L that the code g has no matrix for.
+    bits: 1 to 4 for each weight. L: bits of the state; 14 gives a smaller error than 12, a larger
+    state gains too little for its encoding time. code: "g", "1mad" or "3inst". Raises UsageError
+    for other values, and for an L for which code g has no matrix.
     """
 
     bits: int = field(default=2, metadata=ALWAYS_SHOWN)
@@ -114,8 +115,8 @@ class TrellisLayout(Layout):
 
 @functools.cache
 def _shared_constants(layout: TrellisLayout) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(table, columns of the hash): the same objects for all matrices of a format, which share one
-    table in the engine.
+    """The table and the columns of the hash. All matrices of a format get the same objects, so that
+    they share one table in the engine.
     """
     return tuple(code_table(layout.bits).tolist()), MATRICES[layout.bits, layout.L]
 
@@ -129,8 +130,8 @@ def normal_quantiles() -> tuple[float, ...]:
 
 
 def code_table(bits: int) -> NDArray[np.int8]:
-    """The 256 entries of the table of code g at `bits` bits a weight, in steps of `GRID`, indexed
-    by the hash.
+    """The table of code g at `bits` bits a weight: 256 values in units of `GRID`, indexed by the
+    hash of a state.
     """
     if bits == 4:
         quantiles = normal_quantiles()

@@ -1,4 +1,4 @@
-"""Who chooses among the numbers."""
+"""Rounding methods, which choose a representable value for every weight."""
 
 from .base import Rounding, RoundingResult
 from .ldlq import LDLQ

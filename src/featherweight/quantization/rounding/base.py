@@ -1,15 +1,17 @@
-"""One feedback loop over tiles, shared by every rounding that uses curvature.
+"""The abstract base of rounding methods, and the feedback loop over tiles that all methods with
+curvature use.
 
-Minimised: tr(H_O D H_I D^T) over D = W - W_hat, with H = L D L^T by blocks of the format's tile (L
-is unit block-lower triangular). Rounding W + L_O^T D L_I - D tile by tile, from the last tile to
-the first, makes L_O^T D L_I the negative rounding noise, so the loss becomes tr(D_O noise D_I
-noise^T). H_O = I leaves the recursion over columns known as LDLQ (QuIP, arXiv:2307.13304), GPTQ, or
-Babai's nearest plane. With both sides it is YAQA's (arXiv:2505.22988), equal to GPTQ on kron(H_O,
-H_I).
+The loop minimises tr(H_O E H_I E^T) for the error E = W - W_hat. Each factor is split as
+H = L D L^T, where L is unit block-lower triangular and D block-diagonal, with blocks of the size of
+the format's tile. The tiles are rounded from the last to the first, and the target of each tile is
+W + L_O^T E L_I - E. Then L_O^T E L_I is the negative rounding noise N, and the loss becomes
+tr(D_O N D_I N^T). With H_O = I this is the recursion over columns that is known as LDLQ (QuIP,
+arXiv:2307.13304), GPTQ, or Babai's nearest plane. With both sides it is YAQA (arXiv:2505.22988),
+which equals GPTQ on kron(H_O, H_I).
 
-The buffer P = D L_I turns the m^2 n^2 / 2b multiplications of the literal form into m n (m + n),
-with equal results. Nothing here knows a format: `snap` is whatever chooses numbers for a batch of
-tiles.
+The buffer P = E L_I reduces the m^2 n^2 / 2b multiplications of the literal form to m n (m + n)
+with equal results. The loop does not depend on a format: it calls a function `snap` that chooses
+the values of a batch of tiles.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ from ..curvature.base import Factors
 from ..curvature.damping import damp, normalise
 from ..formats.base import Format, QWeight
 
+# (tiles, rows, columns) -> (values, codes), as `Format.snap` without its parameters.
 Snap = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class RoundingResult:
-    """A rounded matrix, and the damping that each side's factor needed (None without a factor)."""
+    """A rounded matrix, and the damping that the input and the output factor needed (None without a
+    factor).
+    """
 
     weight: QWeight
     damping: float | None = None
@@ -42,7 +47,7 @@ class RoundingResult:
 
 @dataclass(frozen=True)
 class Split:
-    """L - I of both factors (None: that side is the identity), and the damping that each needed."""
+    """L - I of both factors (None for the identity), and the damping that each factor needed."""
 
     lower_in: Float[Tensor, "columns columns"]
     lower_out: Float[Tensor, "rows rows"] | None = None
@@ -51,11 +56,11 @@ class Split:
 
 
 class Rounding(ABC):
-    """Abstract base of all roundings: who chooses among the numbers of a format.
+    """Abstract base of all rounding methods, which choose among the values of a format.
 
-    Implementations are final frozen dataclasses that see tensors only, and compute on their device.
-    `needs_curvature` says whether `solve` needs factors; a layer without factors is then rounded to
-    nearest.
+    Implementations are final frozen dataclasses. They work on tensors only and compute on the
+    device of these tensors. `needs_curvature`: whether `solve` needs factors. In a run, a layer
+    without curvature is rounded to nearest instead.
     """
 
     needs_curvature: ClassVar[bool]
@@ -63,11 +68,11 @@ class Rounding(ABC):
     def split(
         self, factors: Factors, padded_shape: tuple[int, int], tile: tuple[int, int], name: str
     ) -> Split | None:
-        """The feedback that this rounding would use for a matrix; None when it uses none.
+        """The feedback matrices of this method for a layer; None when it uses no feedback.
 
-        padded_shape: the shape that the format stores. tile: rows and columns that it decides
-        together. name: of the layer, for errors. Raises BadInput for factors that no damping makes
-        usable.
+        padded_shape: the shape that the format stores. tile: the size of the format's tiles. name:
+        the name of the layer, for errors. Raises BadInput for factors that no damping makes
+        positive definite.
         """
         return None
 
@@ -79,22 +84,23 @@ class Rounding(ABC):
         format: Format,
         name: str = "the matrix",
     ) -> RoundingResult:
-        """Choose numbers of `format` for the weights `w`.
+        """Round the weights `w` to values of `format`.
 
-        factors: the layer's curvature, in the same basis as `w`. name: of the layer, for errors.
-        Raises BadInput for weights that are not finite, and for factors that are missing or
-        useless.
+        factors: the curvature of the layer, in the same basis as `w`; None for methods that do not
+        need it. name: the name of the layer, for errors. Raises BadInput for weights that are not
+        finite, and for factors that are missing, not finite or not positive definite.
         """
 
 
 def block_ldl(h: Float[Tensor, "n n"], block: int) -> Float[Tensor, "n n"]:
-    """L - I of H = L D L^T with unit diagonal blocks of size `block` (float64 in, float32 out).
+    """L - I of the factorisation H = L D L^T, where the diagonal blocks of L are identities of size
+    `block`. The computation is in float64, the result in float32.
 
     n must be a multiple of `block`. Raises torch.linalg.LinAlgError when H is not positive
     definite.
     """
     n = h.shape[0]
-    # With the Cholesky factor C, L is C with each block column times the inverse of its diagonal
+    # L is the Cholesky factor C with each block column multiplied by the inverse of its diagonal
     # block.
     c = torch.linalg.cholesky(h.double())
     blocks = torch.stack([c[i : i + block, i : i + block] for i in range(0, n, block)])
@@ -110,10 +116,10 @@ def block_ldl(h: Float[Tensor, "n n"], block: int) -> Float[Tensor, "n n"]:
 def damped_split(
     h: Float[Tensor, "n n"], size: int, block: int, sigma: float, name: str
 ) -> tuple[Float[Tensor, "size size"], float]:
-    """(L - I, the damping) of a factor: padded to `size`, normalised, and damped until it splits.
+    """L - I of a factor that is padded to `size`, normalised, and damped until it is positive
+    definite, and the damping that was needed.
 
-    The damping starts at `sigma`, in units of the factor's mean diagonal. `block` is the tile's
-    size.
+    sigma: the smallest damping, in units of the factor's mean diagonal. block: the size of a tile.
     """
     h_padded = torch.eye(size, dtype=torch.float64, device=h.device)
     h_padded[: h.shape[0], : h.shape[0]] = normalise(h, name)
@@ -154,17 +160,16 @@ def feedback(
     tile: tuple[int, int],
     schedule: str = "auto",
 ) -> tuple[Float[Tensor, "rows columns"], Tensor]:
-    """Rounded values, and the codes of all tiles in row-major order.
+    """Run the feedback loop; return the rounded values and the codes of all tiles in row-major
+    order.
 
     lower_out, lower_in: L - I of both factors, with zero diagonal blocks; None for the identity.
-    snap: gets a batch of tiles (tiles, b_o, b_i) and their positions (rows, columns), counted in
-    tiles;
-        returns their values and codes. tile: (b_o, b_i).
-    schedule: "columns", one step for each tile column (only without `lower_out`), or "wavefront",
-    one
-        step for each anti-diagonal of tiles; "auto" takes the first where it is possible.
+    snap: maps a batch of tiles (tiles, b_o, b_i) and their positions (rows, columns), counted in
+    tiles, to their values and codes. tile: (b_o, b_i). schedule: "columns" has one step for each
+    column of tiles and works only without `lower_out`; "wavefront" has one step for each
+    anti-diagonal of tiles; "auto" chooses "columns" when it is possible.
 
-    Multiplications and additions: 2 m n (m + n) for an m x n matrix.
+    Cost: 2 m n (m + n) multiplications and additions for an m x n matrix.
     """
     if schedule == "auto":
         schedule = "columns" if lower_out is None else "wavefront"
@@ -183,7 +188,7 @@ def _by_columns(
     values = torch.empty_like(w)
     codes: list[Tensor] = []
     for column in reversed(range(tile_columns)):
-        # The target is moved by the errors of the columns to the right, which are rounded already.
+        # The columns to the right are rounded already; their errors are added to the target.
         current = slice(column * b_i, (column + 1) * b_i)
         columns_right = slice((column + 1) * b_i, n)
         target = w[:, current] + error[:, columns_right] @ lower_in[columns_right, current]
@@ -201,8 +206,8 @@ def _by_wavefront(
 ) -> tuple[Tensor, Tensor]:
     """Tiles of one anti-diagonal do not depend on each other, so they are rounded in one step.
 
-    A tile at (row, column) depends on the errors D to its right, through L_I, and on the product
-    P = D L_I of the rows below, through L_O.
+    The target of a tile at (row, column) depends on the errors E to its right, through L_I, and on
+    the product P = E L_I of the rows below it, through L_O.
     """
     (m, n), (b_o, b_i) = w.shape, tile
     tile_rows, tile_columns = m // b_o, n // b_i
@@ -211,7 +216,8 @@ def _by_wavefront(
     value_tiles = values.view(tile_rows, b_o, tile_columns, b_i)
     error = torch.zeros(tile_rows, b_o, n, device=w.device)
     error_tiles = error.view(tile_rows, b_o, -1, b_i)
-    # Column tiles are stored from last to first: an anti-diagonal is then a slice of every buffer.
+    # In these buffers the tile columns are stored from last to first, so that the tiles of an
+    # anti-diagonal are a slice.
     in_reversed = lower_in.view(n, tile_columns, b_i).permute(1, 0, 2).flip(0).contiguous()
     product_reversed = torch.zeros(tile_columns, m, b_i, device=w.device)
     product_tiles = product_reversed.view(tile_columns, tile_rows, b_o, b_i)
@@ -237,7 +243,7 @@ def _by_wavefront(
         # 4. Round all tiles of the anti-diagonal together.
         tile_values, tile_codes = snap(target, rows, columns)
         value_tiles[rows, :, columns, :] = tile_values
-        # 5. Note their errors D, and their part of P = D L_I, which is the error plus step 2.
+        # 5. Store their errors E, and their part of P = E L_I, which is the error plus step 2.
         tile_errors = tiles[rows, :, columns, :] - tile_values
         error_tiles[rows, :, columns, :] = tile_errors
         product_tiles[reversed_columns, rows] = tile_errors + column_feedback

@@ -1,8 +1,9 @@
-"""LDLQ: feedback along the columns, for the layer's own loss tr(D H_I D^T), H_I = E[x x^T].
+"""LDLQ: feedback along the columns. It minimises the layer's own loss tr(D H_I D^T) with
+H_I = E[x x^T].
 
-With Int this is GPTQ (arXiv:2210.17323) with scales fixed beforehand, with Trellis it is QTIP's
-rounding; the optimality among linear feedbacks is QuIP's (arXiv:2307.13304). Cost: one Cholesky of
-H_I and m n^2 multiplications.
+With the format Int this is GPTQ (arXiv:2210.17323) with scales that are fixed beforehand; with
+Trellis it is the rounding of QTIP. QuIP (arXiv:2307.13304) proves that it is optimal among methods
+with linear feedback. Cost: one Cholesky factorisation of H_I and m n^2 multiplications.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .base import Rounding, RoundingResult, Split, damped_split, solve_with_feed
 
 @dataclass(frozen=True)
 class LDLQ(Rounding):
-    """`damp`: added to H_I's diagonal, in units of its mean."""
+    """One-sided feedback. `damp` is added to the diagonal of H_I, in units of its mean diagonal."""
 
     needs_curvature: ClassVar[bool] = True
     damp: float = 0.01

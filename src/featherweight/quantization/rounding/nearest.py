@@ -1,6 +1,5 @@
-"""Nearest: every tile to its nearest representable numbers, without curvature.
-
-Minimised: ||W - W_hat||^2.
+"""Nearest: every tile is rounded to its nearest representable values, without curvature. This
+minimises ||W - W_hat||^2.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .base import Rounding, RoundingResult, pad, require_finite
 
 @dataclass(frozen=True)
 class Nearest(Rounding):
-    """The baseline; also how embeddings and heads are rounded at 8 bits."""
+    """Round to nearest. It is the baseline, and embeddings and heads of 8 bits always use it."""
 
     needs_curvature: ClassVar[bool] = False
 

@@ -1,9 +1,10 @@
-"""YAQA: two-sided feedback, for the whole model's loss tr(H_O D H_I D^T) (model-preserving adaptive
-rounding).
+"""YAQA (model-preserving adaptive rounding, arXiv:2505.22988): two-sided feedback, which minimises
+the loss of the whole model tr(H_O D H_I D^T).
 
-H_O and H_I are Kronecker factors of the Fisher information, so the loss estimates KL(original ||
-rounded) (arXiv:2505.22988). Strong output damping matters when curvature comes from few tokens:
-`damp_output -> inf` is LDLQ. Cost: two Cholesky factorisations and m n (m + n) multiplications.
+H_O and H_I are Kronecker factors of the Fisher information, so the loss estimates
+KL(original || rounded). When the curvature comes from few tokens, the output side needs strong
+damping; in the limit of infinite `damp_output` the method is LDLQ. Cost: two Cholesky
+factorisations and m n (m + n) multiplications.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ INPUTS = ("gram", "fisher", "mean")
 
 @dataclass(frozen=True)
 class YAQA(Rounding):
-    """`damp` and `damp_output`: added to each factor's diagonal, in units of its mean diagonal.
+    """Two-sided feedback. A layer whose factors have no output side gets one-sided feedback.
 
-    `input` chooses the input side: "gram", the second moment of the activations; "fisher", the
-    input side of the Fisher information; or "mean", the mean of both at unit mean diagonal. The
-    Fisher side is what the loss asks for, the Gram is estimated with less noise, and their mean
-    gave less KL than either (docs/log.md). Factors without an output side are rounded with
-    one-sided feedback.
+    damp, damp_output: are added to the diagonals of the input and the output factor, in units of
+    their mean diagonals. input: the input side. "gram" is the second moment of the activations,
+    "fisher" the input side of the Fisher information, "mean" the mean of both after scaling each to
+    unit mean diagonal. The derivation of the loss needs the Fisher side, but the Gram matrix is
+    estimated with less noise; their mean gave a smaller KL than either (docs/log.md). Raises
+    UsageError for another `input`.
     """
 
     needs_curvature: ClassVar[bool] = True
@@ -61,7 +63,7 @@ class YAQA(Rounding):
         return Split(lower_in, lower_out, damping, output_damping)
 
     def input_side(self, factors: Factors, name: str) -> Float[Tensor, "n n"]:
-        """The input side that `input` chooses; the Gram where the factors have no other."""
+        """The input side that `input` chooses; the Gram matrix when the factors have no other."""
         if self.input == "gram" or factors.fisher_input is None:
             return factors.gram
         if self.input == "fisher":

@@ -1,4 +1,4 @@
-"""Rewrites after which the model computes the same function."""
+"""Transforms of the weights that do not change the function of the model."""
 
 from .hadamard import Hadamard
 

@@ -1,7 +1,9 @@
-"""Rotations of activations: U x and its inverse, differentiable, shared by layers with one input.
+"""Rotations of activations, U x and its inverse. They are differentiable, and layers with the same
+input share one.
 
-Rotations run in float32 (in float64 for float64 inputs), outside autocast. Nothing of the input is
-saved for the backward pass: an orthogonal map's gradient is its inverse applied to the gradient.
+Rotations are computed in float32 (in float64 for float64 inputs) with autocast off. The backward
+pass needs no saved input, because the gradient of an orthogonal map is its inverse, applied to the
+gradient of the output.
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ from .hadamard import rotate_rows
 
 
 class _Rotate(torch.autograd.Function):
-    """x -> H(s * x), or its inverse (the transpose) s * H^T(x).
-
-    Nothing is saved for the backward pass.
+    """x -> H(s * x), or its inverse (the transpose) s * H^T(x). No tensor is saved for the backward
+    pass except the signs s.
     """
 
     @staticmethod
@@ -63,12 +64,13 @@ class _Entry:
 
 
 class InputRotation:
-    """A cache of the last rotated input of each thread: layers that read one tensor rotate it once.
+    """A cache of the last rotated input of each thread, so that layers with the same input rotate
+    it once.
 
-    A result is reused for the same tensor object, if it was not modified since (`_version`), the
-    signs are equal, and gradients are needed or not needed as before. It is dropped when the input
-    is freed. Tensors of inference mode do not count their modifications, so they are rotated every
-    time. Writes through `.data` or numpy are not noticed.
+    A result is used again when the input is the same tensor object, it was not modified since
+    (`_version`), the signs are equal, and the need for gradients is the same. It is dropped when
+    the input is freed. Tensors of inference mode have no `_version`, so they are rotated every
+    time. Changes through `.data` or numpy are not noticed.
     """
 
     def __init__(self) -> None:
@@ -81,7 +83,7 @@ class InputRotation:
         return InputRotation, ()
 
     def __call__(self, x: Tensor, key: bytes, signs: Tensor) -> Tensor:
-        """The rotation of `x` by `signs`; `key` stands for the signs in comparisons."""
+        """U x for U = H diag(signs). `key` is the bytes of the signs; the cache compares it."""
         if torch.compiler.is_compiling() or x.is_inference() or torch.is_inference_mode_enabled():
             return rotate(x, signs)
         cache_key = (key, x.requires_grad and torch.is_grad_enabled())

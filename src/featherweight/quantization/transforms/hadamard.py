@@ -1,15 +1,16 @@
-"""Incoherence: the randomized Hadamard transform makes weights look Gaussian and spreads outliers.
+"""The randomized Hadamard transform, which distributes outliers and makes weights nearly Gaussian
+(incoherence processing, QuIP#, arXiv:2402.04396).
 
-W_r = V W U^T with U = H_n diag(S_I) and V = H_m diag(S_O) (or I). The curvature is transformed by
-congruence, so every quadratic loss is unchanged, and the layer computes y = V^T W_r U x. Signs are
-applied before the Hadamard matrix (QuIP#, arXiv:2402.04396).
+W_r = V W U^T with U = H_n diag(S_I) and V = H_m diag(S_O) (or V = I), where H is an orthonormal
+Hadamard matrix and S_I, S_O are random signs. The curvature factors become U H_I U^T and
+V H_O V^T, so every quadratic loss is unchanged. The layer computes y = V^T W_r U x.
 
-The input side is rotated in its full width, with the same signs for all layers that read one
-tensor, so that it is rotated once. The output side is not rotated by default: with a scale for each
-row this measured better than a full-height rotation under LDLQ, and a decoder has less to compute.
-Under YAQA the full height measured up to 7 % less KL (docs/log.md): choose `output="full"` or
-`"block64"` where that is worth its cost. Cost: n log2 n additions for each row of n numbers, plus n
-q products for the odd factor q of n.
+The input side is rotated in its full width. All layers that read one tensor have the same signs, so
+that the tensor is rotated once. By default the output side is not rotated: with a scale for each
+row this gave less KL than a rotation of the full height under LDLQ, and decoding is cheaper. Under
+YAQA the full height gave up to 7 % less KL (docs/log.md); `output="full"` or `"block64"` switches
+it on. Cost: n log2 n additions for each row of n numbers, plus n q multiplications for the odd
+factor q of n.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from ..layouts.description import ROTATIONS
 
 @dataclass(frozen=True)
 class RotatedMatrix:
-    """A rotated matrix and its factors, with the signs of both sides (None: that side is not
-    rotated).
+    """A rotated matrix, its rotated factors, and the signs of both sides (None for a side that is
+    not rotated).
     """
 
     w: Float[Tensor, "m n"]
@@ -41,7 +42,11 @@ class RotatedMatrix:
 
 @dataclass(frozen=True)
 class Hadamard:
-    """`seed` draws the signs; `output` is "none", "block64" or "full"."""
+    """The rotation of all layers of a run.
+
+    seed: of the random signs. output: the rotation of the output side, "none", "block64" (blocks of
+    64 rows) or "full". Raises UsageError for another `output`.
+    """
 
     seed: int = 0
     output: str = "none"
@@ -55,9 +60,10 @@ class Hadamard:
     def rotate(
         self, w: Float[Tensor, "m n"], factors: Factors | None, input_key: str, name: str
     ) -> RotatedMatrix:
-        """Rotate the weights and the factors of one layer.
+        """Rotate the weights `w` and the factors of one layer.
 
-        Layers with equal `input_key` get the same input signs; `name` seeds the output signs.
+        input_key: layers with the same key get the same input signs. name: the name of the layer,
+        from which the output signs are drawn.
         """
         s_in = signs(self.seed, f"in/{input_key}", w.shape[1], w.device)
         s_out = None
@@ -85,8 +91,8 @@ def rotate_rows(
 ) -> Float[Tensor, "*batch n"]:
     """x H^T along the last axis, or x H with `transpose`.
 
-    kind: "full", H of the full width; "block64", diagonal blocks of 64 and one for the other
-    columns.
+    kind: "full" for an H of the full width; "block64" for a block-diagonal H with blocks of 64
+    columns and a smaller one for the remaining columns.
     """
     if kind == "full":
         return hadamard.transform(x, transpose)
@@ -107,14 +113,16 @@ def _congruence(h: Float[Tensor, "n n"], s: Float[Tensor, " n"], kind: str) -> F
 
 
 def signs(seed: int, key: str, n: int, device: torch.device) -> Float[Tensor, " n"]:
-    """n signs of +-1 from (seed, key), drawn on the CPU so that all machines give the same ones."""
+    """n random signs of +-1, determined by `seed` and `key`. They are drawn on the CPU, so that
+    they do not depend on the device.
+    """
     generator = torch.Generator().manual_seed(seed_of("signs", seed, key))
     bits = torch.randint(0, 2, (n,), generator=generator, device="cpu")
     return (bits.float() * 2 - 1).to(device)
 
 
 def pack_signs(s: Float[Tensor, " n"]) -> UInt8[Tensor, " bytes"]:
-    """Signs as bits: set for -1, eight to a byte from the lowest bit on."""
+    """The signs as bits, which are 1 for -1; the first sign of a byte is its lowest bit."""
     bits = torch.nn.functional.pad((s < 0).to(torch.uint8), (0, -s.numel() % 8)).view(-1, 8)
     return (bits << torch.arange(8, dtype=torch.uint8, device=s.device)).sum(1, dtype=torch.uint8)
 

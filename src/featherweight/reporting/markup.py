@@ -29,7 +29,7 @@ DRAW: dict[type, Callable[[Any, str], Picture | None]] = {
 
 
 @dataclass(frozen=True)
-class Run:
+class SectionRun:
     """Sections of one width that follow each other, as HTML; `in_columns` for half width."""
 
     in_columns: bool
@@ -47,7 +47,7 @@ class ChapterView:
     title: str
     note: str
     identity: str
-    runs: list[Run]
+    runs: list[SectionRun]
     num_warnings: int
     warnings_id: str
 
@@ -85,14 +85,14 @@ def _as_chapter(section: Section) -> Chapter:
 
 def _chapter_view(chapter: Chapter, identifiers: Identifiers) -> ChapterView:
     heading = identifiers.unique(chapter.title)
-    runs: list[Run] = []
+    runs: list[SectionRun] = []
     warnings: dict[str, int] = {}
     for section in chapter.sections:
         identity = identifiers.unique(section.title or f"{chapter.title} content")
         if isinstance(section, Text) and section.warnings:
             warnings[identity] = len(section.warnings)
         if not runs or runs[-1].in_columns != section.half_width:
-            runs.append(Run(section.half_width, []))
+            runs.append(SectionRun(section.half_width, []))
         runs[-1].items.append(_section_markup(section, identity, chapter.title))
     first_id = next(iter(warnings), "")
     return ChapterView(chapter.title, chapter.note, heading, runs, sum(warnings.values()), first_id)

@@ -1,4 +1,4 @@
-"""The chapters on size: bits per weight, and what the bytes of the weight files are spent on."""
+"""The chapters on size: bits per weight, and the content of the weight files by kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .sizes import KINDS, LAST_KINDS, OriginalSize, Share, kind_label, original_
 
 
 def describe_bits(results: Mapping[str, Any]) -> Chapter:
-    """The three figures of bits per weight."""
+    """The chapter with the three figures of bits per weight."""
     size = results["size"]
     originals = [original for original in original_sizes(results) if original.bits is not None]
     small = f"was {numbers.number(originals[0].bits)}" if originals else ""
@@ -37,7 +37,9 @@ def _codes_note(size: Mapping[str, Any]) -> str:
 
 
 def _layers_note(size: Mapping[str, Any]) -> str:
-    """What is counted: the usual kinds, and those that only some formats store."""
+    """A note that lists the counted kinds: the usual ones, and those that only some formats
+    store.
+    """
     new_kinds = [kind for kind in size["bytes"] if kind not in KINDS | LAST_KINDS]
     kinds = ["Codes", "scales", "zero points", "signs", "code tables"]
     kinds += [
@@ -61,7 +63,9 @@ def _file_note(results: Mapping[str, Any], originals: list[OriginalSize]) -> str
 
 
 def describe_bytes(results: Mapping[str, Any]) -> Chapter | None:
-    """The weight files before and after, and what the light ones are spent on."""
+    """The chapter with the size of the weight files before and after, and the content of the light
+    model's files by kind; None when it is unknown.
+    """
     parts = [Part(share.label, share.num_bytes, _tone(share)) for share in shares(results)]
     if not parts:
         return None
@@ -83,7 +87,9 @@ def describe_bytes(results: Mapping[str, Any]) -> Chapter | None:
 
 
 def _tone(share: Share) -> Literal["tint", "contrast", "faint"]:
-    """Shades of one colour for what the blocks store, other colours for the remainder."""
+    """The tone of a bar: shades of one colour for the kinds of the blocks, other colours for
+    embedding, head and the remainder.
+    """
     if share.kind == "embedding":
         return "contrast"
     return "faint" if share.kind == "other" else "tint"

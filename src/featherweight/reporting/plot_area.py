@@ -1,4 +1,4 @@
-"""The plane that curves and scatters are drawn on: two axes with their marks, and positions on it.
+"""What curves and scatters are drawn on: two axes with their marks, and positions between them.
 
 The label of the vertical axis stands above it, written like any other line, because turned text is
 hard to read; that of the horizontal axis stands below its right end.
@@ -12,7 +12,7 @@ from typing import Any
 
 from .drawing import Drawing, gutter_width
 from .scales import Scale, fitting_scale
-from .sections import Axis, Reference
+from .sections import Axis, ReferenceLine
 
 # Vertical layout in pixels.
 TOP, HEIGHT, BOTTOM = 30, 240, 48
@@ -20,7 +20,7 @@ X_TICKS, Y_TICKS = 5, 6
 
 
 @dataclass(frozen=True)
-class Plane:
+class PlotArea:
     """A drawing with its two scales; `position` maps a pair of values to (percent, pixels)."""
 
     drawing: Drawing
@@ -31,14 +31,14 @@ class Plane:
         return self.x(x), TOP + HEIGHT * (1 - self.y(y) / 100)
 
 
-def draw_plane(
+def draw_plot_area(
     key: str,
     title: str,
     description: str,
     axes: tuple[Axis, Axis],
     values: tuple[Iterable[Any], Iterable[Any]],
-) -> Plane:
-    """An empty plane whose axes (horizontal, vertical) hold all `values` (of x, of y)."""
+) -> PlotArea:
+    """An empty plot area whose axes (horizontal, vertical) hold all `values` (of x, of y)."""
     x = fitting_scale(values[0], axes[0].log, axes[0].zero, margin=0.03)
     y = fitting_scale(values[1], axes[1].log, axes[1].zero)
     marks = [(tick, axes[1].unit.tick(tick)) for tick in y.ticks(Y_TICKS)]
@@ -51,11 +51,11 @@ def draw_plane(
         drawing.row_label(height + 4, label, "label quiet")
     drawing.axis(TOP + HEIGHT, [(x(tick), axes[0].unit.tick(tick)) for tick in x.ticks(X_TICKS)])
     drawing.text(100, TOP + HEIGHT + 40, axis_label(axes[0]), "end", "label quiet")
-    return Plane(drawing, x, y)
+    return PlotArea(drawing, x, y)
 
 
 def draw_reference(
-    drawing: Drawing, scale: Scale, axis: Axis, reference: Reference, top: float, bottom: float
+    drawing: Drawing, scale: Scale, axis: Axis, reference: ReferenceLine, top: float, bottom: float
 ) -> None:
     """The line of `reference` with its band, and its label above `top`."""
     x = scale(reference.value)
