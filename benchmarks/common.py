@@ -55,8 +55,11 @@ def print_row(row: Row) -> None:
     print("  " + "  ".join(cells), file=sys.stderr, flush=True)
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """The common flags: --quick, --preset, --json, --html, --seeds, --threads."""
+def parser(description: str | None, presets: Sequence[str] = PRESETS) -> argparse.ArgumentParser:
+    """The common flags: --quick, --preset, --json, --html, --seeds, --threads.
+
+    presets: the names that --preset takes; without "balanced" among them the first is the default.
+    """
     flags = argparse.ArgumentParser(description=(description or "").split("\n")[0])
     flags.add_argument("--quick", action="store_true", help="a few minutes: fewer arms, less text")
     flags.add_argument(
@@ -69,8 +72,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--preset",
-        choices=PRESETS,
-        default="balanced",
+        choices=presets,
+        default="balanced" if "balanced" in presets else presets[0],
         help="what is measured, where presets differ",
     )
     return flags

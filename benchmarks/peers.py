@@ -159,24 +159,50 @@ def _cache_options(build_folder: Path) -> dict[str, Any]:
     }
 
 
-def quantized_file(programs: Build, model: str, folder: Path, kind: str, pure: bool) -> File:
-    """The file of `model` quantized by llama-quantize to the type `kind`. `pure`: every matrix has
-    this type, instead of a mixture of types.
+def quantized_file(
+    programs: Build,
+    model: str,
+    folder: Path,
+    kind: str,
+    pure: bool,
+    *,
+    table: str | None = None,
+    importance: Path | None = None,
+) -> File:
+    """`model`'s real weights as llama-quantize stores them; `pure`: every matrix in that type, no
+    mixture.
+
+    table: the type of the embedding table, when it is not llama-quantize's own choice. importance:
+    a file with an importance matrix. Raises CalledProcessError, whose `stderr` says why, when
+    llama-quantize refuses.
     """
-    name = f"{kind}{'-pure' if pure else ''}"
+    name = f"{kind}{'-pure' if pure else ''}{f'+{table}' if table else ''}"
+    name += "-imatrix" if importance else ""
     path = folder / f"{name}.gguf"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        full = folder / "full.gguf"
-        if not full.exists():
-            write_float(model, full)
+        full = float_file(model, folder).path
         part = path.with_suffix(".part")
-        options = ["--pure"] if pure else []
-        subprocess.run(
-            [programs.quantize, *options, full, part, kind, "2"], check=True, capture_output=True
-        )
+        options: list[str | Path] = ["--pure"] if pure else []
+        options += ["--token-embedding-type", table.lower()] if table else []
+        options += ["--imatrix", importance] if importance else []
+        command = [programs.quantize, *options, full, part, kind, "2"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except subprocess.CalledProcessError:
+            part.unlink(missing_ok=True)
+            raise
         part.rename(path)
     return File(name, path)
+
+
+def float_file(model: str, folder: Path) -> File:
+    """`model`'s weights in float32, written once into `folder`."""
+    path = folder / "full.gguf"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_float(model, path)
+    return File("F32", path)
 
 
 def write_float(model: str, path: Path) -> None:

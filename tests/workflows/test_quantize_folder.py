@@ -20,6 +20,7 @@ import torch
 import featherweight
 from featherweight.base.errors import BadInput, FeatherweightError, PreflightRefused, UsageError
 from featherweight.interchange import loading
+from featherweight.models.tensors import TensorFolder
 from featherweight.quantization.curvature import FisherA
 from featherweight.quantization.layers import compressed_layers
 from featherweight.workflows.plan_folder import plan_folder
@@ -300,3 +301,5 @@ def test_plan_names_every_layer(folder: Path) -> None:
     assert plan.seconds_low < plan.seconds < plan.seconds_high
     assert plan.peak_memory_bytes > 0 and plan.disk_bytes > plan.file_bytes > 0
     assert {line.pattern for line in plan.lines} == {"model.embed_tokens", "*"}
+    assert plan.published_dtype == "float32"
+    assert plan.published_bytes == plan.source_file_bytes == TensorFolder(folder).file_bytes

@@ -113,6 +113,10 @@ def test_a_process_serves_until_it_is_told_to_stop(folders: tuple[Path, Path]) -
         url = lines[2].split()[0]
         models = fetch(f"{url}/v1/models")["data"]
         assert [model["featherweight"]["role"] for model in models] == ["light", "original"]
+        assert "published_bytes" not in models[0]["featherweight"]
+        original = models[1]["featherweight"]
+        assert original["published_dtype"] == "float32"
+        assert original["published_bytes"] == original["file_bytes"]
         parameters = {
             "messages": [{"role": "user", "content": "Hello"}],
             "max_tokens": 5,

@@ -16,6 +16,7 @@ from .progress import clock
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..quantization.evidence.sizes import OriginalSize
     from ..workflows.doctor import Finding
 
 DASH = "–"
@@ -36,29 +37,39 @@ def show(*renderables: Any) -> None:
 def results_table(results: Mapping[str, Any]) -> Table:
     """Size, bits, KL and perplexity of the original and the light model, from the content of
     results.json.
+
+    The original's size is the published one; that of the source file has a line of its own where it
+    is another.
     """
     from rich import box
     from rich.table import Table
+
+    from ..quantization.evidence.sizes import original_sizes
 
     quality, size, model = (results.get(key) or {} for key in ("quality", "size", "model"))
     table = Table(box=box.SIMPLE_HEAD, title=model.get("name"), title_justify="left")
     for header in ("", "original", "light"):
         table.add_column(header, justify="left" if not header else "right")
     text = quality.get("text") or {}
-    rows = [
+    originals = original_sizes(results)
+    original = originals[0] if originals else None
+    size_rows = [
         (
-            "weight files",
-            megabytes(model.get("source_file_bytes")),
+            "weight files, original as published" if len(originals) > 1 else "weight files",
+            DASH if original is None else _size_in_dtype(original),
             megabytes(size.get("file_bytes")),
         ),
+        *((f"{other.label} of the original", _size_in_dtype(other), "") for other in originals[1:]),
         (
             "bpw_file, everything",
-            number(model.get("source_bits"), 2),
+            number(original.bits if original else None, 2),
             number(size.get("bpw_file"), 3),
         ),
         ("bpw_layers, with scales", "", number(size.get("bpw_layers"), 3)),
         ("bpw_codes, codes only", "", number(size.get("bpw_codes"), 3)),
         ("bpw_codes, without tables", "", number(size.get("bpw_codes_blocks"), 3)),
+    ]
+    quality_rows = [
         (
             f"perplexity, {text['name']}" if text.get("name") else "perplexity",
             interval(_perplexity(quality, "original")),
@@ -75,9 +86,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
             interval(quality.get("top1"), 1, scale=100, unit=" %"),
         ),
     ]
-    if not quality:
-        rows = rows[:5]
-    for row in rows:
+    for row in size_rows + (quality_rows if quality else []):
         table.add_row(*row)
     return table
 
@@ -124,8 +133,7 @@ def plan_lines(report: Any) -> list[str]:
     lines = [
         f"bits per weight  {report.bpw_file:.3f} whole file, "
         f"{report.bpw_layers:.3f} quantized layers with scales, {report.bpw_codes:.3f} codes only",
-        f"weight files     {megabytes(report.file_bytes)} "
-        f"(original {megabytes(report.source_file_bytes)})",
+        f"weight files     {megabytes(report.file_bytes)} ({_original_text(report)})",
         f"peak memory      {megabytes(report.peak_memory_bytes)}",
         f"disk             {megabytes(report.disk_bytes)}",
         f"time             {clock(report.seconds_low)} to {clock(report.seconds_high)}",
@@ -177,6 +185,24 @@ def megabytes(num_bytes: float | None) -> str:
     if num_bytes is None:
         return DASH
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def _original_text(report: Any) -> str:
+    """The sizes of a plan's original: "original as published 269.0 MB in bfloat16; source file
+    538.1 MB".
+    """
+    from ..quantization.evidence.sizes import original_sizes
+
+    names = ("source_file_bytes", "published_dtype", "published_bytes")
+    originals = original_sizes({"model": {name: getattr(report, name) for name in names}})
+    text = "; ".join(f"{original.label} {_size_in_dtype(original)}" for original in originals)
+    return text if text.startswith("original") else f"original {text}"
+
+
+def _size_in_dtype(original: OriginalSize) -> str:
+    """ "269.0 MB in bfloat16", without the dtype where it is not known."""
+    text = megabytes(original.num_bytes)
+    return f"{text} in {original.dtype}" if original.dtype else text
 
 
 def _perplexity(quality: Mapping[str, Any], model: str) -> Mapping[str, Any] | None:

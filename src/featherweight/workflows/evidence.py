@@ -7,9 +7,7 @@ windows. Every figure in the page and in the card comes from results.json.
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,13 @@ from ..data import text, windows
 from ..evaluation import KL, Perplexity, block_kl, evaluate, predicted_by_block, with_block_kl
 from ..inference import ChatTokenizer, answer
 from ..inference.reference import ReferenceEngine
-from ..interchange import bundled, loading
+from ..interchange import loading
 from ..interchange.packed import folder as packed_folder
 from ..interchange.source import Source
 from ..models.tensors import TensorFolder
 from ..quantization.evidence import card, report
 from ..quantization.layers import keep_decoded
+from .published import published_size
 from .quantize_run import QuantizeRun
 
 
@@ -99,42 +98,6 @@ def model_facts(source: Source) -> dict[str, Any]:
         "published_bits": bpw_file(published_bytes, num_parameters),
         "licence": source.licence,
     }
-
-
-def published_size(source: Source) -> tuple[str, int]:
-    """The dtype in which the original was published, and the bytes of its weights in it.
-
-    The bytes are those of the source's files where they hold that dtype, and otherwise counted from
-    the number of parameters, without headers.
-    """
-    path = Path(source.name).expanduser()
-    if path.is_file():
-        return "GGUF", path.stat().st_size
-    bundled_model = None if path.exists() else bundled.find(source.name)
-    config_dtype = source.config.get("dtype") or source.config.get("torch_dtype")
-    dtype = bundled_model.published_dtype if bundled_model else config_dtype
-    stored_dtype = _main_dtype(source)
-    bytes_per_weight = _bytes_per_weight(dtype)
-    if bytes_per_weight is None or dtype == stored_dtype:
-        return stored_dtype, source.weights.file_bytes
-    return str(dtype), source.anatomy.num_parameters * bytes_per_weight
-
-
-def _main_dtype(source: Source) -> str:
-    """The dtype of most weights in the source's files."""
-    counts: Counter[str] = Counter()
-    for name in source.weights.names():
-        dtype = str(source.weights.dtype(name)).removeprefix("torch.")
-        counts[dtype] += math.prod(source.weights.shape(name))
-    return counts.most_common(1)[0][0]
-
-
-def _bytes_per_weight(dtype: object) -> int | None:
-    """Bytes of a number of this dtype, None when torch has no floating dtype of that name."""
-    torch_dtype = getattr(torch, dtype, None) if isinstance(dtype, str) else None
-    if isinstance(torch_dtype, torch.dtype) and torch_dtype.is_floating_point:
-        return torch_dtype.itemsize
-    return None
 
 
 def size(run: QuantizeRun, folder: Path) -> dict[str, Any]:

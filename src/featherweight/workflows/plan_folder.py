@@ -22,6 +22,7 @@ from ..quantization.curvature.base import Sums
 from ..quantization.pipeline import LayerPlan, solve_layer
 from . import curvature_stage
 from .preflight import check_fits
+from .published import published_size
 from .quantize_run import QuantizeRun
 
 # Fixed costs measured on SmolLM2: loading models, writing files, the page.
@@ -42,7 +43,11 @@ class PlanLine:
 
 @dataclass(frozen=True)
 class PlanReport:
-    """The whole plan; `seconds` is the estimate, low and high its likely range."""
+    """The whole plan; `seconds` is the estimate, low and high its likely range.
+
+    The three facts of the original mean what they mean in results.json: the bytes of the source's
+    files, and the dtype and bytes in which the model was published.
+    """
 
     lines: tuple[PlanLine, ...]
     bpw_codes: float
@@ -55,6 +60,8 @@ class PlanReport:
     seconds_high: float
     file_bytes: int
     source_file_bytes: int
+    published_dtype: str
+    published_bytes: int
     stages: Mapping[str, float]
     warnings: tuple[str, ...] = ()
 
@@ -98,6 +105,7 @@ def plan_folder(
         seconds * SPREAD_OF_SECONDS[1],
         need.file_bytes,
         run.source.weights.file_bytes,
+        *published_size(run.source),
         stages,
     )
 

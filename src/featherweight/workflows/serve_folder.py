@@ -16,6 +16,7 @@ from ..inference.batching.batcher import Batcher
 from ..interchange.source import Source
 from .engines import open_engine
 from .file_facts import file_facts
+from .published import published_size
 
 REQUIREMENTS = ("fastapi", "uvicorn", "pydantic", "prometheus_client")
 CONTEXT = 2048  # default number of tokens of a slot, unless the model's context is shorter
@@ -67,6 +68,9 @@ def serve_folder(
             # A single model has no role.
             facts: dict[str, Any] = {} if compare is None else {"role": role}
             facts |= file_facts(source.path)
+            if facts.get("role") == "original" and not source.is_packed:
+                dtype, num_bytes = published_size(source)
+                facts |= {"published_dtype": dtype, "published_bytes": num_bytes}
             engine, tokenizer = open_engine(source, runtime, listener=listener)
             stack.callback(engine.close)
             capacity = min(CONTEXT, engine.context) if context is None else context

@@ -48,7 +48,7 @@ def convert(path: Path, folder: Path, listener: Listener = silent) -> None:
     family = _family(file)
     config = _config(file, family)
     tokenizer = build(file)
-    tensors = _tensors(file, family, config)
+    tensors = model_tensors(file, family, config)
     progress = TensorProgress(STAGE, len(tensors), listener)
     write_checkpoint(folder, [progress.observe(tensor) for tensor in tensors])
     config.save_pretrained(folder)
@@ -79,10 +79,12 @@ def _config(file: GGUFFile, family: Family) -> PreTrainedConfig:
     return make_config(all_settings, file.path)
 
 
-def _tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> list[LazyTensor]:
-    """For every parameter of the model the tensor of the file that fills it.
+def model_tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> list[LazyTensor]:
+    """Every parameter of the model of `config` with the tensor that fills it, in float32; every
+    tensor of the file is used exactly once.
 
-    Raises BadInput unless every tensor of the file is used exactly once.
+    Raises BadInput when a tensor is missing, superfluous or of another shape. Reading one raises
+    BadInput when it cannot be decoded or is not finite.
     """
     model = build_skeleton(config, file.path)
     unused_names = set(file.tensors)

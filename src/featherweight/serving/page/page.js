@@ -56,10 +56,13 @@ function showModels() {
     if (facts.description) line.title = facts.description;
     list.append(line);
   }
-  const sizes = state.models.map((model) => (model.featherweight || {}).file_bytes);
+  const [light, original] = state.models.map((model) => model.featherweight || {});
   let summary = state.models.length ? `${state.models[0].id}: ${describe(state.models[0]).join(", ") || "ready"}.` : "";
-  if (sizes.length > 1 && sizes[0] && sizes[1]) {
-    summary += ` The original, ${state.models[1].id}, is ${(sizes[1] / sizes[0]).toFixed(1)} times as large.`;
+  // The files of the original can be a conversion to another dtype; a user had the published ones.
+  const originalBytes = original && (original.published_bytes || original.file_bytes);
+  if (originalBytes && light.file_bytes) {
+    const dtype = original.published_dtype ? ` (${size(originalBytes)} in ${original.published_dtype} as published)` : "";
+    summary += ` The original, ${state.models[1].id}${dtype}, is ${(originalBytes / light.file_bytes).toFixed(1)} times as large.`;
   }
   const first = state.models.length && state.models[0].featherweight;
   byId("facts").textContent = first && first.description ? `${summary} (${first.description})` : summary;
