@@ -1,4 +1,4 @@
-"""transformers' classes, called so that no problem passes unseen and no code of a model folder runs.
+"""Calls of transformers' classes. No problem passes unseen, and no code of a model folder runs.
 
 transformers fills a missing tensor with random numbers and warns. Here a missing, unexpected or
 ill-shaped tensor, pickled weights and code from the model's repository are refused. Every call says
