@@ -113,6 +113,14 @@ class Source:
         """32 hexadecimal digits that change whenever the weights or the configuration do."""
         return folder_fingerprint(self.path)
 
+    @cached_property
+    def context(self) -> int | None:
+        """The most tokens that the model's configuration allows, None when it names no limit."""
+        from .pretrained import load_config
+
+        limit = getattr(load_config(self.path).get_text_config(), "max_position_embeddings", None)
+        return int(limit) if isinstance(limit, int) and limit > 0 else None
+
     @property
     def repository(self) -> str | None:
         """The model's name on the hub; None for a folder or a file."""
