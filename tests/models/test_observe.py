@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -206,3 +208,32 @@ def test_numbers_that_are_not_finite_name_the_layer() -> None:
     collect(model, sites(model, "input"))
     with pytest.raises(BadInput, match=r"model\.layers\.1\.self_attn\.q_proj: its inputs are not"):
         collect(model, sites(model, "input"), check_finite=True)
+
+
+@pytest.mark.parametrize("keep_graphs", [False, True])
+def test_activations_are_freed_when_the_pass_ends(keep_graphs: bool) -> None:
+    """No reference cycle keeps the graph of a pass, so that many batches do not fill the memory."""
+    model = tiny.llama()[0]
+    outputs: list[weakref.ref[Tensor]] = []
+    handles = [
+        module.register_forward_hook(lambda m, args, output: outputs.append(weakref.ref(output)))
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    gc.collect()
+    gc.disable()
+    try:
+        observe(
+            model,
+            torch.arange(3, 35).view(2, 16),
+            [*sites(model, "input"), *sites(model, "output")],
+            lambda site, value, gradient: None,
+            logit_gradient=torch.ones_like,
+            keep_graphs=keep_graphs,
+        )
+        assert outputs
+        assert not [output for output in outputs if output() is not None]
+    finally:
+        gc.enable()
+        for handle in handles:
+            handle.remove()

@@ -17,7 +17,7 @@ class Event:
     """The progress of a stage: `done` of `total` units are finished after `seconds`.
 
     `eta_seconds`: the estimated time for the other units; None before the first is finished.
-    `message`: the name of the unit or of what is used.
+    `message`: what is being processed, such as the name of a layer.
     """
 
     stage: str

@@ -225,7 +225,10 @@ class _Watcher:
         if not self.backward:
             self._report(site, value, None)
         elif torch.is_grad_enabled() and value.requires_grad:
-            value.register_hook(lambda gradient: self._report(site, value, gradient))
+            # The hook belongs to the graph that made `value`. If it held `value` itself, the two
+            # would keep each other, and with them all activations, alive.
+            numbers = value.detach()
+            value.register_hook(lambda gradient: self._report(site, numbers, gradient))
         elif torch.is_grad_enabled():
             self._report(site, value, None)
 

@@ -44,11 +44,9 @@ def bench_folder(
     intervals, memory, bandwidth, and the figures of llama.cpp under "llama".
 
     Args: model, an alias, folder, GGUF file or hub id; threads, None for the library's default;
-    prompt, the number of tokens of the prefill; tokens, the number of tokens that are decoded in a
-    round; rounds, their number; runtime as in `open_engine`; against_llama, a GGUF file that
-    llama.cpp runs between our rounds, on as many threads; listener, receives an event for each
-    round. Raises UsageError for impossible settings, BadInput for a model or file that cannot be
-    used.
+    prompt and tokens, the tokens of the prefill and of decoding in each of `rounds` rounds; runtime
+    as in `open_engine`; against_llama, a GGUF file that llama.cpp runs between our rounds on as
+    many threads. Raises UsageError or BadInput for settings, models and files that cannot be used.
     """
     if rounds < 1 or (threads is not None and not 1 <= threads <= MAX_THREADS):
         raise UsageError(

@@ -11,7 +11,7 @@ without weight gradients (and a second forward pass of the blocks unless their g
 the outer products, which are computed in one of two ways:
 - exactly (`probes=None`), in the cheaper of two equal forms. The primal form computes G; the dual
   form uses G^T G = X^T (D D^T) X with T x T kernels and 4 T^2 (m + n) + 2 T (m^2 + n^2)
-  multiplications for each sequence and layer. Both cost more than the passes;
+  multiplications for each sequence and layer. This costs more than the passes;
 - with `probes=r`, G G^T is replaced by (G R)(G R)^T / r, and G^T G in the same way, where R holds
   random signs. The estimate is still unbiased. The G G^T of one sequence is far from the mean in
   any case, so r = 32 loses no measurable accuracy and needs an eighth of the multiplications.
