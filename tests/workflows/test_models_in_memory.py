@@ -120,9 +120,7 @@ def test_models_without_a_language_head_are_refused_truly(tmp_path: Path) -> Non
     config = copy.deepcopy(tiny.llama()[0].config)
     classifier = LlamaForSequenceClassification(config)
     for model in (body, classifier):
-        with pytest.raises(
-            FeatherweightError, match="no language-model head|causal language model"
-        ):
+        with pytest.raises(FeatherweightError, match="no language-model head"):
             fw.quantize(model, fw.Nearest(), fw.Plan({"*": fw.Int(bits=4)}), None)
 
 

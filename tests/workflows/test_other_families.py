@@ -44,7 +44,7 @@ def test_from_folder_to_tokens(family: str, preset: str, tmp_path: Path) -> None
     ids = torch.arange(3, 23)
     with torch.no_grad():
         expected = loading.load(light)[0](ids[None]).logits[0].numpy()
-    engine, description = open_engine(Source("light", light), "reference")
+    engine, _ = open_engine(Source("light", light), "reference")
     session = engine.session(64)
     logits = engine.forward(session, ids.numpy(), logits="all")
     assert abs(logits - expected).max() < 1e-3

@@ -108,8 +108,8 @@ def check_language_model(model: nn.Module) -> None:
     is_pretrained = hasattr(model, "config") and hasattr(model, "get_output_embeddings")
     if is_pretrained and head(model) is None:
         raise UsageError(
-            f"{type(model).__name__} is not a causal language model: it has no language-model head; "
-            "load the model with fw.load or AutoModelForCausalLM"
+            f"{type(model).__name__} is not a causal language model: it has no language-model "
+            "head; load the model with fw.load or AutoModelForCausalLM"
         )
     absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if absent:

@@ -31,12 +31,13 @@ from ...base.files import write_atomic
 from ...models.config import CONFIG, PACKED
 from ...models.tensors import TensorFolder
 from ...quantization.layers import compressed_layers
+from ...quantization.layouts.description import StoredMatrix
 from ..atomic import atomic_path
 from ..pretrained import load_pretrained
 from ..shards import LIMIT_BYTES, LazyTensor, write_checkpoint
 from ..source import Source
 from . import description as descriptions
-from .description import Description, StoredMatrix
+from .description import Description
 from .verify import check_stored
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from ...models.structure import linears, shared_inputs
 from ...models.tensors import TensorFolder
 from ...quantization.formats.base import Format, Integers, QWeight
 from ...quantization.layers import CompressedLinear
+from ...quantization.layouts.description import StoredMatrix
 from ..pretrained import build_skeleton, make_config
 from ..source import Source
 from . import description as descriptions
-from .description import StoredMatrix
 from .verify import check_stored, check_sums
 
 
