@@ -83,8 +83,10 @@ def _load_model(source: Source, dtype: torch.dtype | None) -> Any:
         from .packed.folder import load as load_packed
 
         return load_packed(source.path, dtype)
+    # The headers are compared first: transformers would allocate what a wrong shape asks for.
+    separate = source.checkpoint.separate
     model = load_pretrained(source.path, dtype)
-    if source.checkpoint.separate:
+    if separate:
         untie(model.config)
     for name, parameter in model.named_parameters():
         require_finite(parameter.detach(), f"{source.path}: {name}")

@@ -8,14 +8,15 @@ folder's Python files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..base.errors import BadInput, FeatherweightError
-from ..models.config import CONFIG
+from ..models.config import CONFIG, read_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,10 @@ PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 NUM_LISTED_NAMES = 3
 LONGEST_REASON = 600
 TIE = "tie_word_embeddings"
+# transformers makes an object for each layer, expert or label while it reads a configuration, so a
+# damaged count would take all memory before any check. No published model comes near this limit.
+COUNTS = re.compile(r"layers?$|experts|labels$|depth|blocks$")
+LARGEST_COUNT = 4096
 
 
 def load_config(folder: Path) -> PreTrainedConfig:
@@ -36,6 +41,7 @@ def load_config(folder: Path) -> PreTrainedConfig:
     """
     from transformers import AutoConfig
 
+    check_counts(read_config(folder), folder / CONFIG)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -55,6 +61,7 @@ def make_config(settings: Mapping[str, Any], place: Path) -> PreTrainedConfig:
     """
     from transformers import AutoConfig
 
+    check_counts(settings, place)
     others = {key: value for key, value in settings.items() if key != "model_type"}
     try:
         config: PreTrainedConfig = AutoConfig.for_model(settings["model_type"], **others)
@@ -64,6 +71,27 @@ def make_config(settings: Mapping[str, Any], place: Path) -> PreTrainedConfig:
             f"{place} does not describe a model that can be built: {reason(error)}"
         ) from error
     return config
+
+
+def check_counts(settings: Mapping[str, Any], place: Path) -> None:
+    """Raise BadInput, naming `place` and the key, for a number of layers, experts or labels that no
+    model has.
+    """
+    for key, value in _scalars(settings):
+        if isinstance(value, int) and value > LARGEST_COUNT and COUNTS.search(key):
+            raise BadInput(
+                f"{place}: {key} is {str(value)[:20]}, more than any model has "
+                f"(at most {LARGEST_COUNT}); fetch the file again"
+            )
+
+
+def _scalars(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, at any depth of nested configurations."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _scalars(value)
+        else:
+            yield str(key), value
 
 
 def forget_attention_implementation(config: PreTrainedConfig) -> None:

@@ -133,11 +133,15 @@ class Source:
 
     @property
     def licence(self) -> str | None:
-        """The licence that the folder's own model card names."""
+        """The licence that the folder's own model card names; None when the card cannot be read."""
         from huggingface_hub import metadata_load
+        from yaml import YAMLError
 
         path = self.path / "README.md"
-        metadata = metadata_load(path) if path.is_file() else None
+        try:
+            metadata = metadata_load(path) if path.is_file() else None
+        except (OSError, ValueError, YAMLError):
+            return None
         return str(metadata["license"]) if metadata and metadata.get("license") else None
 
     def _skeleton(self, tied: bool = True) -> nn.Module:

@@ -14,13 +14,16 @@ from typing import Any
 from ..base.errors import BadInput
 
 CONFIG = "config.json"
+WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PACKED = "featherweight"  # the `quant_method` of the folders that this package packs
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The content of config.json in `folder`. Its keys are not checked.
+    """The content of config.json in `folder`. Its keys are not checked, but for one that names
+    another file of weights.
 
-    Raises BadInput when the file is missing, unreadable or no JSON object.
+    Raises BadInput when the file is missing, unreadable or no JSON object, and when transformers
+    would read other weights than those that are read here.
     """
     try:
         config = json.loads((folder / CONFIG).read_bytes())
@@ -30,6 +33,13 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder / CONFIG} is not JSON ({error}); fetch it again") from error
     if not isinstance(config, dict):
         raise BadInput(f"{folder / CONFIG} is not a JSON object, so it names no model_type")
+    weights = config.get("transformers_weights")
+    file = WEIGHTS_FILE if (folder / WEIGHTS_FILE).is_file() else INDEX
+    if weights not in (None, file):
+        raise BadInput(
+            f"{folder / CONFIG} names another file of weights, {str(weights)[:80]!r} "
+            f"(transformers_weights), but only {file} is read; rename the file, remove the key"
+        )
     return config
 
 

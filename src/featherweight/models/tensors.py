@@ -29,8 +29,8 @@ from torch import Tensor
 
 from ..base.errors import BadInput
 from ..base.files import write_atomic
+from .config import INDEX, WEIGHTS_FILE
 
-WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # The allowed names of tensors. No name may look like a path, because callers may use it as the name
 # of a file.
 PLAIN_NAME = re.compile(r"(?!.*\.\.)[\w.:-]+")

@@ -1,0 +1,110 @@
+"""Two hundred hostile or unusual model folders; `benchmarks/hostile.py` tries ten thousand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import HealthCheck, given, settings
+from tests.interchange import hostile_edits
+from tests.interchange.hostile_check import Room
+
+from featherweight.base.errors import BadInput, UsageError
+from featherweight.inference.text.tokenizer import ChatTokenizer
+from featherweight.interchange import loading
+from featherweight.interchange.source import Source
+
+NUM_FOLDERS = 200
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
+    return Room(tmp_path_factory.mktemp("hostile"))
+
+
+def test_sound_folders_are_quantized(room: Room) -> None:
+    for family in hostile_edits.FAMILIES:
+        assert room.outcome(family, []) == "quantized"
+
+
+def test_hostile_folders_are_refused_or_read_as_transformers_reads_them(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(room.path)
+    monkeypatch.setenv("HF_MODULES_CACHE", str(room.path / "modules"))
+    outcomes: Counter[str] = Counter()
+
+    @settings(max_examples=NUM_FOLDERS, suppress_health_check=list(HealthCheck))
+    @given(hostile_edits.folders())
+    def check(folder: tuple[str, list[hostile_edits.Edit]]) -> None:
+        outcomes[room.outcome(*folder)] += 1
+
+    check()
+    # Neither everything is refused, nor is nothing.
+    assert outcomes["quantized"] > NUM_FOLDERS // 10
+    assert outcomes["refused"] > NUM_FOLDERS // 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny.save(*tiny.llama(), tmp_path / "folder")
+
+
+def set_keys(folder: Path, changes: dict[str, Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 1 << 40},
+        {"num_labels": 10**30},
+        {"model_type": "gemma3", "text_config": {"num_hidden_layers": 1 << 40}},
+        {"model_type": "gpt2", "n_layer": 1 << 40},
+    ],
+)
+def test_impossible_counts_are_refused_before_anything_is_built(
+    folder: Path, changes: dict[str, Any]
+) -> None:
+    set_keys(folder, changes)
+    for read in (loading.load, lambda path: Source.find(path).anatomy):
+        with pytest.raises(BadInput, match=r"config.json: .* more than any model has"):
+            read(folder)
+
+
+def test_wrong_shapes_are_refused_before_memory_is_allocated(folder: Path) -> None:
+    """transformers would allocate a table of 2 ** 40 rows."""
+    set_keys(folder, {"vocab_size": 1 << 40})
+    with pytest.raises(BadInput, match=r"embed_tokens.weight is \[300, 64\]"):
+        loading.load(folder)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ 1 / 0 }}", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ range(10 ** 9) }}"],
+)
+def test_errors_of_a_chat_template_are_refusals(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UsageError, match="chat template refuses these messages"):
+        ChatTokenizer.open(folder).chat([{"role": "user", "content": "Why?"}])
+
+
+@pytest.mark.parametrize(
+    "card", [b"---\nlicense: [\n---\n", b"---\n- a\n---\n", b"---\nlicense: \xff\n---\n"]
+)
+def test_a_damaged_model_card_names_no_licence(folder: Path, card: bytes) -> None:
+    (folder / "README.md").write_bytes(card)
+    assert Source.find(folder).licence is None
+
+
+def test_other_weights_than_those_that_are_read_are_refused(folder: Path) -> None:
+    set_keys(folder, {"transformers_weights": "model.safetensors"})
+    loading.load(folder)
+    set_keys(folder, {"transformers_weights": "other.safetensors"})
+    with pytest.raises(BadInput, match=r"'other.safetensors' \(transformers_weights\)"):
+        Source.find(folder)
