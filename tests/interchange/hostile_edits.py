@@ -286,7 +286,7 @@ def _both(files: Files, weight_map: dict[str, Any], names: list[str]) -> None:
         for file in set(weight_map.values())
         for name, tensor in load_tensors(files[file]).items()
     }
-    files[WEIGHTS] = _weights({name: tensor * 1.5 for name, tensor in tensors.items()})
+    files[WEIGHTS] = _weights({name: tensor * 1.01 for name, tensor in tensors.items()})
 
 
 INDEX_EDITS: dict[str, Any] = {

@@ -94,6 +94,12 @@ def test_errors_of_a_chat_template_are_refusals(folder: Path, template: str) -> 
         ChatTokenizer.open(folder).chat([{"role": "user", "content": "Why?"}])
 
 
+def test_a_template_nested_too_deep_is_refused(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}")
+    with pytest.raises(BadInput, match="chat template"):
+        ChatTokenizer.open(folder)
+
+
 @pytest.mark.parametrize(
     "card", [b"---\nlicense: [\n---\n", b"---\n- a\n---\n", b"---\nlicense: \xff\n---\n"]
 )

@@ -6,6 +6,7 @@ import gc
 import weakref
 from typing import Any
 
+import other_families
 import pytest
 import tiny
 import torch
@@ -237,3 +238,18 @@ def test_activations_are_freed_when_the_pass_ends(keep_graphs: bool) -> None:
         gc.enable()
         for handle in handles:
             handle.remove()
+
+
+def test_values_that_a_model_flattens_keep_their_axes() -> None:
+    """OPT gives its fully connected layers (sequences * tokens, width)."""
+    model = other_families.model("opt")
+    layers = sites(model, "input", "*.fc1") + sites(model, "output", "*.fc1")
+    mask = torch.ones_like(TOKENS)
+    mask[1, 4] = 0
+    for batch in (TOKENS, {"input_ids": TOKENS, "attention_mask": mask}):
+        shape = TOKENS.shape if batch is TOKENS else (9,)
+        shown = collect(model, layers, batch, logit_gradient=torch.ones_like)
+        for site, [(value, gradient)] in shown.items():
+            width = 64 if site.kind == "input" else 128
+            assert value.shape == (*shape, width) and gradient is not None
+            assert gradient.shape == value.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import other_families
 import pytest
 import tiny
 import torch
@@ -13,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Qwen3MoeConfig, Qwen3MoeFo
 
 from featherweight.base.errors import UsageError
 from featherweight.models import structure
+from featherweight.models.anatomy import Anatomy
 
 
 @pytest.mark.parametrize("make", tiny.ALL)
@@ -146,3 +148,25 @@ def test_a_model_that_cannot_be_probed_says_why() -> None:
 
     with pytest.raises(UsageError, match="two token ids"):
         structure.shared_inputs(NoIds())
+
+
+class Reversed(nn.Linear):
+    """Not a matrix product alone."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).flip(-1)
+
+
+def test_layers_that_cannot_be_replaced_stay_as_they_are() -> None:
+    """Mamba multiplies with the weight of `dt_proj` itself; Falcon's class is a plain product."""
+    mamba = Anatomy.of(other_families.model("mamba"))
+    names = {f"backbone.layers.{index}.mixer.dt_proj" for index in range(2)}
+    assert mamba.irreplaceable == names and not mamba.unreached
+    assert not names & set(mamba.linears) and not names & set(mamba.input_keys)
+    assert not Anatomy.of(other_families.model("falcon")).irreplaceable
+    model, _ = tiny.llama()
+    layer = model.model.layers[0].mlp.up_proj
+    model.model.layers[0].mlp.up_proj = Reversed(layer.in_features, layer.out_features)
+    assert Anatomy.of(model).irreplaceable == {"model.layers.0.mlp.up_proj"}
+    with torch.device("meta"):
+        assert structure.is_product(nn.Linear(2, 3)) and not structure.is_product(Reversed(2, 3))

@@ -39,7 +39,10 @@ def test_from_folder_to_tokens(family: str, preset: str, tmp_path: Path) -> None
     light = quantize_folder(str(folder), tmp_path / "light", RECIPES[preset])
     results = json.loads((light / "results.json").read_text())
     assert 0 < results["quality"]["kl"]["mean"] < (0.05 if preset == "portable" else 0.5)
-    assert len(results["layers"]) == len(Source("x", folder).anatomy.matrices)
+    anatomy = Source("x", folder).anatomy
+    # Portable folders keep the tables, since other runtimes read them in the model's own dtype.
+    matrices = anatomy.block_linears if preset == "portable" else anatomy.matrices
+    assert {layer["name"] for layer in results["layers"]} == set(matrices)
 
     ids = torch.arange(3, 23)
     with torch.no_grad():

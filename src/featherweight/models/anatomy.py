@@ -7,7 +7,7 @@ Plans, memory estimates and reports need only the anatomy and not the model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -20,11 +20,11 @@ class Anatomy:
     """Names and shapes of the parts of a model.
 
     Names are full module names; shapes are (outputs, inputs) for linear layers and (rows, width)
-    for the embedding. `linears`: every linear layer in module order, with the head unless it is
-    tied. `input_keys`: each linear layer inside a block -> the first linear layer that reads the
+    for the embedding. `linears`: every linear layer in module order that a compressed one can
+    replace, with the head unless it is tied. `input_keys`: each linear layer inside a block -> the first linear layer that reads the
     same tensor. `is_tied`: whether the head shares the table of the embedding. `num_parameters`: a
     shared parameter counts once. `unreached`: linear layers inside the blocks that no forward pass
-    calls.
+    calls. `irreplaceable`: linear layers that stay as they are (`structure.irreplaceable`).
     """
 
     blocks: tuple[str, ...]
@@ -36,6 +36,7 @@ class Anatomy:
     is_tied: bool
     num_parameters: int
     unreached: frozenset[str] = frozenset()
+    irreplaceable: frozenset[str] = frozenset()
 
     @staticmethod
     def of(model: nn.Module) -> Anatomy:
@@ -46,6 +47,7 @@ class Anatomy:
         """
         linears = structure.linears(model)
         groups, unreached = structure.probe_inputs(model)
+        irreplaceable = structure.irreplaceable(model, unreached)
         embedding, head = structure.embedding(model), structure.head(model)
         is_tied = structure.is_tied(model)
         rows, width = model.get_parameter(f"{embedding}.weight").shape
@@ -54,15 +56,16 @@ class Anatomy:
             linears={
                 name: (linear.out_features, linear.in_features)
                 for name, linear in linears.items()
-                if not (is_tied and name == head)
+                if not (is_tied and name == head) and name not in irreplaceable
             },
-            input_keys={name: group[0] for group in groups for name in group},
+            input_keys=_input_keys(groups, irreplaceable),
             embedding=embedding,
             embedding_shape=(rows, width),
             head=head,
             is_tied=is_tied,
             num_parameters=sum({id(p): p.numel() for p in model.parameters()}.values()),
-            unreached=unreached,
+            unreached=unreached - irreplaceable,
+            irreplaceable=irreplaceable,
         )
 
     @property
@@ -106,3 +109,11 @@ class Anatomy:
     def vocabulary(self) -> int:
         """Rows of the embedding."""
         return self.embedding_shape[0]
+
+
+def _input_keys(
+    groups: Iterable[tuple[str, ...]], irreplaceable: Collection[str]
+) -> dict[str, str]:
+    """Each linear layer inside a block -> the first of those that read the same tensor."""
+    remaining = ([name for name in group if name not in irreplaceable] for group in groups)
+    return {name: group[0] for group in remaining for name in group}

@@ -14,6 +14,7 @@ in float32, only when they are requested.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -124,6 +125,7 @@ def observe(
         model,
         sites,
         observer,
+        tuple(inputs["input_ids"].shape),
         None if mask is None else mask.bool(),
         logit_gradient is not None,
         check_finite,
@@ -172,11 +174,13 @@ class _Watcher:
         model: nn.Module,
         sites: Sequence[Site],
         observer: Observer,
+        batch_shape: tuple[int, ...],
         mask: Bool[Tensor, "batch seq"] | None,
         backward: bool,
         check_finite: bool,
     ) -> None:
         self.model, self.sites, self.observer, self.mask = model, sites, observer, mask
+        self.batch_shape = batch_shape
         self.backward, self.check_finite = backward, check_finite
         self.reached_sites: set[Site] = set()
         self._attention: dict[tuple[nn.Module, str], Site] = {
@@ -239,10 +243,13 @@ class _Watcher:
 
     def _arrange(self, site: Site, value: Tensor) -> Tensor:
         """`value` in the form that the observer gets: the axis of heads after that of positions,
-        and without the positions of padding.
+        one axis for sequences and one for tokens, and without the positions of padding.
         """
         if site.kind in ("query", "key", "value"):
             value = value.transpose(1, 2)
+        elif value.ndim == 2 and len(value) == math.prod(self.batch_shape):
+            # Some models (OPT) flatten sequences and tokens before they call a layer.
+            value = value.view(*self.batch_shape, value.shape[-1])
         if self.mask is None:
             return value
         mask = self.mask.to(value.device)

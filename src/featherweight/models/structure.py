@@ -12,8 +12,9 @@ A model without linear layers, or with expert weights that are fused into 3-D pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -180,6 +181,51 @@ def probe_inputs(model: nn.Module) -> tuple[list[tuple[str, ...]], frozenset[str
     for name, key in (keys | dict.fromkeys(sorted(unreached))).items():
         groups.setdefault((block_of[name], *(key or (name,))), []).append(name)
     return [tuple(group) for group in groups.values()], unreached
+
+
+def irreplaceable(model: nn.Module, unreached: frozenset[str]) -> frozenset[str]:
+    """The linear layers that no compressed layer can replace.
+
+    These are layers of a class that computes more than a matrix product, and those of `unreached`
+    whose weight the model reads itself, as Mamba does with `dt_proj`.
+    """
+    names = {name for name, linear in linears(model, True).items() if not is_product(linear)}
+    if unreached and not _runs_without(model, unreached):
+        names |= {name for name in unreached if not _runs_without(model, {name})}
+    return frozenset(names)
+
+
+def is_product(linear: nn.Linear) -> bool:
+    """Whether the layer computes x W^T + b, as far as two numbers of each size can tell."""
+    forward: Any = type(linear).forward
+    if forward is nn.Linear.forward:
+        return True
+    weight = torch.tensor([[1.0, 2.0], [3.0, -4.0], [0.5, 8.0]], device="cpu")
+    x = torch.tensor([[2.0, -1.0]], device="cpu")
+    for bias in (None, torch.tensor([1.0, -2.0, 4.0], device="cpu")):
+        try:
+            product = forward(SimpleNamespace(weight=weight, bias=bias), x)
+        except Exception:  # it needs more than a weight and a bias
+            return False
+        if not torch.equal(product, nn.functional.linear(x, weight, bias)):
+            return False
+    return True
+
+
+def _runs_without(model: nn.Module, names: Collection[str]) -> bool:
+    """Whether the model runs when these layers have no weight."""
+    layers = [model.get_submodule(name) for name in names]
+    weights = [layer.weight for layer in layers]
+    try:
+        for layer in layers:
+            layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
+        _probe(model, [])
+    except UsageError:
+        return False
+    finally:
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight = weight
+    return True
 
 
 def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | None]:

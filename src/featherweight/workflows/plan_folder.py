@@ -27,6 +27,9 @@ from .quantize_run import QuantizeRun
 
 # Fixed costs measured on SmolLM2: loading models, writing files, the page.
 OVERHEAD_SECONDS = 8.0
+IRREPLACEABLE = (
+    "the model uses this weight in another way than as a matrix product: it stays as it is"
+)
 SPREAD_OF_SECONDS = (0.8, 1.25)
 
 
@@ -108,7 +111,10 @@ def plan_folder(
         run.source.weights.file_bytes,
         *published_size(run.source),
         stages,
-        tuple(f"{plan.name}: {note}" for plan in run.layer_plans for note in plan.notes),
+        (
+            *(f"{plan.name}: {note}" for plan in run.layer_plans for note in plan.notes),
+            *(f"{name}: {IRREPLACEABLE}" for name in sorted(anatomy.irreplaceable)),
+        ),
     )
 
 

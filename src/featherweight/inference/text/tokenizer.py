@@ -262,7 +262,7 @@ def _compile(source: str, folder: Path | str) -> Template:
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return environment.from_string(source)
-    except TemplateError as error:
+    except (TemplateError, RecursionError) as error:
         raise BadInput(f"the chat template of {folder} cannot be read: {error}") from error
 
 

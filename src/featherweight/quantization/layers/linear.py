@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...base.errors import UsageError
+from ...models.structure import is_product
 from ..formats.base import Format
 from ..layouts.description import ROTATIONS
 from ..transforms.activations import InputRotation, rotate
@@ -67,7 +68,7 @@ class CompressedLinear(CompressedModule):
 
         Raises UsageError for a subclass of `nn.Linear` that computes something else.
         """
-        if type(linear).forward is not nn.Linear.forward:
+        if not is_product(linear):
             kind = type(linear).__name__
             raise UsageError(
                 f"{kind} computes more than a matrix product; leave it out of the plan"
