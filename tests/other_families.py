@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,19 +42,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def model(name: str, seed: int = 0) -> PreTrainedModel:
-    """A model of the family `name` in evaluation mode, with weights that are larger than usual.
+    """A model of the family `name`, as `build` makes it."""
+    return build(name, SETTINGS[name], seed)
+
+
+def build(model_type: str, settings: Mapping[str, Any], seed: int = 0) -> PreTrainedModel:
+    """A random model in evaluation mode, with weights that are larger than usual.
 
     The logits then depend visibly on every matrix. The caller's random state does not change.
     """
     config = AutoConfig.for_model(
-        name,
+        model_type,
         vocab_size=300,
         max_position_embeddings=512,
         initializer_range=0.12,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,
-        **SETTINGS[name],
+        **settings,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

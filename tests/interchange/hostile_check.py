@@ -32,6 +32,7 @@ from featherweight.base.errors import FeatherweightError
 from featherweight.inference.text.tokenizer import ChatTokenizer
 from featherweight.interchange import loading
 from featherweight.interchange.source import Source
+from featherweight.workflows.engines import open_weights
 from featherweight.workflows.quantize_folder import quantize_folder
 
 # Some matrices of each kind in 8 bits to nearest, without calibration: a fraction of a second.
@@ -83,6 +84,7 @@ class Room:
             self._try_text()
             model = attempt(lambda: loading.load(self.source)[0])
             tensors = attempt(lambda: _streamed(self.source))
+            engine_logits = attempt(lambda: _run_engine(self.source))
             light = attempt(
                 lambda: quantize_folder(str(self.source), self.out, RECIPE, evaluate=False)
             )
@@ -94,7 +96,7 @@ class Room:
         shutil.rmtree(self.path / "out.partial", ignore_errors=True)
         assert _contents(self.path) == before, "it wrote outside the output folder"
         with _quiet():
-            return self._compare(model, tensors, light_model)
+            return self._compare(model, tensors, engine_logits, light_model)
 
     def _write(self, files: Files) -> None:
         shutil.rmtree(self.source, ignore_errors=True)
@@ -113,7 +115,7 @@ class Room:
             attempt(lambda: tokenizer.decode(tokenizer.encode("The fox in 1905 \u7fbd")))
             attempt(lambda: tokenizer.chat([{"role": "user", "content": "Why?"}]))
 
-    def _compare(self, model: Any, tensors: Any, light_model: Any) -> str:
+    def _compare(self, model: Any, tensors: Any, engine_logits: Any, light_model: Any) -> str:
         """The same tensors and logits as transformers', or a refusal."""
         if _refused(model):
             assert _refused(light_model), f"quantized, but does not load: {model.text}"
@@ -125,6 +127,8 @@ class Room:
                 assert torch.equal(tensor.to(state[name].dtype), state[name]), f"{name} differs"
         expected, logits = _logits(original), _logits(model)
         assert _difference(logits, expected) <= SAME, "other logits than transformers'"
+        if not _refused(engine_logits):
+            assert _difference(engine_logits, expected) <= CLOSE, "other logits in the engine"
         if _refused(light_model):
             return "loaded"
         if max(float(p.abs().max()) for p in original.parameters()) > LARGEST_WEIGHT:
@@ -162,6 +166,21 @@ def _streamed(folder: Path) -> dict[str, torch.Tensor]:
     assert source.anatomy.matrices and (source.context or 1) > 0
     weights = source.weights
     return {name: weights.read(name).clone() for name in weights.names()}
+
+
+def _run_engine(folder: Path) -> torch.Tensor | None:
+    """The logits of the engine that `generate` takes, None when the forward pass fails."""
+    engine = open_weights(Source.find(folder), threads=1)
+    try:
+        session = engine.session(min(engine.context, IDS.shape[1]))
+        tokens = IDS[0, : session.capacity].numpy()
+        return torch.as_tensor(engine.forward(session, tokens, "all"))[None]
+    except FeatherweightError:
+        raise
+    except Exception:
+        return None
+    finally:
+        engine.close()
 
 
 def _load_with_transformers(folder: Path) -> Any:
@@ -202,6 +221,7 @@ def _logits(model: Any) -> torch.Tensor | None:
 def _difference(logits: torch.Tensor | None, expected: torch.Tensor | None) -> float:
     if logits is None or expected is None:
         return 0.0 if logits is expected else float("inf")
+    expected = expected[:, : logits.shape[1]]  # an engine reads no more than the context
     if torch.equal(logits.nan_to_num(), expected.nan_to_num()):
         return 0.0
     return float((logits - expected).abs().max() / expected.abs().max())

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..base.errors import BadInput, UsageError
+from ..base.errors import BadInput, Unsupported, UsageError
 from ..quantization.layers import CompressedLinear, TiedHead, keep_decoded
 from .engine import Engine, Logits, Session
 
@@ -40,7 +40,8 @@ class ReferenceEngine(Engine):
 
     Args: model, on any device; fingerprint, of its weights; description, for people;
     int8_activations, round activations as the native engine does. The model may be used elsewhere
-    at the same time, except with `int8_activations`, which changes its layers until `close`.
+    at the same time, except with `int8_activations`, which changes its layers until `close`. Raises
+    Unsupported for recurrent models, BadInput when the configuration names no context.
     """
 
     def __init__(
@@ -52,9 +53,14 @@ class ReferenceEngine(Engine):
         int8_activations: bool = False,
     ) -> None:
         config: Any = model.config
+        if getattr(model, "_is_stateful", False):
+            raise Unsupported(
+                f"{description} has recurrent layers, whose state cannot be rewound; generate with "
+                "transformers, which loads the folder after `import featherweight.interchange.hf`"
+            )
         text_config = config.get_text_config(decoder=True)
         self.vocab_size = int(text_config.vocab_size)
-        self.context = int(text_config.max_position_embeddings)
+        self.context = _context(text_config)
         self.max_batch = MAX_BATCH
         self.fingerprint = f"{fingerprint}-reference" + ("-int8" if int8_activations else "")
         self.description = description + (
@@ -269,3 +275,14 @@ def _round_inputs(model: nn.Module) -> Callable[[], None]:
 
 def _with_rounding(function: Callable[[Tensor], Tensor], steps: int) -> Callable[[Tensor], Tensor]:
     return lambda x: round_activations(function(x), steps)
+
+
+def _context(config: Any) -> int:
+    """The most tokens of a session. Raises BadInput when the configuration names no such number."""
+    limit = getattr(config, "max_position_embeddings", None)
+    if type(limit) is not int or limit < 1:
+        raise BadInput(
+            f"the configuration should say how many tokens the model can read; "
+            f"max_position_embeddings is {str(limit)[:40]}"
+        )
+    return limit

@@ -21,10 +21,11 @@ class Anatomy:
 
     Names are full module names; shapes are (outputs, inputs) for linear layers and (rows, width)
     for the embedding. `linears`: every linear layer in module order that a compressed one can
-    replace, with the head unless it is tied. `input_keys`: each linear layer inside a block -> the first linear layer that reads the
-    same tensor. `is_tied`: whether the head shares the table of the embedding. `num_parameters`: a
-    shared parameter counts once. `unreached`: linear layers inside the blocks that no forward pass
-    calls. `irreplaceable`: linear layers that stay as they are (`structure.irreplaceable`).
+    replace, with the head unless it is tied. `input_keys`: each linear layer inside a block -> the
+    first linear layer that reads the same tensor. `is_tied`: whether the head shares the table of
+    the embedding. `num_parameters`: a shared parameter counts once. `unreached`: linear layers
+    inside the blocks that no forward pass calls. `irreplaceable`: linear layers that stay as they
+    are (`structure.irreplaceable`).
     """
 
     blocks: tuple[str, ...]
