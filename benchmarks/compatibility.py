@@ -56,11 +56,11 @@ NAMES = {
 }
 # The families with a record here; `other_families` has the settings of the others.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(
-        ("llama", "qwen2", "qwen3", "gemma2", "gemma3_text"),
-        {**other_families.GROUPED, "head_dim": 16},
-    ),
+    **{name: {**other_families.GROUPED, "head_dim": 16} for name in ("llama", "qwen2", "qwen3")},
     **other_families.SETTINGS,
+    # The scale of attention scores that files of this size imply, so that GGUF holds them.
+    "gemma2": {**other_families.GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16},
+    "gemma3_text": {**other_families.GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16},
     "mixtral": {**other_families.GROUPED, "num_local_experts": 4},
 }
 # 8 bits to nearest in the codes that exports take, without calibration.
@@ -223,7 +223,9 @@ def architecture_row(name: str, outcomes: Mapping[str, Outcome], reasons: list[s
         if outcome is None:
             cells.append("yes")
             continue
-        reason = outcome.reason.replace(name, "this type")
+        reason = outcome.reason.replace(f"type {name!r}", "this type").replace(
+            f" {name};", " this one;"
+        )
         if reason not in reasons:
             reasons.append(reason)
         cells.append(f"no ({reasons.index(reason) + 1})")

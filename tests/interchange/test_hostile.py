@@ -7,16 +7,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import other_families
 import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.interchange import hostile_edits
 from tests.interchange.hostile_check import Room
 
-from featherweight.base.errors import BadInput, UsageError
+from featherweight.base.errors import BadInput, Unsupported, UsageError
+from featherweight.inference.native.reader import read_model
+from featherweight.inference.reference import ReferenceEngine
 from featherweight.inference.text.tokenizer import ChatTokenizer
 from featherweight.interchange import loading
 from featherweight.interchange.source import Source
+from featherweight.workflows.engines import open_engine
 
 NUM_FOLDERS = 200
 
@@ -39,9 +44,9 @@ def test_hostile_folders_are_refused_or_read_as_transformers_reads_them(
     outcomes: Counter[str] = Counter()
 
     @settings(max_examples=NUM_FOLDERS, suppress_health_check=list(HealthCheck))
-    @given(hostile_edits.folders())
-    def check(folder: tuple[str, list[hostile_edits.Edit]]) -> None:
-        outcomes[room.outcome(*folder)] += 1
+    @given(hostile_edits.folders(), st.booleans())
+    def check(folder: tuple[str, list[hostile_edits.Edit]], quantize: bool) -> None:
+        outcomes[room.outcome(*folder, quantize)] += 1
 
     check()
     # Neither everything is refused, nor is nothing.
@@ -114,3 +119,27 @@ def test_other_weights_than_those_that_are_read_are_refused(folder: Path) -> Non
     set_keys(folder, {"transformers_weights": "other.safetensors"})
     with pytest.raises(BadInput, match=r"'other.safetensors' \(transformers_weights\)"):
         Source.find(folder)
+
+
+def test_the_native_engine_refuses_tensors_that_it_does_not_read(tmp_path: Path) -> None:
+    """A Gemma 3 whose configuration says Llama: its further norms are no part of a Llama."""
+    folder = tiny.save(*tiny.gemma3(), tmp_path / "folder")
+    set_keys(folder, {"model_type": "llama", "hidden_act": "silu", "rope_parameters": None})
+    with pytest.raises(Unsupported, match="holds tensors that the native engine does not read"):
+        read_model(folder)
+    with pytest.raises(BadInput, match="holds tensors that a LlamaForCausalLM does not have"):
+        open_engine(folder)
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_context_that_no_model_has_is_refused(folder: Path, limit: int) -> None:
+    model, _ = loading.load(folder)
+    model.config.max_position_embeddings = limit
+    with pytest.raises(BadInput, match="how many tokens the model can read"):
+        ReferenceEngine(model, "", "")
+
+
+def test_recurrent_models_are_refused_by_the_engine_and_not_in_the_middle(tmp_path: Path) -> None:
+    model = other_families.model("mamba")
+    with pytest.raises(Unsupported, match="recurrent layers"):
+        ReferenceEngine(model, "", "mamba")

@@ -4,7 +4,9 @@ package, which defines the names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import exporting
@@ -121,3 +123,57 @@ def test_numbers_that_no_model_has(key: str, value: Any, error: type[Exception])
 def test_unknown_names_have_no_record() -> None:
     for name in ("gpt_neox", None, 3, ["llama"]):
         assert families.find(name) is None and families.find_gguf(name) is None
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+}
+NEW = {"rope_type": "default", "rope_theta": 2e4}
+NESTED = {"full_attention": {"rope_type": "default", "rope_theta": 3e5}, "sliding_attention": NEW}
+
+
+@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3, tiny.gemma3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": NEW},
+        {"rope_parameters": NEW, "rope_scaling": LINEAR},
+        {"rope_parameters": NEW, "rope_theta": 7e3, "rope_scaling": LINEAR},
+        {"rope_parameters": None, "rope_theta": 7e3, "rope_scaling": LINEAR},
+        {"rope_parameters": NEW, "rope_scaling": {}},
+        {"rope_parameters": LLAMA3},
+        {"rope_parameters": LLAMA3, "original_max_position_embeddings": 96},
+        {"rope_parameters": None, "rope_scaling": {**LLAMA3, "type": "linear"}},
+        {"rope_parameters": NESTED},
+        {"rope_parameters": NESTED, "rope_scaling": LINEAR},
+    ],
+)
+def test_rotary_settings_in_every_form_are_those_of_transformers(
+    make: Any, changes: dict[str, Any], tmp_path: Path
+) -> None:
+    """A key that is read in another order than in transformers changes every answer in silence."""
+    model, _ = make()
+    config = {**json.loads(model.config.to_json_string()), **changes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    family = families.find(config["model_type"])
+    assert family is not None
+    numbers = families.read_hyperparameters(config, family)
+    if changes == {"rope_parameters": NESTED} and make is not tiny.gemma3:
+        with pytest.raises(BadInput, match="the same ones in all layers"):
+            numbers.rope(FULL_ATTENTION)
+        return
+    try:
+        expected = type(model)(AutoConfig.from_pretrained(tmp_path)).model.rotary_emb
+    except KeyError:  # transformers wants settings for each kind of layer here
+        assert make is tiny.gemma3
+        return
+    for layer_type in set(numbers.layer_types):
+        frequencies = numbers.rope(layer_type).frequencies(numbers.head_width)
+        name = f"{layer_type}_inv_freq"
+        inv_freq = getattr(expected, name) if hasattr(expected, name) else expected.inv_freq
+        assert torch.allclose(torch.from_numpy(frequencies), inv_freq, rtol=1e-5), layer_type

@@ -10,7 +10,13 @@ import pytest
 import tiny
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from featherweight.base.errors import UsageError
 from featherweight.models import structure
@@ -170,3 +176,15 @@ def test_layers_that_cannot_be_replaced_stay_as_they_are() -> None:
     assert Anatomy.of(model).irreplaceable == {"model.layers.0.mlp.up_proj"}
     with torch.device("meta"):
         assert structure.is_product(nn.Linear(2, 3)) and not structure.is_product(Reversed(2, 3))
+
+
+@pytest.mark.parametrize("make", [tiny.llama, tiny.gemma3])
+def test_dynamic_rotary_positions_have_an_anatomy_on_meta(make: Callable[[], Any]) -> None:
+    config = make()[0].config
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    rope |= {"rope_type": "dynamic", "factor": 2.0}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    types = [m.rope_type for m in model.modules() if hasattr(m, "rope_type")]
+    assert len(Anatomy.of(model).block_linears) == 14
+    assert [m.rope_type for m in model.modules() if hasattr(m, "rope_type")] == types

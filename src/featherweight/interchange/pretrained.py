@@ -28,7 +28,7 @@ LONGEST_REASON = 600
 TIE = "tie_word_embeddings"
 # transformers makes an object for each layer, expert or label while it reads a configuration, so a
 # damaged count would take all memory before any check. No published model comes near this limit.
-COUNTS = re.compile(r"layers?$|experts|labels$|depth|blocks$")
+COUNTS = re.compile(r"(?!max_).*(layers?|experts|labels|depth|blocks)$")
 LARGEST_COUNT = 4096
 
 
@@ -78,7 +78,7 @@ def check_counts(settings: Mapping[str, Any], place: Path) -> None:
     model has.
     """
     for key, value in _scalars(settings):
-        if isinstance(value, int) and value > LARGEST_COUNT and COUNTS.search(key):
+        if isinstance(value, int) and value > LARGEST_COUNT and COUNTS.match(key):
             raise BadInput(
                 f"{place}: {key} is {str(value)[:20]}, more than any model has "
                 f"(at most {LARGEST_COUNT}); fetch the file again"

@@ -251,7 +251,7 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
     ]
     try:
         device = next(model.parameters()).device
-        with _evaluation_mode(model), torch.no_grad():
+        with _evaluation_mode(model), _fixed_frequencies(model), torch.no_grad():
             # With `use_cache`, transformers does not read values of the position ids, which do not
             # exist on the meta device.
             model(input_ids=torch.arange(2, device=device).view(1, 2), use_cache=True)
@@ -263,6 +263,25 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
         for handle in handles:
             handle.remove()
     return keys
+
+
+@contextmanager
+def _fixed_frequencies(model: nn.Module) -> Iterator[None]:
+    """Inside this context rotary frequencies do not depend on the length of the text, which has no
+    value on the meta device.
+    """
+    modules: list[Any] = [
+        module for module in model.modules() if "dynamic" in str(getattr(module, "rope_type", ""))
+    ]
+    types = [module.rope_type for module in modules]
+    try:
+        for module, rope_type in zip(modules, types, strict=True):
+            is_mapping = isinstance(rope_type, dict)
+            module.rope_type = dict.fromkeys(rope_type, "default") if is_mapping else "default"
+        yield
+    finally:
+        for module, rope_type in zip(modules, types, strict=True):
+            module.rope_type = rope_type
 
 
 @contextmanager

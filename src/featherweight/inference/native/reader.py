@@ -29,6 +29,8 @@ from .matrices import read_matrix
 from .weights import LayerWeights, MatrixWeights, ModelWeights
 
 FLOAT_KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# Old checkpoints hold the rotary frequencies, which follow from the configuration.
+COMPUTED_BUFFER = "rotary_emb.inv_freq"
 # transformers' names of activations -> the native library's.
 ACTIVATIONS = {
     "silu": "silu",
@@ -89,6 +91,10 @@ def read_model(folder: Path) -> ModelWeights:
         numbers.is_tied and f"{head_name}.weight" not in mapped.tensors
     )
     head = None if is_tied else reader.matrix(head_name, table_shape)
+    final_norm = reader.norm(
+        families.FINAL_NORM.transformers, numbers.hidden, numbers.family.norm_offset
+    )
+    reader.check_all_read()
     bits_per_weight = 8 * mapped.num_bytes / max(1, reader.num_weights)
     return ModelWeights(
         hidden=numbers.hidden,
@@ -100,9 +106,7 @@ def read_model(folder: Path) -> ModelWeights:
         layers=layers,
         embedding=embedding,
         head=head,
-        final_norm=reader.norm(
-            families.FINAL_NORM.transformers, numbers.hidden, numbers.family.norm_offset
-        ),
+        final_norm=final_norm,
         epsilon=numbers.epsilon,
         attention_scale=numbers.attention_scale,
         activation=ACTIVATIONS[numbers.activation],
@@ -179,6 +183,7 @@ class _Reader:
     def __init__(self, files: MappedFolder, description: Description[Layout], folder: str) -> None:
         self._tensors, self._layers, self._folder = files.tensors, description.layers, folder
         self.num_weights = 0
+        self._read_names: set[str] = set()
 
     def matrix(self, name: str, shape: tuple[int, int]) -> MatrixWeights:
         self.num_weights += shape[0] * shape[1]
@@ -188,6 +193,8 @@ class _Reader:
         if name in self._layers:
             if self._layers[name].shape != shape:
                 raise BadInput(f"{self._folder}: the description of {name} does not fit this model")
+            stored_names = (f"{name}.{key}" for key in (*self._layers[name].stored(), "weight"))
+            self._read_names.update(stored_names)
             return read_matrix(name, self._layers[name], self._tensors, self._folder, bias)
         tensor = self._tensor(f"{name}.weight", shape)
         if tensor.dtype not in FLOAT_KINDS:
@@ -211,10 +218,26 @@ class _Reader:
             raise BadInput(f"{self._folder}: {name} holds numbers that are not finite")
         return numbers
 
+    def check_all_read(self) -> None:
+        """Raise Unsupported when the folder holds a tensor that was not read: the model computes
+        something that its configuration does not say, or that the native engine does not know.
+        """
+        names = sorted(
+            name
+            for name in set(self._tensors) - self._read_names
+            if not name.endswith(COMPUTED_BUFFER)
+        )
+        if names:
+            raise Unsupported(
+                f"{self._folder} holds tensors that the native engine does not read, such as "
+                f"{names[0]!r}"
+            )
+
     def _tensor(self, name: str, shape: tuple[int, ...]) -> MappedTensor:
         tensor = self._tensors.get(name)
         if tensor is None:
             raise BadInput(f"{self._folder} has no tensor {name}")
+        self._read_names.add(name)
         if tensor.shape != shape:
             raise BadInput(
                 f"{self._folder}: {name} is {tensor.shape}, its configuration says {shape}"

@@ -62,28 +62,51 @@ class Hyperparameters:
 
         Raises BadInput for impossible numbers.
         """
-        settings = _mapping(self.config, "rope_parameters")
-        if isinstance(settings.get(layer_type), Mapping):
-            settings = settings[layer_type]
-        elif layer_type == SLIDING_ATTENTION and "rope_local_base_freq" in self.family.defaults:
-            settings = {"rope_theta": self.config["rope_local_base_freq"]}
-        if layer_type == FULL_ATTENTION:
-            settings = {**_mapping(self.config, "rope_scaling"), **settings}
-        theta = _number(settings, "rope_theta", self.config["rope_theta"])
+        settings, default_theta = self._rope_settings(layer_type)
+        theta = _number(settings, "rope_theta", default_theta)
         if theta < 1:
             raise BadInput(f"config.json says rope_theta = {theta}")
         rope_type = str(settings.get("rope_type", settings.get("type", "default")))
         numbers = {}
         if rope_type in ("linear", "llama3"):
-            numbers["factor"] = _number(settings, "factor", 1.0)
+            numbers["factor"] = _number(settings, "factor", None)
+            if numbers["factor"] == 0:
+                raise BadInput("config.json says factor = 0 of the rotary positions")
         if rope_type == "llama3":
             for key in ("low_freq_factor", "high_freq_factor"):
-                numbers[key] = _number(settings, key, 1.0)
+                numbers[key] = _number(settings, key, None)
             key = "original_max_position_embeddings"
-            numbers["original_context"] = _number(settings, key, 8192)
+            is_outside = self.config.get(key) is not None and not self._has_local_rope
+            place = self.config if is_outside else settings
+            numbers["original_context"] = _number(place, key, self.context)
         share = self.config.get("partial_rotary_factor")
         share = _number(settings, "partial_rotary_factor", 1.0 if share is None else share)
         return Rope(theta, rope_type, turned_share=share, **numbers)
+
+    def _rope_settings(self, layer_type: str) -> tuple[Mapping[str, Any], Any]:
+        """(the rotary settings of the layers of type `layer_type`, the base when they name none).
+
+        The rules are those of transformers: `rope_scaling` counts before `rope_parameters`. Where
+        each kind of layer has a base of its own, it changes the layers with full attention only.
+        """
+        scaling = _mapping(self.config, "rope_scaling")
+        parameters = _mapping(self.config, "rope_parameters")
+        own = parameters.get(layer_type)
+        if not self._has_local_rope:
+            if isinstance(own, Mapping) and not scaling:
+                raise BadInput(
+                    f"config.json has rotary settings for {layer_type}, but models of type "
+                    f"{self.family.model_type} have the same ones in all layers"
+                )
+            return scaling or parameters, self.config["rope_theta"]
+        settings = own if isinstance(own, Mapping) else {}
+        if layer_type == FULL_ATTENTION:
+            return {**settings, **scaling}, self.config["rope_theta"]
+        return settings, self.config["rope_local_base_freq"]
+
+    @property
+    def _has_local_rope(self) -> bool:
+        return "rope_local_base_freq" in self.family.defaults
 
 
 def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperparameters:
