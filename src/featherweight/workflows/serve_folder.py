@@ -4,8 +4,9 @@ until a signal stops it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def serve_folder(
     queue: int = 64,
     max_tokens: int | None = None,
     seconds: float = 600.0,
+    cors_origins: Sequence[str] = (),
     runtime: str = "auto",
     on_ready: Callable[[str, list[dict[str, Any]]], None] = lambda url, models: None,
     listener: Listener = silent,
@@ -43,36 +45,40 @@ def serve_folder(
     comparison; host, port and api_key as in `serving.server.run`; slots, the answers that are
     generated at once, each with at most `context` tokens of prompt and answer, whose memory is
     reserved at the start; queue, the requests that may wait for a slot; max_tokens and seconds,
-    limits of one answer; runtime as in `open_engine`; on_ready, called with the URL and the entries
-    of /v1/models once connections are accepted. Raises UsageError for settings that cannot work,
-    before a model is opened where that is possible, and BadInput when there is no such model.
+    limits of one answer; cors_origins, the sites whose pages may use the server; runtime as in
+    `open_engine`; on_ready, called with the URL and the entries of /v1/models once connections are
+    accepted. Raises UsageError for settings that cannot work, before a model is opened where that
+    is possible, and BadInput when there is no such model.
     """
     if missing_packages := [name for name in REQUIREMENTS if find_spec(name) is None]:
         raise UsageError(
             f"serving needs {', '.join(missing_packages)}: pip install featherweight[serve]"
         )
     from ..serving import server
+    from ..serving.app import check_origins
     from ..serving.hosted_models import HostedModel
     from ..serving.limits import Limits, check_binding
 
     check_binding(host, api_key)
+    check_origins(cors_origins)
     limits = Limits(answer_seconds=seconds, max_tokens=max_tokens)
     models = [model] if compare is None else [model, compare]
     names = distinct_names(models)
     with ExitStack() as stack:
         hosted_models = []
         for name, model_name, role in zip(names, models, ("light", "original"), strict=False):
-            source = Source.find(model_name, listener)
             # A single model has no role.
             facts: dict[str, Any] = {} if compare is None else {"role": role}
-            facts |= file_facts(source.path)
+            source = Source.find(model_name, listener)
             engine, tokenizer = open_engine(source, runtime, listener=listener)
             stack.callback(engine.close)
             capacity = min(CONTEXT, engine.context) if context is None else context
             batcher = stack.enter_context(Batcher(engine, tokenizer, slots, capacity, queue))
+            facts |= file_facts(source.path)
             hosted_models.append(HostedModel(name, batcher, facts))
         entries = [hosted_model.entry() for hosted_model in hosted_models]
-        server.run(hosted_models, host, port, api_key, limits, lambda url: on_ready(url, entries))
+        run = partial(server.run, hosted_models, host, port, api_key, limits, cors_origins)
+        run(on_ready=lambda url: on_ready(url, entries))
 
 
 def distinct_names(models: list[str]) -> list[str]:
