@@ -37,9 +37,11 @@ class LiveServer:
         slots: int = 4,
         queue_limit: int = 50,
         cors_origins: tuple[str, ...] = (),
+        context: int = 512,
     ) -> None:
         self.engines = [
-            BusyEngine(delay=delay, excluded_tokens=tuple(tokenizer.end_ids)) for _ in models
+            BusyEngine(context=context, delay=delay, excluded_tokens=tuple(tokenizer.end_ids))
+            for _ in models
         ]
         self.batchers = [
             Batcher(engine, tokenizer, num_slots=slots, queue_limit=queue_limit)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..inference.answer_builder import TextDelta
 from ..inference.generation import Usage
@@ -20,7 +20,7 @@ from ..inference.text.tokenizer import ChatTokenizer
 from .errors import ApiError
 from .fields import StrictModel
 from .messages import Message, to_turns
-from .requests import MAX_TOKENS, BaseRequest, ResponseFormat, Schema
+from .requests import MAX_TOKENS, BaseRequest
 from .shapes import Shape, joined
 
 
@@ -44,12 +44,15 @@ class TextFormat(StrictModel):
     description: str | None = None
     strict: bool | None = None
 
-    def response_format(self) -> ResponseFormat:
-        """The same as chat completions write it."""
-        if self.definition is None:
-            return ResponseFormat(type=self.type)
-        schema = Schema.model_validate({"name": self.name or "", "schema": self.definition})
-        return ResponseFormat(type=self.type, json_schema=schema)
+    @model_validator(mode="after")
+    def _check_schema(self) -> TextFormat:
+        if (self.type == "json_schema") != (self.definition is not None):
+            raise ValueError("schema goes with type json_schema, and only with it")
+        return self
+
+    def schema_to_follow(self) -> dict[str, Any] | None:
+        """The schema of the answer; None for free text."""
+        return {"type": "object"} if self.type == "json_object" else self.definition
 
 
 class TextOptions(StrictModel):
@@ -87,13 +90,13 @@ class ResponsesRequest(BaseRequest):
         """The schema of the answer; None for free text."""
         if self.text is None or self.text.format is None:
             return None
-        return self.text.format.response_format().schema_to_follow()
+        return self.text.format.schema_to_follow()
 
 
 class ResponsesShape(Shape):
     """The object `response`, and the events that lead to it."""
 
-    id_prefix, object_name, chunk_object_name = "resp", "response", "response"
+    id_prefix = object_name = chunk_object_name = "response"
     ends_with_done, names_events = False, True
 
     def __init__(self, model: str, tokenizer: ChatTokenizer, request: ResponsesRequest) -> None:
