@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import Request
@@ -19,7 +20,7 @@ from ..base.errors import UsageError
 from ..inference.answer_builder import TextDelta
 from ..inference.batching.requests import PromptScoring
 from ..inference.text.grammars import GrammarMask
-from ..inference.text.tool_calls import CallFormat
+from ..inference.text.tool_calls import BareCalls, CallParser
 from .answers import Answers, Job, cancel_on_disconnect
 from .bodies import read_object
 from .errors import CLIENT_LEFT, ApiError, from_exception, to_json
@@ -75,9 +76,9 @@ class Service:
         # answers must not wait for it.
         prompt = await asyncio.to_thread(_chat_prompt, model, turns, tools)
         schema = None if body.response_format is None else body.response_format.schema_to_follow()
-        mask, call_format = await asyncio.to_thread(_chat_mask, model, tools, schema)
+        mask, new_parser = await asyncio.to_thread(_chat_mask, model, tools, schema)
         tokenizer = model.batcher.tokenizer
-        shape = ChatShape(model.name, tokenizer, body.logprobs, body.n, call_format)
+        shape = ChatShape(model.name, tokenizer, body.logprobs, body.n, new_parser)
         sampling = to_sampling(body, len(prompt), model.batcher.capacity, self.limits)
         jobs = [
             Job(prompt, for_choice(sampling, number), mask and (mask.copy() if number else mask))
@@ -212,8 +213,8 @@ def _chat_mask(
     tools: ToolUse,
     schema: dict[str, Any] | None,
     schema_param: str = "response_format",
-) -> tuple[GrammarMask | None, CallFormat | None]:
-    """The mask of an answer, and how it writes calls.
+) -> tuple[GrammarMask | None, Callable[[], CallParser] | None]:
+    """The mask of an answer, and what makes the reader of its calls.
 
     Raises ApiError when a schema cannot be used, the template has no tools, or the extra is not
     installed.
@@ -228,7 +229,10 @@ def _chat_mask(
                 is_parallel=tools.is_parallel and model.call_format.is_parallel,
                 content_schema=schema,
             )
-            return mask, model.call_format
+            bare = None
+            if not tools.is_required and schema is None:
+                bare = BareCalls.of(model.call_format, [f.name for f in tools.functions])
+            return mask, partial(CallParser, model.call_format, bare)
         return None if schema is None else model.grammars.json_schema(schema), None
     except UsageError as error:
         raise ApiError(400, f"{param}: {error}", param=param, code="invalid_value") from error

@@ -12,14 +12,14 @@ import secrets
 import string
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..inference.answer_builder import TextDelta
 from ..inference.generation import Usage
 from ..inference.text.tokenizer import ChatTokenizer
-from ..inference.text.tool_calls import CallFormat, CallParser, CallPart
+from ..inference.text.tool_calls import CallParser, CallPart
 from ..ops.sampling import Choice
 from .errors import ApiError
 from .logprobs import chat_entries, completion_entries
@@ -91,8 +91,8 @@ class Shape(ABC):
 class ChatShape(Shape):
     """chat.completion and chat.completion.chunk.
 
-    Args: num_answers, the answers of the request; call_format, how calls are written (None: the
-    answers hold no calls).
+    Args: num_answers, the answers of the request; new_parser, which makes the reader of an answer
+    that may hold calls (None: the answers hold none).
     """
 
     id_prefix, object_name = "chatcmpl", "chat.completion"
@@ -104,12 +104,10 @@ class ChatShape(Shape):
         tokenizer: ChatTokenizer,
         logprobs: bool,
         num_answers: int = 1,
-        call_format: CallFormat | None = None,
+        new_parser: Callable[[], CallParser] | None = None,
     ) -> None:
         super().__init__(model, tokenizer, logprobs)
-        self._parsers = [
-            None if call_format is None else CallParser(call_format) for _ in range(num_answers)
-        ]
+        self._parsers = [None if new_parser is None else new_parser() for _ in range(num_answers)]
 
     def first_chunks(self) -> list[dict[str, Any]]:
         """A chunk for each answer with the role and no text."""

@@ -17,7 +17,13 @@ from tool_templates import HERMES, LLAMA, MISTRAL, XML
 
 from featherweight.base.errors import UsageError
 from featherweight.inference import ChatTokenizer
-from featherweight.inference.text.tool_calls import CallFormat, CallParser, CallPart, Function
+from featherweight.inference.text.tool_calls import (
+    BareCalls,
+    CallFormat,
+    CallParser,
+    CallPart,
+    Function,
+)
 
 WEATHER = Function("weather", {"properties": {"city": {"enum": ["Rome", "Oslo"]}}})
 
@@ -60,9 +66,11 @@ def test_templates_without_a_format(template: str | None, words: str) -> None:
         CallFormat.of(tokenizer_with(template))
 
 
-def read(format: CallFormat, pieces: list[str]) -> tuple[str, list[tuple[str, str]]]:
+def read(
+    format: CallFormat, pieces: list[str], bare: BareCalls | None = None
+) -> tuple[str, list[tuple[str, str]]]:
     """The content, and the calls as names and arguments."""
-    parser = CallParser(format)
+    parser = CallParser(format, bare)
     content, calls = "", list[tuple[str, str]]()
     for number, piece in enumerate(pieces):
         for part in parser.push(piece, number == len(pieces) - 1):
@@ -105,6 +113,50 @@ def test_calls_are_read_however_the_text_is_cut(
     pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     expected_calls = [(f"f{number}", text) for number, text in enumerate(arguments_texts)]
     assert read(format, pieces) == (content, expected_calls)
+
+
+BARE = {
+    '{"name": "weather", "arguments": {"city": "Oslo"}}': True,
+    '```json\n{\n  "name": "weather",\n  "arguments": {"city": "Oslo"}\n}\n```': True,
+    '```\n{"name": "weather", "arguments": {"city": "Oslo"}}\n```': True,
+    '{"name":"weather","arguments":{"city": "Oslo"}}': True,
+    '{"name": "sun", "arguments": {"city": "Oslo"}}': False,
+    '{"name": "weather"}': False,
+    '{"name": "Ada", "age": 36}': False,
+    'Say {"name": "weather", "arguments": {"city": "Oslo"}}': False,
+    '```json\n{"city": "Oslo"}\n```': False,
+    "```python\nprint(1)\n```": False,
+}
+
+
+@given(st.sampled_from(sorted(BARE)), st.data())
+def test_calls_without_marks(text: str, data: st.DataObject) -> None:
+    """They are calls only as a whole answer, and for a function that was offered."""
+    bare = BareCalls.of(FORMATS["hermes"], ["weather", "now"])
+    assert bare is not None
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    calls = [("weather", '{"city": "Oslo"}')] if BARE[text] else []
+    assert read(FORMATS["hermes"], pieces, bare) == ("" if calls else text, calls)
+
+
+def test_formats_that_have_no_marks() -> None:
+    assert BareCalls.of(FORMATS["llama"], ["weather"]) is None
+
+
+@pytest.mark.parametrize("text", sorted(BARE))
+def test_grammars_of_calls_without_marks(text: str) -> None:
+    pytest.importorskip("llguidance")
+    from featherweight.inference.text.grammars import Grammars
+
+    tokenizer = tokenizer_with(None)
+    mask = Grammars(tokenizer, 300).calls(
+        FORMATS["hermes"], [WEATHER, Function("now", {})], is_required=False, is_parallel=True
+    )
+    assert follows(mask.copy(), [*tokenizer.encode_plain(text), 2])
+    # Arguments follow the schema where the answer is a call.
+    other = text.replace("Oslo", "Paris")
+    assert follows(mask.copy(), [*tokenizer.encode_plain(other), 2]) == (not BARE[text])
 
 
 def test_content_comes_as_soon_as_it_is_certain() -> None:

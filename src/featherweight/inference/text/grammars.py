@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...base.errors import BadInput, UsageError
 from .tokenizer import ChatTokenizer
-from .tool_calls import CallFormat, Function
+from .tool_calls import BareCalls, CallFormat, Function
 
 MAX_SCHEMA = 1_000_000  # characters
 ANY_TEXT = r"/(.|\n)*/"
@@ -121,7 +121,8 @@ class Grammars:
         from llguidance import LLMatcher
 
         begin, following = self._terms(format.begin), self._terms(format.following)
-        end, middle = self._terms(format.end), self._terms(format.middle)
+        # Some models write a line break behind the last call before they end their turn.
+        end, middle = [*self._terms(format.end), '"\\n"?'], self._terms(format.middle)
         calls = f"tool ({' '.join(following)} tool)*" if is_parallel else "tool"
         lines = ["%llguidance {}"]
         if is_required:
@@ -135,6 +136,11 @@ class Grammars:
             is_lazy = begin[0].startswith('"')
             lines += [f"start: TEXT | head {' '.join(begin[1:])} {calls} {' '.join(end)}"]
             lines += [f"head{'[lazy]' if is_lazy else ''}: TEXT {begin[0]}", f"TEXT: {ANY_TEXT}"]
+            if (
+                bare := BareCalls.of(format, [function.name for function in functions])
+            ) is not None:
+                lines[1] += " | " + " | ".join(f"bare_{n}" for n in range(len(functions)))
+                lines += _bare_rules(bare, functions)
         lines += ["tool: " + " | ".join(f"tool_{number}" for number in range(len(functions)))]
         for number, function in enumerate(functions):
             name, schema = json.dumps(function.name), schema_source(function.schema())
@@ -166,6 +172,17 @@ class Grammars:
             else:
                 plain_text += piece
         return terms + ([json.dumps(plain_text)] if plain_text else [])
+
+
+def _bare_rules(bare: BareCalls, functions: Sequence[Function]) -> list[str]:
+    """The rules of a call without the marks of the template."""
+    lines = []
+    for number, function in enumerate(functions):
+        # The lazy rule ends as soon as it can, and decides that the answer is a call.
+        lines += [f"head_{number}[lazy]: /{bare.head(function.name)}/"]
+        schema = schema_source(function.schema())
+        lines += [rf"bare_{number}: head_{number} /\s{{1,4}}/? %json {schema} /{bare.end}/"]
+    return lines
 
 
 def _reason(matcher: Any) -> str:

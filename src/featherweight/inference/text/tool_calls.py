@@ -11,8 +11,10 @@ them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ...base.errors import UsageError
@@ -174,6 +176,79 @@ def _unknown_form() -> UsageError:
 
 
 @dataclass(frozen=True)
+class BareCalls:
+    """A call without the template's marks, as the whole of an answer.
+
+    key: the name of the arguments in the object. names: the functions that were offered. The
+    patterns are those of regular expressions, in the part of the language that llguidance shares.
+    """
+
+    key: str
+    names: tuple[str, ...]
+
+    begin = r'\s{0,4}(```(json)?\s{0,4})?\{\s{0,8}"name"\s{0,4}:\s{0,4}"'
+    end = r"\s{0,8}\}(\s{0,4}```)?\s{0,4}"
+
+    @classmethod
+    def of(cls, format: CallFormat, names: Sequence[str]) -> BareCalls | None:
+        """None where the format itself has no marks, or writes no object around the call."""
+        match = re.fullmatch(r'",\s*"(\w+)":\s*', format.middle)
+        if match is None or format.shown_begin.startswith("{"):
+            return None
+        return cls(match[1], tuple(names))
+
+    def head(self, name: str) -> str:
+        """What an answer that calls `name` begins with, up to the colon before its arguments."""
+        middle = rf'"\s{{0,4}},\s{{0,8}}"{self.key}"\s{{0,4}}:'
+        return f"{self.begin}{re.escape(name)}{middle}"
+
+    def find(self, text: str) -> tuple[str, int] | None:
+        """The name of the function that an answer calls, and where its arguments begin; None when
+        `text` is not, or not yet, the head of a call.
+        """
+        for name in self.names:
+            if match := re.match(self.head(name) + r"\s*(?=\{)", text):
+                return name, match.end()
+        return None
+
+    def is_beginning(self, text: str) -> bool:
+        """Whether `text` may become the head of a call."""
+        return self._beginnings.fullmatch(text) is not None
+
+    @cached_property
+    def _beginnings(self) -> re.Pattern[str]:
+        """The head, which may end everywhere: each part is optional together with all behind it."""
+        space = r"\s*"
+        parts = [
+            space,
+            "(?:```(?:json|jso|js|j)?|``?)?",
+            space,
+            r"\{",
+            space,
+            *'"name"',
+            space,
+            ":",
+        ]
+        parts += [
+            space,
+            '"',
+            r"[\w-]*",
+            '"',
+            space,
+            ",",
+            space,
+            *f'"{self.key}"',
+            space,
+            ":",
+            space,
+        ]
+        pattern = ""
+        for part in reversed(parts):
+            pattern = f"(?:{part}{pattern})?"
+        return re.compile(pattern)
+
+
+@dataclass(frozen=True)
 class CallPart:
     """New text of an answer: of its content (`call` is None), or of call number `call` from 0: its
     name, once, or the next piece of its arguments.
@@ -193,9 +268,11 @@ class CallParser:
 
     num_calls: int  # that have begun
 
-    def __init__(self, format: CallFormat) -> None:
+    def __init__(self, format: CallFormat, bare: BareCalls | None = None) -> None:
+        """Args: bare, how an answer may be a call without marks (None: it may not)."""
         self.num_calls = 0
-        self._format, self._text, self._state = format, "", self._read_content
+        self._format, self._bare, self._text = format, bare, ""
+        self._state = self._read_content if bare is None else self._read_beginning
         self._arguments = JsonEnd()
 
     def push(self, text: str, is_final: bool = False) -> list[CallPart]:
@@ -209,6 +286,17 @@ class CallParser:
             parts += state(is_final)
             if self._state == state:
                 return parts
+
+    def _read_beginning(self, is_final: bool) -> Iterator[CallPart]:
+        """Decide whether the answer is a call without marks."""
+        assert self._bare is not None
+        if (head := self._bare.find(self._text)) is not None:
+            name, end = head
+            self._text, self._state = self._text[end:], self._read_arguments
+            self.num_calls += 1
+            yield CallPart(self.num_calls - 1, name=name)
+        elif is_final or not self._bare.is_beginning(self._text):
+            self._state = self._read_content
 
     def _read_content(self, is_final: bool) -> Iterator[CallPart]:
         begin = self._format.shown_begin
