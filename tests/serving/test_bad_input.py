@@ -95,7 +95,7 @@ def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str)
         ({"prompt": ["a", [1, "b"]]}, "prompt", "invalid_value"),
         ({"prompt": [[1], 2]}, "prompt", "invalid_value"),
         ({"prompt": ["a"] * 1001}, "prompt", "invalid_value"),
-        ({"prompt": ["a"] * 60}, "n", "invalid_value"),
+        ({"prompt": ["a"] * 60}, "prompt", "invalid_value"),
         ({"prompt": {"text": "a"}}, "prompt", "invalid_value"),
         ({"prompt": None}, "prompt", "missing_required_parameter"),
         ({"model": None}, "model", "missing_required_parameter"),
@@ -137,6 +137,7 @@ def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str)
         ({"n": 129}, "n", "invalid_value"),
         ({"n": True}, "n", "invalid_type"),
         ({"n": 100}, "n", "invalid_value"),
+        ({"best_of": 100}, "best_of", "invalid_value"),
         ({"best_of": 0}, "best_of", "invalid_value"),
         ({"n": 3, "best_of": 2}, "best_of", "invalid_value"),
         ({"best_of": 2, "stream": True}, "best_of", "invalid_value"),
@@ -152,7 +153,7 @@ def test_bodies_that_are_no_request(server: LiveServer, body: bytes, words: str)
         ({"template": "{{ 1 }}"}, "template", "unknown_parameter"),
         ({"__class__": 1}, "__class__", "unknown_parameter"),
     ],
-    ids=range(65),
+    ids=range(66),
 )
 def test_completions_that_cannot_work(
     server: LiveServer, changes: dict[str, Any], param: str, code: str

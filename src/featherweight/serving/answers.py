@@ -25,7 +25,6 @@ from ..inference.batching.requests import (
     StreamEvent,
 )
 from ..inference.generation import Usage
-from .errors import ApiError
 from .hosted_models import HostedModel
 from .metrics import Metrics
 
@@ -49,9 +48,9 @@ class Answers:
     the order in which they are made.
 
     Args: model, which answers; jobs, one for each answer; metrics, where tokens are counted;
-    seconds, until the deadline; num_tries, how many of the jobs share each prompt. Raises ApiError
-    for more jobs than the server can hold at once, what `Batcher.submit` raises, TimeoutError, and
-    the exception that ended an answer, which ends all of them.
+    seconds, until the deadline; num_tries, how many of the jobs share each prompt. Raises what
+    `Batcher.submit` raises, TimeoutError, and the exception that ended an answer, which ends all of
+    them.
     """
 
     def __init__(
@@ -66,14 +65,6 @@ class Answers:
         self._events: asyncio.Queue[tuple[int, StreamEvent]] = asyncio.Queue()
         self._model, self._metrics = model.name, metrics
         self.deadline = loop.time() + seconds
-        limit = model.batcher.num_slots + model.batcher.queue_limit
-        if len(jobs) > limit:
-            raise ApiError(
-                400,
-                f"this request asks for {len(jobs)} answers; this server holds {limit} at once",
-                param="n",
-                code="invalid_value",
-            )
         self._times: dict[int, float] = {}  # of the latest token of each answer
         self._start = time.monotonic()
         self._requests: list[GenerationRequest] = []

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from .errors import ApiError
 
-MAX_MAPPING_TEXT = 10_000
 Accepts = Callable[[Any], bool]
 Request = TypeVar("Request", bound="StrictModel")
 

@@ -6,6 +6,7 @@ by `fields.read`; everything else is refused, never ignored.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -84,7 +85,7 @@ def _prompt(value: Any) -> Prompt:
     raise ValueError("should be a string, a list of token ids, or a list of such prompts")
 
 
-class BaseRequest(StrictModel):
+class BaseRequest(StrictModel, ABC):
     """What all kinds of request have; temperature 1 and top_p 1 are OpenAI's defaults."""
 
     model: Annotated[str, Field(min_length=1, max_length=500)]
@@ -108,9 +109,14 @@ class BaseRequest(StrictModel):
             raise invalid_value("stream_options", "include_usage is for stream: true only")
 
     @property
+    @abstractmethod
     def length_limit(self) -> tuple[str, int | None]:
         """The parameter that limits the answer, and the number of tokens in it."""
-        raise NotImplementedError
+
+    @property
+    def count_param(self) -> str:
+        """The parameter that decides how many answers are made."""
+        return "n"
 
     @property
     def logprobs_limit(self) -> int | None:
@@ -177,6 +183,11 @@ class CompletionRequest(BaseRequest):
             raise invalid_value("best_of", f"best_of is less than n={self.n}")
         if self.stream and self.num_tries > self.n:
             raise invalid_value("best_of", "best_of above n cannot be streamed")
+
+    @property
+    def count_param(self) -> str:
+        """The parameter that decides how many answers are made."""
+        return "prompt" if len(self.prompt) > 1 else "n" if self.best_of is None else "best_of"
 
     @property
     def num_tries(self) -> int:

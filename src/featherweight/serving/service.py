@@ -24,7 +24,7 @@ from ..inference.text.tool_calls import BareCalls, CallParser
 from .answers import Answers, Job, cancel_on_disconnect
 from .bodies import read_object
 from .errors import CLIENT_LEFT, ApiError, from_exception, to_json
-from .fields import read
+from .fields import invalid_value, read
 from .hosted_models import HostedModel, HostedModels
 from .limits import Limits
 from .messages import to_turns
@@ -144,6 +144,12 @@ class Service:
         """The response to a request: `num_tries` jobs for each prompt, of whose answers `choose`
         returns those that the client gets.
         """
+        limit = model.batcher.num_slots + model.batcher.queue_limit
+        if len(jobs) > limit:
+            message = (
+                f"this request asks for {len(jobs)} answers; this server holds {limit} at once"
+            )
+            raise invalid_value(body.count_param, message)
         answers = Answers(model, jobs, self.metrics, self.limits.answer_seconds, num_tries)
         if body.stream:
             first = await cancel_on_disconnect(request, answers, answers.__anext__())

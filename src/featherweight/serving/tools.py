@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, ValidationError
 
 from ..inference.text.tool_calls import Function
 from .fields import StrictModel, invalid_value
@@ -51,7 +51,19 @@ class NamedTool(StrictModel):
     function: FunctionName
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedTool
+def _tool_choice(value: Any) -> Any:
+    if value in ("none", "auto", "required"):
+        return value
+    try:
+        return NamedTool.model_validate(value)
+    except ValidationError:
+        raise ValueError(
+            'should be "none", "auto", "required" or '
+            '{"type": "function", "function": {"name": "..."}}'
+        ) from None
+
+
+ToolChoice = Annotated[str | NamedTool, PlainValidator(_tool_choice)]
 
 
 class ToolUse:
