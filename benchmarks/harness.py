@@ -58,13 +58,13 @@ def tasks(work: Path, items: int, names: tuple[str, ...]) -> list[dict[str, Any]
             "doc_to_text": "{{query}}\nAnswer:",
             "doc_to_target": "{{gold}}",
             "doc_to_choice": "{{choices}}",
-            "metric_list": [{"metric": name} for name in METRICS["arc_easy"]],
+            "metric_list": [_metric(name) for name in METRICS["arc_easy"]],
         },
         "lambada": {
             "output_type": "loglikelihood",
             "doc_to_text": "{{context}}",
             "doc_to_target": "{{' ' + continuation}}",
-            "metric_list": [{"metric": name} for name in METRICS["lambada"]],
+            "metric_list": [_metric(name) for name in METRICS["lambada"]],
         },
         "gsm8k": {
             "output_type": "generate_until",
@@ -85,7 +85,7 @@ def tasks(work: Path, items: int, names: tuple[str, ...]) -> list[dict[str, Any]
                     ],
                 }
             ],
-            "metric_list": [{"metric": "exact_match", "regexes_to_ignore": [","]}],
+            "metric_list": [_metric("exact_match") | {"regexes_to_ignore": [","]}],
         },
     }
     return [
@@ -97,6 +97,12 @@ def tasks(work: Path, items: int, names: tuple[str, ...]) -> list[dict[str, Any]
         }
         for name in names
     ]
+
+
+def _metric(name: str) -> dict[str, Any]:
+    is_perplexity = name == "perplexity"
+    aggregation = "perplexity" if is_perplexity else "mean"
+    return {"metric": name, "aggregation": aggregation, "higher_is_better": not is_perplexity}
 
 
 def write_items(data: Path, work: Path, counts: dict[str, int]) -> None:
