@@ -13,12 +13,14 @@ without a template, a conversation is the plain text of its turns, one on each l
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import BadInput, UsageError
+from .token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -77,6 +79,7 @@ class ChatTokenizer:
         }
         self.end_ids = frozenset(end_ids) | {end for end in ends if end is not None}
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self._token_bytes = TokenBytes(self._tokenizer)
 
     @classmethod
     def open(cls, folder: Path | str) -> ChatTokenizer:
@@ -134,21 +137,31 @@ class ChatTokenizer:
         """
         return self._encode(text, True)
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """Token ids of a conversation, up to where the next answer begins.
 
-        Args: messages, each {"role": ..., "content": text}. Raises UsageError for other messages,
-        and for those that the template refuses.
+        Args: messages, each {"role": ..., "content": text}; tools, the functions that the answer
+        may call, as templates read them. Raises UsageError for other messages, and for those that
+        the template refuses.
         """
         _check_messages(messages)
         if self._template is None:
             return self._encode("\n".join(str(message["content"]) for message in messages), True)
-        return self._encode(self.render(messages), False)
+        return self._encode(self.render(messages, tools), False)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
         """The text that the chat template writes for a conversation.
 
-        Raises UsageError when the model has no template, or it refuses the messages.
+        Args: messages and tools as in `chat`; add_generation_prompt, whether the beginning of the
+        next answer is written. Raises UsageError when the model has no template, or it refuses the
+        messages.
         """
         from jinja2 import TemplateError
 
@@ -158,9 +171,9 @@ class ChatTokenizer:
         try:
             return self._template.render(
                 messages=turns,
-                tools=None,
+                tools=[dict(tool) for tool in tools] or None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
             )
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -177,6 +190,27 @@ class ChatTokenizer:
         part of a character.
         """
         return str(self._tokenizer.decode([id], skip_special_tokens=False))
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token; those of all tokens of an answer, joined, are its text."""
+        return self._token_bytes(id)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of `text` without the tokens that the model needs at its beginning."""
+        return self._encode(text, False)
+
+    def split_at_added_tokens(self, text: str) -> list[tuple[str, int | None]]:
+        """The pieces of `text`: those that are one added token (a special one, for example) with
+        its id, all others with None.
+        """
+        added_ids = {
+            token.content: id for id, token in self._tokenizer.get_added_tokens_decoder().items()
+        }
+        if not added_ids:
+            return [(text, None)]
+        longest_first = sorted(added_ids, key=len, reverse=True)
+        pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+        return [(piece, added_ids.get(piece)) for piece in pieces if piece]
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         try:
