@@ -52,9 +52,9 @@ class Function:
 @dataclass(frozen=True)
 class CallFormat:
     """What a model writes around calls: `begin` NAME `middle` ARGUMENTS, for each further call
-    `following` NAME `middle` ARGUMENTS, and `end`.
+    `call_separator` NAME `middle` ARGUMENTS, and `end`.
 
-    is_parallel says whether a turn may hold several calls; without, following is "". The `shown`
+    is_parallel says whether a turn may hold several calls; without, `call_separator` is "". The `shown`
     fields are the same texts as they are in the decoded answer, which lacks special tokens.
     """
 
@@ -331,11 +331,11 @@ class CallParser:
         end = self._arguments.search(self._text)
         text, self._text = self._text[:end], self._text[end:]
         if self._arguments.is_complete:
-            self._state = self._read_following
+            self._state = self._read_call_separator
         if text:
             yield CallPart(self.num_calls - 1, text)
 
-    def _read_following(self, is_final: bool) -> Iterator[CallPart]:
+    def _read_call_separator(self, is_final: bool) -> Iterator[CallPart]:
         call_separator = self._format.shown_call_separator
         if call_separator and self._text.startswith(call_separator):
             self._text, self._state = self._text[len(call_separator) :], self._read_name
