@@ -140,7 +140,7 @@ def test_evaluate_with_an_engine(model: str, capsys: Any, tmp_path: Path) -> Non
         assert quality["light"]["perplexity"]["mean"] == pytest.approx(perplexity, rel=1e-4)
         assert abs(quality["kl"]["mean"]) < 1e-6
     assert run("evaluate", model, "--windows", 1, "--length", 1000, "--runtime", "reference") == 2
-    assert "context is 512" in capsys.readouterr().err
+    assert "longer than the context of llama, 512 tokens" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

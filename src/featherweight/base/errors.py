@@ -2,7 +2,8 @@
 shell.
 
 0 success · 2 usage or bad input · 3 refused by the preflight · 4 a bound of --fail-if missed
-5 export comparison failed · 130 interrupted, and the same command resumes
+5 export comparison failed · 6 the weights are finished, their evaluation failed
+130 interrupted, and the same command resumes
 """
 
 from __future__ import annotations
@@ -38,6 +39,12 @@ class BoundMissed(FeatherweightError):
     """A result that does not keep a bound that the user set."""
 
     exit_code = 4
+
+
+class EvidenceFailed(FeatherweightError):
+    """The weights are finished and can be used, but what they cost could not be measured."""
+
+    exit_code = 6
 
 
 class ExportFailed(FeatherweightError):

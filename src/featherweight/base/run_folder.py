@@ -25,7 +25,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -43,7 +43,9 @@ class RunFolder:
     """A context manager that starts, or resumes, the run whose result is the folder `out`.
 
     recipe: everything that the result depends on, as dicts, lists and scalars. fresh: delete an
-    earlier attempt. overwrite: allow `publish` to replace an existing `out`.
+    earlier attempt. overwrite: allow `publish` to replace an existing `out`. free_keys: keys of the
+    recipe, with all below them, that may differ when an earlier attempt is resumed, because no unit
+    depends on them; run.yaml then holds the new values.
 
     Raises UsageError when `out` exists and may not be replaced, when an earlier attempt had another
     recipe, or when another process works in the folder.
@@ -55,12 +57,14 @@ class RunFolder:
         recipe: Mapping[str, Any],
         fresh: bool = False,
         overwrite: bool = False,
+        free_keys: Collection[str] = (),
     ):
         self.out = Path(out)
         if self.out.name in ("", ".."):
             raise UsageError(f"--out {out} names no folder to make; give it a name, like out/light")
         self.folder = self.out.with_name(self.out.name + ".partial")
         self.recipe = _as_json(recipe)
+        self._free_keys = free_keys
         self.overwrite = overwrite
         _check_replaceable(self.out, overwrite)
         _check_is_run(self.folder)
@@ -126,6 +130,14 @@ class RunFolder:
                 raise disk_full(self.folder / "events.jsonl", len(line)) from error
             raise
 
+    def change_recipe(self, recipe: Mapping[str, Any]) -> None:
+        """Let run.yaml say `recipe`, which may differ from that of the run in its free keys only.
+
+        Raises UsageError for other differences.
+        """
+        self.recipe = _as_json(recipe)
+        self._open_recipe()
+
     def publish(self) -> Path:
         """Rename this folder to `out`, close the run, and return `out`.
 
@@ -167,30 +179,40 @@ class RunFolder:
     def _open_recipe(self) -> None:
         path = self.folder / "run.yaml"
         if path.exists():
-            if differences := differing_keys(_read_recipe(path), self.recipe):
+            old_recipe = _read_recipe(path)
+            if differences := differing_keys(old_recipe, self.recipe, self._free_keys):
                 raise UsageError(
                     f"{self.folder} was started with another recipe; these keys differ: "
                     f"{'; '.join(differences)}. Use the earlier values to resume, or --fresh to "
                     "start over"
                 )
-        else:
+        if not path.exists() or differing_keys(old_recipe, self.recipe):
             # The load average is left out, so that two runs of one recipe write equal files.
             machine = {key: value for key, value in describe().items() if key != "load_average"}
             origin = {"machine": machine, "versions": versions()}
             write_atomic(path, _yaml({**self.recipe, ORIGIN: origin}))
 
 
-def is_finished(out: Path | str, recipe: Mapping[str, Any]) -> bool:
+def is_finished(
+    out: Path | str, recipe: Mapping[str, Any], free_keys: Collection[str] = ()
+) -> bool:
     """Whether the folder `out` is the published result of an equal recipe."""
     path = Path(out) / "run.yaml"
     try:
-        return path.exists() and not differing_keys(_read_recipe(path), recipe)
+        return path.exists() and not differing_keys(_read_recipe(path), recipe, free_keys)
     except UsageError:
         return False
 
 
-def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Differences of two recipes in words, by key, such as "bits: 2 became 3"."""
+def differing_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], free_keys: Collection[str] = ()
+) -> list[str]:
+    """Differences of two recipes in words, by key, such as "bits: 2 became 3".
+
+    free_keys: keys that do not count, with all below them.
+    """
+    old = {key: value for key, value in old.items() if key not in free_keys}
+    new = {key: value for key, value in new.items() if key not in free_keys}
     old_values, new_values = _by_path(_as_json(old)), _by_path(_as_json(new))
     differences = []
     for key in sorted(old_values.keys() | new_values.keys()):

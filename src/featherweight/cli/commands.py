@@ -208,6 +208,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write the figures into the folder MODEL and make its page again; "
+            "needs --against.",
+        ),
+    ] = False,
     fail_if: FailIf = None,
     json_: Json = False,
 ) -> None:
@@ -223,6 +231,7 @@ def evaluate(
             windows=windows,
             length=length,
             runtime=runtime,
+            record=record,
             listener=listener,
         )
     if json_:

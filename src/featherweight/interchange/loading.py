@@ -21,7 +21,7 @@ from ..base.events import Event, Listener, silent
 from ..models.config import PACKED
 from ..models.tensors import require_finite
 from .locating import find_folder
-from .pretrained import first_line, load_pretrained
+from .pretrained import load_pretrained, reason, untie
 from .source import Source
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def _load_model(source: Source, dtype: torch.dtype | None) -> Any:
 
         return load_packed(source.path, dtype)
     model = load_pretrained(source.path, dtype)
+    if source.checkpoint.separate:
+        untie(model.config)
     for name, parameter in model.named_parameters():
         require_finite(parameter.detach(), f"{source.path}: {name}")
     return model
@@ -96,7 +98,7 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise BadInput(f"{folder}: the tokenizer cannot be loaded ({first_line(error)})") from error
+        raise BadInput(f"{folder}: the tokenizer cannot be loaded ({reason(error)})") from error
 
 
 @contextlib.contextmanager

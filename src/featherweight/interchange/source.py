@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.errors import BadInput, UsageError
+from ..base.errors import UsageError
 from ..base.events import Listener, silent
-from ..models.config import CONFIG, PACKED, folder_fingerprint, quantization_method, read_config
+from ..models.config import PACKED, folder_fingerprint, quantization_method, read_config
 from .locating import find_folder, repository
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from ..models.anatomy import Anatomy
     from ..models.tensors import TensorFolder
+    from .checkpoint import CheckpointMap
+
+TIE = "tie_word_embeddings"
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,15 @@ class Source:
         """The content of config.json."""
         return read_config(self.path)
 
+    @property
+    def true_config(self) -> dict[str, Any]:
+        """The content of config.json, saying of tied tables what the files hold."""
+        if not self.checkpoint.separate:
+            return self.config
+        config = {**self.config, TIE: False}
+        parts = {key: value for key, value in config.items() if isinstance(value, dict)}
+        return config | {key: {**value, TIE: False} for key, value in parts.items() if TIE in value}
+
     @cached_property
     def method(self) -> str | None:
         """The method that quantized the model, None for a model in floating point."""
@@ -61,14 +73,30 @@ class Source:
 
     @property
     def weights(self) -> TensorFolder:
-        """The tensors by name, read one at a time. Each access opens the files again.
+        """The tensors by the model's names for them, read one at a time, opened anew at each
+        access.
 
         Pages of the mapped files that were read count as this process's memory until the returned
         object is released. Raises BadInput for incomplete or contradictory files.
         """
         from ..models.tensors import TensorFolder
 
-        return TensorFolder(self.path)
+        tensors = TensorFolder(self.path)
+        if self.method is not None:
+            return tensors
+        return tensors.renamed(self.checkpoint.file_names)
+
+    @cached_property
+    def checkpoint(self) -> CheckpointMap:
+        """Which tensor of the files fills which parameter.
+
+        Raises UsageError for a model that is quantized, BadInput for files that do not fill the
+        model.
+        """
+        from ..models.tensors import TensorFolder
+        from .checkpoint import map_checkpoint
+
+        return map_checkpoint(TensorFolder(self.path), self._skeleton())
 
     @cached_property
     def anatomy(self) -> Anatomy:
@@ -78,12 +106,20 @@ class Source:
         """
         from ..models.anatomy import Anatomy
 
-        return Anatomy.of(build_skeleton(self.path))
+        return Anatomy.of(self._skeleton(tied=not self.checkpoint.separate))
 
     @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits that change whenever the weights or the configuration do."""
         return folder_fingerprint(self.path)
+
+    @cached_property
+    def context(self) -> int | None:
+        """The most tokens that the model's configuration allows, None when it names no limit."""
+        from .pretrained import load_config
+
+        limit = getattr(load_config(self.path).get_text_config(), "max_position_embeddings", None)
+        return int(limit) if isinstance(limit, int) and limit > 0 else None
 
     @property
     def repository(self) -> str | None:
@@ -104,26 +140,13 @@ class Source:
         metadata = metadata_load(path) if path.is_file() else None
         return str(metadata["license"]) if metadata and metadata.get("license") else None
 
+    def _skeleton(self, tied: bool = True) -> nn.Module:
+        """The model without its numbers, with separate tables unless `tied`."""
+        from .pretrained import build_skeleton, load_config, untie
 
-def build_skeleton(folder: Path) -> nn.Module:
-    """The model of a folder on the meta device: modules and shapes, no numbers, in evaluation mode.
-
-    Raises UsageError when the model is quantized, BadInput when transformers cannot build it.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"{folder / CONFIG} does not describe a model: {error}") from error
-    if getattr(config, "quantization_config", None) is not None:
-        raise UsageError(f"{folder} is quantized already; give the original model")
-    try:
-        with torch.device("meta"):
-            model: nn.Module = AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, AttributeError) as error:
-        raise BadInput(
-            f"{folder} is no causal language model that transformers can build: {error}"
-        ) from error
-    return model.eval()
+        config = load_config(self.path)
+        if getattr(config, "quantization_config", None) is not None:
+            raise UsageError(f"{self.path} is quantized already; give the original model")
+        if not tied:
+            untie(config)
+        return build_skeleton(config, self.path)

@@ -23,7 +23,8 @@ class Anatomy:
     for the embedding. `linears`: every linear layer in module order, with the head unless it is
     tied. `input_keys`: each linear layer inside a block -> the first linear layer that reads the
     same tensor. `is_tied`: whether the head shares the table of the embedding. `num_parameters`: a
-    shared parameter counts once.
+    shared parameter counts once. `unreached`: linear layers inside the blocks that no forward pass
+    calls.
     """
 
     blocks: tuple[str, ...]
@@ -34,6 +35,7 @@ class Anatomy:
     head: str | None
     is_tied: bool
     num_parameters: int
+    unreached: frozenset[str] = frozenset()
 
     @staticmethod
     def of(model: nn.Module) -> Anatomy:
@@ -43,6 +45,7 @@ class Anatomy:
         has fused experts, or when it cannot run on token ids alone.
         """
         linears = structure.linears(model)
+        groups, unreached = structure.probe_inputs(model)
         embedding, head = structure.embedding(model), structure.head(model)
         is_tied = structure.is_tied(model)
         rows, width = model.get_parameter(f"{embedding}.weight").shape
@@ -53,14 +56,13 @@ class Anatomy:
                 for name, linear in linears.items()
                 if not (is_tied and name == head)
             },
-            input_keys={
-                name: group[0] for group in structure.shared_inputs(model) for name in group
-            },
+            input_keys={name: group[0] for group in groups for name in group},
             embedding=embedding,
             embedding_shape=(rows, width),
             head=head,
             is_tied=is_tied,
             num_parameters=sum({id(p): p.numel() for p in model.parameters()}.values()),
+            unreached=unreached,
         )
 
     @property

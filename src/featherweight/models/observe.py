@@ -97,6 +97,7 @@ def observe(
     logit_gradient: LogitGradient | None = None,
     keep_graphs: bool = False,
     check_finite: bool = False,
+    require_all: bool = True,
 ) -> None:
     """Run `model` on `batch` and pass the tensors at `sites` to `observer`.
 
@@ -110,6 +111,7 @@ def observe(
     keep_graphs: keep the activations of all blocks instead of computing each block again for its
         backward pass. This saves one forward pass, and needs more memory and float32 weights.
     check_finite: raise BadInput, which names the module, as soon as an input is not finite.
+    require_all: raise UsageError for a site that the forward pass never reaches.
 
     The logits are not computed when no site needs them. Parameters get no gradients, and the model
     is unchanged afterwards. Raises UsageError for a site that the model does not have, or that its
@@ -136,7 +138,8 @@ def observe(
             passes.forward(model, inputs, watcher.hooks, needs_head)
         else:
             passes.forward_backward(model, inputs, logit_gradient, watcher.hooks, keep_graphs)
-    if missed_sites := [site for site in sites if site not in watcher.reached_sites]:
+    missed_sites = [site for site in sites if site not in watcher.reached_sites]
+    if missed_sites and require_all:
         raise UsageError(
             f"the model's forward pass never reaches the {missed_sites[0].kind} of "
             f"{missed_sites[0].name!r}"

@@ -47,6 +47,7 @@ def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
     }
+    _check_not_shared(model)
     if not layers:
         raise UsageError(
             f"{type(model).__name__} has no linear layers (torch.nn.Linear): nothing to quantize"
@@ -100,6 +101,25 @@ def head(model: nn.Module) -> str | None:
     return _name_of(model, get_head() if callable(get_head) else getattr(model, "lm_head", None))
 
 
+def check_language_model(model: nn.Module) -> None:
+    """Raise UsageError, with the reason, unless `model` can be quantized in memory: it must be a
+    language model with a head, and its weights must be there.
+    """
+    is_pretrained = hasattr(model, "config") and hasattr(model, "get_output_embeddings")
+    if is_pretrained and head(model) is None:
+        raise UsageError(
+            f"{type(model).__name__} is not a causal language model: it has no language-model "
+            "head; load the model with fw.load or AutoModelForCausalLM"
+        )
+    absent = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if absent:
+        raise UsageError(
+            f"{absent[0]} and {len(absent) - 1} more parameters are not in memory (offloaded to "
+            "disk, or a skeleton on meta); load the model without a device map, or let "
+            "`fw quantize` read its folder one matrix at a time"
+        )
+
+
 def is_tied(model: nn.Module) -> bool:
     """Whether the head uses the table of the embedding.
 
@@ -115,6 +135,22 @@ def is_tied(model: nn.Module) -> bool:
     return table is not None and getattr(module, "weight", None) is table
 
 
+def _check_not_shared(model: nn.Module) -> None:
+    """Raise UsageError when one linear module has several names: it would be compressed under one
+    name, and a folder would lack the others.
+    """
+    names: dict[nn.Module, str] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not is_linear(module):
+            continue
+        if module in names:
+            raise UsageError(
+                f"{names[module]} and {name} are one module that the model uses twice, which is "
+                "not supported yet; give each place a copy (copy.deepcopy) first"
+            )
+        names[module] = name
+
+
 def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
     """Groups of linear layers of one block that read the same input tensor, in order of first use.
 
@@ -123,6 +159,15 @@ def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
     device. A layer that this run does not reach, or calls with several inputs, has a group of its
     own. Raises UsageError when the model cannot run on token ids alone.
     """
+    return probe_inputs(model)[0]
+
+
+def probe_inputs(model: nn.Module) -> tuple[list[tuple[str, ...]], frozenset[str]]:
+    """(the groups of `shared_inputs`, the linear layers inside the blocks that no forward pass
+    calls).
+
+    Raises UsageError when the model cannot run on token ids alone.
+    """
     block_of = {
         f"{block_name}.{name}": block_name
         for block_name, block in blocks(model)
@@ -130,14 +175,16 @@ def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
         if isinstance(module, nn.Linear)
     }
     groups: dict[tuple[Any, ...], list[str]] = {}
-    for name, key in _probe(model, list(block_of)).items():
+    keys = _probe(model, list(block_of))
+    unreached = frozenset(block_of) - frozenset(keys)
+    for name, key in (keys | dict.fromkeys(sorted(unreached))).items():
         groups.setdefault((block_of[name], *(key or (name,))), []).append(name)
-    return [tuple(group) for group in groups.values()]
+    return [tuple(group) for group in groups.values()], unreached
 
 
 def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | None]:
-    """For each linear layer, in order of first use, a key that identifies its input tensor; None
-    when the layer is called with several inputs.
+    """For each linear layer that is called, in order of first use, a key that identifies its input
+    tensor; None when the layer is called with several inputs.
     """
     keys: dict[str, tuple[Any, ...] | None] = {}
     inputs: list[Tensor] = []  # references, so that no freed address is used for another tensor
@@ -169,7 +216,7 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
     finally:
         for handle in handles:
             handle.remove()
-    return keys | {name: None for name in names if name not in keys}
+    return keys
 
 
 @contextmanager

@@ -13,6 +13,7 @@ calls `require_finite`.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -64,6 +65,7 @@ class TensorFolder:
         self.files = _files(self.path)
         self._handles = {file: _open(file) for file in self.files}
         self._file_of: dict[str, Path] = {}
+        self._name_in_file: dict[str, str] = {}
         for file, handle in self._handles.items():
             for name in handle.keys():  # noqa: SIM118 - not a dict
                 if not PLAIN_NAME.fullmatch(name):
@@ -76,7 +78,17 @@ class TensorFolder:
                         f"tensor {name} is in two files: {self._file_of[name]} and {file}"
                     )
                 self._file_of[name] = file
+                self._name_in_file[name] = name
         self._check_index()
+
+    def renamed(self, file_names: Mapping[str, str]) -> TensorFolder:
+        """The tensors under other names: new name -> name in the files. Names that are not listed
+        are left out.
+        """
+        view = copy.copy(self)
+        view._file_of = {new: self._file_of[name] for new, name in file_names.items()}
+        view._name_in_file = {new: self._name_in_file[name] for new, name in file_names.items()}
+        return view
 
     def __contains__(self, name: str) -> bool:
         return name in self._file_of
@@ -106,7 +118,7 @@ class TensorFolder:
         self.dtype(name)
         file = self._file_of[name]
         try:
-            tensor: Tensor = self._handles[file].get_tensor(name)
+            tensor: Tensor = self._handles[file].get_tensor(self._name_in_file[name])
         except (SafetensorError, RuntimeError, ValueError) as error:
             raise BadInput(
                 f"{file}: tensor {name} cannot be read ({error}); fetch the file again"
@@ -132,7 +144,7 @@ class TensorFolder:
             matches = get_close_matches(name, self._file_of, n=1)
             hint = f"; the nearest name is {matches[0]}" if matches else ""
             raise BadInput(f"{self.path} has no tensor {name}{hint}")
-        return self._handles[self._file_of[name]].get_slice(name)
+        return self._handles[self._file_of[name]].get_slice(self._name_in_file[name])
 
     def _check_index(self) -> None:
         index = self.path / INDEX

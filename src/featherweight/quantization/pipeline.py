@@ -33,13 +33,14 @@ from ..models import structure
 from ..models.anatomy import Anatomy
 from .curvature.base import Factors
 from .formats.base import Format, QWeight
-from .layers import CompressedEmbedding, CompressedLinear, share_inputs, tie_head
+from .layers import CompressedEmbedding, CompressedLinear, description_of, share_inputs, tie_head
 from .plans import Plan
 from .rounding import Nearest
 from .rounding.base import Rounding
 from .transforms.hadamard import Hadamard, pack_signs
 
 TABLE_BITS = 8
+UNREACHED = "no forward pass calls this layer, so it has no curvature: rounded to nearest"
 GetFactors = Callable[[str], Factors | None]
 
 
@@ -49,7 +50,8 @@ class LayerPlan:
 
     Layers with equal `input_key` read the same tensor and share its rotation. `in_block`: whether
     the matrix is inside a block. `curvature`: the name of the linear layer whose factors are used
-    to round this matrix; None when it is rounded to nearest.
+    to round this matrix; None when it is rounded to nearest. `notes`: what a user should know of
+    this decision.
     """
 
     name: str
@@ -58,6 +60,7 @@ class LayerPlan:
     input_key: str
     in_block: bool
     curvature: str | None = None
+    notes: tuple[str, ...] = ()
 
     def rotation(self, transform: Hadamard | None) -> Hadamard | None:
         """The rotation of this matrix when the run uses `transform`: of a table only the input side
@@ -105,6 +108,8 @@ def plan_layers(anatomy: Anatomy, plan: Plan) -> list[LayerPlan]:
     head_tables = {} if anatomy.head is None else {anatomy.tables[-1]: anatomy.head}
 
     def curvature_of(name: str) -> str | None:
+        if name in anatomy.unreached:
+            return None
         if name in in_block:
             return name
         return head_tables.get(name) if is_coarse(formats[name], shapes[name]) else None
@@ -117,6 +122,7 @@ def plan_layers(anatomy: Anatomy, plan: Plan) -> list[LayerPlan]:
             anatomy.input_keys.get(name, name),
             name in in_block,
             curvature_of(name),
+            (UNREACHED,) if name in anatomy.unreached else (),
         )
         for name in order
     ]
@@ -212,6 +218,7 @@ def quantize(
     embedding. Raises UsageError before any work when the plan does not fit the model, BadInput when
     a rounding that needs curvature gets none.
     """
+    structure.check_language_model(model)
     layer_plans = plan_layers(Anatomy.of(model), plan)
     records = []
     results = solve_all(model, layer_plans, rounding, (factors or {}).get, transform)
@@ -219,7 +226,17 @@ def quantize(
         install(model, result, None if transform is None else transform.output)
         records.append(result.record)
     share_inputs(model)
+    _describe_in_config(model)
     return records
+
+
+def _describe_in_config(model: nn.Module) -> None:
+    """Put the description of the compressed layers into the model's transformers configuration, so
+    that the folder that `model.save_pretrained` writes can be loaded.
+    """
+    config, description = getattr(model, "config", None), description_of(model)
+    if config is not None and description is not None:
+        config.quantization_config = description.to_dict()
 
 
 def solve_all(

@@ -4,6 +4,7 @@ original.
 
 from __future__ import annotations
 
+import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,15 @@ import torch
 from .. import data
 from ..base.errors import BadInput, UsageError
 from ..base.events import Listener, silent
+from ..base.files import write_atomic
 from ..evaluation import KL, Metric, Perplexity, evaluate
 from ..inference.engine import Engine, Session
 from ..interchange import loading
 from ..interchange.source import Source
 from ..quantization.layers import keep_decoded
 from .engines import open_engine
+from .evidence import RESULTS, publish_pages, read_text
+from .preflight import check_length
 
 
 def evaluate_folder(
@@ -30,6 +34,7 @@ def evaluate_folder(
     windows: int = 16,
     length: int = 1024,
     runtime: str | None = None,
+    record: bool = False,
     listener: Listener = silent,
 ) -> dict[str, Any]:
     """Measure a model, and return {"quality": ...} as in results.json.
@@ -38,11 +43,16 @@ def evaluate_folder(
     text, a file or the name of a shipped text (None: wikitext2_test); windows, the number of
     windows, of `length` tokens each; runtime, the engine that computes the logits of `model`, as in
     `open_engine` (None: the forward pass of PyTorch, which always computes those of `against`);
-    listener, receives an event for each window. Raises UsageError when vocabularies differ or
-    settings are impossible, BadInput for a model or text that cannot be used.
+    record, write the quality into results.json of the packed folder `model` and make its page and
+    model card again; listener, receives an event for each window. Raises UsageError when
+    vocabularies differ or settings are impossible, BadInput for a model or text that cannot be
+    used.
     """
     name = text or "wikitext2_test"
-    content = _read_text(name)
+    content = read_text(name)
+    recorded_results = _recorded_results(model, against) if record else None
+    for source in (Source.find(model, listener), *([Source.find(against)] if against else [])):
+        check_length(source, length, "--length N")
     with ExitStack() as stack:
         light, tokenizer = _open_light(model, runtime, length, stack, listener)
         tokens = data.windows(tokenizer, content, length, windows)
@@ -57,7 +67,30 @@ def evaluate_folder(
             stack.enter_context(keep_decoded(original))
             metrics.append(KL(original, tokens, Path(name).name))
         quality = evaluate(light, metrics, listener).quality
-        return {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
+    results = {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
+    if recorded_results is not None:
+        folder = Source.find(model).path
+        recorded_results.update(results)
+        write_atomic(folder / RESULTS, json.dumps(recorded_results, indent=1) + "\n")
+        publish_pages(recorded_results, folder)
+    return results
+
+
+def _recorded_results(model: str | Path, against: str | None) -> dict[str, Any]:
+    """The content of results.json of a packed folder, which is to get its quality.
+
+    Raises UsageError without an original, BadInput when there is no such file.
+    """
+    if against is None:
+        raise UsageError("--record needs --against, the original: the page shows the KL from it")
+    path = Source.find(model).path / RESULTS
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read ({error}); --record needs a quantized folder") from (
+            error
+        )
+    return results
 
 
 def _open_light(
@@ -96,13 +129,3 @@ class TeacherForced:
         self.session.rewind(0)
         logits = self.engine.forward(self.session, tokens[0].cpu().numpy(), logits="all")
         return _Output(torch.from_numpy(logits)[None])
-
-
-def _read_text(name: str) -> str:
-    path = Path(name)
-    if path.suffix or path.exists():
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"the text {name} cannot be read: {error}") from error
-    return data.text(name)

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from ..base import machine
+from ..base.errors import BadInput
 from ..base.events import Listener
 from ..base.files import write_atomic
 from ..base.ledger import bpw_file
@@ -31,6 +34,8 @@ from ..quantization.evidence import card, report
 from ..quantization.layers import keep_decoded
 from .published import published_size
 from .quantize_run import QuantizeRun
+
+RESULTS = "results.json"
 
 
 def gather(
@@ -66,7 +71,7 @@ def gather(
     results["peak_memory_bytes"] = machine.peak_memory_bytes()
     results["machine"] = machine.describe()
     results["versions"] = machine.versions()
-    write_atomic(folder.folder / "results.json", json.dumps(results, indent=1) + "\n")
+    write_atomic(folder.folder / RESULTS, json.dumps(results, indent=1) + "\n")
     publish_pages(results, folder.folder)
 
 
@@ -137,12 +142,10 @@ def measure(
     """Quality over the recipe's windows, KL of the original with itself, blame by block, and the
     two answers.
     """
-    settings = run.settings["evaluation"]
+    settings, tokens = run.settings["evaluation"], evaluation_windows(run)
     original, tokenizer = loading.load(run.source.path, dtype=torch.float32)
     light = packed_folder.load(folder, dtype=torch.float32)
     name = settings["text"]
-    content = Path(name).read_text(encoding="utf-8") if Path(name).is_file() else text(name)
-    tokens = windows(tokenizer, content, settings["length"], settings["windows"])
     with keep_decoded(light):
         evaluation = evaluate(
             light, [Perplexity(tokens, name), KL(original, tokens, name)], listener
@@ -164,6 +167,31 @@ def measure(
                 }
             )
     return {"quality": quality, "layers": with_block_kl(records, blame), "samples": samples}
+
+
+def evaluation_windows(run: QuantizeRun) -> Int64[Tensor, "count length_plus_1"]:
+    """The tokens that the recipe's evaluation reads.
+
+    Raises BadInput when the text cannot be read, or has fewer windows than the recipe wants.
+    """
+    settings = run.settings["evaluation"]
+    content = read_text(settings["text"])
+    tokenizer = loading.load_tokenizer(run.source.path)
+    return windows(tokenizer, content, settings["length"], settings["windows"])
+
+
+def read_text(name: str) -> str:
+    """The content of a text file, or of a text that comes with the package.
+
+    Raises BadInput for a file that cannot be read, UsageError for an unknown name.
+    """
+    path = Path(name)
+    if path.suffix or path.exists():
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"the text {name} cannot be read: {error}") from error
+    return text(name)
 
 
 def _answer(model: Any, tokenizer: Any, question: str) -> str:

@@ -21,7 +21,7 @@ from ..base.ledger import bpw_file
 from ..quantization.curvature.base import Sums
 from ..quantization.pipeline import LayerPlan, solve_layer
 from . import curvature_stage
-from .preflight import check_fits
+from .preflight import check_fits, check_lengths
 from .published import published_size
 from .quantize_run import QuantizeRun
 
@@ -76,6 +76,7 @@ def plan_folder(
 ) -> PlanReport:
     """Raises what `quantize_folder` would raise before its work, PreflightRefused included."""
     run = QuantizeRun.of(model, settings, listener)
+    check_lengths(run, evaluate=True)
     need = check_fits(run, Path.cwd(), max_ram_gb, max_disk_gb)
     stages = rehearse(run, listener)
     seconds = sum(stages.values())
@@ -107,6 +108,7 @@ def plan_folder(
         run.source.weights.file_bytes,
         *published_size(run.source),
         stages,
+        tuple(f"{plan.name}: {note}" for plan in run.layer_plans for note in plan.notes),
     )
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..base import machine
-from ..base.errors import PreflightRefused
+from ..base.errors import PreflightRefused, UsageError
+from ..interchange.source import Source
 from .quantize_run import QuantizeRun
 
 
@@ -77,6 +78,27 @@ def check_fits(
             "used; free some, or choose another --out"
         )
     return need
+
+
+def check_lengths(run: QuantizeRun, evaluate: bool) -> None:
+    """Raise UsageError when the sequences of calibration or evaluation exceed the model's context.
+
+    Models with learned positions would fail after hours of work, and models with rotary positions
+    would be measured where they were never trained.
+    """
+    for name in ("calibration", *(["evaluation"] if evaluate else [])):
+        settings = run.settings[name]
+        if settings is not None:
+            check_length(run.source, settings["length"], f"--set {name}.length=N")
+
+
+def check_length(source: Source, length: int, option: str) -> None:
+    """Raise UsageError, naming the option to use, when `length` tokens exceed the context."""
+    if source.context is not None and length > source.context:
+        raise UsageError(
+            f"sequences of {length} tokens are longer than the context of {source.display_name}, "
+            f"{source.context} tokens; choose at most {source.context} with {option}"
+        )
 
 
 def _layer_bytes(run: QuantizeRun) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..base.errors import EvidenceFailed, UsageError
 from ..base.events import Event, Listener, silent, track
 from ..base.run_folder import RunFolder, is_finished
 from ..interchange.packed.folder import assemble
@@ -23,8 +24,11 @@ from ..quantization.curvature.base import Factors
 from ..quantization.curvature.storage import Snapshot
 from ..quantization.pipeline import LayerPlan, LayerResult, solve_layer
 from . import curvature_stage, evidence
-from .preflight import check_fits
+from .preflight import check_fits, check_lengths
 from .quantize_run import QuantizeRun
+
+# Keys of the recipe that no weight depends on: a run may be resumed with other values.
+EVIDENCE_KEYS = ("evaluation", "ask", "evaluate")
 
 
 def quantize_folder(
@@ -56,23 +60,51 @@ def quantize_folder(
     out = Path(out)
     run = QuantizeRun.of(model, settings, listener)
     recipe = {**run.settings, "ask": ask, "evaluate": evaluate}
-    if not (fresh or overwrite) and is_finished(out, recipe):
+    if not (fresh or overwrite) and _is_finished(out, recipe, str(model)):
         return out
+    check_lengths(run, evaluate)
+    if evaluate:
+        evidence.evaluation_windows(run)
     check_fits(run, out, max_ram_gb, max_disk_gb)
-    with RunFolder(out, recipe, fresh=fresh, overwrite=overwrite) as folder:
+    with RunFolder(
+        out, recipe, fresh=fresh, overwrite=overwrite, free_keys=EVIDENCE_KEYS
+    ) as folder:
         send = _send_to(listener, folder.listener)
         snapshot, collection = curvature_stage.collect(run, folder, send, keep_curvature)
         start = time.monotonic()
         records = list(solve(run, folder, snapshot, collection["gate"], send))
         seconds = {**collection["seconds"], "layers": sum(record["seconds"] for record in records)}
-        assemble(
-            folder.folder, run.source.path, run.matrices(), _part_files(run, folder), run.tied_head
-        )
+        assemble(folder.folder, run.source, run.matrices(), _part_files(run, folder), run.tied_head)
         seconds["assemble"] = max(0.0, time.monotonic() - start - seconds["layers"])
-        evidence.gather(
-            run, folder, records, collection["calibration"], seconds, evaluate, ask, send
-        )
+        facts = (run, folder, records, collection["calibration"], seconds)
+        try:
+            evidence.gather(*facts, evaluate, ask, send)
+        except Exception as error:
+            # The weights are not lost to what is measured with them.
+            folder.change_recipe({**recipe, "evaluate": False, "ask": None})
+            evidence.gather(*facts, False, None, send)
+            folder.publish()
+            raise EvidenceFailed(
+                f"{out} is finished and can be used, but its evaluation failed: {error}. "
+                f"`fw evaluate {out} --against {model} --record` measures it and writes the page"
+            ) from error
         return folder.publish()
+
+
+def _is_finished(out: Path, recipe: Mapping[str, Any], model: str) -> bool:
+    """Whether `out` is the finished result of `recipe`.
+
+    Raises UsageError when only the evaluation differs: the weights need not be made again.
+    """
+    if is_finished(out, recipe):
+        return True
+    if is_finished(out, recipe, EVIDENCE_KEYS):
+        raise UsageError(
+            f"{out} holds the finished weights of this recipe; only what is measured differs. "
+            f"`fw evaluate {out} --against {model} --record` measures it, --overwrite makes all "
+            "again"
+        )
+    return False
 
 
 def solve(
@@ -106,7 +138,9 @@ def solve(
                 _factors(run, snapshot, plan, verdict),
                 run.recipe.transform,
             )
-            record = {**result.record, **_gate_entries(verdict)}
+            entries = _gate_entries(verdict)
+            entries["fallbacks"] += plan.notes
+            record = {**result.record, **entries}
             path = folder.work / _part_name(index)
             write_shard(path, _full_names(result))
             folder.finish_unit(f"layer/{plan.name}", fingerprint, path, record)

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.interchange.packed import folder as packed
 from featherweight.interchange.packed.description import StoredMatrix
+from featherweight.interchange.source import Source
 from featherweight.models.tensors import write_shard
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format
@@ -179,7 +180,12 @@ def test_assembling_parts_equals_saving(small: Path, tmp_path: Path) -> None:
     (out := tmp_path / "out.partial").mkdir()
     layers, parts = parts_of(small, tmp_path)
     sums = packed.assemble(
-        out, source, layers, parts, tied_head="lm_head", extra_files={"recipe.yaml": "bits: 4\n"}
+        out,
+        Source("light", source),
+        layers,
+        parts,
+        tied_head="lm_head",
+        extra_files={"recipe.yaml": "bits: 4\n"},
     )
     assert (out / "model.safetensors").read_bytes() == (small / "model.safetensors").read_bytes()
     assert list(sums) == ["model.safetensors"]
@@ -192,7 +198,7 @@ def test_assembling_in_shards(small: Path, tmp_path: Path, ids: torch.Tensor) ->
     source = tiny.save(*tiny.llama(), tmp_path / "source")
     (out := tmp_path / "out").mkdir()
     sums = packed.assemble(
-        out, source, *parts_of(small, tmp_path), tied_head="lm_head", limit=20_000
+        out, Source("light", source), *parts_of(small, tmp_path), tied_head="lm_head", limit=20_000
     )
     assert len(sums) > 2
     assert torch.equal(logits(packed.load(out), ids), logits(packed.load(small), ids))
@@ -206,18 +212,22 @@ def test_assembling_refuses_incomplete_parts(small: Path, tmp_path: Path) -> Non
     (out := tmp_path / "out").mkdir()
     layers, parts = parts_of(small, tmp_path)
     with pytest.raises(BadInput, match="no part holds tensor .*scale|no part holds tensor .*codes"):
-        packed.assemble(out, source, layers, parts[1:], tied_head="lm_head")
+        packed.assemble(out, Source("light", source), layers, parts[1:], tied_head="lm_head")
     write_shard(tmp_path / "stray.safetensors", {"stray": torch.ones(1)})
     with pytest.raises(BadInput, match="tensor stray, which belongs to no layer"):
         packed.assemble(
-            out, source, layers, [*parts, tmp_path / "stray.safetensors"], tied_head="lm_head"
+            out,
+            Source("light", source),
+            layers,
+            [*parts, tmp_path / "stray.safetensors"],
+            tied_head="lm_head",
         )
     wrong = {**layers, Q: StoredMatrix(Int(bits=4), (64, 128), True)}
     with pytest.raises(BadInput, match=f"{Q}.weight is"):
-        packed.assemble(out, source, wrong, parts, tied_head="lm_head")
+        packed.assemble(out, Source("light", source), wrong, parts, tied_head="lm_head")
     bits = {**layers, Q: StoredMatrix(Int(bits=5), (64, 64), True)}
     with pytest.raises(BadInput, match=f"tensor {Q}.codes is"):
-        packed.assemble(out, source, bits, parts, tied_head="lm_head")
+        packed.assemble(out, Source("light", source), bits, parts, tied_head="lm_head")
 
 
 DAMAGE: list[tuple[Callable[[Tensors], object], str]] = [
@@ -314,7 +324,7 @@ CONFIGS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
         r"other\.safetensors is missing",
     ),
     (lambda c: c.pop("quantization_config"), "not a model that it packed"),
-    (lambda c: c.update(model_type="nonsense"), "cannot be loaded"),
+    (lambda c: c.update(model_type="nonsense"), "does not describe a model"),
     (lambda c: c.update(num_hidden_layers=1), r"describes model\.layers\.1.*does not have"),
     (lambda c: c.update(hidden_size=128), "in this model it is"),
 ]

@@ -24,6 +24,7 @@ from ...base.files import write_atomic
 from ...models import families
 from ...models.families import Family
 from ...models.tensors import require_finite
+from ..pretrained import build_skeleton, make_config
 from ..shards import LazyTensor, write_checkpoint
 from ..tensor_progress import TensorProgress
 from .file import GGUFFile
@@ -70,21 +71,12 @@ def _family(file: GGUFFile) -> Family:
 
 def _config(file: GGUFFile, family: Family) -> PreTrainedConfig:
     """The transformers configuration that the metadata describe."""
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     settings = read_settings(file, family)
     architecture = str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family.model_type])
-    try:
-        return AutoConfig.for_model(family.model_type, architectures=[architecture], **settings)
-    except Exception as error:  # transformers raises errors of many kinds, which change
-        raise _not_buildable(file, error) from error
-
-
-def _not_buildable(file: GGUFFile, error: Exception) -> BadInput:
-    return BadInput(
-        f"{file.path}: the metadata do not describe a model that can be built ({error})"
-    )
+    all_settings = {"model_type": family.model_type, "architectures": [architecture], **settings}
+    return make_config(all_settings, file.path)
 
 
 def model_tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> list[LazyTensor]:
@@ -94,13 +86,7 @@ def model_tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> l
     Raises BadInput when a tensor is missing, superfluous or of another shape. Reading one raises
     BadInput when it cannot be decoded or is not finite.
     """
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except Exception as error:
-        raise _not_buildable(file, error) from error
+    model = build_skeleton(config, file.path)
     unused_names = set(file.tensors)
     if "llama3" in family.gguf.rope_types:
         unused_names.discard(ROPE_DIVISORS)  # `metadata.py` has put it into the configuration

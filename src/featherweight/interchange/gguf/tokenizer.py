@@ -70,7 +70,9 @@ def check_saved(folder: Path, tokenizer: PreTrainedTokenizerBase, file: GGUFFile
     """
     from transformers import AutoTokenizer
 
-    saved_tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    saved_tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
     if saved_tokenizer(PROBE).input_ids != tokenizer(PROBE).input_ids:
         raise BadInput(
             f"{file.path}: transformers cannot cut text as its tokenizer does "

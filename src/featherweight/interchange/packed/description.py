@@ -17,12 +17,11 @@ from ...quantization.formats.base import Format
 from ...quantization.layers import (
     CompressedEmbedding,
     CompressedLinear,
-    TiedHead,
-    compressed_layers,
+    description_of,
     share_inputs,
     tie_head,
 )
-from ...quantization.layouts.description import Description, StoredMatrix, read_description
+from ...quantization.layouts.description import Description, read_description
 
 FORMATS: dict[str, type[Format]] = {name: getattr(formats, name) for name in formats.__all__}
 
@@ -37,21 +36,13 @@ def read(entry: Any, file_name: str = "config.json") -> Description[Format]:
 
 def of_model(model: nn.Module) -> Description:
     """The description of a model in memory. Raises UsageError when no layer is compressed."""
-    layers = {}
-    for name, module in compressed_layers(model).items():
-        if isinstance(module, CompressedLinear):
-            layers[name] = StoredMatrix(
-                module.format, module.shape, module.input_rotation, module.output_rotation
-            )
-        else:
-            layers[name] = StoredMatrix(module.format, module.shape, module.input_rotation)
-    if not layers:
+    description = description_of(model)
+    if description is None:
         raise UsageError(
             "nothing in this model is compressed: quantize it first, or save it with "
             "save_pretrained"
         )
-    heads = [name for name, module in model.named_modules() if isinstance(module, TiedHead)]
-    return Description(layers, heads[0] if heads else None)
+    return description
 
 
 def install(model: nn.Module, description: Description) -> None:

@@ -28,15 +28,16 @@ from torch import Tensor, nn
 
 from ...base.errors import BadInput, UsageError
 from ...base.files import write_atomic
-from ...models.config import CONFIG, PACKED, read_config
+from ...models.config import CONFIG, PACKED
 from ...models.tensors import TensorFolder
 from ...quantization.layers import compressed_layers
+from ...quantization.layouts.description import StoredMatrix
 from ..atomic import atomic_path
 from ..pretrained import load_pretrained
 from ..shards import LIMIT_BYTES, LazyTensor, write_checkpoint
 from ..source import Source
 from . import description as descriptions
-from .description import Description, StoredMatrix
+from .description import Description
 from .verify import check_stored
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def save(
 
 def assemble(
     folder: Path,
-    source: Path,
+    source: Source,
     layers: Mapping[str, StoredMatrix],
     parts: Iterable[Path],
     tied_head: str | None = None,
@@ -131,7 +132,7 @@ def assemble(
     """Write the files of a packed model into the existing `folder`, with one tensor in memory at a
     time. Returns the SHA-256 of each weights file.
 
-    `source`: the original model folder. `layers`: module -> how its matrix is compressed. `parts`:
+    `source`: the original model. `layers`: module -> how its matrix is compressed. `parts`:
     safetensors files that hold `<module>.<stored name>` for every layer; a tensor in them that has
     the name of a tensor of the source replaces that tensor. `tied_head`: the module that shares the
     compressed embedding. `extra_files`: file name -> content. `limit`: the largest size of a
@@ -140,13 +141,13 @@ def assemble(
     Raises BadInput, which names the tensor, when a tensor is missing, has another shape or dtype,
     or belongs to no layer.
     """
-    original = TensorFolder(source)
+    original = source.weights
     part_of = {name: part for part in map(TensorFolder, parts) for name in part.names()}
     description = Description(layers, tied_head)
     files = write_checkpoint(folder, _tensors_of_parts(original, part_of, description), limit)
     check_stored(TensorFolder(folder), description)
-    _write_config(folder, read_config(source), description, files)
-    copy_companions(source, folder)
+    _write_config(folder, source.true_config, description, files)
+    copy_companions(source.path, folder)
     _write_extras(folder, extra_files or {})
     return files
 

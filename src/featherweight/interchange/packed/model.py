@@ -22,9 +22,10 @@ from ...models.structure import linears, shared_inputs
 from ...models.tensors import TensorFolder
 from ...quantization.formats.base import Format, Integers, QWeight
 from ...quantization.layers import CompressedLinear
+from ...quantization.layouts.description import StoredMatrix
+from ..pretrained import build_skeleton, make_config
 from ..source import Source
 from . import description as descriptions
-from .description import StoredMatrix
 from .verify import check_stored, check_sums
 
 
@@ -74,25 +75,12 @@ class PackedModel:
     @cached_property
     def config(self) -> Any:
         """The ordinary model's transformers configuration."""
-        from transformers import AutoConfig
-
-        settings = dict(self.settings)
-        try:
-            return AutoConfig.for_model(settings.pop("model_type"), **settings)
-        except Exception as error:  # transformers raises errors of many kinds, which change
-            raise self._not_buildable(error) from error
+        return make_config(self.settings, self.path / CONFIG)
 
     @cached_property
     def skeleton(self) -> nn.Module:
-        """The uncompressed model on the meta device: modules and shapes without numbers."""
-        from transformers import AutoModelForCausalLM
-
-        try:
-            with torch.device("meta"):
-                model: nn.Module = AutoModelForCausalLM.from_config(self.config)
-        except Exception as error:
-            raise self._not_buildable(error) from error
-        return model
+        """The ordinary model without its numbers (on meta)."""
+        return build_skeleton(self.config, self.path)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -182,8 +170,3 @@ class PackedModel:
             {part: self.tensors.read(f"{matrix.name}.{part}") for part in linear.stored_names()}
         )
         return linear.effective()
-
-    def _not_buildable(self, error: Exception) -> BadInput:
-        return BadInput(
-            f"{self.path / CONFIG} does not describe a model that can be built ({error})"
-        )

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...base.events import Listener, silent
+from ...models import structure
 from ...models.anatomy import Anatomy
 
 
@@ -124,6 +125,7 @@ class Curvature(ABC):
         Under torch.distributed each rank reads every world-size-th sequence, and the sums of all
         ranks are added. Raises BadInput as `accumulate` does.
         """
+        structure.check_language_model(model)
         sums = Sums()
         self.accumulate(model, tokens, share_of_rank(len(tokens)), sums, listener)
         sums.all_reduce()

@@ -123,6 +123,7 @@ class Fisher(Curvature):
                 logit_gradient=LabelSampler(self.seed, sequences),
                 keep_graphs=keep_graphs,
                 check_finite=True,
+                require_all=False,
             )
             sums.tokens += part.numel()
             sums.sequences += len(part)

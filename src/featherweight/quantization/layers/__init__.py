@@ -3,7 +3,7 @@
 from .base import CompressedModule
 from .embedding import CompressedEmbedding, TiedHead
 from .linear import CompressedLinear
-from .model import compressed_layers, keep_decoded, share_inputs, tie_head
+from .model import compressed_layers, description_of, keep_decoded, share_inputs, tie_head
 
 __all__ = [
     "CompressedEmbedding",
@@ -11,6 +11,7 @@ __all__ = [
     "CompressedModule",
     "TiedHead",
     "compressed_layers",
+    "description_of",
     "keep_decoded",
     "share_inputs",
     "tie_head",

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from ...base.errors import UsageError
+from ..formats.base import Format
+from ..layouts.description import Description, StoredMatrix
 from ..transforms.activations import InputRotation
 from .embedding import CompressedEmbedding, TiedHead
 from .linear import CompressedLinear
@@ -23,6 +25,16 @@ def compressed_layers(model: nn.Module) -> dict[str, CompressedLinear | Compress
         for name, module in model.named_modules()
         if isinstance(module, (CompressedLinear, CompressedEmbedding))
     }
+
+
+def description_of(model: nn.Module) -> Description[Format] | None:
+    """What config.json says of the compressed layers of `model`; None when there are none."""
+    layers = {}
+    for name, module in compressed_layers(model).items():
+        output = module.output_rotation if isinstance(module, CompressedLinear) else "none"
+        layers[name] = StoredMatrix(module.format, module.shape, module.input_rotation, output)
+    heads = [name for name, module in model.named_modules() if isinstance(module, TiedHead)]
+    return Description(layers, heads[0] if heads else None) if layers else None
 
 
 def tie_head(model: nn.Module, name: str, embedding: CompressedEmbedding) -> None:
