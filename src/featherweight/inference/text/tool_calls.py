@@ -54,8 +54,8 @@ class CallFormat:
     """What a model writes around calls: `begin` NAME `middle` ARGUMENTS, for each further call
     `call_separator` NAME `middle` ARGUMENTS, and `end`.
 
-    is_parallel says whether a turn may hold several calls; without, `call_separator` is "". The `shown`
-    fields are the same texts as they are in the decoded answer, which lacks special tokens.
+    is_parallel says whether a turn may hold several calls; without, `call_separator` is "". The
+    `shown` fields are the same texts as they are in the decoded answer, which lacks special tokens.
     """
 
     begin: str
