@@ -24,7 +24,8 @@ class Anatomy:
     tied. `input_keys`: each linear layer inside a block -> the first linear layer that reads the
     same tensor. `is_tied`: whether the head shares the table of the embedding. `num_parameters`: a
     shared parameter counts once. `unreached`: linear layers inside the blocks that no forward pass
-    calls.
+    calls. `weights_read`: linear layers that are not among `linears`, because the model's code
+    reads their weights instead of calling them, so that they cannot be compressed.
     """
 
     blocks: tuple[str, ...]
@@ -36,6 +37,7 @@ class Anatomy:
     is_tied: bool
     num_parameters: int
     unreached: frozenset[str] = frozenset()
+    weights_read: frozenset[str] = frozenset()
 
     @staticmethod
     def of(model: nn.Module) -> Anatomy:
@@ -45,7 +47,7 @@ class Anatomy:
         has fused experts, or when it cannot run on token ids alone.
         """
         linears = structure.linears(model)
-        groups, unreached = structure.probe_inputs(model)
+        groups, unreached, weights_read = structure.probe_inputs(model)
         embedding, head = structure.embedding(model), structure.head(model)
         is_tied = structure.is_tied(model)
         rows, width = model.get_parameter(f"{embedding}.weight").shape
@@ -54,15 +56,18 @@ class Anatomy:
             linears={
                 name: (linear.out_features, linear.in_features)
                 for name, linear in linears.items()
-                if not (is_tied and name == head)
+                if not (is_tied and name == head) and name not in weights_read
             },
-            input_keys={name: group[0] for group in groups for name in group},
+            input_keys={
+                name: group[0] for group in groups for name in group if name not in weights_read
+            },
             embedding=embedding,
             embedding_shape=(rows, width),
             head=head,
             is_tied=is_tied,
             num_parameters=sum({id(p): p.numel() for p in model.parameters()}.values()),
-            unreached=unreached,
+            unreached=unreached - weights_read,
+            weights_read=weights_read,
         )
 
     @property

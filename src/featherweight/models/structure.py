@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..base.errors import UsageError
 
@@ -162,9 +163,11 @@ def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
     return probe_inputs(model)[0]
 
 
-def probe_inputs(model: nn.Module) -> tuple[list[tuple[str, ...]], frozenset[str]]:
-    """(the groups of `shared_inputs`, the linear layers inside the blocks that no forward pass
-    calls).
+def probe_inputs(
+    model: nn.Module,
+) -> tuple[list[tuple[str, ...]], frozenset[str], frozenset[str]]:
+    """(the groups of `shared_inputs`; the linear layers inside the blocks that no forward pass
+    calls; those of them whose weights the model's own code reads, as Mamba does).
 
     Raises UsageError when the model cannot run on token ids alone.
     """
@@ -175,11 +178,32 @@ def probe_inputs(model: nn.Module) -> tuple[list[tuple[str, ...]], frozenset[str
         if isinstance(module, nn.Linear)
     }
     groups: dict[tuple[Any, ...], list[str]] = {}
-    keys = _probe(model, list(block_of))
+    with _WeightReads(model, list(block_of)) as reads:
+        keys = _probe(model, list(block_of))
     unreached = frozenset(block_of) - frozenset(keys)
     for name, key in (keys | dict.fromkeys(sorted(unreached))).items():
         groups.setdefault((block_of[name], *(key or (name,))), []).append(name)
-    return [tuple(group) for group in groups.values()], unreached
+    names_read = frozenset(name for name in unreached if name in reads.names)
+    return [tuple(group) for group in groups.values()], frozenset(unreached), names_read
+
+
+class _WeightReads(TorchFunctionMode):
+    """While it is active, `names` collects the linear layers whose weight is an argument of a torch
+    function. Those that are called count too.
+    """
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self._name_of = {id(model.get_submodule(name).weight): name for name in names}
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        for argument in args:
+            if id(argument) in self._name_of:
+                self.names.add(self._name_of[id(argument)])
+        return function(*args, **(kwargs or {}))
 
 
 def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | None]:

@@ -28,6 +28,7 @@ from .quantize_run import QuantizeRun
 # Fixed costs measured on SmolLM2: loading models, writing files, the page.
 OVERHEAD_SECONDS = 8.0
 SPREAD_OF_SECONDS = (0.8, 1.25)
+WEIGHTS_READ = "the model's code reads these weights without calling the layer: left as they are"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,10 @@ def plan_folder(
         run.source.weights.file_bytes,
         *published_size(run.source),
         stages,
-        tuple(f"{plan.name}: {note}" for plan in run.layer_plans for note in plan.notes),
+        (
+            *(f"{plan.name}: {note}" for plan in run.layer_plans for note in plan.notes),
+            *(f"{name}: {WEIGHTS_READ}" for name in sorted(anatomy.weights_read)),
+        ),
     )
 
 

@@ -21,6 +21,9 @@ from ..layouts.description import ROTATIONS
 from ..transforms.activations import InputRotation, rotate
 from .base import CompressedModule
 
+# Subclasses of nn.Linear in transformers that compute the same product and bias in two steps.
+SAME_PRODUCT = ("FalconLinear",)
+
 
 class CompressedLinear(CompressedModule):
     """y = V^T(W_r (U x)) + bias, with W_r decoded from the stored tensors of `format`.
@@ -67,8 +70,8 @@ class CompressedLinear(CompressedModule):
 
         Raises UsageError for a subclass of `nn.Linear` that computes something else.
         """
-        if type(linear).forward is not nn.Linear.forward:
-            kind = type(linear).__name__
+        kind = type(linear).__name__
+        if type(linear).forward is not nn.Linear.forward and kind not in SAME_PRODUCT:
             raise UsageError(
                 f"{kind} computes more than a matrix product; leave it out of the plan"
             )
