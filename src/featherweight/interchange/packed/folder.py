@@ -5,7 +5,8 @@ formats.
 produced (stored tensors in part files, everything else still in the source folder), copying one
 tensor at a time. `load` reads either back, or refuses. The folder holds `model.safetensors` (or
 shards with an index), `config.json` with the description of `description.py` and the SHA-256 of
-each weights file, and the source's tokenizer and generation files byte for byte. The bytes of
+each weights file, the source's tokenizer and generation files byte for byte, and a probe of the
+tokenizer. The bytes of
 weights and config depend on the model alone: no times, no machine, sorted keys.
 
 For each compressed matrix X the file holds `X.codes`, `X.scale`, ... as its format stores them,
@@ -34,6 +35,7 @@ from ..atomic import atomic_path
 from ..pretrained import load_pretrained
 from ..shards import LIMIT_BYTES, LazyTensor, write_checkpoint
 from ..source import Source
+from ..tokenizer_check import probe_of, write_probe
 from . import description as descriptions
 from .description import Description, StoredMatrix
 from .verify import check_stored
@@ -96,20 +98,24 @@ def save(
     not at all.
 
     `recipe` becomes recipe.yaml; `extra_files` maps file names to their content (a path: copied).
-    Raises UsageError when nothing in the model is compressed or `out` exists (unless `overwrite`).
+    Raises UsageError when nothing in the model is compressed or `out` exists (unless `overwrite`),
+    BadInput when the saved tokenizer would be read in another way.
     """
     out = Path(out)
     description = descriptions.of_model(model)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; choose another folder, or say overwrite=True")
+    config = _config_of_model(model)
     with atomic_path(out) as folder:
         folder.mkdir()
+        if tokenizer is not None:
+            _write_config(folder, config, description, {})  # it says which tokenizer is loaded
+            tokenizer.save_pretrained(folder)
+            write_probe(folder, probe_of(folder, tokenizer))
         files = write_checkpoint(folder, _tensors_of_model(model))
-        _write_config(folder, _config_of_model(model), description, files)
+        _write_config(folder, config, description, files)
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
         extras = dict(extra_files or {})
         if recipe is not None:
             extras["recipe.yaml"] = recipe if isinstance(recipe, str) else _yaml(recipe)
@@ -137,10 +143,12 @@ def assemble(
     original = TensorFolder(source)
     part_of = {name: part for part in map(TensorFolder, parts) for name in part.names()}
     description = Description(layers, tied_head)
+    probe = probe_of(source)
     files = write_checkpoint(folder, _tensors_of_parts(original, part_of, description), limit)
     check_stored(TensorFolder(folder), description)
     _write_config(folder, read_config(source), description, files)
     copy_companions(source, folder)
+    write_probe(folder, probe)
     _write_extras(folder, extra_files or {})
     return files
 

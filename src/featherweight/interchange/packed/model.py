@@ -22,6 +22,7 @@ from ...models.tensors import TensorFolder
 from ...quantization.formats.base import Format, Integers, QWeight
 from ...quantization.layers import CompressedLinear
 from ..source import Source
+from ..tokenizer_check import load_tokenizer
 from . import description as descriptions
 from .description import StoredMatrix
 from .verify import check_stored, check_sums
@@ -96,8 +97,6 @@ class PackedModel:
     @cached_property
     def tokenizer(self) -> Any:
         """transformers' tokenizer of the folder. Raises BadInput when it cannot be loaded."""
-        from ..loading import load_tokenizer
-
         return load_tokenizer(self.path)
 
     @cached_property
