@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import tiny
 from transformers import AutoTokenizer
 
 import featherweight as fw
-from featherweight.base.errors import BadInput
+from featherweight.base.errors import BadInput, UsageError
+from featherweight.base.sampling import Sampling
 from featherweight.inference.text.probe import PROBE, read_probe
 from featherweight.inference.text.tokenizer import ChatTokenizer
 from featherweight.interchange.exports import HF
@@ -23,6 +26,7 @@ from featherweight.interchange.exports.base import export
 from featherweight.interchange.packed.model import PackedModel
 from featherweight.interchange.tokenizer_check import probe_of
 from featherweight.workflows.evaluate_folder import evaluate_folder
+from featherweight.workflows.generate_text import generate_text
 from featherweight.workflows.quantize_folder import quantize_folder
 from featherweight.workflows.quantize_run import QuantizeRun
 
@@ -168,3 +172,32 @@ def test_a_probe_that_cannot_be_read(content: str, folder: Path) -> None:
 
 def test_a_folder_without_a_tokenizer_has_no_probe(tmp_path: Path) -> None:
     assert probe_of(tmp_path) is None
+
+
+def test_calibration_with_a_token_that_the_embedding_lacks(folder: Path, tmp_path: Path) -> None:
+    change(folder / "tokenizer_config.json", extra_special_tokens=["<|new|>"])
+    (folder / "chat_template.jinja").write_text("<|new|>" + tiny.CHAT)
+    (text := tmp_path / "text.txt").write_text("<|new|> the fox is there. " * 40)
+    calibration = {"count": 4, "length": 16, "files": [str(text)]}
+    with pytest.raises(BadInput, match="'<.new.>' with the id 300, and the embedding has 300 rows"):
+        quantize_folder(str(folder), tmp_path / "out", {**RECIPE, "calibration": calibration})
+    with (
+        pytest.raises(UsageError, match="token 300 is not in this model's vocabulary of 300"),
+        generate_text(folder, "hi", Sampling(max_tokens=1)) as generation,
+    ):
+        list(generation)
+
+
+def test_generation_starts_with_the_probe_and_without_transformers(
+    folder: Path, tmp_path: Path
+) -> None:
+    out = quantize_folder(str(folder), tmp_path / "out", RECIPE, evaluate=False)
+    code = (
+        "import sys, time\nfrom featherweight.inference.text.tokenizer import ChatTokenizer\n"
+        "from featherweight.inference.text.probe import check_probe\nfrom pathlib import Path\n"
+        f"folder = Path({str(out)!r})\ntokenizer = ChatTokenizer.open(folder)\n"
+        "start = time.process_time()\ncheck_probe(folder, tokenizer)\n"
+        "assert time.process_time() - start < 0.05\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

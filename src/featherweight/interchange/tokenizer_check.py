@@ -118,7 +118,8 @@ def _check(folder: Path, tokenizer: Any) -> list[ProbeText]:
             f"is measured on: {difference}. To use transformers' rule, save its tokenizer: "
             f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r}); to "
             f'use that of {TOKENIZER}, write "tokenizer_class": "PreTrainedTokenizerFast" in '
-            "tokenizer_config.json"
+            "tokenizer_config.json (for some families, such as Qwen2, transformers knows one rule "
+            "only)"
         )
     if (folder / PROBE).is_file():
         _check_stored(folder, tokenizer)
