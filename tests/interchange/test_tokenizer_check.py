@@ -179,8 +179,9 @@ def test_calibration_with_a_token_that_the_embedding_lacks(folder: Path, tmp_pat
     (folder / "chat_template.jinja").write_text("<|new|>" + tiny.CHAT)
     (text := tmp_path / "text.txt").write_text("<|new|> the fox is there. " * 40)
     calibration = {"count": 4, "length": 16, "files": [str(text)]}
+    recipe = {**RECIPE, "calibration": calibration}
     with pytest.raises(BadInput, match="'<.new.>' with the id 300, and the embedding has 300 rows"):
-        quantize_folder(str(folder), tmp_path / "out", {**RECIPE, "calibration": calibration})
+        quantize_folder(str(folder), tmp_path / "out", recipe, evaluate=False)
     with (
         pytest.raises(UsageError, match="token 300 is not in this model's vocabulary of 300"),
         generate_text(folder, "hi", Sampling(max_tokens=1)) as generation,
