@@ -13,7 +13,8 @@ which the original's logits are kept. `--folder NAME=PATH`, repeated, adds packe
 write the same record, so that folders can be added to a record that holds the files. A kind that
 llama-quantize refuses is a row with its error. Many of its types need rows of 256 weights, and
 SmolLM2's rows of 576 are none, so that most matrices fall back to a wider type. `types` counts the
-types of all matrices of the file.
+types of all matrices of the file. llama.cpp's Q2_0 does not look at an importance matrix, so that
+its two rows are equal.
 
 The original is the bundled one: the published model as a file of 4-bit codes holds it. The checks
 compare with figures that were measured before, and by others; each says whether its figure is

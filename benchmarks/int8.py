@@ -25,6 +25,7 @@ from featherweight.base import machine
 from featherweight.evaluation import KL, evaluate
 from featherweight.inference.native.reader import open_runtime
 from featherweight.interchange import loading
+from featherweight.interchange.tokenizer_check import load_tokenizer
 from featherweight.quantization.layers import keep_decoded
 from featherweight.workflows.evaluate_folder import TeacherForced
 
@@ -41,9 +42,7 @@ def run(arguments: argparse.Namespace) -> Record:
             "trellis2": quantized_folder("trellis2", "Trellis(bits=2)", 2),
         }
     for name, folder in folders.items():
-        tokens = data.windows(
-            loading.load_tokenizer(folder), data.text("wikitext2_test"), LENGTH, windows
-        )
+        tokens = data.windows(load_tokenizer(folder), data.text("wikitext2_test"), LENGTH, windows)
         with ExitStack() as stack:
             float_engine, int8_engine = (
                 _engine(stack, folder, int8_activations) for int8_activations in (False, True)

@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import json
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from common import Record, main, new_record, parser
+from servers import serve
 
 CLIENTS, SECONDS, ALONE_SECONDS, CONTEXT = 32, 120, 20, 512
 FAIR, GROWTH, SPEEDUP = 0.8, 1.02, 2.0
@@ -122,33 +122,11 @@ def server(
         subprocess.run(
             [sys.executable, "-m", "featherweight", *options, "--out", str(folder)], check=True
         )
-    command = [
-        sys.executable,
-        "-m",
-        "featherweight",
-        "serve",
-        str(folder),
-        "--port",
-        "0",
-        "--slots",
-        str(CLIENTS),
-    ]
-    command += ["--context", str(CONTEXT), "--runtime", arguments.runtime]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        url = next((line.split()[0] for line in process.stdout if line.startswith("http://")), None)
-        if url is None:
-            raise SystemExit("the server did not start")
+    options = ["--slots", str(CLIENTS), "--context", str(CONTEXT), "--runtime", arguments.runtime]
+    with serve(folder, *options) as (process, url):
         host, port = url.removeprefix("http://").split(":")
-        yield (
-            process,
-            (host, int(port)),
-            asyncio.run(get((host, int(port)), "/v1/models"))["data"][0],
-        )
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
+        models = asyncio.run(get((host, int(port)), "/v1/models"))
+        yield process, (host, int(port)), models["data"][0]
 
 
 async def fill_slots(address: tuple[str, int], model: str) -> None:

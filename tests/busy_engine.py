@@ -82,7 +82,12 @@ class BusyEngine(Engine):
     def forward(
         self, session: Any, tokens: Sequence[int] | NDArray, logits: Logits = "last"
     ) -> NDArray[np.float32]:
-        return self._call("forward", [session], [list(tokens)])[: 1 if logits == "last" else 0]
+        length = session.length
+        rows = self._call("forward", [session], [list(tokens)])
+        if logits == "all":
+            ends = range(length + 1, session.length + 1)
+            return np.stack([self.logits(session.tokens[:end]) for end in ends])
+        return rows[: 1 if logits == "last" else 0]
 
     def step(self, sessions: Sequence[Any], tokens: Sequence[int]) -> NDArray[np.float32]:
         assert 1 <= len(sessions) <= self.max_batch

@@ -25,7 +25,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from featherweight.interchange.gguf.tokenizer import RULES, pre_tokenizer
 from featherweight.interchange.packed import folder as packed
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.pipeline import quantize
@@ -65,16 +64,6 @@ def pack(
         Plan({**plan} if "lm_head" in plan else {**dict.fromkeys(names, tables), **plan}),
     )
     return packed.save(model, folder, tokenizer)
-
-
-def qwen_tokenizer() -> Any:
-    """The tiny tokenizer, splitting text first as Qwen's do: transformers gives models of Qwen no
-    other rule.
-    """
-    tokenizer = tiny.tokenizer()
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizer(RULES["qwen2"])
-    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
-    return tokenizer
 
 
 def gemma_tokenizer() -> PreTrainedTokenizerFast:
@@ -119,13 +108,13 @@ def gemma_tokenizer() -> PreTrainedTokenizerFast:
 def qwen2() -> tuple[Any, Any]:
     """Untied, 4 heads of 24."""
     config = Qwen2Config(tie_word_embeddings=False, **SHAPE)
-    return tiny.make(Qwen2ForCausalLM, config, 0), qwen_tokenizer()
+    return tiny.make(Qwen2ForCausalLM, config, 0), tiny.qwen_tokenizer()
 
 
 def qwen3() -> tuple[Any, Any]:
     """Untied; heads of 128, the one width that transformers' reader of Qwen 3 files knows."""
     config = Qwen3Config(head_dim=128, tie_word_embeddings=False, **SHAPE)
-    return tiny.make(Qwen3ForCausalLM, config, 0), qwen_tokenizer()
+    return tiny.make(Qwen3ForCausalLM, config, 0), tiny.qwen_tokenizer()
 
 
 def gemma2(**settings: Any) -> tuple[Any, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +18,8 @@ from featherweight.serving.app import create_app
 from featherweight.serving.hosted_models import HostedModel
 from featherweight.serving.limits import Limits
 from featherweight.serving.server import listen
+
+JSON = {"Content-Type": "application/json"}
 
 
 class LiveServer:
@@ -32,9 +36,12 @@ class LiveServer:
         delay: float = 0.0,
         slots: int = 4,
         queue_limit: int = 50,
+        cors_origins: tuple[str, ...] = (),
+        context: int = 512,
     ) -> None:
         self.engines = [
-            BusyEngine(delay=delay, excluded_tokens=tuple(tokenizer.end_ids)) for _ in models
+            BusyEngine(context=context, delay=delay, excluded_tokens=tuple(tokenizer.end_ids))
+            for _ in models
         ]
         self.batchers = [
             Batcher(engine, tokenizer, num_slots=slots, queue_limit=queue_limit)
@@ -56,7 +63,7 @@ class LiveServer:
             "timeout_graceful_shutdown": 1,
         }
         self._server = uvicorn.Server(
-            uvicorn.Config(create_app(hosted_models, limits, api_key), **settings)
+            uvicorn.Config(create_app(hosted_models, limits, api_key, cors_origins), **settings)
         )
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._listener]}, daemon=True
@@ -81,3 +88,23 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+def send(
+    server: LiveServer,
+    path: str,
+    body: bytes | None = None,
+    headers: dict[str, str] = JSON,
+    method: str | None = None,
+) -> tuple[int, Any, dict[str, str]]:
+    """Status, JSON (or text) and headers."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=20)
+    try:
+        connection.request(method or ("GET" if body is None else "POST"), path, body, headers)
+        response = connection.getresponse()
+        data = response.read()
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        is_json = fields.get("content-type", "").startswith("application/json")
+        return response.status, json.loads(data) if is_json and data else data.decode(), fields
+    finally:
+        connection.close()

@@ -37,7 +37,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "opt": {**WIDTHS, "ffn_dim": 128, "word_embed_proj_dim": 64},
     "gpt_bigcode": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
-    "mamba": {"hidden_size": 64, "state_size": 8, "num_hidden_layers": 2, "use_mambapy": False},
+    "mamba": {
+        "hidden_size": 64,
+        "state_size": 32,
+        "time_step_rank": 32,
+        "num_hidden_layers": 2,
+        "use_mambapy": False,
+    },
 }
 
 

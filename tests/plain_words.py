@@ -43,12 +43,12 @@ ADJECTIVES = """
 """
 # Nouns, verbs and terms of the field that only look like participles or adverbs.
 NOUNS = """
-    apply assembly batching bed beginning being binding breed building ceiling clipping dampening
-    damping drawing embed embedding encoding ending family feed finding gating heading hidden
-    hundred ing king listing logging mapping meaning multiply need opening packing padding
-    profiling pruning reading red reply reporting ring rounding sampling scaling seed serving
-    setting shed sibling smoothing spacing speed spring string supply thing timing tracing
-    training tying warning weighting wiring
+    apply assembly batching bed beginning being binding breed building ceiling clipping
+    dampening damping drawing embed embedding encoding ending family feed finding gating heading
+    hidden hundred ing king listing logging mapping meaning multiply need opening packing
+    padding profiling pruning reading red reply reporting ring rounding sampling scaling scoring
+    seed serving setting shed sibling smoothing spacing speed spring string supply thing timing
+    tracing training tying warning weighting wiring
 """
 VAGUE = {*PARTICIPLES.split(), *ADVERBS.split(), *ADJECTIVES.split()}
 CLEAR = set(NOUNS.split())

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -31,6 +39,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from featherweight.interchange.gguf.tokenizer import RULES, pre_tokenizer
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT = (
@@ -75,6 +85,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
         pad_token=SPECIALS[2],
     )
     made.chat_template = CHAT
+    return made
+
+
+def qwen_tokenizer() -> PreTrainedTokenizerFast:
+    """The same, splitting text first as Qwen's do: transformers gives models of Qwen no other
+    rule.
+    """
+    made = tokenizer()
+    made.backend_tokenizer.pre_tokenizer = pre_tokenizer(RULES["qwen2"])
+    made.backend_tokenizer.normalizer = normalizers.NFC()
     return made
 
 
@@ -171,7 +191,7 @@ def qwen2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         tie_word_embeddings=True,
         **common(),
     )
-    return make(Qwen2ForCausalLM, config, seed), tokenizer()
+    return make(Qwen2ForCausalLM, config, seed), qwen_tokenizer()
 
 
 def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

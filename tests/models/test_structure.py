@@ -167,13 +167,13 @@ def test_layers_that_cannot_be_replaced_stay_as_they_are() -> None:
     """Mamba multiplies with the weight of `dt_proj` itself; Falcon's class is a plain product."""
     mamba = Anatomy.of(other_families.model("mamba"))
     names = {f"backbone.layers.{index}.mixer.dt_proj" for index in range(2)}
-    assert mamba.irreplaceable == names and not mamba.unreached
+    assert mamba.weights_read == names and not mamba.unreached
     assert not names & set(mamba.linears) and not names & set(mamba.input_keys)
-    assert not Anatomy.of(other_families.model("falcon")).irreplaceable
+    assert not Anatomy.of(other_families.model("falcon")).weights_read
     model, _ = tiny.llama()
     layer = model.model.layers[0].mlp.up_proj
     model.model.layers[0].mlp.up_proj = Reversed(layer.in_features, layer.out_features)
-    assert Anatomy.of(model).irreplaceable == {"model.layers.0.mlp.up_proj"}
+    assert Anatomy.of(model).weights_read == {"model.layers.0.mlp.up_proj"}
     with torch.device("meta"):
         assert structure.is_product(nn.Linear(2, 3)) and not structure.is_product(Reversed(2, 3))
 

@@ -87,7 +87,7 @@ def test_finding_a_model_needs_no_torch(folder: Path) -> None:
         "from featherweight.interchange.source import Source\n"
         "from featherweight.inference import ChatTokenizer\n"
         "import featherweight.workflows.generate_text, featherweight.workflows.chat_folder\n"
-        "import featherweight.inference.prefix_cache, featherweight.inference.text.json_schema\n"
+        "import featherweight.inference.prefix_cache, featherweight.inference.text.grammars\n"
         f"source = Source.find({str(folder)!r})\n"
         "ChatTokenizer.open(source.path)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), sorted(sys.modules)"

@@ -210,11 +210,7 @@ def evaluate(
     ] = None,
     record: Annotated[
         bool,
-        typer.Option(
-            "--record",
-            help="Write the figures into the folder MODEL and make its page again; "
-            "needs --against.",
-        ),
+        typer.Option("--record", help="Write the figures into MODEL's page too; needs --against."),
     ] = False,
     fail_if: FailIf = None,
     json_: Json = False,

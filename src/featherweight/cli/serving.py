@@ -42,6 +42,15 @@ MaxTokens = Annotated[
 Host = Annotated[
     str, typer.Option(help="Address to listen on; others than this machine need a key.")
 ]
+CorsOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cors-origin",
+        metavar="ORIGIN",
+        help="A site whose pages may use the server, like https://example.org; repeat it for more.",
+        show_default=False,
+    ),
+]
 
 
 def serve(
@@ -57,9 +66,11 @@ def serve(
     seconds: Annotated[
         float, typer.Option(help="Longest time for one answer, waiting included.", min=0.1)
     ] = 600.0,
+    cors_origin: CorsOrigins = None,
     runtime: options.Runtime = "auto",
 ) -> None:
-    """Serve MODEL as OpenAI does (/v1/chat/completions, /v1/completions), with a chat page.
+    """Serve MODEL as OpenAI does (/v1/chat/completions, /v1/completions,
+    /v1/responses), with a chat page.
 
     Ctrl-C stops the server.
     """
@@ -84,6 +95,7 @@ def serve(
             queue=queue,
             max_tokens=max_tokens,
             seconds=seconds,
+            cors_origins=cors_origin or (),
             runtime=runtime,
             on_ready=print_models,
             listener=listener,

@@ -30,13 +30,15 @@ class TextDelta:
 
     text: the new characters; "" while a character or a possible stop string is incomplete. tokens
     and choices: the token, and the choice with its log-probabilities. finish: why the answer ends
-    with this token, None while it goes on.
+    with this token, None while it goes on. prompt: with the first delta, when the prompt is scored,
+    its tokens with their log-probabilities; the first token has none.
     """
 
     text: str
     tokens: tuple[int, ...]
     choices: tuple[Choice, ...]
     finish: Finish | None = None
+    prompt: tuple[Choice, ...] = ()
 
 
 class AnswerBuilder:

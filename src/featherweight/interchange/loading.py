@@ -21,8 +21,9 @@ from ..base.events import Event, Listener, silent
 from ..models.config import PACKED
 from ..models.tensors import require_finite
 from .locating import find_folder
-from .pretrained import load_pretrained, reason, untie
+from .pretrained import load_pretrained, untie
 from .source import Source
+from .tokenizer_check import load_checked_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,11 +52,11 @@ def load(
     (None: the stored one). `device`: where the model is moved (None: it stays on the CPU).
     `listener`: receives the events of loading. The model of a packed folder has compressed layers.
     Raises BadInput when the model cannot be found, or unless every tensor is there, has its shape
-    and is finite.
+    and is finite, and when generation would cut text in another way than this tokenizer.
     """
     folder = locate(model, listener)
     listener(Event(STAGE, 0, 1, message=folder.name))
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_checked_tokenizer(folder)
     with _no_progress_bars():
         loaded_model = _load_model(Source(str(model), folder), dtype)
     loaded_model.eval()
@@ -91,16 +92,6 @@ def _load_model(source: Source, dtype: torch.dtype | None) -> Any:
     for name, parameter in model.named_parameters():
         require_finite(parameter.detach(), f"{source.path}: {name}")
     return model
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """transformers' tokenizer of a model folder. Raises BadInput when it cannot be loaded."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises bare Exceptions
-        raise BadInput(f"{folder}: the tokenizer cannot be loaded ({reason(error)})") from error
 
 
 @contextlib.contextmanager

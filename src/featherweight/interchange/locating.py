@@ -8,6 +8,7 @@ the folder.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..base.events import Event, Listener, silent
 from ..base.files import sha256
 from . import bundled
 from .cache import build_once, cache_folder
+from .gguf.split import part_paths
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Files of a hub's repository that a model folder needs. Pickles, other frameworks' files and copies
@@ -84,7 +86,11 @@ def _from_file(path: Path, listener: Listener) -> Path:
             "folder it lies in"
         )
     listener(Event("checksum", 0, 1, message=path.name))
-    folder = cache_folder() / "models" / f"{path.stem}-{sha256(path)[:16]}"
+    digests = [sha256(part) for part in part_paths(path)]
+    digest = (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+    folder = cache_folder() / "models" / f"{path.stem}-{digest[:16]}"
     listener(Event("checksum", 1, 1, message=path.name))
     return build_once(folder, lambda temporary: convert(path, temporary, listener))
 

@@ -7,7 +7,7 @@ Plans, memory estimates and reports need only the anatomy and not the model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -20,12 +20,13 @@ class Anatomy:
     """Names and shapes of the parts of a model.
 
     Names are full module names; shapes are (outputs, inputs) for linear layers and (rows, width)
-    for the embedding. `linears`: every linear layer in module order that a compressed one can
-    replace, with the head unless it is tied. `input_keys`: each linear layer inside a block -> the
-    first linear layer that reads the same tensor. `is_tied`: whether the head shares the table of
-    the embedding. `num_parameters`: a shared parameter counts once. `unreached`: linear layers
-    inside the blocks that no forward pass calls. `irreplaceable`: linear layers that stay as they
-    are (`structure.irreplaceable`).
+    for the embedding. `linears`: every linear layer in module order, with the head unless it is
+    tied. `input_keys`: each linear layer inside a block -> the first linear layer that reads the
+    same tensor. `is_tied`: whether the head shares the table of the embedding. `num_parameters`: a
+    shared parameter counts once. `unreached`: linear layers inside the blocks that no forward pass
+    calls. `weights_read`: linear layers that are not among `linears`, because the model's code
+    reads their weights instead of calling them, or their class computes more than a product with
+    them, so that they cannot be compressed.
     """
 
     blocks: tuple[str, ...]
@@ -37,7 +38,7 @@ class Anatomy:
     is_tied: bool
     num_parameters: int
     unreached: frozenset[str] = frozenset()
-    irreplaceable: frozenset[str] = frozenset()
+    weights_read: frozenset[str] = frozenset()
 
     @staticmethod
     def of(model: nn.Module) -> Anatomy:
@@ -47,8 +48,8 @@ class Anatomy:
         has fused experts, or when it cannot run on token ids alone.
         """
         linears = structure.linears(model)
-        groups, unreached = structure.probe_inputs(model)
-        irreplaceable = structure.irreplaceable(model, unreached)
+        groups, unreached, weights_read = structure.probe_inputs(model)
+        weights_read |= {n for n, linear in linears.items() if not structure.is_product(linear)}
         embedding, head = structure.embedding(model), structure.head(model)
         is_tied = structure.is_tied(model)
         rows, width = model.get_parameter(f"{embedding}.weight").shape
@@ -57,16 +58,18 @@ class Anatomy:
             linears={
                 name: (linear.out_features, linear.in_features)
                 for name, linear in linears.items()
-                if not (is_tied and name == head) and name not in irreplaceable
+                if not (is_tied and name == head) and name not in weights_read
             },
-            input_keys=_input_keys(groups, irreplaceable),
+            input_keys={
+                name: group[0] for group in groups for name in group if name not in weights_read
+            },
             embedding=embedding,
             embedding_shape=(rows, width),
             head=head,
             is_tied=is_tied,
             num_parameters=sum({id(p): p.numel() for p in model.parameters()}.values()),
-            unreached=unreached - irreplaceable,
-            irreplaceable=irreplaceable,
+            unreached=unreached - weights_read,
+            weights_read=weights_read,
         )
 
     @property
@@ -110,11 +113,3 @@ class Anatomy:
     def vocabulary(self) -> int:
         """Rows of the embedding."""
         return self.embedding_shape[0]
-
-
-def _input_keys(
-    groups: Iterable[tuple[str, ...]], irreplaceable: Collection[str]
-) -> dict[str, str]:
-    """Each linear layer inside a block -> the first of those that read the same tensor."""
-    remaining = ([name for name in group if name not in irreplaceable] for group in groups)
-    return {name: group[0] for group in remaining for name in group}

@@ -12,7 +12,7 @@ or outside the blocks for None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -29,14 +29,30 @@ Inputs = Mapping[str, Tensor]
 @contextmanager
 def in_float32(module: nn.Module) -> Iterator[None]:
     """Inside this context the parameters of `module` are float32; afterwards they are as before."""
-    narrow = {p: p.data for p in module.parameters(recurse=True) if p.dtype != torch.float32}
+    with _as_float32(module.parameters()):
+        yield
+
+
+@contextmanager
+def _as_float32(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    originals = {p: p.data for p in parameters if p.dtype != torch.float32}
     try:
-        for p in narrow:
+        for p in originals:
             p.data = p.data.float()
         yield
     finally:
-        for p, data in narrow.items():
+        for p, data in originals.items():
             p.data = data
+
+
+@contextmanager
+def _outside_blocks_in_float32(model: nn.Module) -> Iterator[None]:
+    """Inside this context embedding, head and outer norms are float32. The blocks are converted one
+    at a time while they run, and their inputs must have the same dtype.
+    """
+    in_blocks = {id(p) for _, block in blocks(model) for p in block.parameters()}
+    with _as_float32(p for p in model.parameters() if id(p) not in in_blocks):
+        yield
 
 
 @contextmanager
@@ -65,6 +81,7 @@ def forward(model: nn.Module, inputs: Inputs, attach: Attach, needs_head: bool =
     """
     with ExitStack() as stack, torch.no_grad():
         stack.enter_context(frozen(model))
+        stack.enter_context(_outside_blocks_in_float32(model))
         if not needs_head:
             stack.enter_context(_without_head_product(model))
         stack.enter_context(attach(None))
@@ -111,6 +128,7 @@ def forward_backward(
     cuts = _Cuts(named_blocks[-1][0])
     with ExitStack() as stack:
         stack.enter_context(frozen(model))
+        stack.enter_context(_outside_blocks_in_float32(model))
         # Hooks run in the order of registration. The cuts come first, so that the caller's hooks
         # get the tensors after the cuts.
         for index, (name, block) in enumerate(named_blocks):

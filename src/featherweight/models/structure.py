@@ -12,13 +12,14 @@ A model without linear layers, or with expert weights that are fused into 3-D pa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..base.errors import UsageError
 
@@ -163,9 +164,11 @@ def shared_inputs(model: nn.Module) -> list[tuple[str, ...]]:
     return probe_inputs(model)[0]
 
 
-def probe_inputs(model: nn.Module) -> tuple[list[tuple[str, ...]], frozenset[str]]:
-    """(the groups of `shared_inputs`, the linear layers inside the blocks that no forward pass
-    calls).
+def probe_inputs(
+    model: nn.Module,
+) -> tuple[list[tuple[str, ...]], frozenset[str], frozenset[str]]:
+    """(the groups of `shared_inputs`; the linear layers inside the blocks that no forward pass
+    calls; those of them whose weights the model's own code reads, as Mamba does).
 
     Raises UsageError when the model cannot run on token ids alone.
     """
@@ -176,23 +179,32 @@ def probe_inputs(model: nn.Module) -> tuple[list[tuple[str, ...]], frozenset[str
         if isinstance(module, nn.Linear)
     }
     groups: dict[tuple[Any, ...], list[str]] = {}
-    keys = _probe(model, list(block_of))
+    with _WeightReads(model, list(block_of)) as reads:
+        keys = _probe(model, list(block_of))
     unreached = frozenset(block_of) - frozenset(keys)
     for name, key in (keys | dict.fromkeys(sorted(unreached))).items():
         groups.setdefault((block_of[name], *(key or (name,))), []).append(name)
-    return [tuple(group) for group in groups.values()], unreached
+    names_read = frozenset(name for name in unreached if name in reads.names)
+    return [tuple(group) for group in groups.values()], frozenset(unreached), names_read
 
 
-def irreplaceable(model: nn.Module, unreached: frozenset[str]) -> frozenset[str]:
-    """The linear layers that no compressed layer can replace.
-
-    These are layers of a class that computes more than a matrix product, and those of `unreached`
-    whose weight the model reads itself, as Mamba does with `dt_proj`.
+class _WeightReads(TorchFunctionMode):
+    """While it is active, `names` collects the linear layers whose weight is an argument of a torch
+    function. Those that are called count too.
     """
-    names = {name for name, linear in linears(model, True).items() if not is_product(linear)}
-    if unreached and not _runs_without(model, unreached):
-        names |= {name for name in unreached if not _runs_without(model, {name})}
-    return frozenset(names)
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self._name_of = {id(model.get_submodule(name).weight): name for name in names}
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        for argument in args:
+            if id(argument) in self._name_of:
+                self.names.add(self._name_of[id(argument)])
+        return function(*args, **(kwargs or {}))
 
 
 def is_product(linear: nn.Linear) -> bool:
@@ -209,22 +221,6 @@ def is_product(linear: nn.Linear) -> bool:
             return False
         if not torch.equal(product, nn.functional.linear(x, weight, bias)):
             return False
-    return True
-
-
-def _runs_without(model: nn.Module, names: Collection[str]) -> bool:
-    """Whether the model runs when these layers have no weight."""
-    layers = [model.get_submodule(name) for name in names]
-    weights = [layer.weight for layer in layers]
-    try:
-        for layer in layers:
-            layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
-        _probe(model, [])
-    except UsageError:
-        return False
-    finally:
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.weight = weight
     return True
 
 

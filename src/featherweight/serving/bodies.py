@@ -1,8 +1,8 @@
 """From the bytes that a client sends to a JSON object, within limits. Clients are not trusted.
 
 A body has a largest size and a longest time to arrive. It must be declared as JSON: a page of
-another site may send that only after asking the server, and this server never allows it. It must be
-UTF-8 with complete characters, and hold one object.
+another site may send that only after asking the server, which allows it to named sites only. It
+must be UTF-8 with complete characters, and hold one object.
 """
 
 from __future__ import annotations

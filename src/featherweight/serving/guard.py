@@ -4,9 +4,9 @@ do with its answers, and counts requests.
 With a key, `/v1/...` and `/metrics` require `Authorization: Bearer KEY`, compared in constant time;
 the page itself and `/health` hold nothing that needs a key. Without a key the server listens on
 this machine only, and answers only requests whose Host header names this machine (`localhost`,
-`127.0.0.1`). So a page on the web whose domain resolves to 127.0.0.1 is refused. No answer allows
-another site to read it, and the content security policy of our own page forbids everything that
-does not come from this server.
+`127.0.0.1`). So a page on the web whose domain resolves to 127.0.0.1 is refused. Other sites may
+read answers only when the operator has named them, and the content security policy of our own page
+forbids everything that does not come from this server.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class Guard:
                     403, "this server answers requests to localhost only", "permission_error"
                 )
             return None
+        if scope["method"] == "OPTIONS":
+            return None  # it tells methods only, and browsers send it without the key
         path = scope["path"]
         if not any(path == start or path.startswith(f"{start}/") for start in PATHS_WITH_KEY):
             return None

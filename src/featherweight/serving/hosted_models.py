@@ -9,10 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ..inference.batching.batcher import Batcher
+from ..inference.text.tool_calls import CallFormat
 from .errors import ApiError
+
+if TYPE_CHECKING:
+    from ..inference.text.grammars import Grammars
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,18 @@ class HostedModel:
     batcher: Batcher
     facts: Mapping[str, Any] = field(default_factory=dict)
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @cached_property
+    def grammars(self) -> Grammars:
+        """The grammars of its answers. Raises UsageError when the extra is not installed."""
+        from ..inference.text.grammars import Grammars
+
+        return Grammars(self.batcher.tokenizer, self.batcher.engine.vocab_size)
+
+    @cached_property
+    def call_format(self) -> CallFormat:
+        """How it writes calls of functions. Raises UsageError when its template has no tools."""
+        return CallFormat.of(self.batcher.tokenizer)
 
     def entry(self) -> dict[str, Any]:
         """The entry of /v1/models: OpenAI's four fields, and ours under "featherweight"."""

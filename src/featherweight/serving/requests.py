@@ -1,67 +1,30 @@
-"""The requests that clients may send: OpenAI's parameters with their types and bounds.
+"""The requests for chat completions and completions: OpenAI's parameters with types and bounds.
 
-A parameter that this server does not implement is refused, not ignored, unless its value asks for
-what happens anyway (`n: 1`, `presence_penalty: 0`, null). `top_k`, `min_p` and `repetition_penalty`
-are ours.
+`top_k`, `min_p` and `repetition_penalty` are ours. What is not here and changes nothing is accepted
+by `fields.read`; everything else is refused, never ignored.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from .errors import ApiError
+from .fields import StrictModel, invalid_value
+from .messages import Message
+from .tools import MAX_TOOLS, Tool, ToolChoice
 
-MAX_STOPS, MAX_STOP_LENGTH = 4, 500
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-# OpenAI's parameters without an implementation here, and their values that change nothing.
-NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "frequency_penalty": (0,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "logit_bias": ({},),
-    "metadata": ({},),
-    "modalities": (["text"],),
-    "n": (1,),
-    "parallel_tool_calls": (),
-    "prediction": (),
-    "presence_penalty": (0,),
-    "prompt_cache_key": (),
-    "reasoning_effort": (),
-    "safety_identifier": (),
-    "service_tier": ("auto", "default"),
-    "store": (False,),
-    "suffix": ("",),
-    "tool_choice": ("none",),
-    "tools": ([],),
-    "user": (),
-    "verbosity": (),
-    "web_search_options": (),
-}
-Request = TypeVar("Request", bound="BaseRequest")
-
-
-class StrictModel(BaseModel):
-    """Nothing is converted ("1" is no number, true no integer), and unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Message(StrictModel):
-    """A turn of a conversation."""
-
-    role: Annotated[str, BeforeValidator(lambda value: _role(value))]
-    content: Annotated[str, BeforeValidator(lambda value: _content(value))]
+MAX_STOPS, MAX_STOP_LENGTH, MAX_CHOICES, MAX_PROMPTS = 4, 500, 128, 1000
+MAX_TOKENS = 1_000_000
+Prompt = str | tuple[int, ...]
 
 
 class StreamOptions(StrictModel):
     """What a stream brings besides the text."""
 
     include_usage: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 class Schema(StrictModel):
@@ -94,29 +57,6 @@ class ResponseFormat(StrictModel):
         return {"type": "object"} if self.type == "json_object" else None
 
 
-def _role(value: Any) -> Any:
-    if isinstance(value, str) and value not in ROLES:
-        raise ValueError(f"should be one of {', '.join(ROLES)}")
-    return ROLES[value] if isinstance(value, str) else value
-
-
-def _content(value: Any) -> Any:
-    """The text itself, or that of OpenAI's list of content parts when all of them are text."""
-    if not isinstance(value, list):
-        return value
-    texts = []
-    for part in value:
-        if not isinstance(part, dict) or set(part) != {"type", "text"} or part["type"] != "text":
-            raise ValueError(
-                'parts should look like {"type": "text", "text": "..."}; '
-                "this model reads nothing else"
-            )
-        if not isinstance(part["text"], str):
-            raise ValueError("a part's text should be a string")
-        texts.append(part["text"])
-    return "\n".join(texts)
-
-
 def _stop(value: Any) -> Any:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -128,28 +68,30 @@ def _stop(value: Any) -> Any:
     return tuple(texts)
 
 
-def _prompt(value: Any) -> Any:
-    # Some clients always send a list of prompts; a list of one prompt is that prompt.
-    prompt = (
-        value[0]
-        if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list)
-        else value
-    )
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, list) and all(type(token) is int for token in prompt):
-        return tuple(prompt)
-    raise ValueError("should be one string or one list of token ids")
+def _prompts(value: Any) -> Any:
+    """One prompt or a list of them, each as text or as token ids, as a tuple of prompts."""
+    is_list = isinstance(value, list) and value and isinstance(value[0], str | list)
+    prompts = tuple(map(_prompt, value if is_list else [value]))
+    if len(prompts) > MAX_PROMPTS:
+        raise ValueError(f"has {len(prompts)} prompts; at most {MAX_PROMPTS}")
+    return prompts
 
 
-class BaseRequest(StrictModel):
-    """What both kinds of request have; temperature 1 and top_p 1 are OpenAI's defaults."""
+def _prompt(value: Any) -> Prompt:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(type(token) is int for token in value):
+        return tuple(value)
+    raise ValueError("should be a string, a list of token ids, or a list of such prompts")
+
+
+class BaseRequest(StrictModel, ABC):
+    """What all kinds of request have; temperature 1 and top_p 1 are OpenAI's defaults."""
 
     model: Annotated[str, Field(min_length=1, max_length=500)]
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -157,72 +99,107 @@ class BaseRequest(StrictModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
 
+    def check(self) -> None:
+        """Raise ApiError 400 for parameters that do not go together."""
+        if (
+            self.stream_options is not None
+            and self.stream_options.include_usage
+            and not self.stream
+        ):
+            raise invalid_value("stream_options", "include_usage is for stream: true only")
+
+    @property
+    @abstractmethod
+    def length_limit(self) -> tuple[str, int | None]:
+        """The parameter that limits the answer, and the number of tokens in it."""
+
+    @property
+    def count_param(self) -> str:
+        """The parameter that decides how many answers are made."""
+        return "n"
+
+    @property
+    def logprobs_limit(self) -> int | None:
+        """The most likely tokens to report for each token; None reports no log-probabilities."""
+        return None
+
 
 class ChatRequest(BaseRequest):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0
     response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] = Field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+
+    def check(self) -> None:
+        """Raise ApiError 400 for parameters that do not go together."""
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise invalid_value("top_logprobs", "top_logprobs is for logprobs: true only")
+        if self.max_tokens not in (None, self.max_completion_tokens) and (
+            self.max_completion_tokens is not None
+        ):
+            raise invalid_value("max_tokens", "max_tokens and max_completion_tokens differ")
+
+    @property
+    def length_limit(self) -> tuple[str, int | None]:
+        """The parameter that limits the answer, and the number of tokens in it."""
+        if self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return "max_tokens", self.max_tokens
+
+    @property
+    def logprobs_limit(self) -> int | None:
+        """The most likely tokens to report for each token; None reports no log-probabilities."""
+        return self.top_logprobs if self.logprobs else None
 
 
 class CompletionRequest(BaseRequest):
-    """POST /v1/completions; the prompt is text or token ids."""
+    """POST /v1/completions; prompts are text or token ids."""
 
-    prompt: Annotated[str | tuple[int, ...], BeforeValidator(_prompt)]
-    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    prompt: Annotated[tuple[Prompt, ...], BeforeValidator(_prompts)]
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    echo: bool = False
+    logprobs: Annotated[
+        Annotated[int, Field(ge=0, le=5)] | None,
+        BeforeValidator(lambda value: None if value is False else value),
+    ] = None
 
+    def check(self) -> None:
+        """Raise ApiError 400 for parameters that do not go together."""
+        super().check()
+        if self.max_tokens == 0 and not self.echo:
+            raise invalid_value("max_tokens", "max_tokens: 0 is for echo: true only")
+        if self.best_of is not None and self.best_of < self.n:
+            raise invalid_value("best_of", f"best_of is less than n={self.n}")
+        if self.stream and self.num_tries > self.n:
+            raise invalid_value("best_of", "best_of above n cannot be streamed")
 
-def read(kind: type[Request], body: dict[str, Any]) -> Request:
-    """The request of class `kind` in a JSON object. Raises ApiError 400, naming the parameter."""
-    # OpenAI takes null for "not given".
-    parameters = {name: value for name, value in body.items() if value is not None}
-    for name, neutral_values in NEUTRAL_VALUES.items():
-        if name in parameters and name not in kind.model_fields:
-            value = parameters.pop(name)
-            if not any(
-                value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
-                for neutral in neutral_values
-            ):
-                raise ApiError(
-                    400,
-                    f"{name} is not implemented by this server",
-                    param=name,
-                    code="unsupported_parameter",
-                )
-    try:
-        request = kind.model_validate(parameters)
-    except ValidationError as error:
-        raise _to_api_error(error) from None
-    _check_combinations(request)
-    return request
+    @property
+    def count_param(self) -> str:
+        """The parameter that decides how many answers are made."""
+        return "prompt" if len(self.prompt) > 1 else "n" if self.best_of is None else "best_of"
 
+    @property
+    def num_tries(self) -> int:
+        """Answers to make for each prompt, the `n` best of which are returned."""
+        return self.n if self.best_of is None else self.best_of
 
-def _check_combinations(request: BaseRequest) -> None:
-    """Raise ApiError 400 for parameters that do not go together."""
-    if request.stream_options is not None and not request.stream:
-        raise _invalid_value("stream_options", "stream_options is for stream: true only")
-    if isinstance(request, ChatRequest):
-        if request.top_logprobs is not None and not request.logprobs:
-            raise _invalid_value("top_logprobs", "top_logprobs is for logprobs: true only")
-        if None not in (request.max_tokens, request.max_completion_tokens):
-            raise _invalid_value("max_tokens", "give max_tokens or max_completion_tokens, not both")
+    @property
+    def length_limit(self) -> tuple[str, int | None]:
+        """The parameter that limits the answer, and the number of tokens in it."""
+        return "max_tokens", self.max_tokens
 
-
-def _invalid_value(param: str, message: str) -> ApiError:
-    return ApiError(400, message, param=param, code="invalid_value")
-
-
-def _to_api_error(error: ValidationError) -> ApiError:
-    """The first problem that pydantic reports, in OpenAI's shape."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = ".".join(str(part)[:100] for part in problem["loc"]) or None
-    if problem["type"] == "extra_forbidden":
-        return ApiError(400, f"unknown parameter: {param}", param=param, code="unknown_parameter")
-    if problem["type"] == "missing":
-        return ApiError(400, f"{param} is missing", param=param, code="missing_required_parameter")
-    message = problem["msg"].removeprefix("Value error, ")
-    code = "invalid_type" if problem["type"].endswith("_type") else "invalid_value"
-    return ApiError(400, f"{param}: {message}", param=param, code=code)
+    @property
+    def logprobs_limit(self) -> int | None:
+        """The most likely tokens to report for each token; None reports no log-probabilities."""
+        return self.logprobs

@@ -7,7 +7,7 @@ end; then their connections are closed, the threads stop and the caches are rele
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import uvicorn
@@ -26,17 +26,18 @@ def run(
     port: int = 8000,
     api_key: str | None = None,
     limits: Limits | None = None,
+    cors_origins: Sequence[str] = (),
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve `models` until a signal stops it.
 
     Args: host and port, the address to listen on (port 0: a free port); api_key, what clients must
-    send (None: no key, this machine only); limits of one client; on_ready, called with the URL once
-    connections are accepted. Raises UsageError for a port that is in use, and for a host that
-    others can reach without an API key.
+    send (None: no key, this machine only); limits of one client; cors_origins, the sites whose
+    pages may use the server; on_ready, called with the URL once connections are accepted. Raises
+    UsageError for a port that is in use, and for a host that others can reach without an API key.
     """
     check_binding(host, api_key)
-    app = create_app(models, limits, api_key)
+    app = create_app(models, limits, api_key, cors_origins)
     with listen(host, port) as listener:
         url_host = f"[{host}]" if ":" in host else host
         url = f"http://{url_host}:{listener.getsockname()[1]}"

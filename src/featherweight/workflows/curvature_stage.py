@@ -64,7 +64,19 @@ def calibration_of(run: QuantizeRun, tokenizer: Any) -> tuple[Tensor, Tensor, di
     else:
         shares = mix(settings["mix"]) if isinstance(settings["mix"], str) else settings["mix"]
         text = calibration(tokenizer, count, length, seed, shares)
+    _check_in_table(text.tokens, run.source, tokenizer)
     return text.tokens[: settings["count"]], text.tokens[settings["count"] :], text.fingerprint
+
+
+def _check_in_table(tokens: Tensor, source: Source, tokenizer: Any) -> None:
+    """Raise BadInput when the text holds a token without a row in the embedding."""
+    num_rows, largest_id = source.anatomy.embedding_shape[0], int(tokens.max())
+    if largest_id >= num_rows:
+        raise BadInput(
+            f"{source.path}: the calibration text holds the token "
+            f"{tokenizer.decode([largest_id])!r} with the id {largest_id}, and the embedding has "
+            f"{num_rows} rows; resize the embedding, or take the token out of the chat template"
+        )
 
 
 def collect(

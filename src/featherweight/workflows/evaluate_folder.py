@@ -20,6 +20,7 @@ from ..evaluation import KL, Metric, Perplexity, evaluate
 from ..inference.engine import Engine, Session
 from ..interchange import loading
 from ..interchange.source import Source
+from ..interchange.tokenizer_check import load_checked_tokenizer
 from ..quantization.layers import keep_decoded
 from .engines import open_engine
 from .evidence import RESULTS, publish_pages, read_text
@@ -109,7 +110,7 @@ def _open_light(
     stack.callback(engine.close)
     session = engine.session(length)
     stack.callback(session.close)
-    return TeacherForced(engine, session), loading.load_tokenizer(source.path)
+    return TeacherForced(engine, session), load_checked_tokenizer(source.path)
 
 
 @dataclass

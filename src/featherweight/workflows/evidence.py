@@ -29,6 +29,7 @@ from ..inference.reference import ReferenceEngine
 from ..interchange import loading
 from ..interchange.packed import folder as packed_folder
 from ..interchange.source import Source
+from ..interchange.tokenizer_check import load_tokenizer
 from ..models.tensors import TensorFolder
 from ..quantization.evidence import card, report
 from ..quantization.layers import keep_decoded
@@ -176,7 +177,7 @@ def evaluation_windows(run: QuantizeRun) -> Int64[Tensor, "count length_plus_1"]
     """
     settings = run.settings["evaluation"]
     content = read_text(settings["text"])
-    tokenizer = loading.load_tokenizer(run.source.path)
+    tokenizer = load_tokenizer(run.source.path)
     return windows(tokenizer, content, settings["length"], settings["windows"])
 
 

@@ -63,9 +63,9 @@ def generate_text(
             )
         mask = None
         if json_schema is not None:
-            from ..inference.text.json_schema import JsonSchema
+            from ..inference.text.grammars import Grammars
 
-            mask = JsonSchema(tokenizer, json_schema, engine.vocab_size)
+            mask = Grammars(tokenizer, engine.vocab_size).json_schema(json_schema)
         generation = generate(
             engine, tokenizer, ids, sampling, cache=cache, lookup=lookup, mask=mask
         )

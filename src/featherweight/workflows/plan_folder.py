@@ -27,10 +27,8 @@ from .quantize_run import QuantizeRun
 
 # Fixed costs measured on SmolLM2: loading models, writing files, the page.
 OVERHEAD_SECONDS = 8.0
-IRREPLACEABLE = (
-    "the model uses this weight in another way than as a matrix product: it stays as it is"
-)
 SPREAD_OF_SECONDS = (0.8, 1.25)
+WEIGHTS_READ = "the model's code does more with these weights than one product: left as they are"
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def plan_folder(
         stages,
         (
             *(f"{plan.name}: {note}" for plan in run.layer_plans for note in plan.notes),
-            *(f"{name}: {IRREPLACEABLE}" for name in sorted(anatomy.irreplaceable)),
+            *(f"{name}: {WEIGHTS_READ}" for name in sorted(anatomy.weights_read)),
         ),
     )
 

@@ -19,6 +19,7 @@ from ..base.files import sha256
 from ..base.ledger import Ledger
 from ..interchange.loading import check_folder
 from ..interchange.source import Source
+from ..interchange.tokenizer_check import probe_of
 from ..quantization.formats.base import Format
 from ..quantization.layouts.description import StoredMatrix
 from ..quantization.pipeline import LayerPlan, plan_layers
@@ -44,6 +45,7 @@ class QuantizeRun:
         recipe_settings = resolve({**settings, "model": str(model)})
         source = Source.find(model, listener)
         check_folder(source.path)
+        probe_of(source.path)
         recipe = Recipe.of(recipe_settings, source.anatomy.tables)
         layer_plans = tuple(plan_layers(source.anatomy, recipe.plan))
         if not layer_plans:

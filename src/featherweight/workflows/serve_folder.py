@@ -4,8 +4,9 @@ requests over HTTP until a signal stops it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def serve_folder(
     queue: int = 64,
     max_tokens: int | None = None,
     seconds: float = 600.0,
+    cors_origins: Sequence[str] = (),
     runtime: str = "auto",
     on_ready: Callable[[str, list[dict[str, Any]]], None] = lambda url, models: None,
     listener: Listener = silent,
@@ -44,29 +46,31 @@ def serve_folder(
     comparison; host, port and api_key as in `serving.server.run`; slots, the number of answers that
     are generated at once; context, the tokens of prompt and answer of each slot, whose memory is
     reserved at the start (None: up to 2048); queue, the number of requests that may wait for a
-    slot; max_tokens and seconds, limits of one answer; runtime as in `open_engine`; on_ready, is
-    called with the URL and the entries of /v1/models when connections are accepted; listener,
-    receives the events of loading. Raises UsageError for impossible settings, BadInput when there
-    is no such model.
+    slot; max_tokens and seconds, limits of one answer; cors_origins, the sites whose pages may use
+    the server; runtime as in `open_engine`; on_ready, is called with the URL and the entries of
+    /v1/models when connections are accepted; listener, receives the events of loading. Raises
+    UsageError for impossible settings, BadInput when there is no such model.
     """
     if missing_packages := [name for name in REQUIREMENTS if find_spec(name) is None]:
         raise UsageError(
             f"serving needs {', '.join(missing_packages)}: pip install featherweight[serve]"
         )
     from ..serving import server
+    from ..serving.app import check_origins
     from ..serving.hosted_models import HostedModel
     from ..serving.limits import Limits, check_binding
 
     check_binding(host, api_key)
+    check_origins(cors_origins)
     limits = Limits(answer_seconds=seconds, max_tokens=max_tokens)
     models = [model] if compare is None else [model, compare]
     names = distinct_names(models)
     with ExitStack() as stack:
         hosted_models = []
         for name, model_name, role in zip(names, models, ("light", "original"), strict=False):
-            source = Source.find(model_name, listener)
             # A single model has no role.
             facts: dict[str, Any] = {} if compare is None else {"role": role}
+            source = Source.find(model_name, listener)
             facts |= file_facts(source.path)
             if facts.get("role") == "original" and not source.is_packed:
                 dtype, num_bytes = published_size(source)
@@ -77,7 +81,8 @@ def serve_folder(
             batcher = stack.enter_context(Batcher(engine, tokenizer, slots, capacity, queue))
             hosted_models.append(HostedModel(name, batcher, facts))
         entries = [hosted_model.entry() for hosted_model in hosted_models]
-        server.run(hosted_models, host, port, api_key, limits, lambda url: on_ready(url, entries))
+        run = partial(server.run, hosted_models, host, port, api_key, limits, cors_origins)
+        run(on_ready=lambda url: on_ready(url, entries))
 
 
 def distinct_names(models: list[str]) -> list[str]:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import exporting
 import gguf
 import numpy as np
 import pytest
@@ -40,16 +39,12 @@ def llama_file(tmp_path: Path, spoil: Spoil | None = None, pre: str = "gpt-2") -
     return tiny_gguf.write(tmp_path / "tiny.gguf", *tiny.llama(), pre=pre, change=spoil)
 
 
-def qwen2() -> tuple[Any, Any]:
-    return tiny.qwen2()[0], exporting.qwen_tokenizer()
-
-
 @pytest.mark.parametrize(
-    "make", [tiny.llama, qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd]
+    "make", [tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd]
 )
 def test_same_logits_same_tokens(tmp_path: Path, make: Callable[[], tuple[Any, Any]]) -> None:
     model, tokenizer = make()
-    pre = "qwen2" if make is qwen2 else "gpt-2"
+    pre = "qwen2" if make is tiny.qwen2 else "gpt-2"
     read, read_tokenizer = converted(
         tiny_gguf.write(tmp_path / "m.gguf", model, tokenizer, pre=pre), tmp_path
     )
@@ -210,7 +205,7 @@ def with_nan(rows: np.ndarray) -> np.ndarray:
         (change_value("llama.attention.layer_norm_rms_epsilon", -1.0), "a positive number"),
         (change_value("llama.expert_count", 8), "expert_count is 8"),
         (change_value("llama.rope.dimension_count", 8), "dimension_count is 8: only 16"),
-        (change_value("llama.rope.scaling.type", "yarn"), "scaling.type is 'yarn'"),
+        (change_value("llama.rope.scaling.type", "longrope"), "scaling.type is 'longrope'"),
         (change_value("llama.block_count", 3), "lacks tensor blk.2"),
         (change_value("llama.block_count", 1), "do not have: blk.1"),
         (change_value("split.count", 2), "split"),
@@ -248,7 +243,7 @@ def test_refused(tmp_path: Path, spoil: Spoil, message: str) -> None:
         ("attention.sliding_window_pattern", "2", "pattern is '2': a whole number"),
         ("attn_logit_softcapping", -1.0, "softcapping is -1.0: a positive number"),
         ("rope.freq_base_swa", 500.0, "freq_base_swa is 500.0: only 10000.0, that of the other"),
-        ("rope.scaling.factor", 0.0, "scaling.factor is 0.0: a positive number"),
+        ("rope.scaling.factor", -1.0, "scaling.factor is -1.0: a positive number"),
         ("attention.scale", 0.5, "attention.scale is 0.5: gemma2 models have no such number"),
         ("attention.key_length_swa", 8, "key_length_swa is 8: only 24 is supported"),
     ],

@@ -11,8 +11,8 @@ import tiny
 
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.interchange.packed import description as descriptions
-from featherweight.interchange.packed.description import Description, StoredMatrix
 from featherweight.quantization.formats import Int, Trellis
+from featherweight.quantization.layouts.description import Description, StoredMatrix
 from featherweight.quantization.layouts.trellis import MATRICES
 
 LAYERS = {

@@ -17,12 +17,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.interchange.packed import folder as packed
-from featherweight.interchange.packed.description import StoredMatrix
 from featherweight.interchange.source import Source
 from featherweight.models.tensors import write_shard
 from featherweight.quantization.formats import Int, Ternary, Trellis
 from featherweight.quantization.formats.base import Format
 from featherweight.quantization.layers import TiedHead, compressed_layers, keep_decoded
+from featherweight.quantization.layouts.description import StoredMatrix
 
 Run = Callable[..., Any]
 Tensors = dict[str, torch.Tensor]

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from ...base.errors import FeatherweightError, UsageError
 from ...base.sampling import Sampling
 from ..answer_builder import Mask
-from ..engine import Engine
+from ..engine import Engine, Logits
 from ..text.tokenizer import ChatTokenizer
-from .requests import Deliver, GenerationRequest, RequestCancelled
+from .requests import Deliver, GenerationRequest, PromptScoring, RequestCancelled
 from .slots import Slot, Slots
 
 log = logging.getLogger(__name__)
@@ -85,21 +85,23 @@ class Batcher:
         sampling: Sampling,
         mask: Mask | None = None,
         deliver: Deliver | None = None,
+        scoring: PromptScoring | None = None,
     ) -> GenerationRequest:
         """Ask for an answer to `prompt`.
 
         Args: prompt, token ids; sampling, how to choose tokens and where to stop; mask, which
         tokens may come next; deliver, called with each event of the answer, in the batcher's thread
-        (None: iterate over the request). Raises UsageError for a prompt that cannot work,
-        PromptTooLong, QueueFull, BatcherClosed.
+        (None: iterate over the request); scoring, what to report of the prompt. Raises UsageError
+        for a prompt that cannot work, PromptTooLong, QueueFull, BatcherClosed.
         """
         if not prompt:
             raise UsageError("the prompt is empty; give at least one token")
-        num_tokens = len(prompt) + sampling.max_tokens
+        max_tokens = sampling.max_tokens if scoring is None or scoring.is_answered else 0
+        num_tokens = len(prompt) + max_tokens
         if num_tokens > self.capacity:
             raise PromptTooLong(
                 f"the context holds {self.capacity} tokens, and {len(prompt)} of prompt and "
-                f"{sampling.max_tokens} to make were asked for ({num_tokens}); "
+                f"{max_tokens} to make were asked for ({num_tokens}); "
                 "shorten the prompt or ask for fewer"
             )
         if min(prompt) < 0 or max(prompt) >= self.engine.vocab_size:
@@ -107,7 +109,7 @@ class Batcher:
                 "the prompt has token ids outside the vocabulary, "
                 f"0 to {self.engine.vocab_size - 1}"
             )
-        request = GenerationRequest(prompt, sampling, self.tokenizer, mask, deliver)
+        request = GenerationRequest(prompt, sampling, self.tokenizer, mask, deliver, scoring)
         with self._condition:
             if self._is_closing:
                 raise BatcherClosed("no new requests are taken: the model is being closed")
@@ -214,14 +216,21 @@ class Batcher:
             end = min(len(request.prompt), (start // self.chunk + 1) * self.chunk)
             tokens = request.prompt[start:end]
             is_complete = end == len(request.prompt)
-            logits = self.engine.forward(slot.session, tokens, "last" if is_complete else "none")
+            if request.scoring is not None:
+                logits = self.engine.forward(slot.session, tokens, "all")
+                request.score_prompt(logits)
+            else:
+                kind: Logits = "last" if is_complete else "none"
+                logits = self.engine.forward(slot.session, tokens, kind)
             slot.tokens.extend(tokens)
         except Exception as error:
             self._release(slot, error)
             return 0
-        if is_complete:
+        if is_complete and request.finish_prompt():
+            self._release(slot)
+        elif is_complete:
             self._decode_slots.append(slot)
-            self._choose(slot, logits[0])
+            self._choose(slot, logits[-1])
         else:
             self._prefill_slots.append(slot)
         return len(tokens)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...base.errors import FeatherweightError
 from ...base.sampling import Sampling
+from ...ops.sampling import Choice, score_token
 from ..answer_builder import AnswerBuilder, Mask, TextDelta
 from ..text.tokenizer import ChatTokenizer
 
@@ -28,6 +30,19 @@ class RequestCancelled(FeatherweightError):
 # What a reader gets: deltas, and an exception at the end of an answer that failed.
 StreamEvent = TextDelta | Exception
 Deliver = Callable[[StreamEvent], None]
+
+
+@dataclass(frozen=True)
+class PromptScoring:
+    """What a request wants to know of its prompt.
+
+    top: report the log-probability of each token of the prompt and those of this many most likely
+    tokens at its place. is_answered: whether an answer follows; without one the request ends with
+    its prompt.
+    """
+
+    top: int = 0
+    is_answered: bool = True
 
 
 class GenerationRequest:
@@ -42,8 +57,10 @@ class GenerationRequest:
         tokenizer: ChatTokenizer,
         mask: Mask | None = None,
         deliver: Deliver | None = None,
+        scoring: PromptScoring | None = None,
     ) -> None:
         self.prompt = tuple(prompt)
+        self.scoring = scoring
         self.sampling = sampling
         # Tokens of the prompt whose keys and values an earlier request left in the slot.
         self.cached_tokens = 0
@@ -51,6 +68,7 @@ class GenerationRequest:
         self._answer = AnswerBuilder(tokenizer, self.prompt, sampling, mask)
         self._events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
         self._deliver = deliver or self._events.put
+        self._prompt_choices = [] if scoring is None else [Choice(self.prompt[0])]
 
     def cancel(self) -> None:
         """Ask for no more tokens: the batcher frees the slot before its next round.
@@ -73,6 +91,22 @@ class GenerationRequest:
         """How many tokens of the answer were chosen so far, the end token included."""
         return len(self._answer.tokens)
 
+    def score_prompt(self, rows: NDArray[np.float32]) -> None:
+        """Score the next tokens of the prompt by the logits (count, vocab) before each of them; the
+        row behind the last token of the prompt is left out.
+        """
+        assert self.scoring is not None
+        start = len(self._prompt_choices)
+        for token, row in zip(self.prompt[start:], rows, strict=False):
+            self._prompt_choices.append(score_token(token, row, self.scoring.top))
+
+    def finish_prompt(self) -> bool:
+        """End a request that asks for no answer; whether it is one."""
+        if self.scoring is None or self.scoring.is_answered:
+            return False
+        self._send(TextDelta("", (), (), "length"))
+        return True
+
     def advance(self, logits: NDArray[np.float32]) -> int | None:
         """Choose the next token from `logits` (vocab,) and deliver what it adds.
 
@@ -88,6 +122,8 @@ class GenerationRequest:
             self._send(error)
 
     def _send(self, event: StreamEvent) -> None:
+        if self._prompt_choices and isinstance(event, TextDelta):
+            event, self._prompt_choices = replace(event, prompt=tuple(self._prompt_choices)), []
         self.is_finished = isinstance(event, Exception) or event.finish is not None
         try:
             self._deliver(event)

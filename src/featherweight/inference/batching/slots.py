@@ -66,9 +66,11 @@ class Slots:
         free_slots = [slot for slot in self.slots if slot.request is None]
         if not free_slots:
             return None
-        # At least the last token of the prompt is computed, for its logits.
+        # At least the last token of the prompt is computed, for its logits; all of them are when
+        # each is scored.
+        reusable_prompt = request.prompt[:-1] if request.scoring is None else ()
         prefix_lengths = {
-            id(slot): common_prefix_length(slot.tokens, request.prompt[:-1]) for slot in free_slots
+            id(slot): common_prefix_length(slot.tokens, reusable_prompt) for slot in free_slots
         }
         slot = max(free_slots, key=lambda slot: (prefix_lengths[id(slot)], -slot.last_use))
         self._num_assignments += 1

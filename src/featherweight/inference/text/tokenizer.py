@@ -2,23 +2,33 @@
 back.
 
 The `tokenizers` library reads tokenizer.json, whose own post-processor adds a BOS where the model
-needs one, so the ids are those of `AutoTokenizer`. The chat template (chat_template.jinja, or the
-one inside tokenizer_config.json) is a program that came with the model. It runs in jinja2's
-sandbox, with the settings, filters and functions that templates are written for. For a model
-without a template, a conversation is the plain text of its turns, one on each line.
+needs one, and `added_tokens.py` adds the tokens that other files name. For some values of
+`tokenizer_class` transformers builds another splitting rule than that of tokenizer.json. So the
+folders that this package writes hold a probe (`probe.py`): texts and the ids that transformers
+gives them. `open` refuses a folder whose files do not give these ids.
 
-`decode` leaves special tokens out and changes nothing else (spaces around punctuation stay).
+The chat template (chat_template.jinja, or the one inside tokenizer_config.json) is a program that
+came with the model. It runs in jinja2's sandbox, with the settings, filters and functions that
+templates are written for. For a model without a template, a conversation is the plain text of its
+turns, one on each line.
+
+`decode` leaves special tokens out and changes nothing else: spaces around punctuation stay, also
+where `clean_up_tokenization_spaces` would remove them, because a stream takes nothing back.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import BadInput, UsageError
+from .added_tokens import ADDED, SETTINGS, SPECIAL_MAP, SPECIAL_TOKEN_KEYS, TokenFiles, add_tokens
+from .probe import check_probe
+from .token_bytes import TokenBytes
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -26,17 +36,7 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, Any]
 
-TOKENIZER, SETTINGS, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
-# The keys of tokenizer_config.json that name a special token.
-SPECIAL_TOKEN_KEYS = (
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-)
+TOKENIZER, TEMPLATE = "tokenizer.json", "chat_template.jinja"
 # The tokens that end a turn in the common chat formats. Some models name only their end of text in
 # the configuration.
 TURN_ENDS = (
@@ -55,32 +55,48 @@ class ChatTokenizer:
 
     end_ids: frozenset[int]  # generation stops when one of these tokens is chosen
     vocab_size: int  # ids of the tokenizer; a model's logits may have more
-    tokenizer_json: str  # the whole file, for libraries that constrain generation
 
     def __init__(
         self,
         tokenizer_json: str,
-        special_tokens: Mapping[str, str],
+        settings: Mapping[str, Any],
         end_ids: Iterable[int],
         template: Template | None,
+        special_map: Mapping[str, Any] | None = None,
+        added: Mapping[str, Any] | None = None,
     ) -> None:
-        """Args: tokenizer_json, the content of the file; special_tokens by key (bos_token, ...),
-        which templates may write; end_ids, in addition to eos_token and common turn ends; template,
-        the compiled chat template.
+        """Args: the contents of tokenizer.json and tokenizer_config.json; end_ids, in addition to
+        eos_token and common turn ends; template, the compiled chat template; the contents of
+        special_tokens_map.json and added_tokens.json, which older folders have.
+
+        Raises BadInput for files that cannot be read.
         """
-        self.tokenizer_json = tokenizer_json
-        self._tokenizer = _parse(tokenizer_json, special_tokens)
-        self._special_tokens, self._template = dict(special_tokens), template
+        self._tokenizer = _parse(tokenizer_json)
+        files = TokenFiles(settings, special_map or {}, added or {})
+        self._special_tokens, self._template = add_tokens(self._tokenizer, files), template
+        self._tokenizer.encode_special_tokens = bool(settings.get("split_special_tokens"))
         ends = {
             self._tokenizer.token_to_id(token)
-            for token in (*TURN_ENDS, special_tokens.get("eos_token", ""))
+            for token in (*TURN_ENDS, self._special_tokens.get("eos_token", ""))
         }
         self.end_ids = frozenset(end_ids) | {end for end in ends if end is not None}
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self._token_bytes = TokenBytes(self._tokenizer)
 
     @classmethod
     def open(cls, folder: Path | str) -> ChatTokenizer:
         """The tokenizer of a model folder.
+
+        Raises BadInput for files that are missing or broken, and when they do not give the ids of
+        the folder's probe.
+        """
+        tokenizer = cls.read(folder)
+        check_probe(Path(folder), tokenizer)
+        return tokenizer
+
+    @classmethod
+    def read(cls, folder: Path | str) -> ChatTokenizer:
+        """As `open`, without the probe.
 
         Raises BadInput for files that are missing or broken.
         """
@@ -92,17 +108,20 @@ class ChatTokenizer:
                 f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
             )
         settings = _read_json(folder / SETTINGS)
-        special_tokens = {
-            key: _token_content(settings[key]) for key in SPECIAL_TOKEN_KEYS if settings.get(key)
-        }
         end_ids: set[int] = set()
         for file in ("config.json", "generation_config.json"):
             end_ids |= _end_ids(_read_json(folder / file).get("eos_token_id"), folder / file)
         source = _template_source(folder, settings)
         try:
-            tokenizer_json = _read(path)
             template = None if source is None else _compile(source, folder)
-            return cls(tokenizer_json, special_tokens, end_ids, template)
+            return cls(
+                _read(path),
+                settings,
+                end_ids,
+                template,
+                _read_json(folder / SPECIAL_MAP),
+                _read_json(folder / ADDED),
+            )
         except BadInput as error:
             raise BadInput(f"{folder}: {error}") from error
 
@@ -111,16 +130,29 @@ class ChatTokenizer:
         """The same from a fast transformers tokenizer in memory; its end tokens are the eos_token
         and the common turn ends.
         """
-        special_tokens = {
+        settings: dict[str, Any] = {
             key: str(getattr(tokenizer, key))
             for key in SPECIAL_TOKEN_KEYS
             if getattr(tokenizer, key, None)
         }
+        settings["split_special_tokens"] = getattr(tokenizer, "split_special_tokens", False)
         source = getattr(tokenizer, "chat_template", None)
         if isinstance(source, dict):
             source = source.get("default")
         template = None if source is None else _compile(source, "the tokenizer")
-        return cls(tokenizer.backend_tokenizer.to_str(), special_tokens, (), template)
+        return cls(tokenizer.backend_tokenizer.to_str(), settings, (), template)
+
+    @property
+    def tokenizer_json(self) -> str:
+        """The tokenizer as a tokenizer.json with all tokens, for libraries that constrain
+        generation.
+        """
+        return str(self._tokenizer.to_str())
+
+    @property
+    def added_tokens(self) -> list[str]:
+        """The tokens that are found in a text before it is cut, in the order of their ids."""
+        return [token.content for token in self._tokenizer.get_added_tokens_decoder().values()]
 
     @property
     def has_template(self) -> bool:
@@ -134,21 +166,31 @@ class ChatTokenizer:
         """
         return self._encode(text, True)
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """Token ids of a conversation, up to where the next answer begins.
 
-        Args: messages, each {"role": ..., "content": text}. Raises UsageError for other messages,
-        and for those that the template refuses.
+        Args: messages, each {"role": ..., "content": text}; tools, the functions that the answer
+        may call, as templates read them. Raises UsageError for other messages, and for those that
+        the template refuses.
         """
         _check_messages(messages)
         if self._template is None:
             return self._encode("\n".join(str(message["content"]) for message in messages), True)
-        return self._encode(self.render(messages), False)
+        return self._encode(self.render(messages, tools), False)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
         """The text that the chat template writes for a conversation.
 
-        Raises UsageError when the model has no template, or it refuses the messages.
+        Args: messages and tools as in `chat`; add_generation_prompt, whether the beginning of the
+        next answer is written. Raises UsageError when the model has no template, or it refuses the
+        messages.
         """
         if self._template is None:
             raise UsageError("this model has no chat template; give it plain text")
@@ -156,9 +198,9 @@ class ChatTokenizer:
         try:
             return self._template.render(
                 messages=turns,
-                tools=None,
+                tools=[dict(tool) for tool in tools] or None,
                 documents=None,
-                add_generation_prompt=True,
+                add_generation_prompt=add_generation_prompt,
                 **self._special_tokens,
             )
         except Exception as error:  # a template is a program: it can divide by zero, or recurse
@@ -176,6 +218,27 @@ class ChatTokenizer:
         """
         return str(self._tokenizer.decode([id], skip_special_tokens=False))
 
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token; those of all tokens of an answer, joined, are its text."""
+        return self._token_bytes(id)
+
+    def encode_plain(self, text: str) -> list[int]:
+        """Token ids of `text` without the tokens that the model needs at its beginning."""
+        return self._encode(text, False)
+
+    def split_at_added_tokens(self, text: str) -> list[tuple[str, int | None]]:
+        """The pieces of `text`: those that are one added token (a special one, for example) with
+        its id, all others with None.
+        """
+        added_ids = {
+            token.content: id for id, token in self._tokenizer.get_added_tokens_decoder().items()
+        }
+        if not added_ids:
+            return [(text, None)]
+        longest_first = sorted(added_ids, key=len, reverse=True)
+        pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+        return [(piece, added_ids.get(piece)) for piece in pieces if piece]
+
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         try:
             text.encode("utf-8")
@@ -186,8 +249,8 @@ class ChatTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
 
-def _parse(tokenizer_json: str, special_tokens: Mapping[str, str]) -> Tokenizer:
-    from tokenizers import AddedToken, Tokenizer
+def _parse(tokenizer_json: str) -> Tokenizer:
+    from tokenizers import Tokenizer
 
     try:
         tokenizer = Tokenizer.from_str(tokenizer_json)
@@ -196,14 +259,6 @@ def _parse(tokenizer_json: str, special_tokens: Mapping[str, str]) -> Tokenizer:
     # Some models left settings for training batches in the file.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    new_tokens = [
-        token
-        for token in dict.fromkeys(special_tokens.values())
-        if tokenizer.token_to_id(token) is None
-    ]
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in new_tokens]
-    )
     return tokenizer
 
 
@@ -284,11 +339,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BadInput(f"{path} should hold a JSON object")
     return content
-
-
-def _token_content(token: object) -> str:
-    """The text of a special token, which older files store as a dict."""
-    return str(token.get("content", "")) if isinstance(token, dict) else str(token)
 
 
 def _end_ids(value: object, path: Path) -> set[int]:

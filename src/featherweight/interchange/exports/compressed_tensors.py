@@ -42,6 +42,7 @@ from ..packed.folder import copy_companions
 from ..packed.model import PackedMatrix, PackedModel
 from ..shards import LazyTensor, write_checkpoint
 from ..tensor_progress import TensorProgress
+from ..tokenizer_check import probe_of, write_probe
 from .base import Exporter, ExportPlan, compare, refuse
 
 ALL_READERS, NEWER_READERS = (4, 8), (2,)  # bits
@@ -124,10 +125,12 @@ class CompressedTensors(Exporter[Scheme | None]):
 
     def write(self, model: PackedModel, plan: Plan, path: Path, progress: TensorProgress) -> None:
         path.mkdir()
+        probe = probe_of(model.path)
         write_checkpoint(path, _tensors(model, plan, progress))
         config = {**model.settings, "quantization_config": _config(model, plan)}
         write_atomic(path / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
         copy_companions(model.path, path)
+        write_probe(path, probe)
         write_atomic(path / "README.md", _card(model, plan.notes))
 
     def read_back(

@@ -25,6 +25,7 @@ from ..packed.folder import copy_companions
 from ..packed.model import PackedMatrix, PackedModel
 from ..shards import LazyTensor, write_checkpoint
 from ..tensor_progress import TensorProgress
+from ..tokenizer_check import probe_of, write_probe
 from .base import Exporter, ExportPlan, compare
 
 
@@ -54,10 +55,12 @@ class HF(Exporter[torch.dtype]):
         progress: TensorProgress,
     ) -> None:
         path.mkdir()
+        probe = probe_of(model.path)
         tensors = [_decoder(model, name, dtype) for name, dtype in plan.tensors.items()]
         write_checkpoint(path, [progress.observe(tensor) for tensor in tensors])
         write_atomic(path / CONFIG, json.dumps(model.settings, indent=2, sort_keys=True) + "\n")
         copy_companions(model.path, path)
+        write_probe(path, probe)
 
     def read_back(
         self,

@@ -21,16 +21,18 @@ import torch
 from ...base.errors import BadInput
 from ...base.events import Listener, silent
 from ...base.files import write_atomic
+from ...inference.text.probe import ProbeText
 from ...models import families
 from ...models.families import Family
 from ...models.tensors import require_finite
 from ..pretrained import build_skeleton, make_config
 from ..shards import LazyTensor, write_checkpoint
 from ..tensor_progress import TensorProgress
+from ..tokenizer_check import probe_of, write_probe
 from .file import GGUFFile
 from .metadata import read_settings
 from .tensors import ROPE_DIVISORS, has_offset, permuted_heads, restore_rows, subtract_offset
-from .tokenizer import HINT, build, check_saved, eos_token_ids
+from .tokenizer import HINT, build, eos_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -49,13 +51,27 @@ def convert(path: Path, folder: Path, listener: Listener = silent) -> None:
     config = _config(file, family)
     tokenizer = build(file)
     tensors = model_tensors(file, family, config)
-    progress = TensorProgress(STAGE, len(tensors), listener)
-    write_checkpoint(folder, [progress.observe(tensor) for tensor in tensors])
     config.save_pretrained(folder)
     _generation_config(file, config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    check_saved(folder, tokenizer, file)
+    write_probe(folder, _probe(file, folder, tokenizer))
+    progress = TensorProgress(STAGE, len(tensors), listener)
+    write_checkpoint(folder, [progress.observe(tensor) for tensor in tensors])
     write_atomic(folder / "README.md", _card(file))
+
+
+def _probe(file: GGUFFile, folder: Path, tokenizer: Any) -> list[ProbeText] | None:
+    """The probe of the tokenizer that was saved in `folder`; BadInput when it is read otherwise.
+
+    For some families transformers puts its own splitting rule in place of the saved one.
+    """
+    try:
+        return probe_of(folder, tokenizer)
+    except BadInput as error:
+        raise BadInput(
+            f"{file.path}: transformers cannot cut text as its tokenizer does "
+            f"(tokenizer.ggml.pre is {file.values.get('tokenizer.ggml.pre')!r}); {HINT} ({error})"
+        ) from error
 
 
 def _family(file: GGUFFile) -> Family:

@@ -4,8 +4,9 @@ file.
 Layout (versions 2 and 3, little-endian): magic, version, number of tensors, number of key/value
 pairs; the pairs; for each tensor its name, shape (fastest dimension first), type and offset;
 padding; the data. Every length field is checked against the bytes that remain in the file before it
-is used, so a truncated or malicious file raises BadInput before it can use much time or memory.
-`types.py` decodes the bytes of a tensor.
+is used, so a truncated or hostile file costs no time or memory and ends as BadInput. `types.py`
+says what the bytes of a tensor stand for. A model may be split over several files (`split.py`),
+each a container of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jaxtyping import Float32
 
 from ...base.errors import BadInput
 from . import types
+from .split import part_paths
 from .types import StorageType
 
 # Number of a metadata type in the file -> its code in `struct`.
@@ -46,48 +48,48 @@ MAX_DIMENSIONS = 4
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies; `shape` has the slowest dimension first, as in PyTorch."""
+    """Where one tensor lies, in the file `part`; `shape` has the slowest dimension first, as in
+    PyTorch.
+    """
 
     shape: tuple[int, ...]
     storage: StorageType
     start: int
     num_bytes: int
+    part: int = 0
 
 
 class GGUFFile:
     """An open GGUF file.
 
-    `values`: metadata by key (arrays as lists). `tensors`: position and type of each tensor by
-    name. `read` decodes one tensor to float32. The constructor raises BadInput for anything that is
-    not a complete, single-file, little-endian GGUF file.
+    A path that is the first part of a split model stands for all its parts. Raises BadInput for
+    anything that is not a complete, little-endian GGUF.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        self._data = _map(self.path)
-        cursor = _Cursor(self._data, self.path)
-        num_tensors, num_values = _header(cursor)
-        self.values: dict[str, Any] = {}
-        for _ in range(num_values):
-            key = cursor.string()
-            self.values[key] = cursor.value(cursor.number("I"))
-        if self.values.get("split.count", 0) not in (0, 1):
+        parts = [_Part(part_path, number) for number, part_path in enumerate(part_paths(self.path))]
+        self._data = [part.data for part in parts]
+        self.values = parts[0].values
+        self.tensors: dict[str, TensorInfo] = {}
+        for number, part in enumerate(parts):
+            count = part.values.get("split.count", 0)
+            is_single = len(parts) == 1 and count in (0, 1)
+            if not is_single and (count, part.values.get("split.no")) != (len(parts), number):
+                raise BadInput(
+                    f"{part.path} says that it is part {part.values.get('split.no')!r}, from 0, of "
+                    f"the {count!r} of a split model, and its name says otherwise; rename it as "
+                    "llama.cpp names parts, such as model-00001-of-00003.gguf"
+                )
+            if both := self.tensors.keys() & part.tensors.keys():
+                raise BadInput(f"{part.path} holds tensor {min(both)}, as an earlier part does")
+            self.tensors |= part.tensors
+        num_tensors = self.values.get("split.tensors.count", len(self.tensors))
+        if num_tensors != len(self.tensors):
             raise BadInput(
-                f"{self.path} is one part of a split GGUF; merge the parts with llama-gguf-split "
-                "first"
+                f"{self.path}: the parts hold {len(self.tensors)} tensors and not {num_tensors!r}; "
+                "fetch them again"
             )
-        headers = [(cursor.string(), *_tensor_header(cursor)) for _ in range(num_tensors)]
-        alignment = self.values.get("general.alignment", 32)
-        if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
-            raise cursor.error(f"alignment {alignment!r}")
-        base = -(-cursor.position // alignment) * alignment
-        self.tensors = {
-            name: self._info(name, shape, number, base + offset)
-            for name, shape, number, offset in headers
-        }
-        if len(self.tensors) < num_tensors:
-            raise cursor.error("a tensor name twice")
-        self._check_overlaps()
 
     def read(self, name: str) -> Float32[np.ndarray, ...]:
         """The tensor `name` in float32: the exact products of its codes and scales.
@@ -95,7 +97,7 @@ class GGUFFile:
         Raises BadInput when its storage type cannot be decoded.
         """
         info = self.tensors[name]
-        raw = np.frombuffer(self._data, np.uint8, info.num_bytes, info.start)
+        raw = np.frombuffer(self._data[info.part], np.uint8, info.num_bytes, info.start)
         rows = math.prod(info.shape[:-1])
         try:
             return types.decode(raw.reshape(rows, -1), info.storage).reshape(info.shape)
@@ -108,6 +110,31 @@ class GGUFFile:
     def type_names(self) -> dict[str, str]:
         """The storage type of every tensor, such as Q4_1, by tensor name."""
         return {name: info.storage.name for name, info in self.tensors.items()}
+
+
+class _Part:
+    """One file: its metadata, and where its tensors lie."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self.path, self._number, self.data = path, number, _map(path)
+        cursor = _Cursor(self.data, path)
+        num_tensors, num_values = _header(cursor)
+        self.values: dict[str, Any] = {}
+        for _ in range(num_values):
+            key = cursor.string()
+            self.values[key] = cursor.value(cursor.number("I"))
+        headers = [(cursor.string(), *_tensor_header(cursor)) for _ in range(num_tensors)]
+        alignment = self.values.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
+            raise cursor.error(f"alignment {alignment!r}")
+        base = -(-cursor.position // alignment) * alignment
+        self.tensors = {
+            name: self._info(name, shape, number, base + offset)
+            for name, shape, number, offset in headers
+        }
+        if len(self.tensors) < num_tensors:
+            raise cursor.error("a tensor name twice")
+        self._check_overlaps()
 
     def _info(self, name: str, shape: tuple[int, ...], number: int, start: int) -> TensorInfo:
         try:
@@ -122,12 +149,12 @@ class GGUFFile:
                 f"{storage.block}; fetch it again"
             )
         num_bytes = storage.num_bytes(math.prod(shape))
-        if start + num_bytes > len(self._data):
+        if start + num_bytes > len(self.data):
             raise BadInput(
                 f"{self.path} is truncated: tensor {name} needs {start + num_bytes} bytes of file, "
-                f"there are {len(self._data)}; fetch it again"
+                f"there are {len(self.data)}; fetch it again"
             )
-        return TensorInfo(shape, storage, start, num_bytes)
+        return TensorInfo(shape, storage, start, num_bytes, self._number)
 
     def _check_overlaps(self) -> None:
         """Raise BadInput when two tensors share bytes. That happens in a damaged file, and when the

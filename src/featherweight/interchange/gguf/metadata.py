@@ -32,8 +32,16 @@ FOREIGN_KEYS = (
     "embedding_scale",
     "logit_scale",
     "residual_scale",
-    "rope.scale_linear",
 )
+FACTOR, OLD_FACTOR = "rope.scaling.factor", "rope.scale_linear"
+# Settings of YaRN that llama.cpp does not read for our families, and the values that it takes.
+FIXED_YARN = {
+    "yarn_ext_factor": 1.0,
+    "yarn_attn_factor": 1.0,
+    "yarn_beta_fast": 32.0,
+    "yarn_beta_slow": 1.0,
+    "yarn_log_multiplier": 0.0,
+}
 
 
 class ArchitectureValues:
@@ -135,7 +143,10 @@ def _check_supported(values: ArchitectureValues, family: Family, width: int) -> 
         "rope.dimension_count_swa": width,
     }
     if not family.window_period:
-        supported_values["attention.sliding_window"] = 0
+        window = values.integer("attention.sliding_window", 0)
+        # A window that holds the whole context hides no position.
+        is_complete = window >= values.integer("context_length")
+        supported_values["attention.sliding_window"] = window if is_complete else 0
     for key, value in supported_values.items():
         if values.integer(key, value) != value:
             raise values.refusal(key, f"only {value} is supported")
@@ -184,21 +195,53 @@ def _rope_parameters(
 def _scaling(
     file: GGUFFile, values: ArchitectureValues, family: Family, theta: float, width: int
 ) -> dict[str, Any]:
-    """The rotary settings of the layers with full attention."""
-    has_factor = values.get("rope.scaling.factor") is not None
-    scaling = values.get("rope.scaling.type", "linear" if has_factor else "none")
+    """The rotary settings of the layers that see all positions, as llama.cpp reads them: without a
+    type a factor is linear, its older name counts where the newer one is missing, and 0 is none.
+    """
+    key = _factor_key(values)
+    factor = None if values.get(key) in (None, 0.0) else values.real(key)
+    scaling = values.get("rope.scaling.type", "linear")
     has_divisors = "llama3" in family.gguf.rope_types and ROPE_DIVISORS in file.tensors
-    if scaling not in ("none", "linear"):
-        raise values.refusal("rope.scaling.type", "only none and linear are supported")
-    if scaling == "linear":
+    if scaling == "none" or (scaling == "linear" and factor is None):
         if has_divisors:
-            reason = f"only none is supported with {ROPE_DIVISORS}"
-            raise values.refusal("rope.scaling.type", reason)
-        factor = values.real("rope.scaling.factor")
-        return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+            return _llama3_scaling(file, theta, width)
+        return {"rope_type": "default", "rope_theta": theta}
     if has_divisors:
-        return _llama3_scaling(file, theta, width)
-    return {"rope_type": "default", "rope_theta": theta}
+        reason = f"only none is supported with {ROPE_DIVISORS}"
+        raise values.refusal("rope.scaling.type", reason)
+    if scaling == "linear":
+        return {"rope_type": "linear", "rope_theta": theta, "factor": factor}
+    if scaling == "yarn" and not family.window_period:
+        return _yarn_scaling(values, theta)
+    supported_types = "none and linear" if family.window_period else "none, linear and yarn"
+    raise values.refusal("rope.scaling.type", f"only {supported_types} are supported")
+
+
+def _factor_key(values: ArchitectureValues) -> str:
+    return FACTOR if values.get(FACTOR) is not None else OLD_FACTOR
+
+
+def _yarn_scaling(values: ArchitectureValues, theta: float) -> dict[str, Any]:
+    """The parameters of YaRN (arXiv:2309.00071), which llama.cpp and transformers compute alike.
+
+    Both multiply attention by 1 + ln(factor) / 10. GGUF stores another factor on top of that,
+    transformers the product.
+    """
+    factor = values.real(_factor_key(values))
+    for name, value in FIXED_YARN.items():
+        if values.get(f"rope.scaling.{name}", value) != value:
+            raise values.refusal(f"rope.scaling.{name}", f"only {value} is supported")
+    context = values.integer("rope.scaling.original_context_length", 0)
+    parameters: dict[str, Any] = {
+        "rope_type": "yarn",
+        "rope_theta": theta,
+        "factor": factor,
+        "original_max_position_embeddings": context or values.integer("context_length"),
+    }
+    attention = values.real("rope.scaling.attn_factor", 1.0)
+    if attention != 1.0:
+        parameters["attention_factor"] = attention * (1 + math.log(factor) / 10)
+    return parameters
 
 
 def _llama3_scaling(file: GGUFFile, theta: float, width: int) -> dict[str, Any]:

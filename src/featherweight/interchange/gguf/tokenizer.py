@@ -17,7 +17,6 @@ A tokenizer is refused when decoding the tokens of a test text does not give the
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...base.errors import BadInput
@@ -39,10 +38,17 @@ LLAMA3 = "llama-bpe"
 # single digits and then applies GPT-2's rule.
 RULES: dict[str, str | None] = {
     "gpt-2": None,
-    "default": None,
     "smollm": "digits",
     LLAMA3: rf"{_WORDS}|\p{{N}}{{1,3}}|{_SYMBOLS}",
     "qwen2": rf"{_WORDS}|\p{{N}}|{_SYMBOLS}",
+}
+# Other names of these rules in llama.cpp. Its rule `default`, for files that name none, is that of
+# no model.
+ALIASES = {
+    "deepseek-r1-qwen": "qwen2",
+    "llama-v3": LLAMA3,
+    "llama3": LLAMA3,
+    "megrez": "qwen2",
 }
 
 
@@ -62,24 +68,6 @@ def build(file: GGUFFile) -> PreTrainedTokenizerBase:
     )
 
 
-def check_saved(folder: Path, tokenizer: PreTrainedTokenizerBase, file: GGUFFile) -> None:
-    """Load the tokenizer from `folder`, where `tokenizer` was saved, and raise BadInput unless both
-    split a test text in the same way.
-
-    For some families transformers replaces the saved splitting rule by its own.
-    """
-    from transformers import AutoTokenizer
-
-    saved_tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    if saved_tokenizer(PROBE).input_ids != tokenizer(PROBE).input_ids:
-        raise BadInput(
-            f"{file.path}: transformers cannot cut text as its tokenizer does "
-            f"(tokenizer.ggml.pre is {file.values.get('tokenizer.ggml.pre')!r}); {HINT}"
-        )
-
-
 def eos_token_ids(file: GGUFFile) -> list[int]:
     """Ids that end an answer: end of text and, where it is another token, end of turn."""
     ids = [file.values.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
@@ -94,10 +82,12 @@ def _byte_level(file: GGUFFile) -> PreTrainedTokenizerBase:
         (first, second)
         for first, _, second in (pair.partition(" ") for pair in _strings(file, "merges"))
     ]
-    rule = file.values.get("tokenizer.ggml.pre", "default")
+    name = file.values.get("tokenizer.ggml.pre")
+    rule = ALIASES.get(name, name) if isinstance(name, str) else None
     if rule not in RULES:
         raise BadInput(
-            f"{file.path} cuts text by the rule {rule!r}; {', '.join(RULES)} are known: {HINT}"
+            f"{file.path} cuts text by the rule {name!r} (tokenizer.ggml.pre); "
+            f"{', '.join((*RULES, *ALIASES))} are known: {HINT}"
         )
     try:
         model = models.BPE(

@@ -5,9 +5,9 @@ its format.
 it copies the compressed matrices from part files and every other tensor from the source folder, one
 tensor at a time. `load` reads a folder that either of them wrote. The folder holds
 `model.safetensors` (or shards with an index), `config.json` with the description of
-`description.py` and the SHA-256 of each weights file, and byte-for-byte copies of the source's
-tokenizer and generation files. The bytes of weights and config depend on the model alone: they
-contain no times and nothing of the machine, and keys are sorted.
+`description.py` and the SHA-256 of each weights file, byte-for-byte copies of the source's
+tokenizer and generation files, and a probe of the tokenizer. The bytes of weights and config depend
+on the model alone: they contain no times and nothing of the machine, and keys are sorted.
 
 For each compressed matrix X the file holds the tensors of its format (`X.codes`, `X.scale`, ...),
 the sign bits of its rotations, and an empty `X.weight` in the model's dtype (`quantization/layers`
@@ -36,6 +36,7 @@ from ..atomic import atomic_path
 from ..pretrained import load_pretrained
 from ..shards import LIMIT_BYTES, LazyTensor, write_checkpoint
 from ..source import Source
+from ..tokenizer_check import probe_of, write_probe
 from . import description as descriptions
 from .description import Description
 from .verify import check_stored
@@ -99,20 +100,24 @@ def save(
     `out`: the folder, which appears only when it is complete. `tokenizer`: is saved with the model.
     `recipe`: becomes recipe.yaml (text, or a mapping). `extra_files`: file name -> content (for a
     path, the file is copied). `overwrite`: replace `out` when it exists. Raises UsageError when no
-    layer of the model is compressed, or when `out` exists and `overwrite` is not set.
+    layer of the model is compressed, or when `out` exists and `overwrite` is not set, BadInput
+    when the saved tokenizer would be read in another way.
     """
     out = Path(out)
     description = descriptions.of_model(model)
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; choose another folder, or say overwrite=True")
+    config = _config_of_model(model)
     with atomic_path(out) as folder:
         folder.mkdir()
+        if tokenizer is not None:
+            _write_config(folder, config, description, {})  # it says which tokenizer is loaded
+            tokenizer.save_pretrained(folder)
+            write_probe(folder, probe_of(folder, tokenizer))
         files = write_checkpoint(folder, _tensors_of_model(model))
-        _write_config(folder, _config_of_model(model), description, files)
+        _write_config(folder, config, description, files)
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
         extras = dict(extra_files or {})
         if recipe is not None:
             extras["recipe.yaml"] = recipe if isinstance(recipe, str) else _yaml(recipe)
@@ -144,10 +149,12 @@ def assemble(
     original = source.weights
     part_of = {name: part for part in map(TensorFolder, parts) for name in part.names()}
     description = Description(layers, tied_head)
+    probe = probe_of(source.path)
     files = write_checkpoint(folder, _tensors_of_parts(original, part_of, description), limit)
     check_stored(TensorFolder(folder), description)
     _write_config(folder, source.true_config, description, files)
     copy_companions(source.path, folder)
+    write_probe(folder, probe)
     _write_extras(folder, extra_files or {})
     return files
 

@@ -25,6 +25,7 @@ from ...quantization.layers import CompressedLinear
 from ...quantization.layouts.description import StoredMatrix
 from ..pretrained import build_skeleton, make_config
 from ..source import Source
+from ..tokenizer_check import load_tokenizer
 from . import description as descriptions
 from .verify import check_stored, check_sums
 
@@ -85,8 +86,6 @@ class PackedModel:
     @cached_property
     def tokenizer(self) -> Any:
         """transformers' tokenizer of the folder. Raises BadInput when it cannot be loaded."""
-        from ..loading import load_tokenizer
-
         return load_tokenizer(self.path)
 
     @cached_property

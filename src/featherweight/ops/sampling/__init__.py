@@ -4,6 +4,6 @@ engine runs without torch.
 
 from __future__ import annotations
 
-from .reference import Choice, Sampler, top_indices
+from .reference import Choice, Sampler, score_token, top_indices
 
-__all__ = ["Choice", "Sampler", "top_indices"]
+__all__ = ["Choice", "Sampler", "score_token", "top_indices"]

@@ -91,7 +91,7 @@ class Sampler:
             self._penalty_ids = np.append(self._penalty_ids, token)
         if self.sampling.logprobs is None:
             return Choice(token)
-        return _with_logprobs(token, logits, self.sampling.logprobs)
+        return score_token(token, logits, self.sampling.logprobs)
 
     def _adjust(
         self, logits: NDArray[np.float32], mask: NDArray[np.bool_] | None
@@ -139,8 +139,11 @@ def top_indices(values: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     return ids[np.argsort(-values[ids], kind="stable")]
 
 
-def _with_logprobs(token: int, logits: NDArray[np.float32], count: int) -> Choice:
-    """`token` with its log-probability and the `count` most likely tokens with theirs."""
+def score_token(token: int, logits: NDArray[np.float32], count: int) -> Choice:
+    """`token` with its log-probability, and the `count` most likely tokens with theirs.
+
+    Args: logits (vocab,) of the position of the token. Returns log-probabilities in nats.
+    """
     highest = float(logits.max())
     total = highest + math.log(float(np.exp(logits - np.float32(highest)).sum(dtype=np.float64)))
     top: tuple[tuple[int, float], ...] = ()

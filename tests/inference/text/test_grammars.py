@@ -14,7 +14,7 @@ from fake_engine import FakeEngine
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.base.sampling import Sampling
 from featherweight.inference import ChatTokenizer, generate
-from featherweight.inference.text.json_schema import JsonSchema
+from featherweight.inference.text.grammars import GrammarMask, Grammars
 
 TOKENIZER = ChatTokenizer.of(tiny.tokenizer())
 SCHEMA = {
@@ -28,10 +28,14 @@ SCHEMA = {
 }
 
 
+def schema_mask(schema: Any, vocab_size: int = 300) -> GrammarMask:
+    return Grammars(TOKENIZER, vocab_size).json_schema(schema)
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UsageError, match=r"pip install featherweight\[schema\]"):
-        JsonSchema(TOKENIZER, SCHEMA, 300)
+        schema_mask(SCHEMA)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -41,7 +45,7 @@ def test_answers_follow_the_schema(temperature: float, lookup: int) -> None:
     for seed in range(6):
         # More logits than the tokenizer knows, as padded vocabularies have.
         engine = FakeEngine(vocab_size=320, seed=seed)
-        mask = JsonSchema(TOKENIZER, json.dumps(SCHEMA) if seed % 2 else SCHEMA, 320)
+        mask = schema_mask(json.dumps(SCHEMA) if seed % 2 else SCHEMA, 320)
         sampling = Sampling(max_tokens=200, temperature=temperature, seed=seed)
         deltas = list(generate(engine, TOKENIZER, [5, 6], sampling, mask=mask, lookup=lookup))
         answer = "".join(delta.text for delta in deltas)
@@ -57,7 +61,7 @@ def test_answers_follow_the_schema(temperature: float, lookup: int) -> None:
 
 def test_a_mask_serves_one_answer() -> None:
     pytest.importorskip("llguidance")
-    mask = JsonSchema(TOKENIZER, SCHEMA, 300)
+    mask = schema_mask(SCHEMA)
     logits = np.zeros(300, np.float32)
     first = mask(np.array([], np.int64), logits)
     brace = TOKENIZER.encode("{")[0]
@@ -82,4 +86,4 @@ def test_a_mask_serves_one_answer() -> None:
 def test_schemas_that_are_refused(schema: Any, words: str) -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(UsageError, match=words):
-        JsonSchema(TOKENIZER, schema, 300)
+        schema_mask(schema)
