@@ -143,3 +143,11 @@ def test_recurrent_models_are_refused_by_the_engine_and_not_in_the_middle(tmp_pa
     model = other_families.model("mamba")
     with pytest.raises(Unsupported, match="recurrent layers"):
         ReferenceEngine(model, "", "mamba")
+
+
+def test_a_tokenizer_that_cannot_encode_is_refused(tmp_path: Path) -> None:
+    """Without settings, Gemma's tokenizer has an unknown token that is in no vocabulary."""
+    folder = tiny.save(*tiny.gemma3(), tmp_path / "folder")
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(BadInput, match="the tokenizer cannot encode text: Unk token"):
+        loading.load(folder)

@@ -85,7 +85,10 @@ class TransformersReader:
 
     def encode(self, text: str) -> list[int]:
         """Token ids with those that the tokenizer puts around every text."""
-        return [int(id_) for id_ in self._tokenizer(text, verbose=False).input_ids]
+        try:
+            return [int(id_) for id_ in self._tokenizer(text, verbose=False).input_ids]
+        except Exception as error:  # the tokenizers library raises bare Exceptions
+            raise BadInput(f"the tokenizer cannot encode text: {reason(error)}") from error
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids` without special tokens, spaces as they are."""

@@ -246,7 +246,10 @@ class ChatTokenizer:
             raise UsageError(
                 f"the text is not valid Unicode: {error.reason} at character {error.start}"
             ) from error
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        try:
+            return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        except Exception as error:  # the library raises bare Exceptions
+            raise BadInput(f"{TOKENIZER} cannot encode this text: {error}") from error
 
 
 def _parse(tokenizer_json: str) -> Tokenizer:
