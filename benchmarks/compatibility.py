@@ -155,7 +155,8 @@ def try_architecture(name: str) -> dict[str, Outcome]:
     with tempfile.TemporaryDirectory(prefix="featherweight-compatibility-") as work:
         folder = Path(work)
         model = other_families.build(name, SETTINGS[name])
-        source = tiny.save(model, tiny.tokenizer(), folder / "source")
+        tokenizer = tiny.qwen_tokenizer() if name == "qwen2" else tiny.tokenizer()
+        source = tiny.save(model, tokenizer, folder / "source")
         light, expected = folder / "light", _logits(model)
         outcomes = {
             "quantize": _attempt(

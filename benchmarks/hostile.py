@@ -1,4 +1,4 @@
-"""Tries ten thousand hostile or unusual model folders (tests/interchange/hostile_edits.py).
+"""Tries ten thousand hostile or unusual model folders (tests/interchange/hostile_strategies.py).
 
     python benchmarks/hostile.py [--quick] [--folders N] [--seeds S] [--json FILE]
 
@@ -27,8 +27,9 @@ FOLDERS_PER_ROW = 100
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from tests.interchange import hostile_edits  # noqa: E402
+from tests.interchange import hostile_strategies  # noqa: E402
 from tests.interchange.hostile_check import Room  # noqa: E402
+from tests.interchange.hostile_edits import Edit  # noqa: E402
 
 
 def run(arguments: argparse.Namespace) -> Record:
@@ -65,8 +66,8 @@ def try_folders(room: Room, seed_number: int, row: int) -> dict[str, Any]:
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(hostile_edits.folders())
-    def check(folder: tuple[str, list[hostile_edits.Edit]]) -> None:
+    @given(hostile_strategies.folders())
+    def check(folder: tuple[str, list[Edit]]) -> None:
         try:
             outcomes[room.outcome(*folder)] += 1
         except AssertionError as error:

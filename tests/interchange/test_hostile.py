@@ -12,8 +12,9 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.interchange import hostile_edits
+from tests.interchange import hostile_strategies
 from tests.interchange.hostile_check import Room
+from tests.interchange.hostile_edits import Edit
 
 from featherweight.base.errors import BadInput, Unsupported, UsageError
 from featherweight.inference.native.reader import read_model
@@ -32,7 +33,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
 
 
 def test_sound_folders_are_quantized(room: Room) -> None:
-    for family in hostile_edits.FAMILIES:
+    for family in hostile_strategies.FAMILIES:
         assert room.outcome(family, []) == "quantized"
 
 
@@ -44,8 +45,8 @@ def test_hostile_folders_are_refused_or_read_as_transformers_reads_them(
     outcomes: Counter[str] = Counter()
 
     @settings(max_examples=NUM_FOLDERS, suppress_health_check=list(HealthCheck))
-    @given(hostile_edits.folders(), st.booleans())
-    def check(folder: tuple[str, list[hostile_edits.Edit]], quantize: bool) -> None:
+    @given(hostile_strategies.folders(), st.booleans())
+    def check(folder: tuple[str, list[Edit]], quantize: bool) -> None:
         outcomes[room.outcome(*folder, quantize)] += 1
 
     check()
@@ -99,8 +100,9 @@ def test_errors_of_a_chat_template_are_refusals(folder: Path, template: str) -> 
         ChatTokenizer.open(folder).chat([{"role": "user", "content": "Why?"}])
 
 
-def test_a_template_nested_too_deep_is_refused(folder: Path) -> None:
-    (folder / "chat_template.jinja").write_text("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}")
+@pytest.mark.parametrize("template", ["{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "{% break %}"])
+def test_a_template_that_is_no_program_is_refused(folder: Path, template: str) -> None:
+    (folder / "chat_template.jinja").write_text(template)
     with pytest.raises(BadInput, match="chat template"):
         ChatTokenizer.open(folder)
 

@@ -76,14 +76,7 @@ def read_model(folder: Path) -> ModelWeights:
     numbers = _read_hyperparameters(config)
     mapped = MappedFolder(folder)
     reader = _Reader(mapped, description, str(folder))
-    frequencies = {
-        kind: numbers.rope(kind).frequencies(numbers.head_width)
-        for kind in set(numbers.layer_types)
-    }
-    layers = tuple(
-        _read_layer(reader, numbers, index, kind, frequencies[kind])
-        for index, kind in enumerate(numbers.layer_types)
-    )
+    layers = _read_layers(reader, numbers)
     table_shape = (numbers.vocab_size, numbers.hidden)
     embedding = reader.matrix(families.EMBEDDING.transformers, table_shape)
     head_name = families.HEAD.transformers
@@ -138,6 +131,17 @@ def _read_hyperparameters(config: Mapping[str, Any]) -> families.Hyperparameters
     if numbers.is_bidirectional:
         raise Unsupported("attention to later tokens is not what the native engine does")
     return numbers
+
+
+def _read_layers(reader: _Reader, numbers: families.Hyperparameters) -> tuple[LayerWeights, ...]:
+    frequencies = {
+        kind: numbers.rope(kind).frequencies(numbers.head_width)
+        for kind in set(numbers.layer_types)
+    }
+    return tuple(
+        _read_layer(reader, numbers, index, kind, frequencies[kind])
+        for index, kind in enumerate(numbers.layer_types)
+    )
 
 
 def _read_layer(

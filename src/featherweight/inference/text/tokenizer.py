@@ -320,7 +320,7 @@ def _compile(source: str, folder: Path | str) -> Template:
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return environment.from_string(source)
-    except (TemplateError, RecursionError) as error:
+    except Exception as error:  # jinja2 writes Python, whose own errors escape from it
         raise BadInput(f"the chat template of {folder} cannot be read: {error}") from error
 
 
