@@ -14,6 +14,9 @@ VENV   ?= .venv
 # of it, the one for processors is enough (PIP_INDEX_URL or PIP_FIND_LINKS choose where pip looks).
 TORCH  ?= torch==2.13.0
 
+# Tests that run side by side: one for each core, and each takes up to 2 GB of memory.
+JOBS   ?= auto
+
 MODEL  ?= SmolLM2-135M-Instruct
 BITS   ?= 3
 PRESET ?= fast
@@ -33,7 +36,7 @@ demo: $(VENV)/.package
 	@$(BIN)/featherweight quantize $(MODEL) --bits $(BITS) --preset $(PRESET) --out $(OUT) --ask "$(ASK)" $(FLAGS)
 
 test: $(VENV)/.package
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 dist: $(VENV)/.dev
 	@rm -rf dist $(VENV)-wheel

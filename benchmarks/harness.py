@@ -4,10 +4,11 @@
 
 A light Qwen2.5-Coder-0.5B-Instruct (`--folder`; else 4 bits, made first) answers the harness's own
 `hf` model (on the packed folder, PyTorch) and its `local-completions` (against `fw serve`: batched,
-log-likelihoods through echo) on ARC-easy and LAMBADA, and `local-chat-completions` on GSM8K. The
-tasks are dicts over local JSON lines, so no hub is asked. `--data` holds zeroshot/arc_easy.jsonl.gz
-(query, choices, gold), zeroshot/lambada_openai.jsonl.gz (context, continuation) and
-math/gsm8k_test.jsonl.gz (question, answer).
+log-likelihoods through echo) on ARC-easy and LAMBADA, and these two and `local-chat-completions` on
+GSM8K, in the model's chat template. The tasks are dicts over local JSON lines, so no hub is asked.
+`--data` holds zeroshot/arc_easy.jsonl.gz (query, choices, gold), zeroshot/lambada_openai.jsonl.gz
+(context, continuation) and math/gsm8k_test.jsonl.gz (question, answer). A killed run with --json
+continues after the last judge and task that it finished.
 
 By hand, on a packed folder OUT:
 
@@ -120,13 +121,25 @@ def judge(model: str, task_list: list[dict[str, Any]], **options: Any) -> dict[s
         model=model, tasks=task_list, bootstrap_iters=1000, verbosity="WARNING", **options
     )
     assert results is not None
-    return {
-        name.split("_", 1)[1].rsplit("_", 1)[0]: row for name, row in results["results"].items()
-    }
+    return {_name(task): row for task, row in results["results"].items()}
 
 
-def add_rows(record: Record, judge_name: str, results: dict[str, Any], seconds: float) -> None:
-    """A row for each metric of each task."""
+def add(record: Record, judge_name: str, task_list: list[dict[str, Any]], **options: Any) -> None:
+    """A row for each metric of each task that the record lacks."""
+    names = {_name(task["task"]): task for task in task_list}
+    missing = [
+        task
+        for name, task in names.items()
+        if any(
+            record.find(judge=judge_name, task=name, metric=metric) is None
+            for metric in METRICS[name]
+        )
+    ]
+    if not missing:
+        return
+    start = time.monotonic()
+    results = judge(judge_name, missing, **options)
+    seconds = time.monotonic() - start
     for task, values in results.items():
         for metric in METRICS[task]:
             key = next(key for key in values if key.split(",")[0] == metric)
@@ -141,18 +154,24 @@ def add_rows(record: Record, judge_name: str, results: dict[str, Any], seconds: 
             )
 
 
+def _name(task: str) -> str:
+    """The name in METRICS of a task whose full name is local_NAME_ITEMS."""
+    return task.split("_", 1)[1].rsplit("_", 1)[0]
+
+
 def run(arguments: argparse.Namespace) -> Record:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    folder = arguments.folder or light_coder.light(arguments.preset, arguments.quick)
+    items = arguments.items or (QUICK_ITEMS if arguments.quick else ITEMS)
+    chat_items = arguments.chat_items or (QUICK_CHAT_ITEMS if arguments.quick else CHAT_ITEMS)
     record = new_record(
         "harness: lm-evaluation-harness on transformers and on the server",
         arguments,
         num_seeds=1,
         key=("judge", "task", "metric"),
+        settings={"folder": folder.name, "items": items, "chat_items": chat_items},
     )
-    folder = arguments.folder or light_coder.light(arguments.preset, arguments.quick)
-    items = arguments.items or (QUICK_ITEMS if arguments.quick else ITEMS)
-    chat_items = arguments.chat_items or (QUICK_CHAT_ITEMS if arguments.quick else CHAT_ITEMS)
-    record.facts |= {"folder": folder.name, "items": items, "chat_items": chat_items}
+    record.resume()
     with tempfile.TemporaryDirectory() as work_name:
         work = Path(work_name)
         os.environ["HF_DATASETS_CACHE"] = str(work / "datasets")
@@ -160,54 +179,49 @@ def run(arguments: argparse.Namespace) -> Record:
             arguments.data, work, {"arc_easy": items, "lambada": items, "gsm8k": chat_items}
         )
         text_tasks = tasks(work, items, ("arc_easy", "lambada"))
+        chat_tasks = tasks(work, chat_items, ("gsm8k",))
+        chat: dict[str, Any] = {"apply_chat_template": True}
         server_options = ["--context", str(CONTEXT), "--slots", str(BATCH)]
         with serve(folder, *server_options) as (_, url):
-            start = time.monotonic()
-            shared: dict[str, Any] = {"model": folder.name, "tokenizer": str(folder)}
-            completions = shared | {"base_url": f"{url}/v1/completions", "max_length": CONTEXT}
-            results = judge(
-                "local-completions", text_tasks, model_args=completions, batch_size=BATCH
-            )
-            add_rows(record, "local-completions", results, time.monotonic() - start)
-            start = time.monotonic()
-            chat = {"model": folder.name, "base_url": f"{url}/v1/chat/completions"}
-            results = judge(
-                "local-chat-completions",
-                tasks(work, chat_items, ("gsm8k",)),
-                model_args=chat | {"num_concurrent": BATCH},
-                apply_chat_template=True,
-            )
-            add_rows(record, "local-chat-completions", results, time.monotonic() - start)
+            named = {"model": folder.name, "num_concurrent": BATCH}
+            texts = named | {
+                "base_url": f"{url}/v1/completions",
+                "tokenizer": str(folder),
+                "max_length": CONTEXT,
+            }
+            # Several requests at once, one text in each; log-likelihoods also go in batches.
+            add(record, "local-completions", text_tasks, model_args=texts, batch_size=BATCH)
+            add(record, "local-completions", chat_tasks, model_args=texts, **chat)
+            messages = named | {"base_url": f"{url}/v1/chat/completions"}
+            add(record, "local-chat-completions", chat_tasks, model_args=messages, **chat)
         import featherweight.interchange.hf  # noqa: F401 - registers packed folders
 
-        start = time.monotonic()
         # transformers loads packed folders in bfloat16 otherwise, which is slow on many processors.
-        hf = {"pretrained": str(folder), "dtype": "float32"}
-        results = judge("hf", text_tasks, model_args=hf, batch_size=BATCH, device="cpu")
-        add_rows(record, "hf", results, time.monotonic() - start)
+        options = {"model_args": {"pretrained": str(folder), "dtype": "float32"}, "device": "cpu"}
+        add(record, "hf", text_tasks, batch_size=BATCH, **options)
+        # Each step reads the whole model, so that many texts at once cost little more than one.
+        add(record, "hf", chat_tasks, batch_size=chat_items, **chat, **options)
     check(record)
     return record
 
 
 def check(record: Record) -> None:
-    """Both judges agree, within the standard errors of the harness."""
-    for task in ("arc_easy", "lambada"):
-        for metric in METRICS[task]:
-            rows = [
-                record.find(judge=judge_name, task=task, metric=metric)
-                for judge_name in ("hf", "local-completions")
-            ]
-            assert rows[0] is not None
-            assert rows[1] is not None
-            difference = abs(rows[0]["value"] - rows[1]["value"])
-            record.check(
-                f"{metric} of {task}: local-completions against hf, in standard errors",
-                difference / max(rows[0]["standard_error"], 1e-9),
-                at_most=1,
-            )
-    row = record.find(judge="local-chat-completions", task="gsm8k", metric="exact_match")
-    assert row is not None
-    record.check("local-chat-completions on GSM8K gave a number", row["value"], at_least=0)
+    """The judges agree, within the standard errors of the harness."""
+    pairs = [
+        ("local-completions", task, metric)
+        for task, metrics in METRICS.items()
+        for metric in metrics
+    ]
+    for judge_name, task, metric in [*pairs, ("local-chat-completions", "gsm8k", "exact_match")]:
+        rows = [
+            record.find(judge=name, task=task, metric=metric) or {} for name in ("hf", judge_name)
+        ]
+        difference = abs(rows[0]["value"] - rows[1]["value"])
+        record.check(
+            f"{metric} of {task}: {judge_name} against hf, in standard errors",
+            difference / max(rows[0]["standard_error"], 1e-9),
+            at_most=1,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every test runs with the shapes in the signatures checked, two threads, and fixed seeds."""
+"""Every test runs with the shapes in the signatures checked, few threads, and fixed seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 # Before any import of featherweight: each of its modules is compiled with shape and type checks.
 jaxtyping.install_import_hook("featherweight", "checking.checked")
 
-NUM_THREADS = 2
+# Workers that run side by side (pytest-xdist) get one thread each; two threads in each would wait
+# for one another.
+NUM_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 # Read by the native library and by torch in subprocesses; tests never reach for the network.
 os.environ.setdefault("OMP_NUM_THREADS", str(NUM_THREADS))
 os.environ.setdefault("FEATHERWEIGHT_THREADS", str(NUM_THREADS))

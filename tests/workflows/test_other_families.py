@@ -20,7 +20,12 @@ from featherweight.workflows.quantize_folder import quantize_folder
 EVALUATION = {"text": "wikitext2_test", "length": 32, "windows": 2, "blocks_seconds": 0.0}
 CALIBRATION = {"count": 4, "length": 32}
 RECIPES = {
-    "portable": {"bits": 8, "preset": "portable", "evaluation": EVALUATION},
+    "portable": {
+        "bits": 8,
+        "preset": "portable",
+        "evaluation": EVALUATION,
+        "calibration": CALIBRATION,
+    },
     "fast": {
         "bits": 4,
         "preset": "fast",
