@@ -316,6 +316,6 @@ def problem_of(turn: Turn, talk: Talk) -> str | None:
 
 
 if __name__ == "__main__":
-    flags = parser(__doc__)
+    flags = parser(__doc__, light_coder.PRESETS)
     flags.add_argument("--folder", type=Path, help="a model folder; without one, it is made first")
     main(run, flags)

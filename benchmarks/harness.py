@@ -225,7 +225,7 @@ def check(record: Record) -> None:
 
 
 if __name__ == "__main__":
-    flags = parser(__doc__)
+    flags = parser(__doc__, light_coder.PRESETS)
     flags.add_argument("--data", type=Path, required=True, help="the folder of the tasks' files")
     flags.add_argument("--folder", type=Path, help="a packed folder; without one, it is made first")
     flags.add_argument("--items", type=int, help="of ARC-easy and LAMBADA")

