@@ -42,7 +42,7 @@ NAMES = {
     "qwen3": "Qwen3",
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3",
-    "mistral": "Mistral",
+    "mistral": "Mistral (GGUF: without a window)",
     "phi3": "Phi-3",
     "olmo2": "OLMo 2",
     "granite": "Granite",
@@ -57,6 +57,8 @@ NAMES = {
 # The families with a record here; `other_families` has the settings of the others.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     **{name: {**other_families.GROUPED, "head_dim": 16} for name in ("llama", "qwen2", "qwen3")},
+    # GGUF holds no window of these models.
+    "mistral": {**other_families.GROUPED, "head_dim": 16, "sliding_window": None},
     **other_families.SETTINGS,
     # The scale of attention scores that files of this size imply, so that GGUF holds them.
     "gemma2": {**other_families.GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16},

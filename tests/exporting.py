@@ -18,6 +18,8 @@ from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -115,6 +117,13 @@ def qwen3() -> tuple[Any, Any]:
     """Untied; heads of 128, the one width that transformers' reader of Qwen 3 files knows."""
     config = Qwen3Config(head_dim=128, tie_word_embeddings=False, **SHAPE)
     return tiny.make(Qwen3ForCausalLM, config, 0), tiny.qwen_tokenizer()
+
+
+def mistral(**settings: Any) -> tuple[Any, Any]:
+    """Untied, heads of 32; a window that hides no position."""
+    window = SHAPE["max_position_embeddings"]
+    config = MistralConfig(**{**SHAPE, "head_dim": 32, "sliding_window": window, **settings})
+    return tiny.make(MistralForCausalLM, config, 0), tiny.tokenizer()
 
 
 def gemma2(**settings: Any) -> tuple[Any, Any]:

@@ -16,7 +16,6 @@ WIDTHS = {
 }
 GROUPED = {**WIDTHS, "num_key_value_heads": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "mistral": {**GROUPED, "sliding_window": 32},
     "phi3": {**GROUPED, "tie_word_embeddings": True},
     "olmo2": GROUPED,
     "granite": {

@@ -32,6 +32,8 @@ from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -212,6 +214,22 @@ def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         **common(),
     )
     return make(Gemma2ForCausalLM, config, seed), tokenizer()
+
+
+def mistral(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 64, intermediate 128, 4 heads of 24 with 2 for keys and values; untied; a window of 12
+    in all layers.
+    """
+    config = MistralConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+        sliding_window=12,
+        **common(),
+    )
+    return make(MistralForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

@@ -27,6 +27,8 @@ MODELS = (
     tiny.qwen3,
     tiny.gemma2,
     tiny.gemma3,
+    tiny.mistral,
+    exporting.mistral,
     exporting.deep_gemma3,
     exporting.llama3(16),
     exporting.LINEAR,
@@ -37,7 +39,9 @@ MODELS = (
 def test_names_are_those_of_the_gguf_package(make: Callable[[], tuple[Any, Any]]) -> None:
     model, _ = make()
     family = families.find(model.config.model_type)
-    assert family is not None and families.find_gguf(family.gguf.architecture) is family
+    assert family is not None
+    reading = families.find_gguf(family.gguf.architecture)
+    assert reading is not None and reading.gguf is family.gguf
     kind = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == family.gguf.architecture)
     names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
     for name in model.state_dict():
@@ -70,7 +74,8 @@ def test_the_numbers_are_those_of_the_model(make: Callable[[], tuple[Any, Any]])
     attention = model.model.layers[0].self_attn
     assert numbers.attention_scale == pytest.approx(attention.scaling, rel=1e-12)
     assert numbers.head_width == attention.head_dim
-    types = getattr(config, "layer_types", None) or [FULL_ATTENTION] * config.num_hidden_layers
+    kind = SLIDING_ATTENTION if family.has_window and config.sliding_window else FULL_ATTENTION
+    types = getattr(config, "layer_types", None) or [kind] * config.num_hidden_layers
     assert list(numbers.layer_types) == types
     assert numbers.is_tied == config.tie_word_embeddings
     assert bool(family.head_norms) == hasattr(attention, "q_norm")
@@ -118,6 +123,18 @@ def test_numbers_that_no_model_has(key: str, value: Any, error: type[Exception])
 
     with pytest.raises(error):
         read()
+
+
+def test_a_window_is_in_all_layers_or_in_none() -> None:
+    config = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config |= {"intermediate_size": 96, "vocab_size": 300}
+    numbers = families.read_hyperparameters(config, families.MISTRAL)
+    assert (numbers.window, numbers.layer_types) == (4096, (SLIDING_ATTENTION,) * 2)
+    none = families.read_hyperparameters({**config, "sliding_window": None}, families.MISTRAL)
+    assert (none.window, none.layer_types) == (0, (FULL_ATTENTION,) * 2)
+    types = [SLIDING_ATTENTION, FULL_ATTENTION]
+    with pytest.raises(Unsupported, match="all layers of a mistral model are alike"):
+        families.read_hyperparameters({**config, "layer_types": types}, families.MISTRAL)
 
 
 def test_unknown_names_have_no_record() -> None:

@@ -78,7 +78,8 @@ def _family(file: GGUFFile) -> Family:
     name = file.values.get("general.architecture")
     family = families.find_gguf(name)
     if family is None:
-        names = ", ".join(record.gguf.architecture for record in families.FAMILIES)
+        architectures = (record.gguf.architecture for record in families.FAMILIES)
+        names = ", ".join(dict.fromkeys(architectures))
         raise BadInput(
             f"{file.path} has the architecture {name!r}; GGUF files of {names} can be read: {HINT}"
         )

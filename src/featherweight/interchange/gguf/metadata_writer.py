@@ -95,7 +95,12 @@ def _softcaps(numbers: Hyperparameters) -> dict[str, float]:
 def _check_layers(numbers: Hyperparameters) -> None:
     family = numbers.family
     runtime_types = families.periodic_layer_types(len(numbers.layer_types), family.window_period)
-    if list(numbers.layer_types) != runtime_types:
+    if family.has_window and 0 < numbers.window < numbers.context:
+        raise UsageError(
+            f"its layers see {numbers.window} of {numbers.context} positions, "
+            f"but {family.gguf.architecture} files are run without a window"
+        )
+    if not family.has_window and list(numbers.layer_types) != runtime_types:
         raise UsageError(
             f"it has layer_types {list(numbers.layer_types[:4])}..., "
             f"but {family.gguf.architecture} files have fixed windows"

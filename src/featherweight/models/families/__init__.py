@@ -22,11 +22,12 @@ from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
 from .hyperparameters import Hyperparameters, periodic_layer_types, read_hyperparameters
 from .llama import LLAMA
+from .mistral import MISTRAL
 from .qwen2 import QWEN2
 from .qwen3 import QWEN3
 from .rope import Rope
 
-FAMILIES = (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3)
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3)
 __all__ = [
     "ATTENTION_CAP",
     "EMBEDDING",
@@ -39,6 +40,7 @@ __all__ = [
     "HEAD",
     "LLAMA",
     "MATRICES",
+    "MISTRAL",
     "QWEN2",
     "QWEN3",
     "SLIDING_ATTENTION",
@@ -58,5 +60,9 @@ def find(model_type: object) -> Family | None:
 
 
 def find_gguf(architecture: object) -> Family | None:
-    """The family that GGUF calls `architecture`; None when there is no record of it."""
+    """The family as which files of GGUF's `architecture` are read; None when there is no record.
+
+    Where several families have one architecture it is the first: such files do not say which of
+    them it was, and the first computes the same.
+    """
     return next((family for family in FAMILIES if family.gguf.architecture == architecture), None)

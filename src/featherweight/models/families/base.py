@@ -103,7 +103,8 @@ class Family:
     names of the native engine -> modules of a block. `defaults`: the values that transformers uses
     for keys that a config.json lacks. `norm_offset`: a number that is added to the weights of every
     norm before the multiplication; GGUF stores the sum. `window_period`: one of so many layers has
-    full attention, the others have a sliding window (0: all layers have full attention).
+    full attention, the others have a sliding window (0: all layers are alike). `has_window`: all
+    layers have a sliding window when the configuration gives its width, `sliding_window`.
     `bias_flags`: configuration key -> the matrix whose bias the key switches on. `has_head_dim`:
     whether the configuration has the key `head_dim`. `has_query_scalar`: attention is scaled by
     `query_pre_attn_scalar` ** -0.5 instead of head width ** -0.5. `has_softcaps`: attention scores
@@ -118,6 +119,7 @@ class Family:
     head_norms: Mapping[str, ModuleNames] = field(default_factory=dict)
     norm_offset: float = 0.0
     window_period: int = 0
+    has_window: bool = False
     bias_flags: Mapping[str, str] = field(default_factory=dict)
     has_head_dim: bool = True
     has_query_scalar: bool = False

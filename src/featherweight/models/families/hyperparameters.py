@@ -163,6 +163,14 @@ def periodic_layer_types(num_layers: int, period: int) -> list[str]:
 
 def _layer_types(config: Mapping[str, Any], num_layers: int, family: Family) -> tuple[str, ...]:
     types = config.get("layer_types")
+    if family.has_window:
+        kind = FULL_ATTENTION if config["sliding_window"] is None else SLIDING_ATTENTION
+        if types not in (None, [kind] * num_layers):
+            raise Unsupported(
+                f"layer_types that contradict sliding_window: all layers of a {family.model_type} "
+                "model are alike"
+            )
+        types = [kind] * num_layers
     if types is None and family.window_period:
         period = _count(config, "sliding_window_pattern", family.window_period)
         types = periodic_layer_types(num_layers, period)
