@@ -59,6 +59,13 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     **{name: {**other_families.GROUPED, "head_dim": 16} for name in ("llama", "qwen2", "qwen3")},
     # GGUF holds no window of these models.
     "mistral": {**other_families.GROUPED, "head_dim": 16, "sliding_window": None},
+    "granite": {
+        **other_families.GROUPED,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
     **other_families.SETTINGS,
     # The scale of attention scores that files of this size imply, so that GGUF holds them.
     "gemma2": {**other_families.GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16},

@@ -138,6 +138,8 @@ typedef struct fw_description {
     fw_matrix embedding, head;  // head.kind == FW_NONE: the embedding's table
     const float *final_norm;    // [hidden]
     float epsilon, attention_scale, attention_softcap, final_softcap, embedding_scale;
+    float residual_scale;      // of the products of `out` and `down` where the residual takes them
+    float logit_divisor;       // logits are divided by it before `final_softcap`
     int32_t activation;        // of the gate: 0 SiLU, 1 GELU by tanh, 2 ReLU squared
     int32_t int8_activations;  // 1: those of compressed layers are rounded to int8; 0: all float32
     int32_t fp16_cache;        // 1: the KV cache holds fp16; 0: float32

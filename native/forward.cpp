@@ -86,6 +86,8 @@ void ForwardThread::add_to_residual(const Matrix &w, const ActivationBuffer &inp
     float *y = buffers_.product.get();
     products_.read(w, input, product, pass_.count, token, y);
     if (post_norm) k_.rms_norm(y, post_norm, d_.hidden, d_.epsilon, y);
+    if (d_.residual_scale != 1.0f)
+        for (int64_t i = 0; i < d_.hidden; ++i) y[i] *= d_.residual_scale;
     k_.add(residual(token), y, m_.hidden);
 }
 
@@ -276,6 +278,8 @@ void ForwardThread::write_logits(int64_t begin, int64_t count) {
             for (int64_t v = part.begin; v < part.end; ++v)
                 logits[v] = planes == 2 ? high[v] + low[v] : high[v];
         }
+        if (d_.logit_divisor != 1.0f)
+            for (int64_t v = part.begin; v < part.end; ++v) logits[v] /= d_.logit_divisor;
         if (d_.final_softcap > 0.0f)
             k_.apply_softcap(logits + part.begin, d_.final_softcap, part.end - part.begin);
     }

@@ -18,13 +18,6 @@ GROUPED = {**WIDTHS, "num_key_value_heads": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "phi3": {**GROUPED, "tie_word_embeddings": True},
     "olmo2": GROUPED,
-    "granite": {
-        **GROUPED,
-        "embedding_multiplier": 3.0,
-        "residual_multiplier": 0.5,
-        "attention_multiplier": 0.3,
-        "logits_scaling": 2.0,
-    },
     "stablelm": {**GROUPED, "partial_rotary_factor": 0.25},
     "gpt_neox": WIDTHS,
     "falcon": {

@@ -30,6 +30,8 @@ from transformers import (
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -230,6 +232,26 @@ def mistral(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         **common(),
     )
     return make(MistralForCausalLM, config, seed), tokenizer()
+
+
+def granite(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 96, intermediate 160, 4 heads of 24 with 2 for keys and values; biases on attention;
+    tied; every multiplier differs from 1.
+    """
+    config = GraniteConfig(
+        hidden_size=96,
+        intermediate_size=160,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attention_bias=True,
+        embedding_multiplier=3.0,
+        attention_multiplier=0.3,
+        residual_multiplier=0.22,
+        logits_scaling=1.7,
+        tie_word_embeddings=True,
+        **common(),
+    )
+    return make(GraniteForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

@@ -39,7 +39,7 @@ def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
         rows = tensor.float().numpy()
-        if config.model_type == "llama" and (".q_proj." in name or ".k_proj." in name):
+        if config.model_type in ("llama", "granite") and (".q_proj." in name or ".k_proj." in name):
             rows = interleave(
                 rows,
                 config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads,
@@ -87,6 +87,11 @@ def write(
             writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         if config.final_logit_softcapping:
             writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    if config.model_type == "granite":
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
     _add_tokenizer(writer, tokenizer, pre)
     arrays = tensors(model)
     if change is not None:

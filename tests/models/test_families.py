@@ -28,6 +28,7 @@ MODELS = (
     tiny.gemma2,
     tiny.gemma3,
     tiny.mistral,
+    tiny.granite,
     exporting.mistral,
     exporting.deep_gemma3,
     exporting.llama3(16),
@@ -110,6 +111,8 @@ def test_absent_keys_take_the_values_of_transformers() -> None:
         ("rope_theta", 0.5, BadInput),
         ("rope_parameters", [1], BadInput),
         ("partial_rotary_factor", "x", BadInput),
+        ("residual_multiplier", 0.0, BadInput),
+        ("logits_scaling", -1.0, BadInput),
         ("layer_types", ["linear_attention"] * 2, Unsupported),
         ("layer_types", [FULL_ATTENTION], Unsupported),
     ],
@@ -119,7 +122,8 @@ def test_numbers_that_no_model_has(key: str, value: Any, error: type[Exception])
     config |= {"intermediate_size": 96, "vocab_size": 300, key: value}
 
     def read() -> None:
-        families.read_hyperparameters(config, families.LLAMA).rope(FULL_ATTENTION)
+        family = families.GRANITE if "_multiplier" in key or "scaling" in key else families.LLAMA
+        families.read_hyperparameters(config, family).rope(FULL_ATTENTION)
 
     with pytest.raises(error):
         read()

@@ -264,6 +264,8 @@ private:
         if (random.one_in(4)) d.attention_softcap = 50.0f;
         if (random.one_in(4)) d.final_softcap = 30.0f;
         d.embedding_scale = random.one_in(4) ? 8.0f : 1.0f;
+        d.residual_scale = random.one_in(4) ? 0.22f : 1.0f;
+        d.logit_divisor = random.one_in(4) ? 3.0f : 1.0f;
         d.activation = static_cast<int32_t>(random.below(3));
         d.int8_activations = !random.one_in(4);
         d.fp16_cache = random.one_in(2);

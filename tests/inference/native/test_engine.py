@@ -25,7 +25,7 @@ from featherweight.ops import library
 pytestmark = pytest.mark.skipif(library.library() is None, reason="no native library")
 FAMILIES = (
     *(tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd),
-    *(tiny.mistral,),
+    *(tiny.mistral, tiny.granite),
 )
 FORMATS = (
     *(fw.Int(bits=bits) for bits in range(2, 9)),

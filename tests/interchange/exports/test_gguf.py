@@ -82,6 +82,7 @@ def test_transformers_reads_the_same_model(
         exporting.llama3(8192),
         exporting.LINEAR,
         exporting.mistral,
+        tiny.granite,
     ],
 )
 def test_our_own_reader_undoes_it(

@@ -91,7 +91,7 @@ void mutate(Random &r, tiny::Model &model) {
                               &d.num_heads, &d.num_kv_heads, &d.head_width};
     int32_t *const flags[] = {&d.activation, &d.int8_activations, &d.fp16_cache};
     float *const floats[] = {&d.epsilon, &d.attention_scale, &d.attention_softcap, &d.final_softcap,
-                             &d.embedding_scale};
+                             &d.embedding_scale, &d.residual_scale, &d.logit_divisor};
     switch (r.below(10)) {
         case 0: {
             int64_t &size = *r.choose(sizes);

@@ -96,6 +96,8 @@ class ModelStruct(ctypes.Structure):
         *(("attention_scale", _FLOAT), ("attention_softcap", _FLOAT), ("final_softcap", _FLOAT)),
         *(
             ("embedding_scale", _FLOAT),
+            ("residual_scale", _FLOAT),
+            ("logit_divisor", _FLOAT),
             ("activation", _INT),
             ("int8_activations", _INT),
             ("fp16_cache", _INT),
@@ -147,7 +149,7 @@ class StructArena:
             else self.matrix_struct(model.head),
             self._floats(model.final_norm),
             *(model.epsilon, model.attention_scale, model.attention_softcap, model.final_softcap),
-            model.embedding_scale,
+            *(model.embedding_scale, model.residual_scale, model.logit_divisor),
             ACTIVATIONS[model.activation],
             *(int(int8_activations), int(int8_activations), max_tokens),
         )

@@ -106,6 +106,8 @@ def read_model(folder: Path) -> ModelWeights:
         attention_softcap=numbers.attention_softcap,
         final_softcap=numbers.final_softcap,
         embedding_scale=numbers.embedding_scale,
+        residual_scale=numbers.residual_scale,
+        logit_divisor=numbers.logit_divisor,
         fingerprint=folder_fingerprint(folder),
         description=f"{folder.name}, {bits_per_weight:.2f} bits a weight",
         num_bytes=mapped.num_bytes,

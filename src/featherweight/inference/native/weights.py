@@ -72,9 +72,10 @@ class LayerWeights:
 class ModelWeights:
     """Everything that the library needs of a model.
 
-    head: None when the embedding's table is the head. num_bytes: size of the weight files. check:
-    called before each use of the weights, raises BadInput when the files under them have changed.
-    close: releases the files.
+    head: None when the embedding's table is the head. residual_scale: factor of what attention and
+    the feed-forward network add to the residual. logit_divisor: logits are divided by it.
+    num_bytes: size of the weight files. check: called before each use of the weights, raises
+    BadInput when the files under them have changed. close: releases the files.
     """
 
     hidden: int
@@ -93,6 +94,8 @@ class ModelWeights:
     attention_softcap: float = 0.0
     final_softcap: float = 0.0
     embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_divisor: float = 1.0
     fingerprint: str = ""
     description: str = ""
     num_bytes: int = 0

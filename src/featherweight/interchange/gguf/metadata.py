@@ -25,14 +25,15 @@ SOFTCAP_KEYS = {
     families.ATTENTION_CAP: "attn_logit_softcapping",
     families.FINAL_CAP: "final_logit_softcapping",
 }
+# Granite's factors, in configurations and in files. No other family that has a record uses them.
+MULTIPLIER_KEYS = {
+    "embedding_multiplier": "embedding_scale",
+    "attention_multiplier": "attention.scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
 # Keys with which other families scale activations. No family that has a record here uses them.
-FOREIGN_KEYS = (
-    "attention.clamp_kqv",
-    "attention.scale",
-    "embedding_scale",
-    "logit_scale",
-    "residual_scale",
-)
+FOREIGN_KEYS = ("attention.clamp_kqv",)
 FACTOR, OLD_FACTOR = "rope.scaling.factor", "rope.scale_linear"
 # Settings of YaRN that llama.cpp does not read for our families, and the values that it takes.
 FIXED_YARN = {
@@ -124,6 +125,8 @@ def read_settings(file: GGUFFile, family: Family) -> dict[str, Any]:
         settings["query_pre_attn_scalar"] = scalar
     if family.has_softcaps:
         settings |= _softcaps(values, family)
+    if family.has_multipliers:
+        settings |= _multipliers(values, width)
     return settings | {
         f"{name}_token_id": file.values.get(f"tokenizer.ggml.{key}_token_id")
         for name, key in SPECIAL_IDS.items()
@@ -150,9 +153,13 @@ def _check_supported(values: ArchitectureValues, family: Family, width: int) -> 
     for key, value in supported_values.items():
         if values.integer(key, value) != value:
             raise values.refusal(key, f"only {value} is supported")
-    for key in FOREIGN_KEYS:
+    foreign_keys = () if family.has_multipliers else MULTIPLIER_KEYS.values()
+    for key in (*FOREIGN_KEYS, *foreign_keys):
         if values.get(key) is not None:
             raise values.refusal(key, f"{family.gguf.architecture} models have no such number")
+    # Runtimes take this key as a switch of the rotary positions of such models.
+    if family.has_multipliers and values.get("rope.scaling.finetuned", True) is not True:
+        raise values.refusal("rope.scaling.finetuned", "only True is supported")
 
 
 def _window_settings(values: ArchitectureValues, family: Family, num_layers: int) -> dict[str, Any]:
@@ -173,6 +180,15 @@ def _softcaps(values: ArchitectureValues, family: Family) -> dict[str, float | N
         is_stored = setting in family.gguf.softcaps and values.get(key) is not None
         caps[setting] = values.real(key) if is_stored else default_cap
     return caps
+
+
+def _multipliers(values: ArchitectureValues, width: int) -> dict[str, float]:
+    """Granite's factors; those that a file lacks are the ones that runtimes use then."""
+    defaults = {"attention.scale": width**-0.5, "logit_scale": None}
+    return {
+        setting: values.real(key, defaults.get(key, 1.0))
+        for setting, key in MULTIPLIER_KEYS.items()
+    }
 
 
 def _rope_parameters(

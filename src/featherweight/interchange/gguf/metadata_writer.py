@@ -67,6 +67,11 @@ def add_metadata(writer: Any, numbers: Hyperparameters) -> None:
     if rope.type == "linear":
         writer.add_rope_scaling_type(package().RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope.factor)
+    if numbers.family.has_multipliers:
+        writer.add_embedding_scale(numbers.embedding_scale)
+        writer.add_attention_scale(numbers.attention_scale)
+        writer.add_residual_scale(numbers.residual_scale)
+        writer.add_logit_scale(numbers.logit_divisor)
     if numbers.family.window_period:
         writer.add_sliding_window(numbers.window)
         writer.add_rope_freq_base_swa(numbers.rope(SLIDING_ATTENTION).theta)

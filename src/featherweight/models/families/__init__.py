@@ -20,6 +20,7 @@ from .base import (
 )
 from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
+from .granite import GRANITE
 from .hyperparameters import Hyperparameters, periodic_layer_types, read_hyperparameters
 from .llama import LLAMA
 from .mistral import MISTRAL
@@ -27,7 +28,7 @@ from .qwen2 import QWEN2
 from .qwen3 import QWEN3
 from .rope import Rope
 
-FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3)
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, GRANITE)
 __all__ = [
     "ATTENTION_CAP",
     "EMBEDDING",
@@ -37,6 +38,7 @@ __all__ = [
     "FULL_ATTENTION",
     "GEMMA2",
     "GEMMA3",
+    "GRANITE",
     "HEAD",
     "LLAMA",
     "MATRICES",

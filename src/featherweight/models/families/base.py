@@ -109,7 +109,8 @@ class Family:
     whether the configuration has the key `head_dim`. `has_query_scalar`: attention is scaled by
     `query_pre_attn_scalar` ** -0.5 instead of head width ** -0.5. `has_softcaps`: attention scores
     and logits may have soft caps. `scales_embedding`: embeddings are multiplied by the square root
-    of the hidden width.
+    of the hidden width. `has_multipliers`: the configuration has factors of embeddings, attention
+    scores and additions to the residual, and a divisor of logits.
     """
 
     model_type: str
@@ -125,6 +126,7 @@ class Family:
     has_query_scalar: bool = False
     has_softcaps: bool = False
     scales_embedding: bool = False
+    has_multipliers: bool = False
 
     def gguf_tensor(self, name: str) -> str | None:
         """GGUF's name of the tensor `name` of transformers; None when GGUF has none."""

@@ -17,6 +17,13 @@ from ...base.errors import BadInput, Unsupported
 from .base import ATTENTION_CAP, FINAL_CAP, FULL_ATTENTION, SLIDING_ATTENTION, Family
 from .rope import Rope
 
+# The factors of embeddings, attention scores and additions to the residual; the divisor of logits.
+MULTIPLIERS = (
+    "embedding_multiplier",
+    "attention_multiplier",
+    "residual_multiplier",
+    "logits_scaling",
+)
 LARGEST_NUMBER = 1e30  # limit of every number in a configuration; well below the largest float32
 
 
@@ -28,8 +35,10 @@ class Hyperparameters:
     the widths of the residual stream, of the feed-forward network and of one head. `num_key_heads`:
     the number of key and value heads. `context`: the largest number of positions. `layer_types`:
     FULL_ATTENTION or SLIDING_ATTENTION for each layer; `window`: the number of positions that a
-    layer of the second kind attends to. `epsilon`: of the norms. `query_scalar`: attention scores
-    are scaled by `query_scalar` ** -0.5. A soft cap of 0 means no cap.
+    layer of the second kind attends to. `epsilon`: of the norms. `attention_scale`: the factor of
+    attention scores, `query_scalar` ** -0.5 in most families. `residual_scale`: the factor of what
+    attention and the feed-forward network add to the residual. Logits are divided by
+    `logit_divisor`. A soft cap of 0 means no cap.
     """
 
     family: Family
@@ -45,17 +54,15 @@ class Hyperparameters:
     window: int
     epsilon: float
     query_scalar: float
+    attention_scale: float
     activation: str
     attention_softcap: float
     final_softcap: float
     embedding_scale: float
+    residual_scale: float
+    logit_divisor: float
     is_tied: bool
     is_bidirectional: bool
-
-    @property
-    def attention_scale(self) -> float:
-        """The factor by which attention scores are scaled."""
-        return self.query_scalar**-0.5
 
     def rope(self, layer_type: str) -> Rope:
         """The rotary settings of the layers of type `layer_type`.
@@ -69,9 +76,7 @@ class Hyperparameters:
         rope_type = str(settings.get("rope_type", settings.get("type", "default")))
         numbers = {}
         if rope_type in ("linear", "llama3"):
-            numbers["factor"] = _number(settings, "factor", None)
-            if numbers["factor"] == 0:
-                raise BadInput("config.json says factor = 0 of the rotary positions")
+            numbers["factor"] = _positive(settings, "factor", None)
         if rope_type == "llama3":
             for key in ("low_freq_factor", "high_freq_factor"):
                 numbers[key] = _number(settings, key, None)
@@ -119,11 +124,12 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperpara
     hidden, heads = _count(config, "hidden_size"), _count(config, "num_attention_heads")
     width = _count(config, "head_dim", hidden // heads)
     layer_types = _layer_types(config, _count(config, "num_hidden_layers"), family)
-    scalar = float(width)
-    if family.has_query_scalar:
-        scalar = _number(config, "query_pre_attn_scalar", 256.0)
-        if scalar == 0:
-            raise BadInput("config.json says query_pre_attn_scalar = 0")
+    scalar = _positive(config, "query_pre_attn_scalar", 256.0) if family.has_query_scalar else width
+    embedding_scale = float(np.float32(math.sqrt(hidden))) if family.scales_embedding else 1.0
+    multipliers = [embedding_scale, scalar**-0.5, 1.0, 1.0]
+    if family.has_multipliers:
+        multipliers = [_positive(config, key, 1.0) for key in MULTIPLIERS]
+    embedding_scale, attention_scale, residual_scale, logit_divisor = multipliers
     caps = dict.fromkeys((ATTENTION_CAP, FINAL_CAP), 0.0)
     if family.has_softcaps:
         caps = {key: _number(config, key, 0.0) for key in caps}
@@ -141,11 +147,14 @@ def read_hyperparameters(config: Mapping[str, Any], family: Family) -> Hyperpara
         layer_types=layer_types,
         window=_count(config, "sliding_window") if SLIDING_ATTENTION in layer_types else 0,
         epsilon=_number(config, "rms_norm_eps", 1e-6),
-        query_scalar=scalar,
+        query_scalar=float(scalar),
+        attention_scale=attention_scale,
         activation=str(activation or family.gguf.activation),
         attention_softcap=caps[ATTENTION_CAP],
         final_softcap=caps[FINAL_CAP],
-        embedding_scale=float(np.float32(math.sqrt(hidden))) if family.scales_embedding else 1.0,
+        embedding_scale=embedding_scale,
+        residual_scale=residual_scale,
+        logit_divisor=logit_divisor,
         is_tied=bool(config["tie_word_embeddings"]),
         is_bidirectional=bool(config.get("use_bidirectional_attention")),
     )
@@ -214,3 +223,10 @@ def _number(config: Mapping[str, Any], key: str, default: Any) -> float:
     ):
         raise BadInput(f"config.json says {key} = {str(value)[:80]!r}")
     return float(value)
+
+
+def _positive(config: Mapping[str, Any], key: str, default: Any) -> float:
+    number = _number(config, key, default)
+    if number == 0:
+        raise BadInput(f"config.json says {key} = 0")
+    return number
