@@ -66,6 +66,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "attention_multiplier": 0.3,
         "logits_scaling": 2.0,
     },
+    "olmo2": other_families.GROUPED,
     **other_families.SETTINGS,
     # The scale of attention scores that files of this size imply, so that GGUF holds them.
     "gemma2": {**other_families.GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16},

@@ -29,12 +29,13 @@ void ForwardThread::finish_heads(const Matrix &w, const ActivationBuffer &input,
     const int64_t width = d_.head_width, half_width = width / 2;
     float *row = buffers_.product.get();
     products_.read(w, input, product, pass_.count, token, row);
+    if (norm && d_.joint_head_norms) k_.rms_norm(row, norm, w.rows, d_.epsilon, row);
     for (int64_t h = 0; h < num_heads; ++h) {
         float *head = out + h * m_.head_width;
         std::memcpy(head, row + h * width, sizeof(float) * static_cast<size_t>(width));
         for (int64_t i = width; i < m_.head_width; ++i) head[i] = 0.0f;
     }
-    if (norm)
+    if (norm && !d_.joint_head_norms)
         for (int64_t h = 0; h < num_heads; ++h) {
             float *head = out + h * m_.head_width;
             k_.rms_norm(head, norm, width, d_.epsilon, head);

@@ -124,9 +124,10 @@ typedef struct fw_matrix {
 typedef struct fw_layer {
     int64_t size;
     fw_matrix query, key, value, out, gate, up, down;
-    const float *attention_norm, *ffn_norm;            // [hidden]
+    const float *attention_norm, *ffn_norm;            // [hidden] or null
     const float *post_attention_norm, *post_ffn_norm;  // [hidden] or null
-    const float *query_norm, *key_norm;                // [head_width] or null
+    // [head_width], or [rows of the matrix] with `joint_head_norms`; or null.
+    const float *query_norm, *key_norm;
     const float *rope_frequencies;                     // [head_width / 2]
     int64_t window;                                    // positions that a token attends to; 0: all
 } fw_layer;
@@ -143,6 +144,7 @@ typedef struct fw_description {
     int32_t activation;        // of the gate: 0 SiLU, 1 GELU by tanh, 2 ReLU squared
     int32_t int8_activations;  // 1: those of compressed layers are rounded to int8; 0: all float32
     int32_t fp16_cache;        // 1: the KV cache holds fp16; 0: float32
+    int32_t joint_head_norms;  // 1: a norm of queries or keys is over all heads together; 0: over each
     int32_t max_tokens;        // of one call
 } fw_description;
 

@@ -96,6 +96,14 @@ void ForwardThread::finish_layer(const Layer &layer, int64_t token) {
     add_to_residual(layer.down, tokens_.single_input, m_.products.down, layer.post_ffn_norm, token);
 }
 
+// The residual of a token after a norm, or as it is where `norm` is null.
+const float *ForwardThread::normalize_residual(const float *norm, int64_t token) {
+    if (!norm) return residual(token);
+    float *x = buffers_.vector.get();
+    k_.rms_norm(residual(token), norm, d_.hidden, d_.epsilon, x);
+    return x;
+}
+
 // Prepares x once for each rotation among the matrices, in as many planes as one of them needs.
 template <int N>
 void ForwardThread::prepare_shared(const SharedInput<N> &input, const float *x, int64_t token) {
@@ -167,14 +175,12 @@ void ForwardThread::run_layer(int64_t index) {
 
 void ForwardThread::project_queries_keys_values(int64_t index, const SharedInput<3> &input) {
     const Layer &layer = m_.layers[static_cast<size_t>(index)];
-    float *x = buffers_.vector.get();
     for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
         if (index == 0)
             embed(token);
         else
             finish_layer(m_.layers[static_cast<size_t>(index - 1)], token);
-        k_.rms_norm(residual(token), layer.attention_norm, d_.hidden, d_.epsilon, x);
-        prepare_shared(input, x, token);
+        prepare_shared(input, normalize_residual(layer.attention_norm, token), token);
     }
     wait_for_vector_work();
     multiply(layer.query, tokens_.shared_inputs[input.buffer_of[0]], pass_.count,
@@ -199,12 +205,10 @@ void ForwardThread::project_attention(const Layer &layer) {
 }
 
 void ForwardThread::project_gate_up(const Layer &layer, const SharedInput<2> &input) {
-    float *x = buffers_.vector.get();
     for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
         add_to_residual(layer.out, tokens_.single_input, m_.products.out, layer.post_attention_norm,
                         token);
-        k_.rms_norm(residual(token), layer.ffn_norm, d_.hidden, d_.epsilon, x);
-        prepare_shared(input, x, token);
+        prepare_shared(input, normalize_residual(layer.ffn_norm, token), token);
     }
     wait_for_vector_work();
     multiply(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], pass_.count, m_.products.gate);

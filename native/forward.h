@@ -57,6 +57,7 @@ private:
     void add_to_residual(const Matrix &w, const ActivationBuffer &input,
                          const ProductBuffer &product, const float *post_norm, int64_t token);
     void finish_layer(const Layer &layer, int64_t token);
+    const float *normalize_residual(const float *norm, int64_t token);
     template <int N>
     void prepare_shared(const SharedInput<N> &input, const float *x, int64_t token);
     void prepare_single(const Matrix &w, const float *x, int64_t token);

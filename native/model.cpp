@@ -64,17 +64,17 @@ int32_t find_rope(fw_model &m, const float *frequencies) {
 }
 
 int32_t build_layer(fw_model &m, const fw_layer &source, Layer &layer) {
-    if (source.size != sizeof(fw_layer) || !source.attention_norm || !source.ffn_norm ||
-        !source.rope_frequencies)
-        return FW_BAD_ARGUMENT;
+    if (source.size != sizeof(fw_layer) || !source.rope_frequencies) return FW_BAD_ARGUMENT;
     if (int32_t status = build_layer_matrices(m, source, layer)) return status;
     const fw_description &d = m.description;
     layer.attention_norm = copy_padded(m, source.attention_norm, d.hidden);
     layer.ffn_norm = copy_padded(m, source.ffn_norm, d.hidden);
     layer.post_attention_norm = copy_padded(m, source.post_attention_norm, d.hidden);
     layer.post_ffn_norm = copy_padded(m, source.post_ffn_norm, d.hidden);
-    layer.query_norm = copy_padded(m, source.query_norm, d.head_width);
-    layer.key_norm = copy_padded(m, source.key_norm, d.head_width);
+    const int64_t num_heads = d.joint_head_norms ? d.num_heads : 1,
+                  num_kv_heads = d.joint_head_norms ? d.num_kv_heads : 1;
+    layer.query_norm = copy_padded(m, source.query_norm, num_heads * d.head_width);
+    layer.key_norm = copy_padded(m, source.key_norm, num_kv_heads * d.head_width);
     layer.window = source.window;
     layer.rope = find_rope(m, source.rope_frequencies);
     return FW_OK;

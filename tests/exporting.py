@@ -20,6 +20,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -124,6 +126,12 @@ def mistral(**settings: Any) -> tuple[Any, Any]:
     window = SHAPE["max_position_embeddings"]
     config = MistralConfig(**{**SHAPE, "head_dim": 32, "sliding_window": window, **settings})
     return tiny.make(MistralForCausalLM, config, 0), tiny.tokenizer()
+
+
+def olmo2(**settings: Any) -> tuple[Any, Any]:
+    """Untied, 4 heads of 24."""
+    config = Olmo2Config(**{**SHAPE, **settings})
+    return tiny.make(Olmo2ForCausalLM, config, 0), tiny.tokenizer()
 
 
 def gemma2(**settings: Any) -> tuple[Any, Any]:

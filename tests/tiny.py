@@ -36,6 +36,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -252,6 +254,20 @@ def granite(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         **common(),
     )
     return make(GraniteForCausalLM, config, seed), tokenizer()
+
+
+def olmo2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 90, intermediate 172, 5 heads of 18 with 1 for keys and values; q/k norms over all
+    heads; untied.
+    """
+    config = Olmo2Config(
+        hidden_size=90,
+        intermediate_size=172,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        **common(),
+    )
+    return make(Olmo2ForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

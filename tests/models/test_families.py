@@ -29,6 +29,7 @@ MODELS = (
     tiny.gemma3,
     tiny.mistral,
     tiny.granite,
+    tiny.olmo2,
     exporting.mistral,
     exporting.deep_gemma3,
     exporting.llama3(16),

@@ -238,12 +238,14 @@ private:
         build_matrix(layer.gate, ffn, d.hidden, second);
         build_matrix(layer.up, ffn, d.hidden, first);
         build_matrix(layer.down, d.hidden, ffn, build_rotation(ffn));
-        layer.attention_norm = random_floats(d.hidden, 0.2f, 1.0f);
-        layer.ffn_norm = random_floats(d.hidden, 0.2f, 1.0f);
+        if (!random.one_in(4)) layer.attention_norm = random_floats(d.hidden, 0.2f, 1.0f);
+        if (!random.one_in(4)) layer.ffn_norm = random_floats(d.hidden, 0.2f, 1.0f);
         if (random.one_in(3)) layer.post_attention_norm = random_floats(d.hidden, 0.2f, 1.0f);
         if (random.one_in(3)) layer.post_ffn_norm = random_floats(d.hidden, 0.2f, 1.0f);
-        if (random.one_in(3)) layer.query_norm = random_floats(d.head_width, 0.2f, 1.0f);
-        if (random.one_in(3)) layer.key_norm = random_floats(d.head_width, 0.2f, 1.0f);
+        const int64_t query_norm = d.joint_head_norms ? q : d.head_width;
+        const int64_t key_norm = d.joint_head_norms ? kv : d.head_width;
+        if (random.one_in(3)) layer.query_norm = random_floats(query_norm, 0.2f, 1.0f);
+        if (random.one_in(3)) layer.key_norm = random_floats(key_norm, 0.2f, 1.0f);
         layer.rope_frequencies = rope_frequencies;
         layer.window = random.one_in(3) ? 1 + random.below(9) : 0;
     }
@@ -269,6 +271,7 @@ private:
         d.activation = static_cast<int32_t>(random.below(3));
         d.int8_activations = !random.one_in(4);
         d.fp16_cache = random.one_in(2);
+        d.joint_head_norms = random.one_in(3);
         d.max_tokens = static_cast<int32_t>(1 + random.below(20));
         d.final_norm = random_floats(d.hidden, 0.2f, 1.0f);
         const int64_t ffn = random.choose(ffns);

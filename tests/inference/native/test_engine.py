@@ -25,7 +25,7 @@ from featherweight.ops import library
 pytestmark = pytest.mark.skipif(library.library() is None, reason="no native library")
 FAMILIES = (
     *(tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd),
-    *(tiny.mistral, tiny.granite),
+    *(tiny.mistral, tiny.granite, tiny.olmo2),
 )
 FORMATS = (
     *(fw.Int(bits=bits) for bits in range(2, 9)),
@@ -153,7 +153,7 @@ def test_plain_models_run_too(family: Any, tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("family", [tiny.llama, tiny.gemma2, tiny.gemma3, tiny.mistral])
+@pytest.mark.parametrize("family", [tiny.llama, tiny.gemma2, tiny.gemma3, tiny.mistral, tiny.olmo2])
 def test_one_by_one_together_and_at_once_are_the_same_bits(packed_folder: Any, family: Any) -> None:
     folder, _ = packed_folder(family, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     engine = open_runtime(folder, threads=2)

@@ -83,6 +83,7 @@ def test_transformers_reads_the_same_model(
         exporting.LINEAR,
         exporting.mistral,
         tiny.granite,
+        exporting.olmo2,
     ],
 )
 def test_our_own_reader_undoes_it(
@@ -263,6 +264,7 @@ def test_computations_that_a_file_cannot_say_are_refused(tmp_path: Path) -> None
             {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
             "layers with a window is scaled",
         ),
+        (exporting.olmo2, {"head_dim": 32}, "queries are 128 wide, but olmo2 files imply"),
         (exporting.mistral, {"sliding_window": 64}, "see 64 of 512 positions, but llama files"),
     ],
 )

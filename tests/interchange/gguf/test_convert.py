@@ -43,7 +43,7 @@ def llama_file(tmp_path: Path, spoil: Spoil | None = None, pre: str = "gpt-2") -
     "make",
     [
         *(tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd),
-        *(tiny.granite,),
+        *(tiny.granite, tiny.olmo2),
     ],
 )
 def test_same_logits_same_tokens(tmp_path: Path, make: Callable[[], tuple[Any, Any]]) -> None:

@@ -101,6 +101,7 @@ class ModelStruct(ctypes.Structure):
             ("activation", _INT),
             ("int8_activations", _INT),
             ("fp16_cache", _INT),
+            ("joint_head_norms", _INT),
         ),
         ("max_tokens", _INT),
     )
@@ -151,7 +152,8 @@ class StructArena:
             *(model.epsilon, model.attention_scale, model.attention_softcap, model.final_softcap),
             *(model.embedding_scale, model.residual_scale, model.logit_divisor),
             ACTIVATIONS[model.activation],
-            *(int(int8_activations), int(int8_activations), max_tokens),
+            *(int(int8_activations), int(int8_activations), int(model.joint_head_norms)),
+            max_tokens,
         )
 
     def matrix_struct(self, matrix: weights.MatrixWeights) -> MatrixStruct:

@@ -108,6 +108,7 @@ def read_model(folder: Path) -> ModelWeights:
         embedding_scale=numbers.embedding_scale,
         residual_scale=numbers.residual_scale,
         logit_divisor=numbers.logit_divisor,
+        joint_head_norms=numbers.family.has_joint_head_norms,
         fingerprint=folder_fingerprint(folder),
         description=f"{folder.name}, {bits_per_weight:.2f} bits a weight",
         num_bytes=mapped.num_bytes,
@@ -169,8 +170,11 @@ def _read_layer(
         field: reader.matrix(f"{block}.{families.MATRICES[field].transformers}", shape)
         for field, shape in shapes.items()
     }
+    norm_widths = {"query_norm": queries, "key_norm": keys} if family.has_joint_head_norms else {}
     fields |= {
-        field: reader.norm(f"{block}.{names.transformers}", norm_width, family.norm_offset)
+        field: reader.norm(
+            f"{block}.{names.transformers}", norm_widths.get(field, norm_width), family.norm_offset
+        )
         for group, norm_width in ((family.norms, hidden), (family.head_norms, width))
         for field, names in group.items()
     }

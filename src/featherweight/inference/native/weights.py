@@ -46,7 +46,7 @@ class MatrixWeights:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One block: seven matrices, its norms (float32) and its rotary frequencies.
+    """One block: seven matrices, its rotary frequencies and its norms (float32; None: no norm).
 
     window: tokens that attention can see, 0 for all.
     """
@@ -58,9 +58,9 @@ class LayerWeights:
     gate: MatrixWeights
     up: MatrixWeights
     down: MatrixWeights
-    attention_norm: Array
-    ffn_norm: Array
     frequencies: Array
+    attention_norm: Array | None = None
+    ffn_norm: Array | None = None
     after_attention_norm: Array | None = None
     after_ffn_norm: Array | None = None
     query_norm: Array | None = None
@@ -74,6 +74,7 @@ class ModelWeights:
 
     head: None when the embedding's table is the head. residual_scale: factor of what attention and
     the feed-forward network add to the residual. logit_divisor: logits are divided by it.
+    joint_head_norms: the norms of queries and keys are over all heads together, not over each.
     num_bytes: size of the weight files. check: called before each use of the weights, raises
     BadInput when the files under them have changed. close: releases the files.
     """
@@ -96,6 +97,7 @@ class ModelWeights:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logit_divisor: float = 1.0
+    joint_head_norms: bool = False
     fingerprint: str = ""
     description: str = ""
     num_bytes: int = 0

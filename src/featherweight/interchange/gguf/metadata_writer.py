@@ -155,6 +155,12 @@ def _check_attention(numbers: Hyperparameters) -> None:
             f"it has query_pre_attn_scalar {numbers.query_scalar:g}, "
             f"but files imply {runtime_scalar}"
         )
+    query_width = numbers.num_heads * numbers.head_width
+    if family.has_joint_head_norms and query_width != numbers.hidden:
+        raise UsageError(
+            f"its queries are {query_width} wide, but {family.gguf.architecture} files imply the "
+            f"hidden width {numbers.hidden}"
+        )
     for key, cap in _softcaps(numbers).items():
         default_cap = family.gguf.softcaps.get(key)
         if cap and key not in family.gguf.softcaps:

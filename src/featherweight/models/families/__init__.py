@@ -24,11 +24,12 @@ from .granite import GRANITE
 from .hyperparameters import Hyperparameters, periodic_layer_types, read_hyperparameters
 from .llama import LLAMA
 from .mistral import MISTRAL
+from .olmo2 import OLMO2
 from .qwen2 import QWEN2
 from .qwen3 import QWEN3
 from .rope import Rope
 
-FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, GRANITE)
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, GRANITE, OLMO2)
 __all__ = [
     "ATTENTION_CAP",
     "EMBEDDING",
@@ -43,6 +44,7 @@ __all__ = [
     "LLAMA",
     "MATRICES",
     "MISTRAL",
+    "OLMO2",
     "QWEN2",
     "QWEN3",
     "SLIDING_ATTENTION",

@@ -60,7 +60,15 @@ SANDWICH_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
         "after_ffn_norm": ModuleNames("post_feedforward_layernorm", "post_ffw_norm"),
     }
 )
-# Norms of the width of one head, shared by all heads of a layer.
+# The norms of a block in OLMo 2: one after each of the two.
+POST_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
+    {
+        "after_attention_norm": ModuleNames("post_attention_layernorm", "post_attention_norm"),
+        "after_ffn_norm": ModuleNames("post_feedforward_layernorm", "post_ffw_norm"),
+    }
+)
+# Norms of queries and keys: of the width of one head and shared by all heads of a layer, or of all
+# heads together (`Family.has_joint_head_norms`).
 HEAD_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
     {
         "query_norm": ModuleNames("self_attn.q_norm", "attn_q_norm"),
@@ -100,7 +108,8 @@ class Family:
     """The facts about one architecture.
 
     `model_type`: its name in config.json. `gguf`: how GGUF files store it. `norms`, `head_norms`:
-    names of the native engine -> modules of a block. `defaults`: the values that transformers uses
+    names of the native engine -> modules of a block. `has_joint_head_norms`: a norm of `head_norms`
+    is over all heads together instead of over each. `defaults`: the values that transformers uses
     for keys that a config.json lacks. `norm_offset`: a number that is added to the weights of every
     norm before the multiplication; GGUF stores the sum. `window_period`: one of so many layers has
     full attention, the others have a sliding window (0: all layers are alike). `has_window`: all
@@ -118,6 +127,7 @@ class Family:
     norms: Mapping[str, ModuleNames]
     defaults: Mapping[str, Any]
     head_norms: Mapping[str, ModuleNames] = field(default_factory=dict)
+    has_joint_head_norms: bool = False
     norm_offset: float = 0.0
     window_period: int = 0
     has_window: bool = False
