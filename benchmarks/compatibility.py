@@ -43,7 +43,7 @@ NAMES = {
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3",
     "mistral": "Mistral (GGUF: without a window)",
-    "phi3": "Phi-3",
+    "phi3": "Phi-3 (GGUF: without a window)",
     "olmo2": "OLMo 2",
     "granite": "Granite",
     "stablelm": "StableLM",
@@ -67,6 +67,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
         "logits_scaling": 2.0,
     },
     "olmo2": other_families.GROUPED,
+    "phi3": {**other_families.GROUPED, "tie_word_embeddings": True},
     **other_families.SETTINGS,
     # The scale of attention scores that files of this size imply, so that GGUF holds them.
     "gemma2": {**other_families.GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16},

@@ -16,10 +16,11 @@ SharedInput<N> share_input(const Matrix *const (&matrices)[N]) {
     SharedInput<N> input;
     int num_buffers = 0;
     for (int i = 0; i < N; ++i) {
-        input.matrices[i] = matrices[i];
+        input.matrices[i] = matrices[matrices[i]->kind == FW_NONE ? 0 : i];
         input.buffer_of[i] = -1;
         for (int j = 0; j < i; ++j)
-            if (matrices[j]->input == matrices[i]->input) input.buffer_of[i] = input.buffer_of[j];
+            if (input.matrices[j]->input == input.matrices[i]->input)
+                input.buffer_of[i] = input.buffer_of[j];
         if (input.buffer_of[i] < 0) input.buffer_of[i] = num_buffers++;
     }
     return input;
@@ -53,7 +54,7 @@ void ForwardThread::run() {
 
 // Cosines and sines of every token's rotary positions.
 void ForwardThread::compute_angles() {
-    const int64_t half_width = d_.head_width / 2;
+    const int64_t half_width = d_.rotary_width / 2;
     for (size_t rope = 0; rope < m_.rope_frequencies.size(); ++rope)
         for (int64_t token = index_; token < pass_.count; token += num_threads_) {
             float *cosines = m_.angles[rope].get() + token * 2 * half_width;
@@ -62,8 +63,8 @@ void ForwardThread::compute_angles() {
                 // exact.
                 const double angle =
                     static_cast<float>(pass_.tokens[token].position) * m_.rope_frequencies[rope][i];
-                cosines[i] = static_cast<float>(std::cos(angle));
-                cosines[half_width + i] = static_cast<float>(std::sin(angle));
+                cosines[i] = static_cast<float>(std::cos(angle)) * d_.rope_scale;
+                cosines[half_width + i] = static_cast<float>(std::sin(angle)) * d_.rope_scale;
             }
         }
 }
@@ -185,6 +186,7 @@ void ForwardThread::project_queries_keys_values(int64_t index, const SharedInput
     wait_for_vector_work();
     multiply(layer.query, tokens_.shared_inputs[input.buffer_of[0]], pass_.count,
              m_.products.query);
+    if (layer.key.kind == FW_NONE) return;
     multiply(layer.key, tokens_.shared_inputs[input.buffer_of[1]], pass_.count, m_.products.key);
     multiply(layer.value, tokens_.shared_inputs[input.buffer_of[2]], pass_.count,
              m_.products.value);
@@ -212,16 +214,29 @@ void ForwardThread::project_gate_up(const Layer &layer, const SharedInput<2> &in
     }
     wait_for_vector_work();
     multiply(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], pass_.count, m_.products.gate);
+    if (layer.up.kind == FW_NONE) return;
     multiply(layer.up, tokens_.shared_inputs[input.buffer_of[1]], pass_.count, m_.products.up);
+}
+
+// The products of gate and up of a token, padded.
+void ForwardThread::read_gate_up(const Layer &layer, const SharedInput<2> &input, int64_t token,
+                                 float *gate, float *up) {
+    products_.read(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], m_.products.gate,
+                   pass_.count, token, gate);
+    if (layer.up.kind != FW_NONE) {
+        products_.read(layer.up, tokens_.shared_inputs[input.buffer_of[1]], m_.products.up,
+                       pass_.count, token, up);
+        return;
+    }
+    const int64_t ffn = layer.down.columns;
+    std::memcpy(up, gate + ffn, sizeof(float) * static_cast<size_t>(ffn));
+    for (int64_t i = ffn; i < m_.ffn; ++i) gate[i] = up[i] = 0.0f;
 }
 
 void ForwardThread::project_down(const Layer &layer, const SharedInput<2> &input) {
     float *gate = buffers_.vector.get(), *up = buffers_.product.get();
     for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
-        products_.read(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], m_.products.gate,
-                       pass_.count, token, gate);
-        products_.read(layer.up, tokens_.shared_inputs[input.buffer_of[1]], m_.products.up,
-                       pass_.count, token, up);
+        read_gate_up(layer, input, token, gate, up);
         k_.apply_gate(gate, up, static_cast<Activation>(d_.activation), m_.ffn, gate);
         prepare_single(layer.down, gate, token);
     }

@@ -16,7 +16,6 @@ WIDTHS = {
 }
 GROUPED = {**WIDTHS, "num_key_value_heads": 2}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "phi3": {**GROUPED, "tie_word_embeddings": True},
     "stablelm": {**GROUPED, "partial_rotary_factor": 0.25},
     "gpt_neox": WIDTHS,
     "falcon": {

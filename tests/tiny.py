@@ -38,6 +38,8 @@ from transformers import (
     MistralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -268,6 +270,31 @@ def olmo2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         **common(),
     )
     return make(Olmo2ForCausalLM, config, seed), tokenizer()
+
+
+def phi3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 100, intermediate 172, 5 heads of 20 with 1 for keys and values, of which 16 numbers
+    turn; LongRoPE for more than 64 positions; a window of 24; untied.
+    """
+    dims = 8
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "partial_rotary_factor": 0.8,
+        "short_factor": [1.0 + 0.1 * index for index in range(dims)],
+        "long_factor": [2.0 + 0.5 * index for index in range(dims)],
+    }
+    config = Phi3Config(
+        hidden_size=100,
+        intermediate_size=172,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        sliding_window=24,
+        original_max_position_embeddings=64,
+        rope_parameters=rope,
+        **common(),
+    )
+    return make(Phi3ForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

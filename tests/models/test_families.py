@@ -30,6 +30,9 @@ MODELS = (
     tiny.mistral,
     tiny.granite,
     tiny.olmo2,
+    tiny.phi3,
+    exporting.phi3,
+    exporting.long_phi3,
     exporting.mistral,
     exporting.deep_gemma3,
     exporting.llama3(16),
@@ -103,6 +106,9 @@ def test_absent_keys_take_the_values_of_transformers() -> None:
     assert capless.attention_softcap == 0
 
 
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "error"),
     [
@@ -114,6 +120,10 @@ def test_absent_keys_take_the_values_of_transformers() -> None:
         ("partial_rotary_factor", "x", BadInput),
         ("residual_multiplier", 0.0, BadInput),
         ("logits_scaling", -1.0, BadInput),
+        ("partial_rotary_factor", 0.5, Unsupported),
+        ("rope_scaling", {**LONGROPE, "short_factor": [1.0]}, BadInput),
+        ("rope_scaling", {**LONGROPE, "long_factor": [1.0] * 7 + ["x"]}, BadInput),
+        ("rope_scaling", {**LONGROPE, "original_max_position_embeddings": 1}, BadInput),
         ("layer_types", ["linear_attention"] * 2, Unsupported),
         ("layer_types", [FULL_ATTENTION], Unsupported),
     ],
@@ -199,3 +209,33 @@ def test_rotary_settings_in_every_form_are_those_of_transformers(
         name = f"{layer_type}_inv_freq"
         inv_freq = getattr(expected, name) if hasattr(expected, name) else expected.inv_freq
         assert torch.allclose(torch.from_numpy(frequencies), inv_freq, rtol=1e-5), layer_type
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rope_scaling": {**LONGROPE, "type": "su", "original_max_position_embeddings": 99}},
+        {"rope_scaling": {**LONGROPE, "type": "yarn", "factor": 3.0}, "rope_theta": 7e3},
+        {"rope_scaling": {**LONGROPE, "attention_factor": 1.5}},
+        {"rope_scaling": LONGROPE, "max_position_embeddings": 64},
+        {"rope_scaling": {"type": "longrope", "short_factor": [2.0] * 4, "long_factor": [1.0] * 4}}
+        | {"partial_rotary_factor": 0.4},
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.4}},
+        {"rope_parameters": None, "partial_rotary_factor": 0.75},
+        {"rope_parameters": None},
+    ],
+)
+def test_longrope_in_every_form_is_that_of_transformers(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    model, _ = tiny.phi3()
+    config = {**json.loads(model.config.to_json_string()), "partial_rotary_factor": 0.8, **changes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    rope = families.read_hyperparameters(config, families.PHI3).rope(SLIDING_ATTENTION)
+    rotary = type(model)(AutoConfig.from_pretrained(tmp_path)).model.rotary_emb
+    frequencies = torch.from_numpy(rope.frequencies(20))
+    assert torch.allclose(frequencies, rotary.inv_freq, rtol=1e-6, atol=0)
+    assert rope.rotary_width(20) == 2 * len(rotary.inv_freq)
+    assert rope.attention_factor == pytest.approx(rotary.attention_scaling, rel=1e-12)
+    assert rope.num_positions == (64 if rotary.rope_type == "longrope" else 0)

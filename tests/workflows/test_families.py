@@ -16,7 +16,11 @@ import featherweight as fw
 
 
 @pytest.mark.parametrize(
-    "make", [tiny.llama, tiny.qwen3, tiny.gemma3, tiny.odd, tiny.mistral, tiny.granite, tiny.olmo2]
+    "make",
+    [
+        *(tiny.llama, tiny.qwen3, tiny.gemma3, tiny.odd, tiny.mistral),
+        *(tiny.granite, tiny.olmo2, tiny.phi3),
+    ],
 )
 @pytest.mark.parametrize("transform", [None, fw.Hadamard(), fw.Hadamard(output="full")])
 def test_the_same_logits_after_loading(

@@ -84,6 +84,8 @@ def test_transformers_reads_the_same_model(
         exporting.mistral,
         tiny.granite,
         exporting.olmo2,
+        exporting.phi3,
+        exporting.long_phi3,
     ],
 )
 def test_our_own_reader_undoes_it(
@@ -265,6 +267,7 @@ def test_computations_that_a_file_cannot_say_are_refused(tmp_path: Path) -> None
             "layers with a window is scaled",
         ),
         (exporting.olmo2, {"head_dim": 32}, "queries are 128 wide, but olmo2 files imply"),
+        (exporting.phi3, {"sliding_window": 64}, "see 64 of 512 positions, but phi3 files"),
         (exporting.mistral, {"sliding_window": 64}, "see 64 of 512 positions, but llama files"),
     ],
 )

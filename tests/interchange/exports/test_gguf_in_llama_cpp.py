@@ -42,6 +42,8 @@ Q4_0, Q2_0 = {"*": Int(bits=4, group=32)}, {"*": Int(bits=2, group=64)}
         (exporting.mistral, Q4_0, "Q4_0"),
         (tiny.granite, Q4_0, "Q4_0"),
         (exporting.olmo2, Q4_0, "Q4_0"),
+        (exporting.phi3, Q4_0, "Q4_0"),
+        (exporting.long_phi3, {"*": Int(bits=8)}, "Q8_0"),
         (exporting.gemma2, Q4_0, "Q4_0"),
         (exporting.spoken_gemma2, {"*": Int(bits=8)}, "Q8_0"),
         (exporting.gemma3, Q4_0, "Q4_0"),

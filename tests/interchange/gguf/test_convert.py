@@ -43,7 +43,7 @@ def llama_file(tmp_path: Path, spoil: Spoil | None = None, pre: str = "gpt-2") -
     "make",
     [
         *(tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd),
-        *(tiny.granite, tiny.olmo2),
+        *(tiny.granite, tiny.olmo2, tiny.phi3),
     ],
 )
 def test_same_logits_same_tokens(tmp_path: Path, make: Callable[[], tuple[Any, Any]]) -> None:
@@ -275,6 +275,34 @@ def test_refused_of_granite(tmp_path: Path, key: str, value: Any, message: str) 
     path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.granite(), change=change)
     (tmp_path / "out").mkdir()
     with pytest.raises(BadInput, match=message):
+        convert(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rope.dimension_count", 15, "dimension_count is 15: only 14"),
+        ("rope.dimension_count", 22, "dimension_count is 22: only 20"),
+        ("rope.dimension_count", 14, "rope_factors_short.weight of 7 numbers"),
+        ("rope.scaling.type", "yarn", "'yarn': only none and longrope"),
+        ("rope.scaling.factor", 2.0, "factor is 2.0: only 1.0"),
+    ],
+)
+def test_refused_of_phi3(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    change = change_value(f"phi3.{key}", value)
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.phi3(), change=change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadInput, match=message):
+        convert(path, tmp_path / "out")
+
+
+def test_a_phi3_file_has_both_or_none_of_the_divisors(tmp_path: Path) -> None:
+    def change(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
+        tensors.pop("rope_factors_long.weight")
+
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.phi3(), change=change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadInput, match=r"lacks tensor rope_factors_long.weight of 8 numbers"):
         convert(path, tmp_path / "out")
 
 

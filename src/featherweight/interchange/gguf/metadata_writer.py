@@ -16,6 +16,7 @@ import numpy as np
 from ...base.errors import FeatherweightError, UsageError
 from ...models import families
 from ...models.families import FULL_ATTENTION, SLIDING_ATTENTION, Family, Hyperparameters, Rope
+from .tensors import LONG_DIVISORS, ROPE_DIVISORS, SHORT_DIVISORS
 from .types import package
 
 SOFTCAP_WRITERS = {
@@ -61,12 +62,15 @@ def add_metadata(writer: Any, numbers: Hyperparameters) -> None:
     writer.add_value_length(numbers.head_width)
     writer.add_layer_norm_rms_eps(numbers.epsilon)
     writer.add_vocab_size(numbers.vocab_size)
-    writer.add_rope_dimension_count(numbers.head_width)
     rope = numbers.rope(FULL_ATTENTION)
+    writer.add_rope_dimension_count(rope.rotary_width(numbers.head_width))
     writer.add_rope_freq_base(rope.theta)
     if rope.type == "linear":
         writer.add_rope_scaling_type(package().RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope.factor)
+    if rope.type == "longrope":
+        writer.add_rope_scaling_orig_ctx_len(int(rope.original_context))
+        writer.add_rope_scaling_attn_factors(rope.attention_factor)
     if numbers.family.has_multipliers:
         writer.add_embedding_scale(numbers.embedding_scale)
         writer.add_attention_scale(numbers.attention_scale)
@@ -80,14 +84,17 @@ def add_metadata(writer: Any, numbers: Hyperparameters) -> None:
                 getattr(writer, SOFTCAP_WRITERS[key])(cap)
 
 
-def rope_divisors(numbers: Hyperparameters) -> np.ndarray | None:
-    """Llama 3's divisors of the rotary frequencies, float32 (head_width / 2), which GGUF files
-    store as a tensor; None for models without this scaling.
+def rope_divisors(numbers: Hyperparameters) -> dict[str, np.ndarray]:
+    """The divisors of the rotary frequencies that GGUF files store, by tensor, float32
+    (rotary_width / 2): one tensor for Llama 3's scaling, two for LongRoPE, none for others.
     """
     rope = numbers.rope(FULL_ATTENTION)
-    if rope.type != "llama3":
-        return None
-    return rope.llama3_divisors(numbers.head_width).astype(np.float32)
+    divisors: dict[str, Any] = {}
+    if rope.type == "llama3":
+        divisors = {ROPE_DIVISORS: rope.llama3_divisors(numbers.head_width)}
+    elif rope.type == "longrope":
+        divisors = {LONG_DIVISORS: rope.long_factors, SHORT_DIVISORS: rope.short_factors}
+    return {name: np.array(numbers, np.float32) for name, numbers in divisors.items()}
 
 
 def _softcaps(numbers: Hyperparameters) -> dict[str, float]:
@@ -120,10 +127,8 @@ def _check_layers(numbers: Hyperparameters) -> None:
 def _check_ropes(numbers: Hyperparameters) -> None:
     family: Family = numbers.family
     rope = numbers.rope(FULL_ATTENTION)
-    if rope.turned_share != 1:
-        raise UsageError(
-            f"it turns only part of each head, but {family.gguf.architecture} files turn all of it"
-        )
+    if int(numbers.head_width * rope.turned_share) % 2:
+        raise UsageError("it turns an odd number of numbers of each head, which files cannot say")
     if rope.type not in family.gguf.rope_types:
         raise UsageError(
             f"it has rope_type {rope.type}, but {family.gguf.architecture} files can hold only "

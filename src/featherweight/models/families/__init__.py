@@ -25,11 +25,12 @@ from .hyperparameters import Hyperparameters, periodic_layer_types, read_hyperpa
 from .llama import LLAMA
 from .mistral import MISTRAL
 from .olmo2 import OLMO2
+from .phi3 import PHI3
 from .qwen2 import QWEN2
 from .qwen3 import QWEN3
-from .rope import Rope
+from .rope import Rope, longrope_attention
 
-FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, GRANITE, OLMO2)
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, GRANITE, OLMO2, PHI3)
 __all__ = [
     "ATTENTION_CAP",
     "EMBEDDING",
@@ -45,6 +46,7 @@ __all__ = [
     "MATRICES",
     "MISTRAL",
     "OLMO2",
+    "PHI3",
     "QWEN2",
     "QWEN3",
     "SLIDING_ATTENTION",
@@ -53,6 +55,7 @@ __all__ = [
     "Rope",
     "find",
     "find_gguf",
+    "longrope_attention",
     "periodic_layer_types",
     "read_hyperparameters",
 ]

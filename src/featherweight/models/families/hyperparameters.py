@@ -15,7 +15,7 @@ import numpy as np
 
 from ...base.errors import BadInput, Unsupported
 from .base import ATTENTION_CAP, FINAL_CAP, FULL_ATTENTION, SLIDING_ATTENTION, Family
-from .rope import Rope
+from .rope import Rope, longrope_attention
 
 # The factors of embeddings, attention scores and additions to the residual; the divisor of logits.
 MULTIPLIERS = (
@@ -74,19 +74,45 @@ class Hyperparameters:
         if theta < 1:
             raise BadInput(f"config.json says rope_theta = {theta}")
         rope_type = str(settings.get("rope_type", settings.get("type", "default")))
-        numbers = {}
+        if rope_type in self.family.longrope_names:
+            rope_type = "longrope"
+        numbers: dict[str, Any] = {}
         if rope_type in ("linear", "llama3"):
             numbers["factor"] = _positive(settings, "factor", None)
         if rope_type == "llama3":
             for key in ("low_freq_factor", "high_freq_factor"):
                 numbers[key] = _number(settings, key, None)
+        if rope_type in ("llama3", "longrope"):
             key = "original_max_position_embeddings"
             is_outside = self.config.get(key) is not None and not self._has_local_rope
             place = self.config if is_outside else settings
-            numbers["original_context"] = _number(place, key, self.context)
+            numbers["original_context"] = _positive(place, key, self.context)
         share = self.config.get("partial_rotary_factor")
         share = _number(settings, "partial_rotary_factor", 1.0 if share is None else share)
+        if share > 1 or (share != 1 and not self.family.has_partial_rope):
+            raise Unsupported(
+                f"partial_rotary_factor {share:g}: heads of {self.family.model_type} models turn "
+                "as a whole"
+            )
+        if rope_type == "longrope":
+            numbers |= self._longrope(settings, int(self.head_width * share), **numbers)
         return Rope(theta, rope_type, turned_share=share, **numbers)
+
+    def _longrope(
+        self, settings: Mapping[str, Any], dims: int, original_context: float
+    ) -> dict[str, Any]:
+        """LongRoPE's divisors of the frequencies of `dims` numbers, and its attention factor."""
+        if original_context < 2:
+            raise BadInput(
+                f"config.json says original_max_position_embeddings = {original_context:g}"
+            )
+        factor = _positive(settings, "factor", self.context / original_context)
+        default_attention = longrope_attention(factor, original_context)
+        return {
+            "short_factors": _numbers(settings, "short_factor", (dims + 1) // 2),
+            "long_factors": _numbers(settings, "long_factor", (dims + 1) // 2),
+            "attention_factor": _positive(settings, "attention_factor", default_attention),
+        }
 
     def _rope_settings(self, layer_type: str) -> tuple[Mapping[str, Any], Any]:
         """(the rotary settings of the layers of type `layer_type`, the base when they name none).
@@ -230,3 +256,10 @@ def _positive(config: Mapping[str, Any], key: str, default: Any) -> float:
     if number == 0:
         raise BadInput(f"config.json says {key} = 0")
     return number
+
+
+def _numbers(config: Mapping[str, Any], key: str, count: int) -> tuple[float, ...]:
+    numbers = config.get(key)
+    if not isinstance(numbers, list) or len(numbers) != count:
+        raise BadInput(f"config.json has no list of {count} numbers {key}")
+    return tuple(_positive({key: number}, key, None) for number in numbers)
