@@ -48,9 +48,9 @@ def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
             rows = rows + np.float32(1)
         gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         by_name[gguf_name] = np.ascontiguousarray(rows)
-    for key in ("short", "long") if config.model_type == "phi3" else ():
-        factors = config.rope_parameters[f"{key}_factor"]
-        by_name[f"rope_factors_{key}.weight"] = np.array(factors, np.float32)
+    for key in ("short", "long"):
+        if factors := config.rope_parameters.get(f"{key}_factor"):
+            by_name[f"rope_factors_{key}.weight"] = np.array(factors, np.float32)
     return by_name
 
 
@@ -66,7 +66,8 @@ def write(
     may spoil it first."""
     config = model.config
     writer = gguf.GGUFWriter(path, architecture(config))
-    writer.add_name(f"tiny {config.model_type}")
+    # With phi3 in its name, llama.cpp would let tokens take the spaces after them.
+    writer.add_name(f"tiny {config.model_type}".replace("phi3", "phi 3"))
     writer.add_string("general.license", "apache-2.0")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -116,8 +117,9 @@ def _add_family_keys(writer: gguf.GGUFWriter, model: PreTrainedModel) -> None:
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)
     if config.model_type == "phi3":
-        writer.add_sliding_window(config.sliding_window)
-        writer.add_rope_dimension_count(2 * len(config.rope_parameters["short_factor"]))
+        writer.add_sliding_window(config.sliding_window or 0)
+    if factors := config.rope_parameters.get("short_factor"):
+        writer.add_rope_dimension_count(2 * len(factors))
         writer.add_rope_scaling_orig_ctx_len(config.original_max_position_embeddings)
         writer.add_rope_scaling_attn_factors(model.model.rotary_emb.attention_scaling)
 

@@ -119,6 +119,19 @@ def test_threads_and_isas_change_nothing(packed_folder: Any, body: Any) -> None:
             )
 
 
+@pytest.mark.parametrize("family", [tiny.mistral, tiny.granite, tiny.olmo2, tiny.phi3])
+@pytest.mark.parametrize("body", [fw.Trellis(bits=3), fw.Int(bits=4)], ids=repr)
+def test_threads_and_isas_change_nothing_for_any_family(
+    packed_folder: Any, family: Any, body: Any
+) -> None:
+    transform = fw.Hadamard(output="full")
+    folder, _ = packed_folder(family, body, fw.Int(bits=8), transform)
+    reference = _run(open_runtime(folder, isa="scalar", threads=1))
+    for isa in library.available():
+        logits = _run(open_runtime(folder, isa=isa, threads=3))
+        np.testing.assert_array_equal(logits.view(np.uint32), reference.view(np.uint32), isa)
+
+
 @pytest.mark.parametrize("threads", [2, 3, 5, 16])
 def test_single_tokens_with_more_threads_than_there_is_work(
     packed_folder: Any, threads: int

@@ -33,6 +33,7 @@ from ..gguf import types
 from ..gguf.blocks import WRITTEN_TYPES, choose_type, encode, reorder_rows
 from ..gguf.file import GGUFFile
 from ..gguf.metadata_writer import add_metadata, read_exportable, rope_divisors
+from ..gguf.stripping import exported_name
 from ..gguf.tensors import (
     add_offset,
     has_offset,
@@ -103,13 +104,14 @@ class GGUF(Exporter[GGUFTensor]):
             tensors[name] = GGUFTensor(gguf_name, _storage_type(model, name, matrix), heads)
         refuse(problems, HINT)
         tokenizers.check_exportable(model.tokenizer, model.path)
+        exported_name(model.tokenizer, model.path.name)  # raises for tokens that no file holds
         counts = Counter(tensor.type for tensor in tensors.values())
         return ExportPlan(tensors, counts, _notes(model, tensors))
 
     def write(self, model: PackedModel, plan: Plan, path: Path, progress: TensorProgress) -> None:
         gguf, numbers = types.package(), read_exportable(model.config)
         with closing(gguf.GGUFWriter(path, numbers.family.gguf.architecture)) as writer:
-            writer.add_name(model.path.resolve().name)
+            writer.add_name(exported_name(model.tokenizer, model.path.resolve().name))
             writer.add_quantized_by("featherweight")
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             writer.add_file_type(_file_type(plan))
