@@ -43,6 +43,16 @@ def test_other_weights_other_tokens_and_damaged_files_are_not_taken_for_it(
         TeacherCache(None, tmp_path, "a")(tokens)
 
 
+def test_windows_with_another_first_token_are_not_read_from_it(original, light, windows, tmp_path):
+    evaluate(light, [KL(TeacherCache(original, tmp_path, "a"), windows)])
+    with_bos = windows.clone()
+    with_bos[:, 0] = 1
+    with pytest.raises(BadInput, match="missing"):
+        evaluate(light, [KL(TeacherCache(None, tmp_path, "a"), with_bos)])
+    cached = evaluate(light, [KL(TeacherCache(original, tmp_path, "a"), with_bos)]).quality
+    assert cached == evaluate(light, [KL(original, with_bos)]).quality
+
+
 def test_wrong_dtype_and_batches_are_refused(original, windows, tmp_path):
     with pytest.raises(UsageError, match="int8"):
         TeacherCache(original, tmp_path, "a", "int8")

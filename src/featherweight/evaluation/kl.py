@@ -31,12 +31,14 @@ class KL(Metric):
     """The KL from `teacher`, a model or a `TeacherCache`, over `windows`.
 
     windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError.
-    text: the name of the text in the report.
+    text: the name of the text in the report. bos: whether each window starts with a BOS, for the
+    report; None where the caller does not say it.
     """
 
     teacher: CausalModel
     windows: Int[Tensor, "count positions"]
     text: str = "text"
+    bos: bool | None = None
 
     def __post_init__(self) -> None:
         check_windows(self.windows)

@@ -3,9 +3,10 @@ time.
 
 It is used in place of a model: `KL(TeacherCache(model, folder, key), windows)`. The logits of a
 window are read from its file if it exists; otherwise the model computes them and the file is
-written. There is one file for each window, named by the SHA-256 of `key`, dtype and token ids. It
-holds the raw little-endian numbers (length x vocabulary). It is written under another name and then
-renamed, so a killed run leaves no incomplete file and the next run continues.
+written. There is one file for each window, named by the SHA-256 of `key`, dtype and token ids, so
+that a window with a BOS and one without have different files. It holds the raw little-endian
+numbers (length x vocabulary). It is written under another name and then renamed, so a killed run
+leaves no incomplete file and the next run continues.
 
 float16 needs half the disk space (100 MB for a window of 1,024 tokens and a vocabulary of 49,152),
 but rounds the logits by up to 2^-11 of their size. For SmolLM2 this rounding causes a KL of 3e-6
