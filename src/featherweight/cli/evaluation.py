@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import bounds as result_bounds
+from . import tasks as task_options
 from .options import FailIf, Json, Model
 from .progress import progress
 
@@ -51,9 +52,33 @@ def evaluate(
     ] = False,
     fail_if: FailIf = None,
     json_: Json = False,
+    tasks: task_options.Tasks = None,
+    task_data: task_options.TaskData = None,
+    items: task_options.Items = None,
+    with_chat: task_options.TaskChat = None,
+    out: task_options.TaskFolder = None,
+    from_start: task_options.FreshTasks = False,
+    overwrite: task_options.OverwriteTasks = False,
 ) -> None:
-    """Measure perplexity, and with --against the KL from the original and how often both agree."""
+    """Measure perplexity, and with --against the KL from the original and how often both agree;
+    with --tasks, how well the model answers.
+    """
     bounds = result_bounds.parse(fail_if or [])
+    if tasks is not None:
+        task_options.evaluate_on_tasks(
+            model,
+            tasks,
+            json_,
+            task_data=task_data,
+            items=items,
+            chat=with_chat,
+            runtime=runtime or "auto",
+            out=out,
+            fresh=from_start,
+            overwrite=overwrite,
+            record=record,
+        )
+        return
     from ..workflows.evaluate_folder import evaluate_folder
 
     with progress() as listener:
