@@ -138,3 +138,19 @@ def test_the_shell_prints_a_table_and_records(model: Path, files: Path, tmp_path
     assert "All scores" in (packed / "report.html").read_text()
     outcome = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(outcome.stdout)["folder"] == str(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "lambada", "--against", "x"], "--against is about texts"),
+        (["--tasks", "lambada", "--fail-if", "kl>1"], "--fail-if is about texts"),
+        (["--items", "3"], "--items belongs to --tasks"),
+        (["--chat"], "--chat belongs to --tasks"),
+        (["--task-data", "."], "--task-data belongs to --tasks"),
+    ],
+)
+def test_settings_that_change_nothing_are_refused(arguments: list[str], message: str) -> None:
+    outcome = CliRunner().invoke(app, ["evaluate", "model", *arguments])
+    assert isinstance(outcome.exception, UsageError)
+    assert message in str(outcome.exception)

@@ -20,36 +20,44 @@ Bos = Annotated[
         "one before every text.",
     ),
 ]
+Against = Annotated[
+    str | None, typer.Option(help="The original, to measure the KL from it.", show_default=False)
+]
+TextName = Annotated[
+    str | None,
+    typer.Option(
+        help="A text file, or the name of a text that comes with featherweight.",
+        show_default=False,
+    ),
+]
+Windows = Annotated[int, typer.Option(help="How many windows of the text.", min=1)]
+Length = Annotated[int, typer.Option(help="Tokens in a window.", min=2)]
+EvaluationRuntime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="native|reference|reference-int8",
+        help="Measure what this engine computes instead of the plain forward of PyTorch. Tasks run "
+        "on the native engine when it can run the model.",
+        show_default=False,
+    ),
+]
+Record = Annotated[
+    bool,
+    typer.Option(
+        "--record", help="Write the figures into MODEL's page too; needs --against or --tasks."
+    ),
+]
 
 
 def evaluate(
     model: Model,
-    against: Annotated[
-        str | None,
-        typer.Option(help="The original, to measure the KL from it.", show_default=False),
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(
-            help="A text file, or the name of a text that comes with featherweight.",
-            show_default=False,
-        ),
-    ] = None,
-    windows: Annotated[int, typer.Option(help="How many windows of the text.", min=1)] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a window.", min=2)] = 1024,
+    against: Against = None,
+    text: TextName = None,
+    windows: Windows = 16,
+    length: Length = 1024,
     bos: Bos = "auto",
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            metavar="native|reference|reference-int8",
-            help="Measure what this engine computes instead of the plain forward of PyTorch.",
-            show_default=False,
-        ),
-    ] = None,
-    record: Annotated[
-        bool,
-        typer.Option("--record", help="Write the figures into MODEL's page too; needs --against."),
-    ] = False,
+    runtime: EvaluationRuntime = None,
+    record: Record = False,
     fail_if: FailIf = None,
     json_: Json = False,
     tasks: task_options.Tasks = None,
@@ -64,20 +72,19 @@ def evaluate(
     with --tasks, how well the model answers.
     """
     bounds = result_bounds.parse(fail_if or [])
+    task_settings = {
+        "task_data": task_data,
+        "items": items,
+        "chat": with_chat,
+        "out": out,
+        "fresh": from_start,
+        "overwrite": overwrite,
+    }
+    text_settings = {"against": against, "text": text, "fail-if": fail_if}
+    task_options.check_settings(tasks, task_settings, text_settings)
     if tasks is not None:
-        task_options.evaluate_on_tasks(
-            model,
-            tasks,
-            json_,
-            task_data=task_data,
-            items=items,
-            chat=with_chat,
-            runtime=runtime or "auto",
-            out=out,
-            fresh=from_start,
-            overwrite=overwrite,
-            record=record,
-        )
+        task_settings |= {"runtime": runtime or "auto", "record": record}
+        task_options.evaluate_on_tasks(model, tasks, json_, **task_settings)
         return
     from ..workflows.evaluate_folder import evaluate_folder
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..base.errors import UsageError
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -74,6 +75,22 @@ OverwriteTasks = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace a finished one.", rich_help_panel=PANEL),
 ]
+
+
+def check_settings(
+    tasks: str | None, task_settings: Mapping[str, Any], text_settings: Mapping[str, Any]
+) -> None:
+    """Raise UsageError for settings that would change nothing: of texts with tasks, and of tasks
+    without them. Names are those of the options.
+    """
+    useless_settings = task_settings if tasks is None else text_settings
+    for name, value in useless_settings.items():
+        if value is None or value is False or value == []:
+            continue
+        option = "--" + name.replace("_", "-")
+        if tasks is None:
+            raise UsageError(f"{option} belongs to --tasks; name the tasks")
+        raise UsageError(f"{option} is about texts; evaluate --tasks apart from it")
 
 
 def evaluate_on_tasks(model: str, tasks: str, as_json: bool, **settings: Any) -> None:
