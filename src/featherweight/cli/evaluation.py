@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,7 +72,7 @@ def evaluate(
     with --tasks, how well the model answers.
     """
     bounds = result_bounds.parse(fail_if or [])
-    task_settings = {
+    task_settings: dict[str, Any] = {
         "task_data": task_data,
         "items": items,
         "chat": with_chat,
