@@ -122,5 +122,5 @@ def test_prompts_in_the_chat_template(tmp_path) -> None:
 
 def test_answers_longer_than_the_context_are_refused() -> None:
     task = tasks.OpChain(count=1)
-    with pytest.raises(UsageError, match="answers of 256 tokens"):
+    with pytest.raises(UsageError, match="answers of 256 tokens do not fit"):
         next(task_rows(task, list(task.examples()), FakeEngine(context=200), TOKENIZER))

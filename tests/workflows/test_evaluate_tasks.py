@@ -143,8 +143,10 @@ def test_the_shell_prints_a_table_and_records(model: Path, files: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tasks", "lambada", "--against", "x"], "--against is about texts"),
-        (["--tasks", "lambada", "--fail-if", "kl>1"], "--fail-if is about texts"),
+        (["--tasks", "lambada", "--against", "x"], "--against does not go with tasks"),
+        (["--tasks", "lambada", "--fail-if", "kl>1"], "--fail-if does not go with tasks"),
+        (["--harness", "piqa", "--record"], "--record does not go with --harness"),
+        (["--harness", "piqa", "--tasks", "piqa"], "--harness does not go with --tasks"),
         (["--items", "3"], "--items belongs to --tasks"),
         (["--chat"], "--chat belongs to --tasks"),
         (["--task-data", "."], "--task-data belongs to --tasks"),

@@ -61,6 +61,7 @@ def evaluate(
     fail_if: FailIf = None,
     json_: Json = False,
     tasks: task_options.Tasks = None,
+    harness: task_options.Harness = None,
     task_data: task_options.TaskData = None,
     items: task_options.Items = None,
     with_chat: task_options.TaskChat = None,
@@ -81,11 +82,12 @@ def evaluate(
         "overwrite": overwrite,
     }
     text_settings = {"against": against, "text": text, "fail-if": fail_if}
-    task_options.check_settings(tasks, task_settings, text_settings)
-    if tasks is not None:
-        task_settings |= {"runtime": runtime or "auto", "record": record}
-        task_options.evaluate_on_tasks(model, tasks, json_, **task_settings)
+    if tasks is not None or harness is not None:
+        engine_settings = {"runtime": runtime or "auto", "record": record}
+        task_options.refuse(text_settings, "does not go with tasks; evaluate them apart from it")
+        task_options.evaluate_tasks(model, tasks, harness, json_, task_settings | engine_settings)
         return
+    task_options.refuse(task_settings, "belongs to --tasks and --harness; name the tasks")
     from ..workflows.evaluate_folder import evaluate_folder
 
     with progress() as listener:

@@ -26,6 +26,16 @@ Tasks = Annotated[
         show_default=False,
     ),
 ]
+Harness = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...",
+        help="Let lm-evaluation-harness judge its own tasks, offline (extra eval); --task-data may "
+        "name a folder of YAML files.",
+        rich_help_panel=PANEL,
+        show_default=False,
+    ),
+]
 TaskData = Annotated[
     Path | None,
     typer.Option(
@@ -77,20 +87,62 @@ OverwriteTasks = Annotated[
 ]
 
 
-def check_settings(
-    tasks: str | None, task_settings: Mapping[str, Any], text_settings: Mapping[str, Any]
-) -> None:
-    """Raise UsageError for settings that would change nothing: of texts with tasks, and of tasks
-    without them. Names are those of the options.
+def refuse(settings: Mapping[str, Any], reason: str) -> None:
+    """Raise UsageError when one of `settings`, by the names of the options, was given: it would
+    change nothing.
     """
-    useless_settings = task_settings if tasks is None else text_settings
-    for name, value in useless_settings.items():
-        if value is None or value is False or value == []:
-            continue
-        option = "--" + name.replace("_", "-")
-        if tasks is None:
-            raise UsageError(f"{option} belongs to --tasks; name the tasks")
-        raise UsageError(f"{option} is about texts; evaluate --tasks apart from it")
+    for name, value in settings.items():
+        if value is not None and value is not False and value != []:
+            raise UsageError(f"--{name.replace('_', '-')} {reason}")
+
+
+def evaluate_tasks(
+    model: str, tasks: str | None, harness: str | None, as_json: bool, settings: dict[str, Any]
+) -> None:
+    """Run `evaluate --tasks`, or `evaluate --harness`, and print the figures; `settings` are those
+    of the workflow.
+    """
+    if tasks is not None:
+        refuse({"harness": harness}, "does not go with --tasks; evaluate them one after the other")
+        evaluate_on_tasks(model, tasks, as_json, **settings)
+        return
+    refuse({"record": settings.pop("record")}, "does not go with --harness")
+    evaluate_with_harness(model, str(harness), as_json, **settings)
+
+
+def evaluate_with_harness(model: str, tasks: str, as_json: bool, **settings: Any) -> None:
+    """Run `evaluate --harness` and print its figures; `settings` as in the workflow."""
+    from ..workflows.evaluate_harness import evaluate_harness
+
+    with progress() as listener:
+        results, folder = evaluate_harness(model, tasks, listener=listener, **settings)
+    if as_json:
+        typer.echo(json.dumps({**results, "folder": str(folder)}, indent=1))
+    else:
+        from .tables import show
+
+        show(harness_table(results), f"engine: {results['engine']['description']}")
+        show(f"every example: {folder / 'samples'}")
+
+
+def harness_table(results: Mapping[str, Any]) -> Table:
+    """Every figure of the harness with its standard error."""
+    from rich import box
+    from rich.table import Table
+
+    from .tables import number
+
+    table = Table(box=box.SIMPLE_HEAD, title=results["model"]["name"], title_justify="left")
+    for header in ("task", "metric", "figure", "standard error"):
+        table.add_column(header, justify="left" if header in ("task", "metric") else "right")
+    for task, figures in results["harness"]["results"].items():
+        for name, value in figures.items():
+            metric, comma, form = name.partition(",")
+            if comma and not metric.endswith("_stderr"):
+                error = figures.get(f"{metric}_stderr,{form}")
+                title = metric if form == "none" else f"{metric}, {form}"
+                table.add_row(task, title, number(value, 4), number(error, 4))
+    return table
 
 
 def evaluate_on_tasks(model: str, tasks: str, as_json: bool, **settings: Any) -> None:

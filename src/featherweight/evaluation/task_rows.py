@@ -9,13 +9,12 @@ reason), and what led to them:
 - generation: `acc`, the grade of the greedy `answer`, with its number of tokens and its finish.
 
 These are the definitions of lm-evaluation-harness (`multiple_choice`, `loglikelihood`,
-`generate_until`). Answers are generated side by side, so that a step of the engine serves several.
+`generate_until`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,13 @@ import numpy as np
 from ..base.errors import BadInput, UsageError
 from ..base.sampling import Sampling
 from ..data.tasks import Grade, Grader, Task, TaskExample
-from ..inference.batching.batcher import Batcher
 from ..inference.engine import Engine
 from ..inference.text.tokenizer import ChatTokenizer
+from .answers import generate_answers
 from .likelihood import Likelihood, LikelihoodScorer
 from .task_prompts import PromptWriter
 
 Row = dict[str, Any]
-MAX_SLOTS = 8  # answers that are generated side by side
 
 
 def task_rows(
@@ -107,28 +105,14 @@ def _generated_rows(
     engine: Engine,
     grader: Grader,
 ) -> Iterator[Row]:
-    task, tokenizer = writer.task, writer.tokenizer
-    if not indices:
-        return
-    if task.max_tokens >= engine.context:
-        raise UsageError(
-            f"{task.name} needs answers of {task.max_tokens} tokens, and the model's context is "
-            f"{engine.context}"
-        )
-    room = engine.context - task.max_tokens
+    task = writer.task
     prompts = [writer.encode(writer.text(examples[index])) for index in indices]
-    capacity = min(room, max(map(len, prompts))) + task.max_tokens
     sampling = Sampling(task.max_tokens, temperature=0, stop=task.stop)
-    num_slots = min(MAX_SLOTS, engine.max_batch, len(prompts))
-    batcher = Batcher(engine, tokenizer, num_slots, capacity, queue_limit=len(prompts))
-    with closing(batcher):
-        requests = [batcher.submit(ids[-room:], sampling) for ids in prompts]
-        for index, ids, request in zip(indices, prompts, requests, strict=True):
-            deltas = list(request)
-            answer = "".join(delta.text for delta in deltas)
-            row: Row = _scores({"acc": grader(examples[index], answer)})
-            row |= {"answer": answer, "num_tokens": len(deltas), "finish": deltas[-1].finish}
-            yield {"index": index} | row | _truncation(len(ids) > room)
+    answers = generate_answers(engine, writer.tokenizer, prompts, [sampling] * len(prompts))
+    for index, answer in zip(indices, answers, strict=True):
+        row: Row = _scores({"acc": grader(examples[index], answer.text)})
+        row |= {"answer": answer.text, "num_tokens": answer.num_tokens, "finish": answer.finish}
+        yield {"index": index} | row | _truncation(answer.is_truncated)
 
 
 def _scores(grades: dict[str, Grade]) -> Row:

@@ -88,7 +88,7 @@ def evaluate_tasks(
     if record:
         load_results(source.path)
     recipe = _recipe(source, runs, runtime)
-    folder = out or DEFAULT_FOLDER / _default_name(source, recipe)
+    folder = out or DEFAULT_FOLDER / default_name(source, recipe)
     if not overwrite and not fresh and is_finished(folder, recipe):
         results = dict(load_results(folder))
     else:
@@ -130,7 +130,8 @@ def _recipe(source: Source, runs: Sequence[TaskRun], runtime: str) -> dict[str, 
     }
 
 
-def _default_name(source: Source, recipe: Mapping[str, Any]) -> str:
+def default_name(source: Source, recipe: Mapping[str, Any]) -> str:
+    """The folder of an evaluation that got no name: the model's, and a hash of the recipe."""
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     return f"{source.path.name}-{digest[:8]}"
 

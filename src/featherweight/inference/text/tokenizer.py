@@ -166,6 +166,14 @@ class ChatTokenizer:
         """Whether the model has a chat template of its own."""
         return self._template is not None
 
+    def special_token(self, key: str) -> tuple[str, int] | None:
+        """The text and the id of a special token, by its key ("bos_token", "eos_token"); None when
+        the model has none.
+        """
+        text = self._special_tokens.get(key)
+        id = None if text is None else self._tokenizer.token_to_id(text)
+        return None if text is None or id is None else (text, int(id))
+
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, with the tokens that the model needs at its beginning (BOS).
 
