@@ -50,8 +50,8 @@ def evaluate_harness(
 
     Args: tasks, the harness's names, separated by commas; items, its limit of examples (None:
     all); task_data, a folder with YAML files of further tasks; chat, through the chat template
-    (None: no); the others as in `evaluate_tasks`. Raises Unsupported when lm_eval is not installed, BadInput
-    for tasks that it cannot load, UsageError and BadInput as `evaluate_tasks`.
+    (None: no); the others as in `evaluate_tasks`. Raises Unsupported when lm_eval is not installed,
+    BadInput for tasks that it cannot load, UsageError and BadInput as `evaluate_tasks`.
     """
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     if not names or (items is not None and items < 1):
