@@ -13,7 +13,6 @@ from .results import mapping_at, number_at, tidy, yes_no
 
 # Above this share of ungraded answers the page warns.
 UNGRADED_SHARE = 0.02
-METRICS = {"acc_norm": "per character", "acc_bytes": "per byte"}
 
 
 def describe_tasks(results: Mapping[str, Any]) -> Chapter | None:
@@ -55,10 +54,10 @@ def _accuracies(tasks: list[Mapping[str, Any]]) -> Bars:
 
 def _table(tasks: list[Mapping[str, Any]]) -> Table:
     columns = [
-        Column("Task"),
+        Column("Task", code=True),
         Column("Examples", COUNT),
         Column("Accuracy", align="right"),
-        *(Column(f"Accuracy,\n{name}", align="right") for name in METRICS.values()),
+        Column("Accuracy,\nper character", align="right"),
         Column("Perplexity", align="right"),
         Column("Tokens of\nan answer", align="right"),
         Column("Cut", COUNT),
@@ -72,7 +71,7 @@ def _table(tasks: list[Mapping[str, Any]]) -> Table:
             [
                 str(task.get("name")),
                 number_at(task, "items"),
-                *(_interval(metrics[name], as_percent=True) for name in ("acc", *METRICS)),
+                *(_interval(metrics[name], as_percent=True) for name in ("acc", "acc_norm")),
                 _interval(metrics["perplexity"]),
                 "" if mean_tokens is None else numbers.decimal(mean_tokens, 1),
                 number_at(task, "cut_answers"),
@@ -80,9 +79,9 @@ def _table(tasks: list[Mapping[str, Any]]) -> Table:
             ]
         )
     note = (
-        "A choice's log-likelihood is compared as it is, divided by its characters, or by its "
-        "bytes. Perplexity is that of the continuation as a whole. Cut answers reached the "
-        "largest number of tokens."
+        "Choices are compared by their log-likelihoods, per character after dividing them by the "
+        "length of the choice. Perplexity is that of the continuation as a whole. Cut answers "
+        "reached the largest number of tokens."
     )
     return Table("All scores", columns, rows, note, full_width=True)
 
