@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -67,6 +69,31 @@ def test_failing_graders_leave_answers_ungraded() -> None:
         ("two", "gave 2.0"),
     ]:
         assert reason in grades[answer].reason
+
+
+KILLED = """
+import os, signal
+from featherweight.data.tasks import Grader, OpChain
+grader, task = Grader(OpChain()), OpChain()
+grader(next(task.examples()), "END 1")
+print(grader._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no kill")
+def test_a_grader_ends_with_its_caller() -> None:
+    output = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True).stdout
+    for _ in range(50):
+        try:
+            os.kill(int(output), 0)
+        except ProcessLookupError:
+            return
+        # A process without a parent that waits for it stays in the table as a zombie.
+        if "Z" in Path(f"/proc/{int(output)}/stat").read_text().split()[2:3]:
+            return
+        time.sleep(0.1)
+    pytest.fail("the grader's process outlived its caller")
 
 
 PROGRAMS = {

@@ -22,6 +22,7 @@ from typing import Any
 from .base import Task, TaskExample
 
 EXIT_SECONDS = 1.0  # for the process to end by itself
+ALARM_SECONDS = 5.0  # after which a grader that lost its caller ends
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ class Grader:
         self.close()
 
     def _start(self) -> Connection:
-        ways = multiprocessing.get_all_start_methods()
-        context: Any = multiprocessing.get_context("fork" if "fork" in ways else "spawn")
+        is_forked = "fork" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("fork" if is_forked else "spawn")
         self._pipe, end = context.Pipe()
-        self._process = context.Process(target=_serve, args=(self.task, end), daemon=True)
+        # A forked process has a copy of our end too, which it must close to notice our death.
+        arguments = (self.task, end, self._pipe if is_forked else None)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         with warnings.catch_warnings():
             # Newer Pythons warn of forks while threads run. The new process runs only the grader.
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -88,15 +91,24 @@ class Grader:
         return self._pipe
 
 
-def _serve(task: Task, pipe: Connection) -> None:
-    """Grade what comes through `pipe` until it is closed."""
-    if os.name == "posix":
+def _serve(task: Task, pipe: Connection, other_end: Connection | None) -> None:
+    """Grade what comes through `pipe` until it is closed, or its other end is."""
+    has_alarm = os.name == "posix"
+    if other_end is not None:
+        other_end.close()
+    if has_alarm:
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with contextlib.suppress(EOFError, OSError):
         while True:
             example, answer = pipe.recv()
+            if has_alarm:
+                # The system ends this process when nobody is left to do so.
+                signal.alarm(math.ceil(task.grade_seconds + ALARM_SECONDS))
             pipe.send(grade_once(task, example, answer))
+            if has_alarm:
+                signal.alarm(0)
 
 
 def grade_once(task: Task, example: TaskExample, answer: str) -> Grade:
