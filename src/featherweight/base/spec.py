@@ -15,7 +15,7 @@ import ast
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
@@ -24,11 +24,12 @@ from .errors import FeatherweightError, UsageError
 
 # Metadata of a dataclass field that the text contains even when it has its default: `Int(bits=4)`.
 ALWAYS_SHOWN: Mapping[str, bool] = MappingProxyType({"always_shown": True})
+Namespace = Mapping[str, Callable[..., Any]]  # the classes that a text may name
 MAX_LENGTH = 10_000
 MAX_DEPTH = 20
 
 
-def parse(text: str, namespace: Mapping[str, type]) -> Any:
+def parse(text: str, namespace: Namespace) -> Any:
     """The object that `text` describes. `namespace`: the allowed classes by name.
 
     Raises UsageError for any other text; for an unknown name or field it names the most similar
@@ -102,7 +103,7 @@ def _is_written(obj: Any, field: dataclasses.Field[Any]) -> bool:
     return type(value) is not type(default) or value != default
 
 
-def _build(node: ast.expr, namespace: Mapping[str, type], depth: int) -> Any:
+def _build(node: ast.expr, namespace: Namespace, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise UsageError(f"a description nested deeper than {MAX_DEPTH} levels is refused")
     if isinstance(node, ast.Constant) and (
@@ -141,7 +142,7 @@ def _build(node: ast.expr, namespace: Mapping[str, type], depth: int) -> Any:
 
 
 def _item(
-    key: ast.expr | None, value: ast.expr, namespace: Mapping[str, type], depth: int
+    key: ast.expr | None, value: ast.expr, namespace: Namespace, depth: int
 ) -> tuple[Any, Any]:
     literal = None if key is None else _build(key, namespace, depth + 1)
     if key is None or not (literal is None or isinstance(literal, (bool, int, float, str))):
@@ -149,9 +150,7 @@ def _item(
     return literal, _build(value, namespace, depth + 1)
 
 
-def _call(
-    name: str, arguments: list[Any], keywords: dict[str, Any], namespace: Mapping[str, type]
-) -> Any:
+def _call(name: str, arguments: list[Any], keywords: dict[str, Any], namespace: Namespace) -> Any:
     if name not in namespace:
         raise UsageError(f"unknown name {name!r}; {nearest(name, namespace)}")
     signature = inspect.signature(namespace[name])

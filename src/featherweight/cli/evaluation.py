@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from . import bounds as result_bounds
+from . import tasks as task_options
 from .options import FailIf, Json, Model
 from .progress import progress
 
@@ -19,41 +20,74 @@ Bos = Annotated[
         "one before every text.",
     ),
 ]
+Against = Annotated[
+    str | None, typer.Option(help="The original, to measure the KL from it.", show_default=False)
+]
+TextName = Annotated[
+    str | None,
+    typer.Option(
+        help="A text file, or the name of a text that comes with featherweight.",
+        show_default=False,
+    ),
+]
+Windows = Annotated[int, typer.Option(help="How many windows of the text.", min=1)]
+Length = Annotated[int, typer.Option(help="Tokens in a window.", min=2)]
+EvaluationRuntime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="native|reference|reference-int8",
+        help="Measure what this engine computes instead of the plain forward of PyTorch. Tasks run "
+        "on the native engine when it can run the model.",
+        show_default=False,
+    ),
+]
+Record = Annotated[
+    bool,
+    typer.Option(
+        "--record", help="Write the figures into MODEL's page too; needs --against or --tasks."
+    ),
+]
 
 
 def evaluate(
     model: Model,
-    against: Annotated[
-        str | None,
-        typer.Option(help="The original, to measure the KL from it.", show_default=False),
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(
-            help="A text file, or the name of a text that comes with featherweight.",
-            show_default=False,
-        ),
-    ] = None,
-    windows: Annotated[int, typer.Option(help="How many windows of the text.", min=1)] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a window.", min=2)] = 1024,
+    against: Against = None,
+    text: TextName = None,
+    windows: Windows = 16,
+    length: Length = 1024,
     bos: Bos = "auto",
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            metavar="native|reference|reference-int8",
-            help="Measure what this engine computes instead of the plain forward of PyTorch.",
-            show_default=False,
-        ),
-    ] = None,
-    record: Annotated[
-        bool,
-        typer.Option("--record", help="Write the figures into MODEL's page too; needs --against."),
-    ] = False,
+    runtime: EvaluationRuntime = None,
+    record: Record = False,
     fail_if: FailIf = None,
     json_: Json = False,
+    tasks: task_options.Tasks = None,
+    harness: task_options.Harness = None,
+    task_data: task_options.TaskData = None,
+    items: task_options.Items = None,
+    with_chat: task_options.TaskChat = None,
+    out: task_options.TaskFolder = None,
+    from_start: task_options.FreshTasks = False,
+    overwrite: task_options.OverwriteTasks = False,
 ) -> None:
-    """Measure perplexity, and with --against the KL from the original and how often both agree."""
+    """Measure perplexity, and with --against the KL from the original and how often both agree;
+    with --tasks, how well the model answers.
+    """
     bounds = result_bounds.parse(fail_if or [])
+    task_settings: dict[str, Any] = {
+        "task_data": task_data,
+        "items": items,
+        "chat": with_chat,
+        "out": out,
+        "fresh": from_start,
+        "overwrite": overwrite,
+    }
+    text_settings = {"against": against, "text": text, "fail-if": fail_if}
+    if tasks is not None or harness is not None:
+        engine_settings = {"runtime": runtime or "auto", "record": record}
+        task_options.refuse(text_settings, "does not go with tasks; evaluate them apart from it")
+        task_options.evaluate_tasks(model, tasks, harness, json_, task_settings | engine_settings)
+        return
+    task_options.refuse(task_settings, "belongs to --tasks and --harness; name the tasks")
     from ..workflows.evaluate_folder import evaluate_folder
 
     with progress() as listener:

@@ -4,7 +4,8 @@ measured). Each text has only one of these two roles.
 `text(name)` reads a shipped text, `windows` cuts it into evaluation windows, and `calibration`
 mixes shipped corpora into sequences of one length. `calibration_from_files`,
 `calibration_from_text` and `calibration_from_model` make a calibration set from a user's own files,
-from a string, or from text that the model writes. `corpora` and `mixes` need no torch.
+from a string, or from text that the model writes. `chat_example` marks the assistant's tokens of a
+conversation, and `tasks` are questions with graders. `corpora`, `mixes` and `tasks` need no torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..base.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from . import tasks
     from .calibration_set import (
         Calibration,
         blend,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         calibration_from_text,
     )
     from .corpora import CORPORA, Corpus, text
+    from .examples import Example, answer_example, chat_example
     from .mixes import MIXES, SHIPPED_MIX
     from .model_text import calibration_from_model
     from .tokens import first_tokens, windows
@@ -42,6 +45,10 @@ _TARGETS = {
     "first_tokens": "tokens",
     "text": "corpora",
     "windows": "tokens",
+    "Example": "examples",
+    "answer_example": "examples",
+    "chat_example": "examples",
+    "tasks": "tasks:",
 }
 
 __all__ = [
@@ -50,13 +57,17 @@ __all__ = [
     "SHIPPED_MIX",
     "Calibration",
     "Corpus",
+    "Example",
+    "answer_example",
     "blend",
     "calibration",
     "calibration_from_documents",
     "calibration_from_files",
     "calibration_from_model",
     "calibration_from_text",
+    "chat_example",
     "first_tokens",
+    "tasks",
     "text",
     "windows",
 ]

@@ -21,25 +21,31 @@ def read_documents(path: Path) -> list[Document]:
     Raises BadInput, which names the file and the line, when the file is missing, not UTF-8,
     malformed or empty.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadInput(
-            f"calibration file {path} cannot be read: {error.strerror or error}"
-        ) from error
-    try:
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        text = content.decode("utf-8")
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"calibration file {path} is not a whole gzip file: {error}") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"calibration file {path} is not UTF-8 text (byte {error.start})") from error
+    text = read_text_file(path, "calibration file")
     name = path.name.removesuffix(".gz")
     documents = _parse_lines(path, text) if name.endswith(".jsonl") else _split_text(text)
     if not documents:
         raise BadInput(f"calibration file {path} holds no text")
     return documents
+
+
+def read_text_file(path: Path, noun: str) -> str:
+    """The text of a UTF-8 file, gzipped or not; `noun` says in errors what the file is.
+
+    Raises BadInput, which names the file, when it is missing, no whole gzip file, or not UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{noun} {path} cannot be read: {error.strerror or error}") from error
+    try:
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        return content.decode("utf-8")
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInput(f"{noun} {path} is not a whole gzip file: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{noun} {path} is not UTF-8 text (byte {error.start})") from error
 
 
 def _split_text(text: str) -> list[Document]:

@@ -18,6 +18,7 @@ where `clean_up_tokenization_spaces` would remove them, because a stream takes n
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,6 +56,8 @@ class ChatTokenizer:
 
     end_ids: frozenset[int]  # generation stops when one of these tokens is chosen
     vocab_size: int  # ids of the tokenizer; a model's logits may have more
+    # Sixteen hexadecimal digits of the chat template's hash; None without a template.
+    template_digest: str | None = None
 
     def __init__(
         self,
@@ -114,7 +117,7 @@ class ChatTokenizer:
         source = _template_source(folder, settings)
         try:
             template = None if source is None else _compile(source, folder)
-            return cls(
+            tokenizer = cls(
                 _read(path),
                 settings,
                 end_ids,
@@ -124,6 +127,8 @@ class ChatTokenizer:
             )
         except BadInput as error:
             raise BadInput(f"{folder}: {error}") from error
+        tokenizer.template_digest = _digest(source)
+        return tokenizer
 
     @classmethod
     def of(cls, tokenizer: Any) -> ChatTokenizer:
@@ -140,7 +145,9 @@ class ChatTokenizer:
         if isinstance(source, dict):
             source = source.get("default")
         template = None if source is None else _compile(source, "the tokenizer")
-        return cls(tokenizer.backend_tokenizer.to_str(), settings, (), template)
+        chat_tokenizer = cls(tokenizer.backend_tokenizer.to_str(), settings, (), template)
+        chat_tokenizer.template_digest = _digest(source)
+        return chat_tokenizer
 
     @property
     def tokenizer_json(self) -> str:
@@ -158,6 +165,14 @@ class ChatTokenizer:
     def has_template(self) -> bool:
         """Whether the model has a chat template of its own."""
         return self._template is not None
+
+    def special_token(self, key: str) -> tuple[str, int] | None:
+        """The text and the id of a special token, by its key ("bos_token", "eos_token"); None when
+        the model has none.
+        """
+        text = self._special_tokens.get(key)
+        id = None if text is None else self._tokenizer.token_to_id(text)
+        return None if text is None or id is None else (text, int(id))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, with the tokens that the model needs at its beginning (BOS).
@@ -275,6 +290,10 @@ def _check_messages(messages: Sequence[Message]) -> None:
             )
         if not isinstance(message.get("content"), str):
             raise UsageError(f"message {number} ({message['role']}): its content should be text")
+
+
+def _digest(source: str | None) -> str | None:
+    return None if source is None else hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 def _template_source(folder: Path, settings: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 - Bits per weight (`storage`): three figures, counted from what is stored.
 - What it cost (`cost`): KL, perplexity and agreement with their intervals, and the protocol.
+- Tasks (`task_chapters`): accuracies with their intervals, and how the prompts were written.
 - The same question to both: answers of the original and of the light model.
 - Where the bytes are (`storage`): the weight files before and after, and their content.
 - Which layers are to blame (`blame`): every layer's error and every block's KL.
@@ -23,6 +24,7 @@ from .origin import describe_calibration, describe_origin
 from .results import confidence_level, number_at, tidy
 from .size_chapters import describe_bits, describe_bytes
 from .sizes import original_sizes
+from .task_chapters import describe_tasks
 
 
 def sections(results: Mapping[str, Any]) -> list[Section | Chapter]:
@@ -101,6 +103,7 @@ def describe_answers(results: Mapping[str, Any]) -> Chapter | None:
 CHAPTERS: tuple[Callable[[Mapping[str, Any]], Chapter | None], ...] = (
     describe_bits,
     describe_cost,
+    describe_tasks,
     describe_answers,
     describe_bytes,
     describe_blame,

@@ -25,6 +25,7 @@ _QUALITY = {
     "original": {"perplexity": _INTERVAL},
     "light": {"perplexity": _INTERVAL},
 }
+_METRICS = dict.fromkeys(("acc", "acc_norm", "acc_bytes", "perplexity"), _INTERVAL)
 # The mappings and lists that results.json should hold. A list with one entry says that each item of
 # the list has the shape of this entry.
 SHAPE: dict[str, Any] = {
@@ -38,6 +39,7 @@ SHAPE: dict[str, Any] = {
     "versions": {},
     "warnings": [],
     "samples": [{}],
+    "tasks": [{"metrics": _METRICS, "bos": [], "first_ids": []}],
 }
 
 
