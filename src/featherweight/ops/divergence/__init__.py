@@ -10,6 +10,7 @@ from __future__ import annotations
 from .chunked import CHUNK_BYTES, Projection, row_losses
 from .reference import (
     HANDLINGS,
+    check_share,
     cross_entropy,
     forward_kl,
     jensen_shannon,
@@ -26,6 +27,7 @@ __all__ = [
     "CHUNK_BYTES",
     "HANDLINGS",
     "Projection",
+    "check_share",
     "cross_entropy",
     "forward_kl",
     "jensen_shannon",

@@ -49,6 +49,10 @@ class Projection:
     def __len__(self) -> int:
         return len(self.hidden)
 
+    def logits(self) -> Float[Tensor, "positions vocabulary"]:
+        """All logits at once, float32; for a few positions."""
+        return precise(_Source.of(self).cast().rows(slice(None)))
+
 
 def row_losses(
     rows: RowLoss, student: Tensor | Projection, *targets: Any, chunk: int | None = None

@@ -57,7 +57,7 @@ def reverse_kl(student: Logits, teacher: Logits, temperature: float = 1.0) -> Ro
 
 def skew_kl(student: Logits, teacher: Logits, alpha: float = 0.1, temperature: float = 1.0) -> Rows:
     """KL(p || alpha p + (1 - alpha) q). Raises UsageError unless 0 < alpha < 1."""
-    _check_share("alpha", alpha, "forward_kl", "nothing: it is always 0")
+    check_share("alpha", alpha, "forward_kl")
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
     return _kl(log_p, _log_mixture(log_p, log_q, alpha))
 
@@ -66,7 +66,7 @@ def skew_reverse_kl(
     student: Logits, teacher: Logits, alpha: float = 0.1, temperature: float = 1.0
 ) -> Rows:
     """KL(q || (1 - alpha) p + alpha q). Raises UsageError unless 0 < alpha < 1."""
-    _check_share("alpha", alpha, "reverse_kl", "nothing: it is always 0")
+    check_share("alpha", alpha, "reverse_kl")
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
     return _kl(log_q, _log_mixture(log_q, log_p, alpha))
 
@@ -75,7 +75,7 @@ def jensen_shannon(
     student: Logits, teacher: Logits, beta: float = 0.5, temperature: float = 1.0
 ) -> Rows:
     """The generalised Jensen-Shannon divergence. Raises UsageError unless 0 < beta < 1."""
-    _check_share("beta", beta, "forward_kl", "reverse_kl")
+    check_share("beta", beta, "forward_kl", "reverse_kl")
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
     log_m = _log_mixture(log_p, log_q, beta)
     return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
@@ -125,7 +125,9 @@ def top_k_kl(
     return divergence + _terms(log_tail.to(logits.dtype), log_remainder)
 
 
-def log_softmax(logits: Logits, temperature: float = 1.0) -> Logits:
+def log_softmax(
+    logits: Float[Tensor, "*rows vocabulary"], temperature: float = 1.0
+) -> Float[Tensor, "*rows vocabulary"]:
     """log softmax(logits / temperature) in float32; float64 stays."""
     logits = precise(logits)
     return torch.log_softmax(logits if temperature == 1 else logits / temperature, -1)
@@ -152,8 +154,10 @@ def _log_mixture(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
     return torch.logaddexp(log_a + math.log(share), log_b + math.log1p(-share))
 
 
-def _check_share(name: str, share: float, at_zero: str, at_one: str) -> None:
+def check_share(name: str, share: float, at_zero: str, at_one: str = "nothing, it is 0") -> float:
+    """`share`; raises UsageError, naming what to use at its limits, unless 0 < share < 1."""
     if not 0 < share < 1:
         raise UsageError(
             f"{name}={share} must lie between 0 and 1; at 0 use {at_zero}, at 1 {at_one}"
         )
+    return share
