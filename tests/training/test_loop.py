@@ -22,7 +22,7 @@ from featherweight.training import (
     Constant,
     Cosine,
     Loss,
-    Shuffled,
+    ShuffledBatches,
     average_checkpoints,
     checkpoint_files,
     parameter_groups,
@@ -355,7 +355,7 @@ def test_the_moving_average_is_its_formula() -> None:
 
 def test_shuffled_batches_are_a_function_of_their_number() -> None:
     examples = torch.arange(10)[:, None]
-    batches = Shuffled(examples, size=3, epochs=2, seed=4)
+    batches = ShuffledBatches(examples, size=3, epochs=2, seed=4)
     assert len(batches) == 6
     first = [batches[i].flatten().tolist() for i in range(6)]
     assert [batches[i].flatten().tolist() for i in (5, 0, 3)] == [first[5], first[0], first[3]]
@@ -364,7 +364,7 @@ def test_shuffled_batches_are_a_function_of_their_number() -> None:
         assert len(set(ids)) == 9
     assert first[:3] != first[3:]
     with pytest.raises(UsageError, match="batches of 11 from 10 examples"):
-        Shuffled(examples, size=11)
+        ShuffledBatches(examples, size=11)
     with pytest.raises(IndexError):
         batches[6]
 

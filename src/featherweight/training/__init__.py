@@ -5,11 +5,12 @@ survives a kill, and knows neither tokens nor transformers. Importing this packa
 from __future__ import annotations
 
 from .averages import EMA
-from .batches import Batches, Shuffled
+from .batches import Batches, ShuffledBatches
 from .checkpoint import average_checkpoints, checkpoint_files
 from .groups import parameter_groups, split, trainable
 from .loop import steps
 from .loss import Loss, LossFunction
+from .muon import Muon
 from .ranks import open_run, process_group, shard
 from .schedules import WSD, Constant, Cosine, Schedule, TwoStage
 from .step import Step
@@ -22,8 +23,9 @@ __all__ = [
     "Cosine",
     "Loss",
     "LossFunction",
+    "Muon",
     "Schedule",
-    "Shuffled",
+    "ShuffledBatches",
     "Step",
     "TwoStage",
     "average_checkpoints",

@@ -17,7 +17,7 @@ from ..base.seeds import seed_of
 
 @runtime_checkable
 class Batches(Protocol):
-    """Anything with a length and items by number: a list, `Shuffled`, a memory-mapped file."""
+    """Anything with a length and items by number: a list, `ShuffledBatches`, a mapped file."""
 
     def __len__(self) -> int: ...
 
@@ -25,7 +25,7 @@ class Batches(Protocol):
 
 
 @dataclass(eq=False)
-class Shuffled:
+class ShuffledBatches:
     """Micro-batches of `size` examples, in another order in every epoch.
 
     examples: anything with a length and items. collate: makes a batch of a list of examples; the

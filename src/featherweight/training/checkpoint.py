@@ -98,7 +98,7 @@ def average_checkpoints(model: nn.Module, files: Sequence[Path]) -> None:
     for name, tensor in stored_tensors(model).items():
         numbers = [state.read(MODEL + name) for state in states]
         if not tensor.is_floating_point():
-            tensor.copy_(ranks.spread(numbers[-1], tensor))
+            tensor.copy_(ranks.distribute(numbers[-1], tensor))
             continue
         mean = torch.stack([number.double() for number in numbers]).mean(0)
-        tensor.copy_(ranks.spread(mean.to(tensor.dtype), tensor))
+        tensor.copy_(ranks.distribute(mean.to(tensor.dtype), tensor))

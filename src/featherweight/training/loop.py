@@ -289,17 +289,17 @@ class _Training:
     def _skip(self, buffers: list[tuple[Tensor, Tensor]], numbers: range) -> None:
         """Count a step that is not finite, and stop when it was one too many."""
         progress = self.state.progress
-        for buffer, copy in buffers:
-            buffer.copy_(copy)
+        _restore(buffers)
         progress.num_skipped += 1
         progress.num_in_row += 1
         if progress.num_in_row < self.settings.max_nonfinite:
             return
-        batches = (to_device(self.settings.batches[number], self.device) for number in numbers)
-        cause = nonfinite.name_cause(self.model, self.forward, batches)
-        first = progress.step + 2 - progress.num_in_row
         progress.step += 1
         self.save()
+        batches = (to_device(self.settings.batches[number], self.device) for number in numbers)
+        cause = nonfinite.name_cause(self.model, self.forward, batches)
+        _restore(buffers)
+        first = progress.step + 1 - progress.num_in_row
         place = "" if self.run is None else f"; the last good state is kept in {self.run.folder}"
         raise BadInput(
             f"{progress.num_in_row} steps in a row were not finite, from step {first} on: {cause}"
@@ -322,3 +322,8 @@ class _Training:
             self.settings.listener(event)
             if self.run is not None:
                 self.run.listener(event)
+
+
+def _restore(buffers: list[tuple[Tensor, Tensor]]) -> None:
+    for buffer, copy in buffers:
+        buffer.copy_(copy)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from . import ranks
+from .loss import Loss
 
 
-def name_cause(model: nn.Module, forward: Callable[[Any], Any], batches: Iterable[Any]) -> str:
+def name_cause(model: nn.Module, forward: Callable[[Any], Loss], batches: Iterable[Any]) -> str:
     """What is not finite, in words: a parameter, a batch, the output of a module, or a gradient.
 
     forward: computes the loss of a batch; it is called again for each of `batches`, until a module
@@ -26,14 +27,16 @@ def name_cause(model: nn.Module, forward: Callable[[Any], Any], batches: Iterabl
         for batch in batches:
             if not _is_finite(batch):
                 return "the batch holds numbers that are not finite"
-            forward(batch)
+            loss = forward(batch)
             if causes:
                 return f"the output of {causes[0]} is not finite"
+            if not _is_finite(loss.total):
+                return "the loss is not finite, although the outputs of all modules are"
     # A backward pass begins at the end of the model.
     for name, parameter in reversed(list(model.named_parameters())):
         if parameter.grad is not None and not _is_finite(parameter.grad):
             return f"the gradient of {name} is not finite"
-    return "the loss is not finite, although the outputs of all modules are"
+    return "a sum over the batch is not finite, although its terms are"
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def full(tensor: Any) -> Tensor:
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
-def spread(numbers: Tensor, like: Any) -> Tensor:
+def distribute(numbers: Tensor, like: Any) -> Tensor:
     """`numbers`, which every rank has in full, on the device of `like` and divided as it is."""
     numbers = numbers.to(like.device)
     if not is_sharded(like):

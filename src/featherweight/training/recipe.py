@@ -15,7 +15,7 @@ from .state import stored_tensors
 def of_optimizer(optimizer: Optimizer) -> dict[str, Any]:
     """The class of an optimizer and the settings of its groups."""
     groups = [
-        {key: _plain(content) for key, content in group.items() if key != "params"}
+        {key: _json_ready(content) for key, content in group.items() if key != "params"}
         | {"num_parameters": len(group["params"])}
         for group in optimizer.param_groups
     ]
@@ -38,10 +38,10 @@ def of_module(module: nn.Module) -> str:
     return f"{len(texts)} tensors {hashlib.sha256(' '.join(texts).encode()).hexdigest()[:16]}"
 
 
-def _plain(content: Any) -> Any:
+def _json_ready(content: Any) -> Any:
     if isinstance(content, Mapping):
-        return {str(key): _plain(inner) for key, inner in content.items()}
+        return {str(key): _json_ready(inner) for key, inner in content.items()}
     if isinstance(content, tuple | list):
-        return [_plain(inner) for inner in content]
+        return [_json_ready(inner) for inner in content]
     is_scalar = content is None or isinstance(content, bool | int | float | str)
     return content if is_scalar else str(content)

@@ -106,12 +106,12 @@ class TrainingState:
         """Set everything to what `file` holds. Raises BadInput when a tensor is missing."""
         for key, module in self.modules.items():
             for name, tensor in stored_tensors(module).items():
-                tensor.copy_(ranks.spread(file.read(f"{key}/{name}"), tensor))
+                tensor.copy_(ranks.distribute(file.read(f"{key}/{name}"), tensor))
         self._load_optimizers(file)
         if self.average is not None:
             self.average.num_updates = file.numbers["updates"]
             for name, tensor in self.average.averages.items():
-                tensor.copy_(ranks.spread(file.read(f"average/{name}"), tensor))
+                tensor.copy_(ranks.distribute(file.read(f"average/{name}"), tensor))
         self.progress = Progress(**file.numbers["progress"])
         random_state.restore(file.numbers["random"][ranks.rank()])
 
@@ -127,7 +127,9 @@ class TrainingState:
                 if key != "step":
                     like = parameters[name]
                     is_alike = numbers.shape == like.shape
-                    numbers = ranks.spread(numbers, like) if is_alike else numbers.to(like.device)
+                    numbers = (
+                        ranks.distribute(numbers, like) if is_alike else numbers.to(like.device)
+                    )
                 entries.setdefault(name, {})[key] = numbers
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:

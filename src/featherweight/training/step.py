@@ -15,7 +15,8 @@ class Step:
     gradient_norm: before clipping. units_seen: the weight of all batches of the run so far (for
     losses of tokens: unmasked tokens); units_per_second: of this step, without the caller's time.
     seconds, eta_seconds: since this process began to train, and the estimate until the last step.
-    skipped: the step was not finite, so the weights are those of before; num_skipped: of the run.
+    is_skipped: the step was not finite, so the weights are those of before; num_skipped: of all
+    steps.
     save(): write the state as it is now, when the loop has a run folder.
     """
 
@@ -29,7 +30,7 @@ class Step:
     units_per_second: float
     seconds: float
     eta_seconds: float
-    skipped: bool
+    is_skipped: bool
     num_skipped: int
     save: Callable[[], None] = field(repr=False, compare=False)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...base.errors import BadInput, UsageError
 from ..loss import Loss
 from .terms import Term
-from .views import Positions, View, check_finite, evaluating, view
+from .views import Positions, View, check_finite, evaluation_mode, view
 
 
 class TokenLoss(nn.Module):
@@ -99,7 +99,7 @@ class TokenLoss(nn.Module):
         target = self._teacher_view(model, terms, positions)
         student = view(model, positions, sorted(set(student_names)), check=not self._is_checked)
         self._is_checked = True
-        student, target = self._aligned(student, target, positions)
+        student, target = self._align(student, target, positions)
         return {name: term.rows(student, target, positions).sum() for name, term in terms.items()}
 
     def _teacher_view(
@@ -111,12 +111,12 @@ class TokenLoss(nn.Module):
         if teacher is None:
             return View(positions.select(positions.batch["teacher_logits"]))
         names = {n for t in terms.values() for n in t.teacher_modules(model, teacher)}
-        with evaluating(teacher):
+        with evaluation_mode(teacher):
             target = view(teacher, positions, sorted(names), check=not self._is_checked)
         check_finite(target)
         return target
 
-    def _aligned(
+    def _align(
         self, student: View, target: View | None, positions: Positions
     ) -> tuple[View, View | None]:
         """Both with the shared vocabulary."""

@@ -123,7 +123,7 @@ def view(model: nn.Module, positions: Positions, names: Sequence[str], check: bo
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Inside this context `model` is in evaluation mode and makes no graph."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -144,7 +144,7 @@ def _capture(
         captures[""] = args[0]
         return (args[0][:, -1:], *args[1:])
 
-    def after(name: str) -> Callable[..., None]:
+    def after_module(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             captures[name] = output[0] if isinstance(output, tuple) else output
 
@@ -153,7 +153,7 @@ def _capture(
     handles: list[Any] = [head.register_forward_pre_hook(before_head)]
     try:
         for name in names:
-            handles.append(model.get_submodule(name).register_forward_hook(after(name)))
+            handles.append(model.get_submodule(name).register_forward_hook(after_module(name)))
         yield
     finally:
         for handle in handles:
