@@ -1,18 +1,25 @@
-"""Trains small models on as many gloo processes as torchrun's variables say, and writes what came of
-it: `python tests/training/two_ranks.py FOLDER CASE [STEPS]`.
+"""Trains small models on one process and on two gloo processes, and writes what came of it:
+`python tests/training/two_ranks.py FOLDER`.
 
 Cases: `replicated` (a vision-like model, gradients summed by the loop), `sharded` (a language model
-under FSDP2, with Muon, AdamW, an average and a teacher).
+under FSDP2, with Muon, AdamW, an average and a teacher; also interrupted and resumed). The
+processes get the variables of torchrun. They are forks of this one, which has imported torch and
+computed nothing.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # optimizers import it, which would take seconds in every fork
+import torch.distributed.fsdp
+import torch.distributed.tensor
 from torch import Tensor, nn
 from torch.optim import AdamW
 from toy import Toy
@@ -66,8 +73,8 @@ def sharded() -> tuple[nn.Module, list[Any], Any, list[Any], list[nn.Module]]:
     return model, batches, loss, optimizers, [teacher]
 
 
-def main(folder: Path, case: str, stop: int) -> None:
-    """See above."""
+def train(folder: Path, case: str, stop: int) -> None:
+    """The run of one process."""
     torch.set_num_threads(1)
     with process_group():
         torch.manual_seed(0)
@@ -94,5 +101,45 @@ def main(folder: Path, case: str, stop: int) -> None:
             (folder.parent / f"{folder.name}.json").write_text(json.dumps(rows))
 
 
+def launch(folder: Path, case: str, num_ranks: int, stop: int = STEPS) -> None:
+    """Run a case on some processes, up to the step `stop`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(num_ranks):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os.environ |= {
+            "WORLD_SIZE": str(num_ranks),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        code = 1
+        try:
+            train(folder, case, stop)
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def main(folder: Path) -> None:
+    """See above."""
+    for case in ("replicated", "sharded"):
+        launch(folder / f"{case}_one", case, 1)
+        launch(folder / f"{case}_two", case, 2)
+    launch(folder / "resumed", "sharded", 2, stop=3)
+    launch(folder / "resumed", "sharded", 2)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else STEPS)
+    main(Path(sys.argv[1]))
