@@ -5,10 +5,12 @@ three tensors of that size. Here the product of hidden states and head weight, t
 gradient are computed for one chunk of positions after the other. The forward pass keeps nothing;
 the backward pass computes the chunk again, differentiates the definition in `reference.py`, and
 adds up the gradients of hidden states and weight. So the gradient is exact, for one more product
-than the plain form (4 instead of 3), and the memory is about seven tensors of a chunk.
+than the plain form (4 instead of 3).
 
-A chunk is as many positions as fit into CHUNK_BYTES as float32 logits: 27 positions of 151,936
-tokens, 85 of 49,152.
+A chunk has logits of CHUNK_BYTES as float32, which is enough rows for an efficient product: 57
+positions of 151,936 tokens, 178 of 49,152. A definition makes about seven tensors of its size, so
+it gets a sixteenth of a chunk at a time, whose gradient replaces its logits. Memory: a chunk for
+each side, and half of one.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ from torch.nn.functional import linear
 from ...base.errors import UsageError
 from .reference import precise
 
-CHUNK_BYTES = 1 << 24
+# glibc gives blocks of more than 32 MB back to the system at once; smaller ones fragment its heap.
+# GPUs need larger chunks, because they start a kernel for every operation on every part.
+CHUNK_BYTES, GPU_CHUNK_BYTES = 35_000_000, 256_000_000
+PARTS = 16  # of a chunk, for a definition
 
 # The definition: (student's logits, *targets) -> a number for each row.
 RowLoss = Callable[..., Tensor]
@@ -72,7 +77,8 @@ def row_losses(
     source = _Source.of(student)
     target_sources = tuple(_Source.of(target) for target in targets)
     vocabulary = source.hidden.shape[-1] if source.weight is None else len(source.weight)
-    chunk = chunk or max(1, CHUNK_BYTES // (4 * vocabulary))
+    chunk_bytes = GPU_CHUNK_BYTES if source.hidden.is_cuda else CHUNK_BYTES
+    chunk = chunk or max(1, chunk_bytes // (4 * vocabulary))
     return _RowLosses.apply(
         rows, source, target_sources, chunk, source.hidden, source.weight, source.bias
     )
@@ -146,7 +152,11 @@ class _RowLosses(torch.autograd.Function):
         student, targets = student.cast(), tuple(target.cast() for target in targets)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in _parts(len(hidden), chunk):
-                losses[part] = rows(student.rows(part), *(target.rows(part) for target in targets))
+                product = student.product(part)
+                contents = [target.rows(part) for target in targets]
+                for inner in _parts(len(product), max(1, chunk // PARTS)):
+                    logits = student.finish(product[inner])
+                    losses[part][inner] = rows(logits, *(content[inner] for content in contents))
         return losses
 
     @staticmethod
@@ -157,14 +167,21 @@ class _RowLosses(torch.autograd.Function):
         targets = tuple(target.cast() for target in ctx.targets)
         gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad[4:])
         for part in _parts(len(hidden), ctx.chunk):
-            product = student.product(part).detach().requires_grad_()
-            with torch.enable_grad():
-                losses = ctx.rows(
-                    student.finish(product), *(target.rows(part) for target in targets)
-                )
-            (gradient,) = torch.autograd.grad(losses, product, upstream[part])
-            del product, losses
+            product = student.product(part)
+            # Logits that the caller holds must stay; those of a product make room for the gradient.
+            gradient = torch.empty_like(product) if weight is None else product
+            contents = [target.rows(part) for target in targets]
+            for inner in _parts(len(product), max(1, ctx.chunk // PARTS)):
+                leaf = product[inner].detach().requires_grad_()
+                with torch.enable_grad():
+                    losses = ctx.rows(
+                        student.finish(leaf), *(content[inner] for content in contents)
+                    )
+                (gradient[inner],) = torch.autograd.grad(losses, leaf, upstream[part][inner])
+                del leaf, losses
+            del contents
             gradients.add(part, gradient, student)
+            del product, gradient
         return (None, None, None, None, *gradients.tensors())
 
 
