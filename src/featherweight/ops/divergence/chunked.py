@@ -152,11 +152,7 @@ class _RowLosses(torch.autograd.Function):
         student, targets = student.cast(), tuple(target.cast() for target in targets)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in _parts(len(hidden), chunk):
-                product = student.product(part)
-                contents = [target.rows(part) for target in targets]
-                for inner in _parts(len(product), max(1, chunk // PARTS)):
-                    logits = student.finish(product[inner])
-                    losses[part][inner] = rows(logits, *(content[inner] for content in contents))
+                losses[part] = _chunk_losses(rows, student, targets, part)
         return losses
 
     @staticmethod
@@ -167,22 +163,40 @@ class _RowLosses(torch.autograd.Function):
         targets = tuple(target.cast() for target in ctx.targets)
         gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad[4:])
         for part in _parts(len(hidden), ctx.chunk):
-            product = student.product(part)
-            # Logits that the caller holds must stay; those of a product make room for the gradient.
-            gradient = torch.empty_like(product) if weight is None else product
-            contents = [target.rows(part) for target in targets]
-            for inner in _parts(len(product), max(1, ctx.chunk // PARTS)):
-                leaf = product[inner].detach().requires_grad_()
-                with torch.enable_grad():
-                    losses = ctx.rows(
-                        student.finish(leaf), *(content[inner] for content in contents)
-                    )
-                (gradient[inner],) = torch.autograd.grad(losses, leaf, upstream[part][inner])
-                del leaf, losses
-            del contents
-            gradients.add(part, gradient, student)
-            del product, gradient
+            gradients.add(
+                part, _chunk_gradient(ctx.rows, student, targets, part, upstream[part]), student
+            )
         return (None, None, None, None, *gradients.tensors())
+
+
+# The tensors of a chunk end with the call, before those of the next one are made.
+def _chunk_losses(
+    rows: RowLoss, student: _Source, targets: tuple[_Source, ...], part: slice
+) -> Tensor:
+    """The losses of one chunk."""
+    product = student.product(part)
+    contents = [target.rows(part) for target in targets]
+    losses = [
+        rows(student.finish(product[inner]), *(content[inner] for content in contents))
+        for inner in _parts(len(product), -(-len(product) // PARTS))
+    ]
+    return torch.cat(losses)
+
+
+def _chunk_gradient(
+    rows: RowLoss, student: _Source, targets: tuple[_Source, ...], part: slice, upstream: Tensor
+) -> Tensor:
+    """The gradient of the product of one chunk."""
+    product = student.product(part)
+    # Logits that the caller holds must stay; those of a product make room for their gradient.
+    gradient = torch.empty_like(product) if student.weight is None else product
+    contents = [target.rows(part) for target in targets]
+    for inner in _parts(len(product), -(-len(product) // PARTS)):
+        leaf = product[inner].detach().requires_grad_()
+        with torch.enable_grad():
+            losses = rows(student.finish(leaf), *(content[inner] for content in contents))
+        (gradient[inner],) = torch.autograd.grad(losses, leaf, upstream[inner])
+    return gradient
 
 
 class _Gradients:
