@@ -12,8 +12,8 @@ positions of 151,936 tokens, 348 of 49,152, half with a teacher. A definition ma
 tensors of its size, so it gets one of 32 parts of a chunk at a time, whose gradient replaces its
 logits. Memory: CHUNK_BYTES, and less than as much again.
 
-Products of so few rows run at a third of the speed of large ones on a CPU; where memory allows, give
-a larger `chunk`.
+Products of so few rows run at a third of the speed of large ones on a CPU; where memory allows,
+give a larger `chunk`.
 """
 
 from __future__ import annotations
