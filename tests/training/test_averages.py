@@ -49,6 +49,7 @@ def test_checkpoints_are_averaged(tmp_path: Path) -> None:
             run,
             save_every=2,
             num_checkpoints=3,
+            bf16=False,
         ):
             if row.number % 2 == 0:
                 snapshots.append(weights(model))
@@ -68,7 +69,7 @@ def test_the_moving_average_is_its_formula() -> None:
     expected = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = SGD(model.parameters(), lr=0.1)
     for row in steps(
-        model, [torch.randn(2, 3)] * 4, square_loss, optimizer, Constant(4), average=ema
+        model, [torch.randn(2, 3)] * 4, square_loss, optimizer, Constant(4), average=ema, bf16=False
     ):
         decay = min(0.5, (1 + row.number) / (10 + row.number))
         for name, p in model.named_parameters():

@@ -107,7 +107,14 @@ def test_the_result_does_not_depend_on_micro_batches() -> None:
         optimizer = AdamW(model.parameters(), lr=1e-2)
         rows = list(
             steps(
-                model, batches, square_loss, optimizer, Constant(4), accumulate=len(cut), clip=0.5
+                model,
+                batches,
+                square_loss,
+                optimizer,
+                Constant(4),
+                accumulate=len(cut),
+                clip=0.5,
+                bf16=False,
             )
         )
         assert rows[-1].units_seen == 48
@@ -129,7 +136,13 @@ def test_a_step_equals_torch() -> None:
     norm = nn.utils.clip_grad_norm_(expected.parameters(), 0.1)
     SGD(expected.parameters(), lr=0.5).step()
     (row,) = steps(
-        model, [batch], square_loss, SGD(model.parameters(), lr=0.5), Constant(1), clip=0.1
+        model,
+        [batch],
+        square_loss,
+        SGD(model.parameters(), lr=0.5),
+        Constant(1),
+        clip=0.1,
+        bf16=False,
     )
     assert row.gradient_norm == pytest.approx(float(norm), rel=1e-5)
     assert row.loss == pytest.approx(loss.total.item() / 6, rel=1e-6)
@@ -140,7 +153,9 @@ def test_a_step_equals_torch() -> None:
 def test_rates_follow_the_schedule_and_come_back() -> None:
     model = linear()
     optimizer = AdamW(parameter_groups(model, weight_decay=0.1), lr=1e-2)
-    rows = list(steps(model, [torch.randn(2, 3)] * 4, square_loss, optimizer, Cosine(4, 2, 0.5)))
+    rows = list(
+        steps(model, [torch.randn(2, 3)] * 4, square_loss, optimizer, Cosine(4, 2, 0.5), bf16=False)
+    )
     assert [row.lr for row in rows] == pytest.approx([0.005, 0.01, 0.01, 0.005])
     assert [group["lr"] for group in optimizer.param_groups] == [1e-2, 1e-2]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
@@ -201,13 +216,17 @@ def test_the_caller_saves(tmp_path: Path) -> None:
     with recipe_run(tmp_path) as run:
         model = images_model()
         optimizer = AdamW(model.parameters(), lr=1e-2)
-        for row in steps(model, image_batches(9), image_loss, optimizer, Constant(9), run):
+        for row in steps(
+            model, image_batches(9), image_loss, optimizer, Constant(9), run, bf16=False
+        ):
             if row.number == 5:
                 row.save()
                 break
     with recipe_run(tmp_path) as run:
         optimizer = AdamW(model.parameters(), lr=1e-2)
-        rows = list(steps(model, image_batches(9), image_loss, optimizer, Constant(9), run))
+        rows = list(
+            steps(model, image_batches(9), image_loss, optimizer, Constant(9), run, bf16=False)
+        )
     assert rows[0].number == 6
 
 
@@ -217,7 +236,16 @@ def test_another_recipe_is_refused(tmp_path: Path) -> None:
     model = images_model()
     optimizer = AdamW(model.parameters(), lr=2e-2, weight_decay=0.1)
     with recipe_run(tmp_path) as run, pytest.raises(UsageError) as refusal:
-        steps(model, image_batches(20), image_loss, optimizer, Cosine(10, 3), run, clip=2.0)
+        steps(
+            model,
+            image_batches(20),
+            image_loss,
+            optimizer,
+            Cosine(10, 3),
+            run,
+            clip=2.0,
+            bf16=False,
+        )
     for key in ("schedule", "accumulate: 2 became 1", "clip: 1.0 became 2.0", "optimizer"):
         assert key in str(refusal.value)
 
@@ -267,7 +295,16 @@ def test_events_tell_the_losses(tmp_path: Path) -> None:
         optimizer = AdamW((model := linear()).parameters(), lr=1e-2)
         batches = [torch.randn(2, 3)] * 3
         rows = list(
-            steps(model, batches, square_loss, optimizer, Constant(3), run, listener=events.append)
+            steps(
+                model,
+                batches,
+                square_loss,
+                optimizer,
+                Constant(3),
+                run,
+                listener=events.append,
+                bf16=False,
+            )
         )
         lines = (run.folder / "events.jsonl").read_text().splitlines()
     assert [event.done for event in events] == [1, 2, 3]
@@ -282,18 +319,18 @@ def test_what_cannot_work_is_refused_first() -> None:
     optimizer = SGD(model.parameters(), lr=0.1)
     batches = [torch.randn(2, 3)] * 3
     with pytest.raises(UsageError, match="4 steps need 8 micro-batches, there are 3"):
-        steps(model, batches, square_loss, optimizer, Constant(4), accumulate=2)
+        steps(model, batches, square_loss, optimizer, Constant(4), accumulate=2, bf16=False)
     with pytest.raises(UsageError, match="num_checkpoints=1 at least 2"):
-        steps(model, batches, square_loss, optimizer, Constant(3), num_checkpoints=1)
+        steps(model, batches, square_loss, optimizer, Constant(3), num_checkpoints=1, bf16=False)
     with pytest.raises(UsageError, match="neither the model nor the loss"):
-        steps(linear(), batches, square_loss, optimizer, Constant(3))
+        steps(linear(), batches, square_loss, optimizer, Constant(3), bf16=False)
 
 
 def test_a_batch_without_weight_is_refused() -> None:
     model = linear()
     optimizer = SGD(model.parameters(), lr=0.1)
     with pytest.raises(BadInput, match="nothing counts in step 1"):
-        list(steps(model, [torch.zeros(0, 3)], square_loss, optimizer, Constant(1)))
+        list(steps(model, [torch.zeros(0, 3)], square_loss, optimizer, Constant(1), bf16=False))
 
 
 class LossWithState(nn.Module):
@@ -316,7 +353,9 @@ def test_the_state_of_a_loss_is_saved(tmp_path: Path) -> None:
         model, loss = linear(), LossWithState()
         optimizer = AdamW(parameter_groups(model, loss, weight_decay=0.1), lr=1e-2)
         batches = list(torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(1)))
-        for row in steps(model, batches, loss, optimizer, Constant(6), run, save_every=2):
+        for row in steps(
+            model, batches, loss, optimizer, Constant(6), run, save_every=2, bf16=False
+        ):
             if row.number == stop:
                 break
         return loss

@@ -74,7 +74,9 @@ def train(run: RunFolder | None, stop: int) -> tuple[nn.Module, list[float]]:
     optimizers = [Muon(matrices, lr=0.02), AdamW(others, lr=1e-2)]
     batches = list(torch.randn(30, 8, 3, generator=torch.Generator().manual_seed(1)))
     losses = []
-    for step in steps(model, batches, square_loss, optimizers, Constant(30), run, save_every=10):
+    for step in steps(
+        model, batches, square_loss, optimizers, Constant(30), run, save_every=10, bf16=False
+    ):
         losses.append(step.loss)
         if step.number == stop:
             break
