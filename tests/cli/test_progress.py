@@ -81,6 +81,7 @@ def test_a_line_holds_the_whole_event(capsys: Any) -> None:
         "seconds": 2.0,
         "eta_seconds": 2.5,
         "message": "layer.0",
+        "values": {},
     }
     with progress(quiet=True) as listener:
         listener(Event("layers", 1, 2))

@@ -5,8 +5,8 @@ them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -17,7 +17,8 @@ class Event:
     """The progress of a stage: `done` of `total` units are finished after `seconds`.
 
     `eta_seconds`: the estimated time for the other units; None before the first is finished.
-    `message`: what is being processed, such as the name of a layer.
+    `message`: what is being processed, such as the name of a layer. `values`: measurements of this
+    unit by name, such as the loss of a training step.
     """
 
     stage: str
@@ -26,6 +27,7 @@ class Event:
     seconds: float = 0.0
     eta_seconds: float | None = None
     message: str = ""
+    values: Mapping[str, float] = field(default_factory=dict, hash=False)
 
 
 Listener = Callable[[Event], None]

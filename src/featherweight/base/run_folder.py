@@ -34,6 +34,7 @@ from .errors import UsageError
 from .events import Event
 from .files import disk_full, is_disk_full, remove_leftovers, sha256, sync_folder, write_atomic
 from .machine import describe, versions
+from .records import json_ready
 
 ORIGIN = "made_with"  # the key of run.yaml that is not part of the recipe
 SCRATCH = ("journal", "work")
@@ -121,7 +122,8 @@ class RunFolder:
 
     def listener(self, event: Event) -> None:
         """Append `event` to events.jsonl; pass this method wherever a listener is taken."""
-        line = json.dumps({"time": round(time.time(), 3), **dataclasses.asdict(event)})
+        entry = {"time": round(time.time(), 3), **dataclasses.asdict(event)}
+        line = json.dumps(json_ready(entry))
         try:
             self._events.write(line + "\n")
             self._events.flush()
