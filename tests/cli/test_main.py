@@ -240,6 +240,8 @@ def test_an_export_that_differs_ends_with_5(plant: Plant, tmp_path: Path, capsys
 
 
 def test_evaluate(plant: Plant, capsys: Any) -> None:
+    choices: list[str] = []
+
     def evaluate_folder(model: str, **options: Any) -> dict[str, Any]:
         assert (model, options["against"], options["windows"], options["length"]) == (
             "light",
@@ -247,26 +249,15 @@ def test_evaluate(plant: Plant, capsys: Any) -> None:
             2,
             64,
         )
+        choices.append(options["bos"])
         return {"quality": RESULTS["quality"]}
 
     plant("evaluate_folder", evaluate_folder)
-    assert run("evaluate", "light", "--against", "toy", "--windows", 2, "--length", 64) == 0
+    command = ("evaluate", "light", "--against", "toy", "--windows", 2, "--length", 64)
+    assert run(*command) == 0 and run(*command, "--bos", "no") == 0
+    assert choices == ["auto", "no"]
     assert "0.0984 [0.0951, 0.1020]" in capsys.readouterr().out
-    assert (
-        run(
-            "evaluate",
-            "light",
-            "--against",
-            "toy",
-            "--windows",
-            2,
-            "--length",
-            64,
-            "--fail-if",
-            "bpw_file>5",
-        )
-        == 4
-    )
+    assert run(*command, "--fail-if", "bpw_file>5") == 4
     assert "bpw_file was not measured" in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ import tiny
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from featherweight.base.errors import BadInput
+from featherweight.base.errors import BadInput, UsageError
 from featherweight.data import tokens
 from featherweight.data.corpora import Dialogue, text
 
@@ -32,9 +32,26 @@ def test_windows_are_those_of_the_reference_evaluation() -> None:
     assert torch.equal(tokens.windows(tokenizer, content, length, count), torch.stack(reference))
 
 
-def test_windows_add_no_bos() -> None:
-    windows = tokens.windows(tiny.tokenizer(), tiny.TEXT, 16, 2)
-    assert torch.equal(tokens.windows(with_bos(), tiny.TEXT, 16, 2), windows)
+def test_every_window_starts_with_the_bos_that_the_tokenizer_adds() -> None:
+    plain = tokens.windows(tiny.tokenizer(), tiny.TEXT, 16, 3)
+    with_first = tokens.windows(with_bos(), tiny.TEXT, 16, 3)
+    assert with_first[:, 0].tolist() == [1, 1, 1]
+    assert torch.equal(with_first[:, 1:], plain[:, 1:])
+    assert torch.equal(tokens.windows(with_bos(), tiny.TEXT, 16, 3, bos="no"), plain)
+    assert torch.equal(tokens.windows(with_bos(), tiny.TEXT, 16, 3, bos="yes"), with_first)
+    assert torch.equal(tokens.windows(tiny.tokenizer(), tiny.TEXT, 16, 3, bos="auto"), plain)
+
+
+def test_the_first_tokens_of_windows() -> None:
+    tokenizer = tiny.tokenizer()
+    assert tokens.first_tokens(tokenizer, "auto") == []
+    assert tokens.first_tokens(tokenizer, "yes") == [tokenizer.bos_token_id]
+    tokenizer.bos_token = None
+    assert tokens.first_tokens(tokenizer, "auto") == []
+    with pytest.raises(UsageError, match="no BOS token"):
+        tokens.windows(tokenizer, tiny.TEXT, 16, 2, bos="yes")
+    with pytest.raises(UsageError, match="choose auto, yes, no"):
+        tokens.windows(tokenizer, tiny.TEXT, 16, 2, bos="maybe")
 
 
 def test_windows_use_the_last_target() -> None:

@@ -199,3 +199,16 @@ def test_what_cannot_be_measured_is_refused(light, windows):
     smaller.resize_token_embeddings(290)
     with pytest.raises(UsageError, match="300.*290"):
         evaluate(smaller, [KL(light, windows.clamp(max=280))])
+
+
+def test_whether_windows_start_with_a_bos_is_recorded(light, windows):
+    same_first = windows.clone()
+    same_first[:, 0] = 1
+
+    def recorded(tokens, bos):
+        return evaluate(light, [Perplexity(tokens, bos=bos)]).quality["text"]["bos"]
+
+    assert recorded(same_first, True) is True
+    assert recorded(same_first, None) is None
+    assert recorded(windows, None) is False
+    assert recorded(windows[:1], False) is False

@@ -10,13 +10,7 @@ import pytest
 import tiny
 import torch
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from featherweight.base.errors import UsageError
 from featherweight.models import structure
@@ -118,33 +112,78 @@ def test_no_linears() -> None:
     assert list(structure.linears(nn.Sequential(nn.Linear(2, 2)))) == ["0"]
 
 
-def test_fused_experts_are_refused_by_name() -> None:
-    config = Qwen3MoeConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        moe_intermediate_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        num_experts=4,
-        num_experts_per_tok=2,
-        vocab_size=32,
-    )
-    model = Qwen3MoeForCausalLM(config)
-    assert len(structure.fused_experts(model)) == 4
-    with pytest.raises(
-        UsageError, match=r"model\.layers\.0\.mlp\.experts\.gate_up_proj \(4, 16, 16\)"
-    ):
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "moe_intermediate_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "vocab_size": 32,
+}
+LATENT = {
+    **SMALL,
+    "num_key_value_heads": 2,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 8,
+    "n_group": 1,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+MIXTURES = {
+    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss", "phimoe"), SMALL),
+    "granitemoe": SMALL,
+    "jetmoe": {**SMALL, "kv_channels": 8},
+    "deepseek_v2": LATENT,
+    "deepseek_v3": LATENT,
+}
+
+
+def on_meta(model_type: str, settings: dict[str, Any]) -> Any:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+
+
+@pytest.mark.parametrize("model_type", MIXTURES)
+def test_mixtures_of_experts_are_refused_by_name(model_type: str) -> None:
+    model = on_meta(model_type, MIXTURES[model_type])
+    message = rf"{model_type} is a mixture of experts \(\S+ is a \w*Expert\w*\)"
+    for refuse in (structure.check_no_experts, structure.linears, Anatomy.of):
+        with pytest.raises(UsageError, match=message):
+            refuse(model)
+
+
+def test_experts_that_are_linears_are_refused_too() -> None:
+    model = Toy()
+    for layer in model.layers:
+        layer["experts"] = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+    with pytest.raises(UsageError, match=r"mixture of experts \(layers.0.experts is a ModuleList"):
         structure.linears(model)
-    assert len(structure.linears(model, accept_fused=True)) == 2 * 4 + 1
 
 
-def test_convolutions_are_no_experts() -> None:
+def test_types_that_may_have_experts_but_have_none_are_dense() -> None:
+    structure.check_no_experts(on_meta("deepseek_v3", {**LATENT, "first_k_dense_replace": 2}))
+
+
+def test_other_stacked_weights_are_refused_by_name() -> None:
     model = Toy()
     for layer in model.layers:
         layer["conv"] = nn.Conv1d(4, 4, 3)
-    assert structure.fused_experts(model) == {}
+        layer["conv"].vector = nn.Parameter(torch.zeros(1, 1, 4))
+        layer["norm"] = nn.LayerNorm(4)
+        layer["norm"].mix = nn.Parameter(torch.zeros(1, 1, 4))
+    assert structure.stacked_matrices(model) == {}
+    layer["norm"].gates = nn.Parameter(torch.zeros(2, 4, 4))
+    with pytest.raises(UsageError, match=r"3-D parameters .*layers.1.norm.gates \(2, 4, 4\)"):
+        structure.linears(model)
 
 
 def test_a_model_that_cannot_be_probed_says_why() -> None:

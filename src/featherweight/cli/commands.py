@@ -13,8 +13,9 @@ import typer
 from ..base.errors import UsageError
 from . import bounds as result_bounds
 from .benching import bench
+from .evaluation import evaluate
 from .generation import chat, generate
-from .options import Json, Model, OptionalModel
+from .options import FailIf, Json, OptionalModel
 from .progress import progress
 from .serving import serve
 from .settings import gather
@@ -80,14 +81,6 @@ MaxDisk = Annotated[
         show_default=False,
     ),
 ]
-FailIf = Annotated[
-    list[str] | None,
-    typer.Option(
-        help='Exit with code 4 when this holds of the result, e.g. "kl>0.05".', show_default=False
-    ),
-]
-
-
 OutFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)]
 FreshRun = Annotated[
     bool, typer.Option("--fresh", help="Forget an unfinished run instead of resuming it.")
@@ -144,7 +137,7 @@ def quantize(
     start_over: FreshRun = False,
     overwrite: Overwrite = False,
     keep_curvature: KeepCurvature = None,
-    evaluate: Evaluate = None,
+    with_evaluation: Evaluate = None,
     ask: Ask = None,
     fail_if: FailIf = None,
     json_: Json = False,
@@ -155,7 +148,7 @@ def quantize(
     """
     bounds = result_bounds.parse(fail_if or [])
     settings = _recipe(
-        model, bits, head_bits, preset, config, set_, seed, ask=ask, evaluate=evaluate
+        model, bits, head_bits, preset, config, set_, seed, ask=ask, evaluate=with_evaluation
     )
     question, measure = settings.pop("ask", None), settings.pop("evaluate", True)
     from ..workflows.quantize_folder import quantize_folder
@@ -184,59 +177,7 @@ def quantize(
     result_bounds.check(bounds, results)
 
 
-@app.command()
-def evaluate(
-    model: Model,
-    against: Annotated[
-        str | None,
-        typer.Option(help="The original, to measure the KL from it.", show_default=False),
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(
-            help="A text file, or the name of a text that comes with featherweight.",
-            show_default=False,
-        ),
-    ] = None,
-    windows: Annotated[int, typer.Option(help="How many windows of the text.", min=1)] = 16,
-    length: Annotated[int, typer.Option(help="Tokens in a window.", min=2)] = 1024,
-    runtime: Annotated[
-        str | None,
-        typer.Option(
-            metavar="native|reference|reference-int8",
-            help="Measure what this engine computes instead of the plain forward of PyTorch.",
-            show_default=False,
-        ),
-    ] = None,
-    record: Annotated[
-        bool,
-        typer.Option("--record", help="Write the figures into MODEL's page too; needs --against."),
-    ] = False,
-    fail_if: FailIf = None,
-    json_: Json = False,
-) -> None:
-    """Measure perplexity, and with --against the KL from the original and how often both agree."""
-    bounds = result_bounds.parse(fail_if or [])
-    from ..workflows.evaluate_folder import evaluate_folder
-
-    with progress() as listener:
-        results = evaluate_folder(
-            model,
-            against=against,
-            text=text,
-            windows=windows,
-            length=length,
-            runtime=runtime,
-            record=record,
-            listener=listener,
-        )
-    if json_:
-        typer.echo(json.dumps(results, indent=1))
-    else:
-        from .tables import results_table, show
-
-        show(results_table(results))
-    result_bounds.check(bounds, results)
+app.command()(evaluate)
 
 
 @app.command()

@@ -81,3 +81,9 @@ Chat = Annotated[
     ),
 ]
 JsonAtTheEnd = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        help='Exit with code 4 when this holds of the result, e.g. "kl>0.05".', show_default=False
+    ),
+]

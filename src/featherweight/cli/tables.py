@@ -71,7 +71,10 @@ def results_table(results: Mapping[str, Any]) -> Table:
     ]
     quality_rows = [
         (
-            f"perplexity, {text['name']}" if text.get("name") else "perplexity",
+            ", ".join(
+                ["perplexity", *([text["name"]] if text.get("name") else [])]
+                + (["with BOS"] if text.get("bos") else [])
+            ),
             interval(_perplexity(quality, "original")),
             interval(_perplexity(quality, "light")),
         ),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .corpora import CORPORA, Corpus, text
     from .mixes import MIXES, SHIPPED_MIX
     from .model_text import calibration_from_model
-    from .tokens import windows
+    from .tokens import first_tokens, windows
 
 _TARGETS = {
     "Calibration": "calibration_set",
@@ -39,6 +39,7 @@ _TARGETS = {
     "SHIPPED_MIX": "mixes",
     "CORPORA": "corpora",
     "Corpus": "corpora",
+    "first_tokens": "tokens",
     "text": "corpora",
     "windows": "tokens",
 }
@@ -55,6 +56,7 @@ __all__ = [
     "calibration_from_files",
     "calibration_from_model",
     "calibration_from_text",
+    "first_tokens",
     "text",
     "windows",
 ]

@@ -16,20 +16,28 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ..base.errors import BadInput
+from ..base.errors import BadInput, UsageError
 from .corpora import Dialogue, Document
+
+# Whether a window starts with the BOS: as the tokenizer itself begins a text, always, or never.
+BOS_CHOICES = ("auto", "yes", "no")
 
 
 def windows(
-    tokenizer: Any, text: str, length: int = 1024, count: int = 16
+    tokenizer: Any, text: str, length: int = 1024, count: int = 16, bos: str = "auto"
 ) -> Int64[Tensor, "count length_plus_1"]:
     """The first `count` evaluation windows of `text`.
 
     Window i has the length + 1 tokens i*length ... (i+1)*length: `length` inputs, and the `length`
     targets, each one position later. The text is tokenized as a whole, without a BOS. Windows do
-    not overlap, except that the last target of one is the first input of the next. Raises BadInput
-    when the text has fewer windows.
+    not overlap, except that the last target of one is the first input of the next.
+
+    With `bos` (as in `first_tokens`), the BOS takes the place of the first token of every window,
+    also where the window starts inside the text. This token is context only, so the targets are
+    those without a BOS. Where a tokenizer puts several tokens before a text, all but one of them
+    are targets too. Raises BadInput when the text has fewer windows, UsageError as `first_tokens`.
     """
+    first = torch.tensor(first_tokens(tokenizer, bos), dtype=torch.int64)
     ids = encode(tokenizer, text)
     num_windows = max(0, (len(ids) - 1) // length)
     if num_windows < count:
@@ -39,7 +47,28 @@ def windows(
             "ask for fewer or shorter windows, or give more text"
         )
     flat = torch.tensor(ids[: count * length + 1], dtype=torch.int64)
-    return flat.unfold(0, length + 1, length).contiguous()
+    cut_text = flat.unfold(0, length + 1, length).clone()
+    cut_text[:, : len(first)] = first[: length + 1]
+    return cut_text
+
+
+def first_tokens(tokenizer: Any, bos: str = "auto") -> list[int]:
+    """The tokens with which every evaluation window starts; none for windows of text alone.
+
+    bos: "auto" (what the tokenizer puts before every text, as in training), "yes" (the same, or the
+    BOS of a tokenizer that adds nothing by itself) or "no". Raises UsageError for other words, and
+    for "yes" when the tokenizer has no BOS.
+    """
+    if bos not in BOS_CHOICES:
+        raise UsageError(f"bos={bos!r}: choose {', '.join(BOS_CHOICES)}")
+    if bos == "no":
+        return []
+    ids = prefix(tokenizer)
+    if bos == "auto" or ids:
+        return ids
+    if tokenizer.bos_token_id is None:
+        raise UsageError("bos=yes: this tokenizer has no BOS token; choose auto or no")
+    return [int(tokenizer.bos_token_id)]
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:

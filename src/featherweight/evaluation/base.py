@@ -70,11 +70,13 @@ class Metric(ABC):
     """Abstract base of the metrics, which measure a model on windows of a text.
 
     `windows`: token ids (count, length + 1), as `data.windows` returns them. `text`: the name of
-    the text in the report. Metrics with equal windows use the same forward passes.
+    the text in the report. `bos`: whether each window starts with a BOS; None where nobody said it.
+    Metrics with equal windows use the same forward passes.
     """
 
     windows: Int[Tensor, "count positions"]
     text: str
+    bos: bool | None
 
     @property
     @abstractmethod

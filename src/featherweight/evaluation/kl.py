@@ -32,14 +32,19 @@ from .base import CausalModel, Metric, Scores, check_windows
 class KL(Metric):
     """The KL from `teacher`, a model or its `Answers` on disk, over `windows`.
 
+    """The KL from `teacher`, a model or its `Answers` on disk, over `windows`.
+
     windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError,
-    as do sampled answers, from which no KL can be computed. text: the name of the text in the
-    report.
+    as do drawn answers, from which no KL can be computed. text: the name of the text in the report.
+    bos: whether each window starts with a BOS, for the report; None where the caller does not say
+    it.
+    """
     """
 
     teacher: CausalModel
     windows: Int[Tensor, "count positions"]
     text: str = "text"
+    bos: bool | None = None
 
     def __post_init__(self) -> None:
         check_windows(self.windows)

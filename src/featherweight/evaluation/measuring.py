@@ -144,7 +144,15 @@ def _text(metric: Metric) -> dict[str, Any]:
         "windows": count,
         "length": positions - 1,
         "tokens": count * (positions - 1),
-        "bos": False,
+        "bos": _starts_with_bos(metric),
         "first_ids": metric.windows[0, :16].tolist(),
     }
     return {"text": text, "level": 0.95, "resamples": 2000}
+
+
+def _starts_with_bos(metric: Metric) -> bool | None:
+    """Whether each window starts with a BOS; None when nobody said it and the windows do not show
+    it. Windows with different first tokens have no BOS.
+    """
+    first = metric.windows[:, 0]
+    return False if metric.bos is None and bool((first != first[0]).any()) else metric.bos

@@ -4,8 +4,10 @@ It says how well a model predicts a text, not how far it is from another model: 
 may gain on one token what it loses on another. So KL (`kl.py`) measures the damage more precisely;
 perplexity is reported because readers know it.
 
-The protocol: windows of L tokens with L targets, no overlap, no BOS token, and every position
-counts. Published figures differ in all these points, so `text` in results.json records them. All
+The protocol: windows of L tokens with L targets, no overlap, and every position counts. Where the
+tokenizer begins every text with a BOS, as Gemma's and Llama 3's do, each window starts with it: a
+model that was trained so predicts nothing well without it. Published figures differ in all these
+points, so `text` in results.json records them. All
 windows have the same length, so the mean over all tokens equals the mean over windows. When an
 original ran on the same windows, its perplexity is reported as well, and the *paired* ratio light /
 original. The interval of the ratio is much narrower than those of the perplexities, because a
@@ -31,11 +33,13 @@ class Perplexity(Metric):
     """The perplexity over `windows`.
 
     windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError.
-    text: the name of the text in the report.
+    text: the name of the text in the report. bos: whether each window starts with a BOS, for the
+    report; None where the caller does not say it.
     """
 
     windows: Int[Tensor, "count positions"]
     text: str = "text"
+    bos: bool | None = None
 
     def __post_init__(self) -> None:
         check_windows(self.windows)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..base.errors import BadInput
+from ..models.structure import check_no_experts
 from ..models.tensors import TensorFolder
 from .pretrained import list_names
 
@@ -51,7 +52,7 @@ def map_checkpoint(tensors: TensorFolder, skeleton: nn.Module) -> CheckpointMap:
 
     Raises BadInput, naming tensors, when a tensor of the files belongs to no parameter, when a
     parameter has no tensor or one of another shape, and for tensors that transformers would merge
-    or split.
+    or split; UsageError, naming the module, when these are the experts of a mixture.
     """
     state: Mapping[str, Tensor] = skeleton.state_dict()
     file_names: dict[str, str] = {}
@@ -105,6 +106,7 @@ def _parameter_names(
         if parameter not in state and name in state:
             parameter, converter = rename_source_key(name, [], [], prefix, metas)
         if converter is not None:
+            check_no_experts(skeleton)  # the truer reason: their tensors are merged while loading
             raise BadInput(
                 f"{tensors.path}: transformers converts {name} into {parameter} while it loads (it "
                 "merges, splits or permutes tensors), which a streamed run cannot do. Load the "

@@ -19,9 +19,10 @@ import torch
 from ..base.errors import BadInput
 from ..base.events import Event, Listener, silent
 from ..models.config import PACKED
+from ..models.structure import check_no_experts
 from ..models.tensors import require_finite
 from .locating import find_folder
-from .pretrained import load_pretrained, untie
+from .pretrained import build_skeleton, load_config, load_pretrained, untie
 from .source import Source
 from .tokenizer_check import load_checked_tokenizer
 
@@ -67,9 +68,15 @@ def load(
 
 
 def check_folder(folder: Path) -> Path:
-    """`folder`, when it has a readable config.json and complete safetensors; BadInput otherwise."""
+    """`folder`, when it has a readable config.json and complete safetensors.
+
+    Raises BadInput otherwise, and UsageError for a quantized mixture of experts.
+    """
     source = Source(str(folder), folder)
     if source.method not in (None, PACKED):
+        # For GPT-OSS and DeepSeek this is the truer reason: their originals are quantized.
+        with contextlib.suppress(BadInput):
+            check_no_experts(build_skeleton(load_config(folder), folder))
         raise BadInput(
             f"{folder} is quantized already, with {source.method}; "
             "give the folder of the original model instead"

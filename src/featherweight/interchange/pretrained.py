@@ -41,7 +41,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
     """
     from transformers import AutoConfig
 
-    check_counts(read_config(folder), folder / CONFIG)
+    settings = read_config(folder)
+    check_counts(settings, folder / CONFIG)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -49,7 +50,8 @@ def load_config(folder: Path) -> PreTrainedConfig:
         forget_attention_implementation(config)
     except Exception as error:  # transformers' own kinds, and they change
         raise BadInput(
-            f"{folder / CONFIG} does not describe a model that can be built: {reason(error)}"
+            f"{folder / CONFIG} does not describe a model that can be built: "
+            f"{reason(error, settings)}"
         ) from error
     return config
 
@@ -68,7 +70,7 @@ def make_config(settings: Mapping[str, Any], place: Path) -> PreTrainedConfig:
         forget_attention_implementation(config)
     except Exception as error:
         raise BadInput(
-            f"{place} does not describe a model that can be built: {reason(error)}"
+            f"{place} does not describe a model that can be built: {reason(error, settings)}"
         ) from error
     return config
 
@@ -85,7 +87,7 @@ def check_counts(settings: Mapping[str, Any], place: Path) -> None:
             )
 
 
-def _scalars(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _scalars(settings: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     """Every key with its value, at any depth of nested configurations."""
     for key, value in settings.items():
         if isinstance(value, dict):
@@ -120,7 +122,8 @@ def build_skeleton(config: PreTrainedConfig, place: Path) -> nn.Module:
             model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:
         raise BadInput(
-            f"{place} is no causal language model that transformers can build: {reason(error)}"
+            f"{place} is no causal language model that transformers can build: "
+            f"{reason(error, config.to_dict())}"
         ) from error
     return model.eval()
 
@@ -165,13 +168,17 @@ def list_names(names: list[str]) -> str:
     return ", ".join(names[:NUM_LISTED_NAMES]) + remainder
 
 
-def reason(error: Exception) -> str:
+def reason(error: Exception, settings: Mapping[str, Any] | None = None) -> str:
     """The text of an error on one line, else its class.
 
     Very long texts are cut. Where transformers asks for permission to run code, the answer is given
-    instead of the question.
+    instead of the question. The text of a KeyError is a word that a table does not have; it is said
+    so, with the key of `settings`, a model's configuration, that holds this word.
     """
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError) and len(error.args) == 1:
+        keys = [key for key, value in _scalars(settings or {}) if value == error.args[0]]
+        text = f"{' and '.join(keys) or 'a word'} is {text}, which it has no entry for"
     if "trust_remote_code" in text:
         return (
             "it needs Python code that comes with the model (auto_map in its configuration), which "

@@ -45,7 +45,7 @@ class Anatomy:
         """The anatomy of `model`, whose parameters may be on the meta device.
 
         Raises UsageError when the model has no blocks, no linear layers or no embedding, when it
-        has fused experts, or when it cannot run on token ids alone.
+        is a mixture of experts, or when it cannot run on token ids alone.
         """
         linears = structure.linears(model)
         groups, unreached, weights_read = structure.probe_inputs(model)

@@ -6,8 +6,8 @@ its full name, with the head. Embedding and head: the modules that the model's o
 The linear layers that read the same tensor (q/k/v, gate/up) are not guessed from names: two tokens
 are run through the model, and hooks record the input tensor of every linear layer.
 
-A model without linear layers, or with expert weights that are fused into 3-D parameters (which no
-`nn.Linear` contains), raises UsageError, so that no weights are silently left out.
+A model without linear layers, a mixture of experts, or a model with other weights in 3-D parameters
+(which no `nn.Linear` contains), raises UsageError, so that no weights are silently left out.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return [(f"{name}.{i}" if name else str(i), block) for i, block in enumerate(items)]
 
 
-def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear]:
+def linears(model: nn.Module) -> dict[str, nn.Linear]:
     """Every `nn.Linear` by its full name, in module order, with the head.
 
-    Raises UsageError when there is none. It also raises UsageError when expert weights are fused
-    into 3-D parameters, which a plan for linear layers would silently leave out; `accept_fused`
-    allows this.
+    Raises UsageError when there is none, for a mixture of experts, and when blocks have other
+    weights that no linear layer holds, which a plan for linear layers would silently leave out.
     """
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
@@ -54,28 +53,47 @@ def linears(model: nn.Module, accept_fused: bool = False) -> dict[str, nn.Linear
         raise UsageError(
             f"{type(model).__name__} has no linear layers (torch.nn.Linear): nothing to quantize"
         )
-    if not accept_fused and (experts := fused_experts(model)):
-        names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(experts.items())[:3])
-        further_names = f" and {len(experts) - 3} more" if len(experts) > 3 else ""
+    check_no_experts(model)
+    if stacks := stacked_matrices(model):
+        names = ", ".join(f"{name} {tuple(p.shape)}" for name, p in list(stacks.items())[:3])
+        further_names = f" and {len(stacks) - 3} more" if len(stacks) > 3 else ""
         raise UsageError(
-            "the experts of this model are fused into 3-D parameters that no linear layer covers: "
-            f"{names}{further_names}; mixture-of-experts models are not supported yet"
+            "this model has weights in 3-D parameters that no linear layer covers: "
+            f"{names}{further_names}; such models are not supported yet"
         )
     return layers
 
 
-def fused_experts(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The 3-D parameters inside the blocks by full name, without convolution kernels. A dense model
-    has none.
+def check_no_experts(model: nn.Module) -> None:
+    """Raise UsageError, naming type and module, when `model` is a mixture of experts.
+
+    Every such model of transformers has modules with weights that are called experts, by their own
+    name or by that of their class, whether each expert is a module or all are one 3-D parameter. A
+    model whose configuration asks for no experts has no such module.
     """
-    experts: dict[str, nn.Parameter] = {}
+    for name, module in model.named_modules():
+        words = f"{name.rpartition('.')[2]} {type(module).__name__}".lower()
+        if "expert" in words and next(module.parameters(), None) is not None:
+            model_type = getattr(getattr(model, "config", None), "model_type", None)
+            raise UsageError(
+                f"{model_type or type(model).__name__} is a mixture of experts ({name} is a "
+                f"{type(module).__name__}), which is not supported yet; choose a dense model"
+            )
+
+
+def stacked_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters inside the blocks, by full name, that hold several matrices: three dimensions
+    of more than one number. Convolution kernels do not count.
+    """
+    stacks: dict[str, nn.Parameter] = {}
     for block_name, block in blocks(model) if _longest_list(model) else ():
         for name, module in block.named_modules(prefix=block_name):
             if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d)):
                 continue
-            parameters = module.named_parameters(prefix=name, recurse=False)
-            experts |= {name: parameter for name, parameter in parameters if parameter.ndim == 3}
-    return experts
+            for key, parameter in module.named_parameters(prefix=name, recurse=False):
+                if sum(size > 1 for size in parameter.shape) >= 3:
+                    stacks[key] = parameter
+    return stacks
 
 
 def embedding(model: nn.Module) -> str:

@@ -42,7 +42,13 @@ OBJECT_KEYS = ("rounding", "curvature", "transform")
 NESTED_KEYS: dict[str, dict[str, Any]] = {
     "calibration": {"mix": "shipped", "count": 256, "length": 256, "seed": 0, "files": []},
     "gate": {"count": 16},
-    "evaluation": {"text": "wikitext2_test", "windows": 16, "length": 1024, "blocks_seconds": 60},
+    "evaluation": {
+        "text": "wikitext2_test",
+        "windows": 16,
+        "length": 1024,
+        "bos": "auto",
+        "blocks_seconds": 60,
+    },
 }
 KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", *OBJECT_KEYS, *NESTED_KEYS)
 
@@ -143,6 +149,8 @@ def _merged_nested(
     values = {**defaults, **(preset.get(name) or {}), **changes}
     if "seed" in values and "seed" not in changes:
         values["seed"] = seed
+    if isinstance(values.get("bos"), bool):  # YAML reads the words yes and no as booleans
+        values["bos"] = "yes" if values["bos"] else "no"
     return {
         key: _integer(f"{name}.{key}", value) if isinstance(defaults[key], int) else value
         for key, value in values.items()

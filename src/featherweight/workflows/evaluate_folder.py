@@ -34,6 +34,7 @@ def evaluate_folder(
     text: str | None = None,
     windows: int = 16,
     length: int = 1024,
+    bos: str = "auto",
     runtime: str | None = None,
     record: bool = False,
     listener: Listener = silent,
@@ -42,7 +43,8 @@ def evaluate_folder(
 
     Args: model, an alias, folder, GGUF file or hub id; against, the original to compare it with;
     text, a file or the name of a shipped text (None: wikitext2_test); windows, the number of
-    windows, of `length` tokens each; runtime, the engine that computes the logits of `model`, as in
+    windows, of `length` tokens each; bos, whether each window starts with the BOS, as in
+    `data.first_tokens`; runtime, the engine that computes the logits of `model`, as in
     `open_engine` (None: the forward pass of PyTorch, which always computes those of `against`);
     record, write the quality into results.json of the packed folder `model` and make its page and
     model card again; listener, receives an event for each window. Raises UsageError when
@@ -54,10 +56,12 @@ def evaluate_folder(
     recorded_results = _recorded_results(model, against) if record else None
     for source in (Source.find(model, listener), *([Source.find(against)] if against else [])):
         check_length(source, length, "--length N")
+    tokenizer = load_checked_tokenizer(loading.locate(model))
+    tokens = data.windows(tokenizer, content, length, windows, bos)
+    text_facts = (tokens, Path(name).name, bool(data.first_tokens(tokenizer, bos)))
     with ExitStack() as stack:
-        light, tokenizer = _open_light(model, runtime, length, stack, listener)
-        tokens = data.windows(tokenizer, content, length, windows)
-        metrics: list[Metric] = [Perplexity(tokens, Path(name).name)]
+        light = _open_light(model, runtime, length, stack, listener)
+        metrics: list[Metric] = [Perplexity(*text_facts)]
         if against is not None:
             original_source = Source.find(against)
             original, original_tokenizer = loading.load(original_source.path, dtype=torch.float32)
@@ -66,7 +70,7 @@ def evaluate_folder(
                     f"{against} and {model} have different vocabularies; KL compares equal ones"
                 )
             stack.enter_context(keep_decoded(original))
-            metrics.append(KL(original, tokens, Path(name).name))
+            metrics.append(KL(original, *text_facts))
         quality = evaluate(light, metrics, listener).quality
     results = {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
     if recorded_results is not None:
@@ -96,21 +100,20 @@ def _recorded_results(model: str | Path, against: str | None) -> dict[str, Any]:
 
 def _open_light(
     model: str | Path, runtime: str | None, length: int, stack: ExitStack, listener: Listener
-) -> tuple[Any, Any]:
-    """The model under test, as a function from the tokens of a window to logits, and its tokenizer.
-    `stack` closes the model.
+) -> Any:
+    """The model under test, as a function from the tokens of a window to logits. `stack` closes
+    it.
     """
     if runtime is None:
-        source = Source.find(model)
-        light, tokenizer = loading.load(source.path, dtype=torch.float32)
+        light, _ = loading.load(Source.find(model).path, dtype=torch.float32)
         stack.enter_context(keep_decoded(light))
-        return light, tokenizer
+        return light
     source = Source.find(model, listener)
     engine, _ = open_engine(source, runtime, listener=listener)
     stack.callback(engine.close)
     session = engine.session(length)
     stack.callback(session.close)
-    return TeacherForced(engine, session), load_checked_tokenizer(source.path)
+    return TeacherForced(engine, session)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from ..base.events import Listener
 from ..base.files import write_atomic
 from ..base.ledger import bpw_file
 from ..base.run_folder import RunFolder
-from ..data import text, windows
+from ..data import first_tokens, text, windows
 from ..evaluation import KL, Perplexity, block_kl, evaluate, predicted_by_block, with_block_kl
 from ..inference import ChatTokenizer, answer
 from ..inference.reference import ReferenceEngine
@@ -146,17 +146,17 @@ def measure(
     settings, tokens = run.settings["evaluation"], evaluation_windows(run)
     original, tokenizer = loading.load(run.source.path, dtype=torch.float32)
     light = packed_folder.load(folder, dtype=torch.float32)
-    name = settings["text"]
+    name, bos = settings["text"], bool(first_tokens(tokenizer, settings["bos"]))
     with keep_decoded(light):
         evaluation = evaluate(
-            light, [Perplexity(tokens, name), KL(original, tokens, name)], listener
+            light, [Perplexity(tokens, name, bos), KL(original, tokens, name, bos)], listener
         )
         control = evaluate(original, [KL(original, tokens[:1, :257], name)])
         quality = {**evaluation.quality, "kl_self": control.quality["kl"]["mean"]}
-        first_tokens = tokens[: min(2, len(tokens)), :513]
+        blame_windows = tokens[: min(2, len(tokens)), :513]
         prediction = predicted_by_block(records, run.source.anatomy.blocks)
         blame = block_kl(
-            original, light, first_tokens, settings["blocks_seconds"], prediction, listener
+            original, light, blame_windows, settings["blocks_seconds"], prediction, listener
         )
         samples = []
         if ask is not None:
@@ -173,12 +173,13 @@ def measure(
 def evaluation_windows(run: QuantizeRun) -> Int64[Tensor, "count length_plus_1"]:
     """The tokens that the recipe's evaluation reads.
 
-    Raises BadInput when the text cannot be read, or has fewer windows than the recipe wants.
+    Raises BadInput when the text cannot be read, or has fewer windows than the recipe wants,
+    UsageError when they should start with a BOS that the tokenizer does not have.
     """
     settings = run.settings["evaluation"]
     content = read_text(settings["text"])
     tokenizer = load_tokenizer(run.source.path)
-    return windows(tokenizer, content, settings["length"], settings["windows"])
+    return windows(tokenizer, content, settings["length"], settings["windows"], settings["bos"])
 
 
 def read_text(name: str) -> str:
