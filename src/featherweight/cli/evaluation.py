@@ -25,7 +25,10 @@ def evaluate(
     model: Model,
     against: Annotated[
         str | None,
-        typer.Option(help="The original, to measure the KL from it.", show_default=False),
+        typer.Option(
+            help="The original, or a folder of its answers (fw teach), to measure the KL from it.",
+            show_default=False,
+        ),
     ] = None,
     text: Annotated[
         str | None,

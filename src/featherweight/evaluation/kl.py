@@ -32,13 +32,10 @@ from .base import CausalModel, Metric, Scores, check_windows
 class KL(Metric):
     """The KL from `teacher`, a model or its `Answers` on disk, over `windows`.
 
-    """The KL from `teacher`, a model or its `Answers` on disk, over `windows`.
-
     windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError,
     as do drawn answers, from which no KL can be computed. text: the name of the text in the report.
     bos: whether each window starts with a BOS, for the report; None where the caller does not say
     it.
-    """
     """
 
     teacher: CausalModel

@@ -21,9 +21,10 @@ FORMAT, VERSION = "featherweight-answers", 1
 class Header:
     """The facts about a set of answers.
 
-    model: identifies the weights (the fingerprint of a source), `name` is for people. tokenizer,
-    template: SHA-256 of the tokenizer and of its chat template ("" without one). text: SHA-256 of
-    the ids of all windows. vocabulary: columns of the logits. windows, length: of the text; a
+    model: identifies the weights (the fingerprint of a source). name, text_name: of model and text,
+    for people. bos: whether each window starts with a BOS (None: not known). tokenizer, template:
+    SHA-256 of the tokenizer and of its chat template ("" without one). text: SHA-256 of the ids of
+    all windows. vocabulary: columns of the logits. windows, length: of the text; a
     window has length + 1 tokens. windows_per_file: of every file but the last.
     """
 
@@ -37,8 +38,10 @@ class Header:
     tokenizer: str
     template: str
     model: str
-    name: str
     seed: int
+    name: str = ""
+    text_name: str = "text"
+    bos: bool | None = None
 
     @property
     def num_files(self) -> int:
@@ -52,17 +55,18 @@ class Header:
     def metadata(self) -> dict[str, str]:
         """As safetensors stores it: text to text."""
         facts = asdict(self) | {"kind": self.kind.settings(), "version": VERSION}
-        return {"format": FORMAT, "header": json.dumps(facts, sort_keys=True)}
+        # One entry, because safetensors writes several in random order.
+        return {FORMAT: json.dumps(facts, sort_keys=True)}
 
     @classmethod
     def read(cls, metadata: Mapping[str, str] | None, file: str) -> Header:
         """The header of a file. Raises BadInput when it is no file of answers, or of a version
         that this one does not know.
         """
-        if not metadata or metadata.get("format") != FORMAT:
+        if not metadata or FORMAT not in metadata:
             raise BadInput(f"{file} is no file of answers; fw teach writes them")
         try:
-            facts: dict[str, Any] = json.loads(metadata["header"])
+            facts: dict[str, Any] = json.loads(metadata[FORMAT])
             version = facts.pop("version")
             settings = dict(facts.pop("kind"))
             kind = KINDS[settings.pop("kind")](**settings)
@@ -82,5 +86,6 @@ class Header:
         return [
             field.name
             for field in fields(self)
-            if field.name != "name" and getattr(self, field.name) != getattr(other, field.name)
+            if field.name not in ("name", "text_name")
+            and getattr(self, field.name) != getattr(other, field.name)
         ]

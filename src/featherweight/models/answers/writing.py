@@ -37,6 +37,8 @@ def write_answers(
     tokenizer: Any,
     model_id: str,
     name: str = "",
+    text_name: str = "text",
+    bos: bool | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     listener: Listener = silent,
@@ -44,9 +46,9 @@ def write_answers(
     """The answers of `model` about `tokens`, written to `folder` where they are missing.
 
     tokens: as `data.windows` returns them. kind: what is kept (None: `TopK()`). model_id:
-    identifies the weights; name: is for people. Raises UsageError for an impossible kind or
-    temperature or a folder of other answers, PreflightRefused when the disk is too small, and
-    BadInput when the model gives numbers that are not finite or the disk is full.
+    identifies the weights. name, text_name, bos: for the header. Raises UsageError for an
+    impossible kind or temperature or a folder of other answers, PreflightRefused when the disk is
+    too small, and BadInput when the model gives numbers that are not finite or the disk is full.
     """
     kind, folder = kind or TopK(), Path(folder)
     vocabulary = _vocabulary(model, tokens)
@@ -64,8 +66,10 @@ def write_answers(
         tokenizer=tokenizer_hash(tokenizer),
         template=template_hash(tokenizer),
         model=model_id,
-        name=name,
         seed=seed,
+        name=name,
+        text_name=text_name,
+        bos=bos,
     )
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
