@@ -52,6 +52,10 @@ NAMES = {
     "opt": "OPT",
     "gpt_bigcode": "GPT-BigCode, StarCoder",
     "mamba": "Mamba",
+    "falcon_mamba": "Falcon Mamba",
+    "mamba2": "Mamba 2, Codestral Mamba",
+    "falcon_h1": "Falcon H1 (Mamba 2 and attention)",
+    "lfm2": "LFM2 (convolutions and attention)",
     "mixtral": "Mixtral (mixture of experts)",
 }
 # The families with a record here; `other_families` has the settings of the others.

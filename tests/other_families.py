@@ -1,4 +1,8 @@
-"""Tiny random models of families that have no record here: they run on PyTorch."""
+"""Tiny random models of families that have no record here: they run on PyTorch.
+
+`RECURRENT` are those with states; some of them, and hybrids of them with attention, have more
+matrices than the plan covers and are tested with the engine alone.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,14 @@ WIDTHS = {
     "num_attention_heads": 4,
 }
 GROUPED = {**WIDTHS, "num_key_value_heads": 2}
+MAMBA = {
+    "hidden_size": 64,
+    "state_size": 32,
+    "time_step_rank": 32,
+    "num_hidden_layers": 2,
+    "use_mambapy": False,
+}
+HEADS = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "mistral": {**GROUPED, "sliding_window": 32},
     "phi3": {**GROUPED, "tie_word_embeddings": True},
@@ -37,12 +49,47 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "opt": {**WIDTHS, "ffn_dim": 128, "word_embed_proj_dim": 64},
     "gpt_bigcode": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512},
-    "mamba": {
+    "mamba": MAMBA,
+    "falcon_mamba": MAMBA,
+    "mamba2": {
         "hidden_size": 64,
-        "state_size": 32,
-        "time_step_rank": 32,
         "num_hidden_layers": 2,
-        "use_mambapy": False,
+        "state_size": 16,
+        "num_heads": 8,
+        "head_dim": 16,
+        "n_groups": 1,
+    },
+    "falcon_h1": {**GROUPED, **HEADS, "mamba_d_ssm": 128},
+    "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention"]},
+}
+RECURRENT: dict[str, dict[str, Any]] = {
+    **{name: SETTINGS[name] for name in ("mamba", "falcon_mamba", "mamba2", "falcon_h1", "lfm2")},
+    "jamba": {
+        **GROUPED,
+        "num_experts": 1,
+        "num_experts_per_tok": 1,
+        "use_mamba_kernels": False,
+        "mamba_d_state": 16,
+        "mamba_dt_rank": 8,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+    },
+    "granitemoehybrid": {
+        **GROUPED,
+        **HEADS,
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "shared_intermediate_size": 128,
+        "layer_types": ["mamba", "attention"],
+    },
+    "qwen3_5_text": {
+        **GROUPED,
+        "num_hidden_layers": 4,
+        "head_dim": 16,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
     },
 }
 

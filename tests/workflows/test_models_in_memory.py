@@ -11,10 +11,16 @@ import pytest
 import tiny
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, LlamaForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaForSequenceClassification,
+    LlamaForTokenClassification,
+)
 
 import featherweight as fw
-from featherweight.base.errors import FeatherweightError, UsageError
+from featherweight.base.errors import BadInput, UsageError
 from featherweight.interchange import hf  # noqa: F401 - transformers then reads packed folders
 from featherweight.interchange.source import Source
 from featherweight.workflows.plan_folder import plan_folder
@@ -114,14 +120,59 @@ def test_linears_that_no_forward_calls_are_rounded_to_nearest(tmp_path: Path) ->
     assert "LDLQ" in methods["model.layers.0.mlp.up_proj"]
 
 
-def test_models_without_a_language_head_are_refused_truly(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", [AutoModel, LlamaForSequenceClassification, LlamaForTokenClassification]
+)
+def test_models_without_a_language_head_are_refused_truly(kind: Any, tmp_path: Path) -> None:
     folder = tiny.save(*tiny.llama(), tmp_path / "source")
-    body = AutoModel.from_pretrained(folder)
-    config = copy.deepcopy(tiny.llama()[0].config)
-    classifier = LlamaForSequenceClassification(config)
-    for model in (body, classifier):
-        with pytest.raises(FeatherweightError, match="no language-model head"):
-            fw.quantize(model, fw.Nearest(), fw.Plan({"*": fw.Int(bits=4)}), None)
+    model = kind.from_pretrained(folder)
+    message = f"{type(model).__name__} is not a causal language model: .*no language-model head"
+    with pytest.raises(UsageError, match=message):
+        fw.quantize(model, fw.Nearest(), fw.Plan({"*": fw.Int(bits=4)}), None)
+    with pytest.raises(UsageError, match=message):
+        fw.Gram().collect(model, torch.arange(3, 35)[None])
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (AutoModel, "lacks tensors of a Qwen3ForCausalLM: lm_head.weight"),
+        (
+            AutoModelForSequenceClassification,
+            "tensors that a Qwen3ForCausalLM does not have: score",
+        ),
+    ],
+    ids=["body", "classifier"],
+)
+def test_folders_without_a_language_head_are_refused_truly(
+    kind: Any, words: str, tmp_path: Path
+) -> None:
+    model, tokenizer = tiny.qwen3()
+    other_model = kind.from_config(model.config)
+    folder = tiny.save(other_model, tokenizer, tmp_path / "other")
+    with pytest.raises(BadInput, match=words):
+        plan_folder(str(folder), FAST)
+    with pytest.raises(BadInput, match=words):
+        quantize_folder(str(folder), tmp_path / "light", FAST)
+    assert not (tmp_path / "light.partial").exists()
+
+
+def test_a_model_that_is_partly_on_disk_is_refused_truly(tmp_path: Path) -> None:
+    folder = tiny.save(*tiny.llama(), tmp_path / "source")
+    places = dict.fromkeys(("model.embed_tokens", "model.layers.0", "lm_head"), "cpu")
+    places |= {"model.norm": "cpu", "model.rotary_emb": "cpu", "model.layers.1": "disk"}
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, device_map=places, offload_folder=tmp_path / "offload"
+    )
+    assert model.model.layers[1].mlp.up_proj.weight.is_meta
+    message = r"model.layers.1.self_attn.q_proj.weight and 8 more .*offloaded to disk"
+    for work in (
+        lambda: fw.quantize(model, fw.Nearest(), fw.Plan({"*": fw.Int(bits=4)}), None),
+        lambda: fw.Gram().collect(model, torch.arange(3, 35)[None]),
+    ):
+        with pytest.raises(UsageError, match=message):
+            work()
+    assert isinstance(model.model.layers[0].mlp.up_proj, nn.Linear)
 
 
 def test_plan_and_run_of_a_folder_agree(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@ only module of this room that imports torch.
 
 Compressed weights are decoded once and stay in memory until `close`. Keys and values lie in
 transformers' `DynamicCache`, which holds all tokens in every layer (sliding windows are part of the
-attention mask), so that a session can be rewound to any length.
+attention mask), so that a session can be rewound to any length. Recurrent models (Mamba, and its
+hybrids with attention) have states that cannot be rewound; their sessions compute from the first
+token again where needed (`recurrent.py`). transformers continues the states of some models wrongly,
+so the engine of such a model first compares a few tokens with whole passes, and refuses it where
+they differ.
 
 With `int8_activations` the input of every compressed matrix is rounded as the native engine rounds
 it: per token, q = round-half-even(x * steps / max|x|), and the product uses q * max|x| / steps.
 Rotated inputs have no outliers and get one plane of int8 (127 steps). Inputs that are not rotated
-get two planes (127 * 128 steps). Keys and values are stored in half precision. The only remaining
-difference from the native engine is the order of sums. Rounding amplifies such differences, though:
-one part in 10^7 on the embedding moves the logits of a 30-block model as far as rounding itself
-does. So compare distributions, or a single block.
+get two planes (127 * 128 steps). Keys and values are stored in half precision, except those of
+recurrent models. The only remaining difference from the native engine is the order of sums.
+Rounding amplifies such differences, though: one part in 10^7 on the embedding moves the logits of a
+30-block model as far as rounding itself does. So compare distributions, or a single block.
 """
 
 from __future__ import annotations
@@ -29,9 +33,13 @@ from torch import Tensor, nn
 from ..base.errors import BadInput, Unsupported, UsageError
 from ..quantization.layers import CompressedLinear, TiedHead, keep_decoded
 from .engine import Engine, Logits, Session
+from .recurrent import LONGEST_TEXT, RecurrentSession
 
 # Steps from 0 to the largest magnitude of a row, for activations of one and of two planes.
 ONE_PLANE_STEPS, TWO_PLANE_STEPS = 127, 127 * 128
+# Types of layers that keep keys and values of every token.
+ATTENTION_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+PROBE_LENGTH = 12  # tokens on which an engine checks that it continues a recurrent model rightly
 MAX_BATCH = 8  # sessions are advanced one after the other; the limit is for callers that need one
 
 
@@ -41,7 +49,8 @@ class ReferenceEngine(Engine):
     Args: model, on any device; fingerprint, of its weights; description, for people;
     int8_activations, round activations as the native engine does. The model may be used elsewhere
     at the same time, except with `int8_activations`, which changes its layers until `close`. Raises
-    Unsupported for recurrent models, BadInput when the configuration names no context.
+    Unsupported for recurrent models that transformers cannot continue token by token, BadInput when
+    the configuration names no context.
     """
 
     def __init__(
@@ -53,14 +62,10 @@ class ReferenceEngine(Engine):
         int8_activations: bool = False,
     ) -> None:
         config: Any = model.config
-        if getattr(model, "_is_stateful", False):
-            raise Unsupported(
-                f"{description} has recurrent layers, whose state cannot be rewound; generate with "
-                "transformers, which loads the folder after `import featherweight.interchange.hf`"
-            )
+        self.is_recurrent = _is_recurrent(model)
         text_config = config.get_text_config(decoder=True)
         self.vocab_size = int(text_config.vocab_size)
-        self.context = _context(text_config)
+        self.context = _context(text_config, self.is_recurrent)
         self.max_batch = MAX_BATCH
         self.fingerprint = f"{fingerprint}-reference" + ("-int8" if int8_activations else "")
         self.description = description + (
@@ -76,37 +81,48 @@ class ReferenceEngine(Engine):
         self._stack.enter_context(keep_decoded(model))
         if int8_activations:
             self._stack.callback(_round_inputs(model))
+        if self.is_recurrent:
+            self._check_continuation(description)
 
-    def session(self, capacity: int | None = None) -> ReferenceSession:
+    def session(self, capacity: int | None = None) -> ReferenceSession | RecurrentSession:
         capacity = self.context if capacity is None else capacity
         if not 1 <= capacity <= self.context:
             raise UsageError(
                 f"a session of {capacity} tokens: the model's context is {self.context}"
             )
+        if self.is_recurrent:
+            return RecurrentSession(self._new_recurrent_cache, capacity, self.vocab_size)
         return ReferenceSession(self, capacity)
 
     def forward(
         self, session: Session, tokens: Sequence[int] | NDArray, logits: Logits = "last"
     ) -> NDArray[np.float32]:
         ids = check_tokens(session, tokens, self.vocab_size)
-        assert isinstance(session, ReferenceSession)
-        old_length = session.length
-        try:
-            with torch.no_grad():
-                rows = self._model(
-                    input_ids=torch.from_numpy(ids)[None].to(self.parameter.device),
-                    use_cache=True,
-                    logits_to_keep=0 if logits == "all" else 1,
-                    **{self._cache_name: session.cache},
-                ).logits[0]
-        except BaseException:
-            # After an interruption between two layers, some layers have the new keys already.
-            session.crop(old_length)
-            raise
-        session.length = old_length + len(ids)
-        if logits == "none":
-            rows = rows[:0]
-        return rows.float().cpu().numpy()
+        assert isinstance(session, ReferenceSession | RecurrentSession)
+        pending = session.pending(ids, logits)
+        num_rows = {"all": len(ids), "last": 1, "none": 0}[logits]
+        rows = np.zeros((0, self.vocab_size), np.float32)
+        if len(pending):
+            try:
+                rows = self._read(pending, session.cache, max(1, num_rows))[:num_rows]
+            except BaseException:
+                # After an interruption between two layers, some layers have the new keys already.
+                session.forget()
+                raise
+        session.append(ids, len(pending))
+        return rows
+
+    def _read(self, ids: NDArray[np.int64], cache: Any, num_rows: int) -> NDArray[np.float32]:
+        """The logits after the last `num_rows` of `ids`, which follow the tokens of `cache`."""
+        with torch.no_grad():
+            output = self._model(
+                input_ids=torch.from_numpy(ids)[None].to(self.parameter.device),
+                use_cache=True,
+                logits_to_keep=num_rows,
+                **{self._cache_name: cache},
+            )
+        rows: NDArray[np.float32] = output.logits[0].float().cpu().numpy()
+        return rows
 
     def step(self, sessions: Sequence[Session], tokens: Sequence[int]) -> NDArray[np.float32]:
         if len(set(map(id, sessions))) != len(sessions) or len(sessions) > self.max_batch:
@@ -124,10 +140,51 @@ class ReferenceEngine(Engine):
         self._stack.close()
         self._model = None
 
+    def _new_recurrent_cache(self) -> Any:
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self._model.config)
+
+    def _check_continuation(self, description: str) -> None:
+        """Raise Unsupported unless two texts, token by token in turns, have the logits of one whole
+        pass over each. In turns, because some models keep the state in their modules.
+        """
+        model_type = self._model.config.model_type
+        try:
+            difference = self._continuation_error()
+        except Exception as error:  # the model's code knows another cache
+            self.close()
+            raise Unsupported(
+                f"{description} has recurrent layers ({model_type}) that cannot be continued with "
+                f"the cache of transformers ({' '.join(str(error).split())[:200]}); `fw evaluate`, "
+                "which reads whole windows, measures it"
+            ) from error
+        if not difference <= max(1e-3, 16 * torch.finfo(self.parameter.dtype).eps):
+            self.close()
+            raise Unsupported(
+                f"{description} has recurrent layers ({model_type}) whose states this version of "
+                "transformers does not continue token by token as in one whole pass, so it cannot "
+                "generate here; `fw evaluate`, which reads whole windows, measures it"
+            )
+
+    def _continuation_error(self) -> float:
+        """The largest difference of a logit between continued texts and whole passes, relative to
+        the largest logit.
+        """
+        ids, half = np.arange(PROBE_LENGTH) % self.vocab_size, PROBE_LENGTH // 2
+        texts, sessions = [ids, ids[::-1].copy()], [self.session(PROBE_LENGTH) for _ in range(2)]
+        whole = [self.forward(self.session(PROBE_LENGTH), text, "all")[half:] for text in texts]
+        for session, text in zip(sessions, texts, strict=True):
+            self.forward(session, text[:half])
+        rows = [
+            self.step(sessions, [int(text[i]) for text in texts]) for i in range(half, len(ids))
+        ]
+        return float(np.abs(np.stack(rows, 1) - np.stack(whole)).max() / np.abs(whole).max())
+
     def state_shapes(self) -> dict[str, tuple[int, ...]]:
         """(heads, width) of each array of a state, by name; found by running one token."""
         if self._state_shapes is None:
-            probe = self.session(1)
+            probe = ReferenceSession(self, 1)
             self.forward(probe, [0], "none")
             self._state_shapes = {
                 name: (array.shape[0], array.shape[2]) for name, array in probe.state().items()
@@ -150,6 +207,18 @@ class ReferenceSession(Session):
         self.capacity, self.length = capacity, 0
         self._engine = engine
         self.cache = _new_cache(engine.half_cache)
+
+    def pending(self, ids: NDArray[np.int64], logits: Logits) -> NDArray[np.int64]:
+        """The tokens that the model must read to append `ids`: these."""
+        return ids
+
+    def append(self, ids: NDArray[np.int64], num_read: int) -> None:
+        """Count `ids`, whose keys and values are in the cache, as part of the text."""
+        self.length += len(ids)
+
+    def forget(self) -> None:
+        """Forget keys and values that an interrupted pass left behind."""
+        self.crop(self.length)
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
@@ -277,9 +346,19 @@ def _with_rounding(function: Callable[[Tensor], Tensor], steps: int) -> Callable
     return lambda x: round_activations(function(x), steps)
 
 
-def _context(config: Any) -> int:
-    """The most tokens of a session. Raises BadInput when the configuration names no such number."""
+def _is_recurrent(model: Any) -> bool:
+    """Whether some layer has a state instead of keys and values of every token."""
+    layer_types = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
+    return getattr(model, "_is_stateful", False) or not ATTENTION_TYPES.issuperset(layer_types)
+
+
+def _context(config: Any, is_recurrent: bool) -> int:
+    """The most tokens of a session. Raises BadInput when the configuration names no such number,
+    unless the model `is_recurrent`, which needs none.
+    """
     limit = getattr(config, "max_position_embeddings", None)
+    if limit is None and is_recurrent:
+        return LONGEST_TEXT
     if type(limit) is not int or limit < 1:
         raise BadInput(
             f"the configuration should say how many tokens the model can read; "

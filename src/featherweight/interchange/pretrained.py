@@ -61,11 +61,13 @@ def make_config(settings: Mapping[str, Any], place: Path) -> PreTrainedConfig:
 
     Raises BadInput, naming `place`, when transformers refuses them.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     check_counts(settings, place)
     others = {key: value for key, value in settings.items() if key != "model_type"}
     try:
+        # JSON has no infinity: transformers writes it as an object.
+        others = PreTrainedConfig._decode_special_floats(others)
         config: PreTrainedConfig = AutoConfig.for_model(settings["model_type"], **others)
         forget_attention_implementation(config)
     except Exception as error:
