@@ -42,8 +42,8 @@ NAMES = {
     "qwen3": "Qwen3",
     "gemma2": "Gemma 2",
     "gemma3_text": "Gemma 3",
-    "mistral": "Mistral",
-    "phi3": "Phi-3",
+    "mistral": "Mistral (GGUF: without a window)",
+    "phi3": "Phi-3 (GGUF: without a window)",
     "olmo2": "OLMo 2",
     "granite": "Granite",
     "stablelm": "StableLM",
@@ -61,6 +61,17 @@ NAMES = {
 # The families with a record here; `other_families` has the settings of the others.
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     **{name: {**other_families.GROUPED, "head_dim": 16} for name in ("llama", "qwen2", "qwen3")},
+    # GGUF holds no window of these models.
+    "mistral": {**other_families.GROUPED, "head_dim": 16, "sliding_window": None},
+    "granite": {
+        **other_families.GROUPED,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
+    "olmo2": other_families.GROUPED,
+    "phi3": {**other_families.GROUPED, "tie_word_embeddings": True},
     **other_families.SETTINGS,
     # The scale of attention scores that files of this size imply, so that GGUF holds them.
     "gemma2": {**other_families.GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16},
@@ -101,6 +112,37 @@ CLIENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "tests/serving/test_client.py::test_completions",
             "tests/serving/test_client.py::test_errors_arrive_as_the_clients_own",
             "tests/serving/test_client.py::test_api_key",
+        ),
+    ),
+    (
+        "`openai`, tools",
+        "`tools`, `tool_choice`, one call or several, arguments after their schema, streams, "
+        "results as turns; a template without tools is refused by name",
+        (
+            "tests/serving/test_tools.py::test_answers_with_and_without_calls",
+            "tests/serving/test_tools.py::test_calls_that_are_required_follow_the_schema",
+            "tests/serving/test_tools.py::test_calls_and_their_results_are_turns",
+            "tests/serving/test_tools.py::test_tools_and_a_schema_together",
+            "tests/serving/test_tools.py::test_a_template_without_tools",
+        ),
+    ),
+    (
+        "`openai`, `/v1/responses`",
+        "text, conversations with our own items, events, JSON schema",
+        (
+            "tests/serving/test_responses.py::test_text_in_and_out",
+            "tests/serving/test_responses.py::test_a_conversation_with_our_own_items",
+            "tests/serving/test_responses.py::test_events",
+            "tests/serving/test_responses.py::test_text_after_a_schema",
+        ),
+    ),
+    (
+        "lm-evaluation-harness",
+        "`local-completions` (batches, log-likelihoods through `echo`), `local-chat-completions`, "
+        "`hf` on a packed folder",
+        (
+            "benchmarks/harness.py::judge",
+            "tests/workflows/test_families.py::test_the_same_logits_after_loading",
         ),
     ),
     (

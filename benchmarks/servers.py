@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,5 +21,5 @@ def serve(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], 
             raise SystemExit("the server did not start")
         yield process, url
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(30)

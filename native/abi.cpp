@@ -95,7 +95,7 @@ void pack_states(const uint16_t *states, int64_t length, int32_t rate, uint8_t *
 
 }  // namespace
 
-int32_t fw_abi(void) { return 4; }
+int32_t fw_abi(void) { return 7; }
 
 const char *fw_isa(void) { return fw::kernels_for(nullptr)->name; }
 

@@ -20,41 +20,53 @@ uint8_t *cache_of_head(const fw_model &m, void *cache, const fw_row &token, int6
 
 }  // namespace
 
-// Reads a product into padded heads, and applies the norm (if not null) and the rotary positions
-// (if not null).
-void ForwardThread::finish_heads(const Matrix &w, const ActivationBuffer &input,
-                                 const ProductBuffer &product, const float *norm,
-                                 const float *angles, int64_t num_heads, int64_t token,
-                                 float *out) {
-    const int64_t width = d_.head_width, half_width = width / 2;
+// The product of `w` of a token. Where `w` is absent its rows follow those of the matrix before,
+// which end at `previous_end`.
+float *ForwardThread::read_product(const Matrix &w, const ActivationBuffer &input,
+                                   const ProductBuffer &product, int64_t token,
+                                   float *previous_end) {
+    if (w.kind == FW_NONE) return previous_end;
     float *row = buffers_.product.get();
     products_.read(w, input, product, pass_.count, token, row);
+    return row;
+}
+
+// Copies the heads in `row` into padded ones, and applies the norm (if not null) and the rotary
+// positions (if not null).
+void ForwardThread::finish_heads(float *row, const float *norm, const float *angles,
+                                 int64_t num_heads, float *out) {
+    const int64_t width = d_.head_width, half_rotary_width = d_.rotary_width / 2;
+    if (norm && d_.joint_head_norms) k_.rms_norm(row, norm, num_heads * width, d_.epsilon, row);
     for (int64_t h = 0; h < num_heads; ++h) {
         float *head = out + h * m_.head_width;
         std::memcpy(head, row + h * width, sizeof(float) * static_cast<size_t>(width));
         for (int64_t i = width; i < m_.head_width; ++i) head[i] = 0.0f;
     }
-    if (norm)
+    if (norm && !d_.joint_head_norms)
         for (int64_t h = 0; h < num_heads; ++h) {
             float *head = out + h * m_.head_width;
             k_.rms_norm(head, norm, width, d_.epsilon, head);
         }
     if (angles)
-        k_.apply_rope(out, num_heads, m_.head_width, angles, angles + half_width, half_width);
+        k_.apply_rope(out, num_heads, m_.head_width, angles, angles + half_rotary_width,
+                      half_rotary_width);
 }
 
 void ForwardThread::finish_queries_keys_values(const Layer &layer, const SharedInput<3> &input,
                                                int64_t token) {
     const ActivationBuffer *inputs = tokens_.shared_inputs;
-    const float *angles = m_.angles[static_cast<size_t>(layer.rope)].get() + token * d_.head_width;
+    const int64_t q = d_.num_heads * d_.head_width, kv = d_.num_kv_heads * d_.head_width;
+    const float *angles =
+        m_.angles[static_cast<size_t>(layer.rope)].get() + token * d_.rotary_width;
     float *queries = tokens_.queries.get() + token * m_.query_width;
-    finish_heads(layer.query, inputs[input.buffer_of[0]], m_.products.query, layer.query_norm,
-                 angles, d_.num_heads, token, queries);
+    float *row =
+        read_product(layer.query, inputs[input.buffer_of[0]], m_.products.query, token, nullptr);
+    finish_heads(row, layer.query_norm, angles, d_.num_heads, queries);
     for (int64_t i = 0; i < m_.query_width; ++i) queries[i] *= d_.attention_scale;
-    finish_heads(layer.key, inputs[input.buffer_of[1]], m_.products.key, layer.key_norm, angles,
-                 d_.num_kv_heads, token, buffers_.keys.get());
-    finish_heads(layer.value, inputs[input.buffer_of[2]], m_.products.value, nullptr, nullptr,
-                 d_.num_kv_heads, token, buffers_.values.get());
+    row = read_product(layer.key, inputs[input.buffer_of[1]], m_.products.key, token, row + q);
+    finish_heads(row, layer.key_norm, angles, d_.num_kv_heads, buffers_.keys.get());
+    row = read_product(layer.value, inputs[input.buffer_of[2]], m_.products.value, token, row + kv);
+    finish_heads(row, nullptr, nullptr, d_.num_kv_heads, buffers_.values.get());
 }
 
 void ForwardThread::store_keys_values(int64_t layer_index, int64_t token) {

@@ -121,26 +121,35 @@ typedef struct fw_matrix {
     const float *bias;                  // [rows] or null
 } fw_matrix;
 
+// `key` and `value` may both be absent (FW_NONE): the rows of `query` are then those of query, key
+// and value. `up` may be absent: the rows of `gate` are then those of gate and up. All layers of a
+// model have the same matrices.
 typedef struct fw_layer {
     int64_t size;
     fw_matrix query, key, value, out, gate, up, down;
-    const float *attention_norm, *ffn_norm;            // [hidden]
+    const float *attention_norm, *ffn_norm;            // [hidden] or null
     const float *post_attention_norm, *post_ffn_norm;  // [hidden] or null
-    const float *query_norm, *key_norm;                // [head_width] or null
-    const float *rope_frequencies;                     // [head_width / 2]
-    int64_t window;                                    // positions that a token attends to; 0: all
+    // [head_width], or [rows of the matrix] with `joint_head_norms`; or null.
+    const float *query_norm, *key_norm;
+    const float *rope_frequencies;  // [rotary_width / 2]
+    int64_t window;                 // positions that a token attends to; 0: all
 } fw_layer;
 
 typedef struct fw_description {
     int64_t size;
     int64_t hidden, vocabulary, num_heads, num_kv_heads, head_width, num_layers;
+    int64_t rotary_width;  // the first numbers of each head, which turn with the position; even
     const fw_layer *layers;
     fw_matrix embedding, head;  // head.kind == FW_NONE: the embedding's table
     const float *final_norm;    // [hidden]
     float epsilon, attention_scale, attention_softcap, final_softcap, embedding_scale;
+    float rope_scale;          // of the cosines and sines of rotary positions
+    float residual_scale;      // of the products of `out` and `down` where the residual takes them
+    float logit_divisor;       // logits are divided by it before `final_softcap`
     int32_t activation;        // of the gate: 0 SiLU, 1 GELU by tanh, 2 ReLU squared
     int32_t int8_activations;  // 1: those of compressed layers are rounded to int8; 0: all float32
     int32_t fp16_cache;        // 1: the KV cache holds fp16; 0: float32
+    int32_t joint_head_norms;  // 1: norms of queries and keys are over all heads, 0: over each
     int32_t max_tokens;        // of one call
 } fw_description;
 

@@ -16,10 +16,11 @@ SharedInput<N> share_input(const Matrix *const (&matrices)[N]) {
     SharedInput<N> input;
     int num_buffers = 0;
     for (int i = 0; i < N; ++i) {
-        input.matrices[i] = matrices[i];
+        input.matrices[i] = matrices[matrices[i]->kind == FW_NONE ? 0 : i];
         input.buffer_of[i] = -1;
         for (int j = 0; j < i; ++j)
-            if (matrices[j]->input == matrices[i]->input) input.buffer_of[i] = input.buffer_of[j];
+            if (input.matrices[j]->input == input.matrices[i]->input)
+                input.buffer_of[i] = input.buffer_of[j];
         if (input.buffer_of[i] < 0) input.buffer_of[i] = num_buffers++;
     }
     return input;
@@ -53,7 +54,7 @@ void ForwardThread::run() {
 
 // Cosines and sines of every token's rotary positions.
 void ForwardThread::compute_angles() {
-    const int64_t half_width = d_.head_width / 2;
+    const int64_t half_width = d_.rotary_width / 2;
     for (size_t rope = 0; rope < m_.rope_frequencies.size(); ++rope)
         for (int64_t token = index_; token < pass_.count; token += num_threads_) {
             float *cosines = m_.angles[rope].get() + token * 2 * half_width;
@@ -62,8 +63,8 @@ void ForwardThread::compute_angles() {
                 // exact.
                 const double angle =
                     static_cast<float>(pass_.tokens[token].position) * m_.rope_frequencies[rope][i];
-                cosines[i] = static_cast<float>(std::cos(angle));
-                cosines[half_width + i] = static_cast<float>(std::sin(angle));
+                cosines[i] = static_cast<float>(std::cos(angle)) * d_.rope_scale;
+                cosines[half_width + i] = static_cast<float>(std::sin(angle)) * d_.rope_scale;
             }
         }
 }
@@ -86,12 +87,22 @@ void ForwardThread::add_to_residual(const Matrix &w, const ActivationBuffer &inp
     float *y = buffers_.product.get();
     products_.read(w, input, product, pass_.count, token, y);
     if (post_norm) k_.rms_norm(y, post_norm, d_.hidden, d_.epsilon, y);
+    if (d_.residual_scale != 1.0f)
+        for (int64_t i = 0; i < d_.hidden; ++i) y[i] *= d_.residual_scale;
     k_.add(residual(token), y, m_.hidden);
 }
 
 // Adds the last product of a layer to the residual.
 void ForwardThread::finish_layer(const Layer &layer, int64_t token) {
     add_to_residual(layer.down, tokens_.single_input, m_.products.down, layer.post_ffn_norm, token);
+}
+
+// The residual of a token after a norm, or as it is where `norm` is null.
+const float *ForwardThread::normalize_residual(const float *norm, int64_t token) {
+    if (!norm) return residual(token);
+    float *x = buffers_.vector.get();
+    k_.rms_norm(residual(token), norm, d_.hidden, d_.epsilon, x);
+    return x;
 }
 
 // Prepares x once for each rotation among the matrices, in as many planes as one of them needs.
@@ -165,18 +176,17 @@ void ForwardThread::run_layer(int64_t index) {
 
 void ForwardThread::project_queries_keys_values(int64_t index, const SharedInput<3> &input) {
     const Layer &layer = m_.layers[static_cast<size_t>(index)];
-    float *x = buffers_.vector.get();
     for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
         if (index == 0)
             embed(token);
         else
             finish_layer(m_.layers[static_cast<size_t>(index - 1)], token);
-        k_.rms_norm(residual(token), layer.attention_norm, d_.hidden, d_.epsilon, x);
-        prepare_shared(input, x, token);
+        prepare_shared(input, normalize_residual(layer.attention_norm, token), token);
     }
     wait_for_vector_work();
     multiply(layer.query, tokens_.shared_inputs[input.buffer_of[0]], pass_.count,
              m_.products.query);
+    if (layer.key.kind == FW_NONE) return;
     multiply(layer.key, tokens_.shared_inputs[input.buffer_of[1]], pass_.count, m_.products.key);
     multiply(layer.value, tokens_.shared_inputs[input.buffer_of[2]], pass_.count,
              m_.products.value);
@@ -197,25 +207,36 @@ void ForwardThread::project_attention(const Layer &layer) {
 }
 
 void ForwardThread::project_gate_up(const Layer &layer, const SharedInput<2> &input) {
-    float *x = buffers_.vector.get();
     for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
         add_to_residual(layer.out, tokens_.single_input, m_.products.out, layer.post_attention_norm,
                         token);
-        k_.rms_norm(residual(token), layer.ffn_norm, d_.hidden, d_.epsilon, x);
-        prepare_shared(input, x, token);
+        prepare_shared(input, normalize_residual(layer.ffn_norm, token), token);
     }
     wait_for_vector_work();
     multiply(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], pass_.count, m_.products.gate);
+    if (layer.up.kind == FW_NONE) return;
     multiply(layer.up, tokens_.shared_inputs[input.buffer_of[1]], pass_.count, m_.products.up);
+}
+
+// The products of gate and up of a token, padded.
+void ForwardThread::read_gate_up(const Layer &layer, const SharedInput<2> &input, int64_t token,
+                                 float *gate, float *up) {
+    products_.read(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], m_.products.gate,
+                   pass_.count, token, gate);
+    if (layer.up.kind != FW_NONE) {
+        products_.read(layer.up, tokens_.shared_inputs[input.buffer_of[1]], m_.products.up,
+                       pass_.count, token, up);
+        return;
+    }
+    const int64_t ffn = layer.down.columns;
+    std::memcpy(up, gate + ffn, sizeof(float) * static_cast<size_t>(ffn));
+    for (int64_t i = ffn; i < m_.ffn; ++i) gate[i] = up[i] = 0.0f;
 }
 
 void ForwardThread::project_down(const Layer &layer, const SharedInput<2> &input) {
     float *gate = buffers_.vector.get(), *up = buffers_.product.get();
     for (int64_t token = vector_tokens_.begin; token < vector_tokens_.end; ++token) {
-        products_.read(layer.gate, tokens_.shared_inputs[input.buffer_of[0]], m_.products.gate,
-                       pass_.count, token, gate);
-        products_.read(layer.up, tokens_.shared_inputs[input.buffer_of[1]], m_.products.up,
-                       pass_.count, token, up);
+        read_gate_up(layer, input, token, gate, up);
         k_.apply_gate(gate, up, static_cast<Activation>(d_.activation), m_.ffn, gate);
         prepare_single(layer.down, gate, token);
     }
@@ -276,6 +297,8 @@ void ForwardThread::write_logits(int64_t begin, int64_t count) {
             for (int64_t v = part.begin; v < part.end; ++v)
                 logits[v] = planes == 2 ? high[v] + low[v] : high[v];
         }
+        if (d_.logit_divisor != 1.0f)
+            for (int64_t v = part.begin; v < part.end; ++v) logits[v] /= d_.logit_divisor;
         if (d_.final_softcap > 0.0f)
             k_.apply_softcap(logits + part.begin, d_.final_softcap, part.end - part.begin);
     }

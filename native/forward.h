@@ -37,7 +37,7 @@ struct ForwardPass {
 };
 
 // Matrices that multiply the same vector, and for each the index of its activation buffer. Matrices
-// with the same input rotation use the same buffer.
+// with the same input rotation use the same buffer. An absent matrix is part of the first one.
 template <int N>
 struct SharedInput {
     const Matrix *matrices[N];
@@ -57,6 +57,7 @@ private:
     void add_to_residual(const Matrix &w, const ActivationBuffer &input,
                          const ProductBuffer &product, const float *post_norm, int64_t token);
     void finish_layer(const Layer &layer, int64_t token);
+    const float *normalize_residual(const float *norm, int64_t token);
     template <int N>
     void prepare_shared(const SharedInput<N> &input, const float *x, int64_t token);
     void prepare_single(const Matrix &w, const float *x, int64_t token);
@@ -68,14 +69,17 @@ private:
     void project_queries_keys_values(int64_t index, const SharedInput<3> &input);
     void project_attention(const Layer &layer);
     void project_gate_up(const Layer &layer, const SharedInput<2> &input);
+    void read_gate_up(const Layer &layer, const SharedInput<2> &input, int64_t token, float *gate,
+                      float *up);
     void project_down(const Layer &layer, const SharedInput<2> &input);
     void compute_logits();
     void prepare_logits(int64_t begin, int64_t count);
     void write_logits(int64_t begin, int64_t count);
 
     // attention.cpp
-    void finish_heads(const Matrix &w, const ActivationBuffer &input, const ProductBuffer &product,
-                      const float *norm, const float *angles, int64_t num_heads, int64_t token,
+    float *read_product(const Matrix &w, const ActivationBuffer &input,
+                        const ProductBuffer &product, int64_t token, float *previous_end);
+    void finish_heads(float *row, const float *norm, const float *angles, int64_t num_heads,
                       float *out);
     void finish_queries_keys_values(const Layer &layer, const SharedInput<3> &input, int64_t token);
     void store_keys_values(int64_t layer_index, int64_t token);

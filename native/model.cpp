@@ -27,32 +27,47 @@ bool is_invalid(const fw_description &d) {
          {d.hidden, d.vocabulary, d.num_heads, d.num_kv_heads, d.head_width, d.num_layers})
         if (n < 1 || n > max_size) return true;
     return d.num_heads % d.num_kv_heads || d.head_width % 2 || d.head_width > 4096 || !d.layers ||
+           d.rotary_width < 2 || d.rotary_width % 2 || d.rotary_width > d.head_width ||
            !d.final_norm || d.max_tokens < 1 || d.max_tokens > 65536 || d.activation < 0 ||
            d.activation > 2;
 }
 
 int32_t build_layer_matrices(fw_model &m, const fw_layer &source, Layer &layer) {
     const fw_description &d = m.description;
-    const int64_t ffn = source.gate.rows, q = d.num_heads * d.head_width,
+    constexpr int64_t max_ffn = int64_t{1} << 31;
+    const int64_t ffn = source.down.columns, q = d.num_heads * d.head_width,
                   kv = d.num_kv_heads * d.head_width;
+    const bool has_keys = source.key.kind != FW_NONE, has_up = source.up.kind != FW_NONE;
+    // The products of all layers use the same buffers.
+    if (ffn < 1 || ffn > max_ffn || ffn != d.layers[0].down.columns ||
+        has_keys != (source.value.kind != FW_NONE) ||
+        has_keys != (d.layers[0].key.kind != FW_NONE) ||
+        has_up != (d.layers[0].up.kind != FW_NONE) || (!has_keys && d.joint_head_norms))
+        return FW_BAD_ARGUMENT;
     const struct {
         const fw_matrix &source;
         Matrix &matrix;
         int64_t rows, columns;
     } matrices[] = {
-        {source.query, layer.query, q, d.hidden},  {source.key, layer.key, kv, d.hidden},
-        {source.value, layer.value, kv, d.hidden}, {source.out, layer.out, d.hidden, q},
-        {source.gate, layer.gate, ffn, d.hidden},  {source.up, layer.up, ffn, d.hidden},
+        {source.query, layer.query, has_keys ? q : q + 2 * kv, d.hidden},
+        {source.key, layer.key, kv, d.hidden},
+        {source.value, layer.value, kv, d.hidden},
+        {source.out, layer.out, d.hidden, q},
+        {source.gate, layer.gate, has_up ? ffn : 2 * ffn, d.hidden},
+        {source.up, layer.up, ffn, d.hidden},
         {source.down, layer.down, d.hidden, ffn},
     };
     for (const auto &entry : matrices) {
+        const bool may_be_absent = &entry.source == &source.key ||
+                                   &entry.source == &source.value || &entry.source == &source.up;
+        if (may_be_absent && entry.source.kind == FW_NONE) continue;
         if (entry.source.rows != entry.rows || entry.source.columns != entry.columns)
             return FW_BAD_ARGUMENT;
         if (int32_t status =
                 build_matrix(entry.source, d.int8_activations != 0, m.tables, entry.matrix))
             return status;
     }
-    return ffn == d.layers[0].gate.rows ? FW_OK : FW_BAD_ARGUMENT;
+    return FW_OK;
 }
 
 // The index of these frequencies among those of the model, where they are added when they are new.
@@ -64,17 +79,17 @@ int32_t find_rope(fw_model &m, const float *frequencies) {
 }
 
 int32_t build_layer(fw_model &m, const fw_layer &source, Layer &layer) {
-    if (source.size != sizeof(fw_layer) || !source.attention_norm || !source.ffn_norm ||
-        !source.rope_frequencies)
-        return FW_BAD_ARGUMENT;
+    if (source.size != sizeof(fw_layer) || !source.rope_frequencies) return FW_BAD_ARGUMENT;
     if (int32_t status = build_layer_matrices(m, source, layer)) return status;
     const fw_description &d = m.description;
     layer.attention_norm = copy_padded(m, source.attention_norm, d.hidden);
     layer.ffn_norm = copy_padded(m, source.ffn_norm, d.hidden);
     layer.post_attention_norm = copy_padded(m, source.post_attention_norm, d.hidden);
     layer.post_ffn_norm = copy_padded(m, source.post_ffn_norm, d.hidden);
-    layer.query_norm = copy_padded(m, source.query_norm, d.head_width);
-    layer.key_norm = copy_padded(m, source.key_norm, d.head_width);
+    const int64_t num_heads = d.joint_head_norms ? d.num_heads : 1,
+                  num_kv_heads = d.joint_head_norms ? d.num_kv_heads : 1;
+    layer.query_norm = copy_padded(m, source.query_norm, num_heads * d.head_width);
+    layer.key_norm = copy_padded(m, source.key_norm, num_kv_heads * d.head_width);
     layer.window = source.window;
     layer.rope = find_rope(m, source.rope_frequencies);
     return FW_OK;
@@ -92,7 +107,7 @@ int32_t build(fw_model &m) {
     for (int64_t i = 0; i < d.num_layers; ++i)
         if (int32_t status = build_layer(m, d.layers[i], m.layers[static_cast<size_t>(i)]))
             return status;
-    m.ffn = round_up(d.layers[0].gate.rows, vector_padding);
+    m.ffn = round_up(d.layers[0].down.columns, vector_padding);
     if (d.embedding.rows != d.vocabulary || d.embedding.columns != d.hidden) return FW_BAD_ARGUMENT;
     if (int32_t status = build_matrix(d.embedding, d.int8_activations != 0, m.tables, m.embedding))
         return status;

@@ -19,6 +19,7 @@ constexpr int64_t max_replicated_tokens = 2;
 // Tokens whose logits are computed at once.
 constexpr int64_t logit_batch = max_column_split_tokens;
 
+// `key`, `value` and `up` may be absent: see fw_layer.
 struct Layer {
     Matrix query, key, value, out, gate, up, down;
     const float *attention_norm, *ffn_norm, *post_attention_norm, *post_ffn_norm;
@@ -80,7 +81,7 @@ struct fw_model {
     fw::TokenBuffers token_buffers;  // of tokens whose vector work is divided
     fw::LayerProducts products;
     fw::Array<float> attention_out;  // [tokens, query width]
-    // For each kind of rotary positions the cosines and sines [tokens, 2, head_width / 2].
+    // For each kind of rotary positions the cosines and sines [tokens, 2, rotary_width / 2].
     std::vector<fw::Array<float>> angles;
     fw::ActivationBuffer head_input;
     fw::ProductBuffer head_product;

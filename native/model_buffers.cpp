@@ -17,6 +17,7 @@ struct Sizes {
     int64_t rows = 64, columns = 64, decoded_floats = 0;
 
     void include(const Matrix &w) {
+        if (w.kind == FW_NONE) return;
         rows = std::max(rows, round_up(w.rows, trellis_block_rows));
         columns = std::max(columns, round_up(w.columns, vector_padding));
         decoded_floats = std::max(decoded_floats, 16 * w.padded_columns + w.scratch_floats() + 64);
@@ -72,13 +73,14 @@ void allocate_buffers(fw_model &m) {
     m.token_buffers = token_buffers(m, m.max_tokens, layer_sizes.columns);
     m.attention_out = Array<float>(m.max_tokens * m.query_width);
     for (size_t i = 0; i < m.rope_frequencies.size(); ++i)
-        m.angles.emplace_back(m.max_tokens * m.description.head_width);
+        m.angles.emplace_back(m.max_tokens * m.description.rotary_width);
     // All layers have the same shapes but may have different formats: a buffer has room for any of
     // them.
     for (const Layer &layer : m.layers)
         for (size_t i = 0; i < std::size(layer_matrices); ++i)
-            (m.products.*layer_products[i])
-                .make_room(layer.*layer_matrices[i], m.max_tokens, m.num_threads);
+            if ((layer.*layer_matrices[i]).kind != FW_NONE)
+                (m.products.*layer_products[i])
+                    .make_room(layer.*layer_matrices[i], m.max_tokens, m.num_threads);
     m.head_input = ActivationBuffer(logit_batch, m.description.hidden);
     m.head_product.make_room(*m.output_head, logit_batch, m.num_threads);
 }

@@ -18,6 +18,12 @@ from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -115,6 +121,38 @@ def qwen3() -> tuple[Any, Any]:
     """Untied; heads of 128, the one width that transformers' reader of Qwen 3 files knows."""
     config = Qwen3Config(head_dim=128, tie_word_embeddings=False, **SHAPE)
     return tiny.make(Qwen3ForCausalLM, config, 0), tiny.qwen_tokenizer()
+
+
+def mistral(**settings: Any) -> tuple[Any, Any]:
+    """Untied, heads of 32; a window that hides no position."""
+    window = SHAPE["max_position_embeddings"]
+    config = MistralConfig(**{**SHAPE, "head_dim": 32, "sliding_window": window, **settings})
+    return tiny.make(MistralForCausalLM, config, 0), tiny.tokenizer()
+
+
+def olmo2(**settings: Any) -> tuple[Any, Any]:
+    """Untied, 4 heads of 24."""
+    config = Olmo2Config(**{**SHAPE, **settings})
+    return tiny.make(Olmo2ForCausalLM, config, 0), tiny.tokenizer()
+
+
+def phi3(**settings: Any) -> tuple[Any, Any]:
+    """Tied, 4 heads of 24 that turn as a whole."""
+    config = Phi3Config(**{**SHAPE, "tie_word_embeddings": True, **settings})
+    return tiny.make(Phi3ForCausalLM, config, 0), tiny.tokenizer()
+
+
+def long_phi3(**settings: Any) -> tuple[Any, Any]:
+    """LongRoPE on 18 of the 24 numbers of each head, up to 512 positions."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 5000.0,
+        "partial_rotary_factor": 0.75,
+        "short_factor": [1 + index / 8 for index in range(9)],
+        "long_factor": [2.0 + 0.5 * index for index in range(9)],
+    }
+    lengths = {"max_position_embeddings": 4096, "original_max_position_embeddings": 512}
+    return phi3(**{"rope_parameters": rope, **lengths, **settings})
 
 
 def gemma2(**settings: Any) -> tuple[Any, Any]:

@@ -28,16 +28,6 @@ MAMBA = {
 }
 HEADS = {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "mistral": {**GROUPED, "sliding_window": 32},
-    "phi3": {**GROUPED, "tie_word_embeddings": True},
-    "olmo2": GROUPED,
-    "granite": {
-        **GROUPED,
-        "embedding_multiplier": 3.0,
-        "residual_multiplier": 0.5,
-        "attention_multiplier": 0.3,
-        "logits_scaling": 2.0,
-    },
     "stablelm": {**GROUPED, "partial_rotary_factor": 0.25},
     "gpt_neox": WIDTHS,
     "falcon": {

@@ -30,8 +30,16 @@ from transformers import (
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -212,6 +220,81 @@ def gemma2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
         **common(),
     )
     return make(Gemma2ForCausalLM, config, seed), tokenizer()
+
+
+def mistral(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 64, intermediate 128, 4 heads of 24 with 2 for keys and values; untied; a window of 12
+    in all layers.
+    """
+    config = MistralConfig(
+        hidden_size=64,
+        intermediate_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+        sliding_window=12,
+        **common(),
+    )
+    return make(MistralForCausalLM, config, seed), tokenizer()
+
+
+def granite(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 96, intermediate 160, 4 heads of 24 with 2 for keys and values; biases on attention;
+    tied; every multiplier differs from 1.
+    """
+    config = GraniteConfig(
+        hidden_size=96,
+        intermediate_size=160,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attention_bias=True,
+        embedding_multiplier=3.0,
+        attention_multiplier=0.3,
+        residual_multiplier=0.22,
+        logits_scaling=1.7,
+        tie_word_embeddings=True,
+        **common(),
+    )
+    return make(GraniteForCausalLM, config, seed), tokenizer()
+
+
+def olmo2(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 90, intermediate 172, 5 heads of 18 with 1 for keys and values; q/k norms over all
+    heads; untied.
+    """
+    config = Olmo2Config(
+        hidden_size=90,
+        intermediate_size=172,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        **common(),
+    )
+    return make(Olmo2ForCausalLM, config, seed), tokenizer()
+
+
+def phi3(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Hidden 100, intermediate 172, 5 heads of 20 with 1 for keys and values, of which 16 numbers
+    turn; LongRoPE for more than 64 positions; a window of 24; untied.
+    """
+    dims = 8
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "partial_rotary_factor": 0.8,
+        "short_factor": [1.0 + 0.1 * index for index in range(dims)],
+        "long_factor": [2.0 + 0.5 * index for index in range(dims)],
+    }
+    config = Phi3Config(
+        hidden_size=100,
+        intermediate_size=172,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        sliding_window=24,
+        original_max_position_embeddings=64,
+        rope_parameters=rope,
+        **common(),
+    )
+    return make(Phi3ForCausalLM, config, seed), tokenizer()
 
 
 def odd(seed: int = 0) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:

@@ -39,7 +39,7 @@ def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
         rows = tensor.float().numpy()
-        if config.model_type == "llama" and (".q_proj." in name or ".k_proj." in name):
+        if config.model_type in ("llama", "granite") and (".q_proj." in name or ".k_proj." in name):
             rows = interleave(
                 rows,
                 config.num_attention_heads if ".q_proj." in name else config.num_key_value_heads,
@@ -48,6 +48,9 @@ def tensors(model: PreTrainedModel) -> dict[str, np.ndarray]:
             rows = rows + np.float32(1)
         gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         by_name[gguf_name] = np.ascontiguousarray(rows)
+    for key in ("short", "long"):
+        if factors := config.rope_parameters.get(f"{key}_factor"):
+            by_name[f"rope_factors_{key}.weight"] = np.array(factors, np.float32)
     return by_name
 
 
@@ -63,7 +66,8 @@ def write(
     may spoil it first."""
     config = model.config
     writer = gguf.GGUFWriter(path, architecture(config))
-    writer.add_name(f"tiny {config.model_type}")
+    # With phi3 in its name, llama.cpp would let tokens take the spaces after them.
+    writer.add_name(f"tiny {config.model_type}".replace("phi3", "phi 3"))
     writer.add_string("general.license", "apache-2.0")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -77,16 +81,7 @@ def write(
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     rope = config.rope_parameters
     writer.add_rope_freq_base(rope.get("full_attention", rope)["rope_theta"])
-    if config.model_type.startswith("gemma"):
-        writer.add_sliding_window(config.sliding_window)
-        writer.add_uint32(
-            f"{architecture(config)}.attention.sliding_window_pattern",
-            config.layer_types.index("full_attention") + 1,
-        )
-        if config.attn_logit_softcapping:
-            writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
-        if config.final_logit_softcapping:
-            writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    _add_family_keys(writer, model)
     _add_tokenizer(writer, tokenizer, pre)
     arrays = tensors(model)
     if change is not None:
@@ -102,6 +97,31 @@ def write(
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_family_keys(writer: gguf.GGUFWriter, model: PreTrainedModel) -> None:
+    config = model.config
+    if config.model_type.startswith("gemma"):
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_uint32(
+            f"{architecture(config)}.attention.sliding_window_pattern",
+            config.layer_types.index("full_attention") + 1,
+        )
+        if config.attn_logit_softcapping:
+            writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        if config.final_logit_softcapping:
+            writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    if config.model_type == "granite":
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
+    if config.model_type == "phi3":
+        writer.add_sliding_window(config.sliding_window or 0)
+    if factors := config.rope_parameters.get("short_factor"):
+        writer.add_rope_dimension_count(2 * len(factors))
+        writer.add_rope_scaling_orig_ctx_len(config.original_max_position_embeddings)
+        writer.add_rope_scaling_attn_factors(model.model.rotary_emb.attention_scaling)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast, pre: str) -> None:

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from featherweight.base import files
-from featherweight.cli.app import main
+from featherweight.cli import main
 
 SMALL = (
     "--set",

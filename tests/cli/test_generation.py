@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import tiny
 
-from featherweight.cli.app import main
+from featherweight.cli import main
 
 GREEDY = ("--runtime", "reference", "--temperature", "0", "--max-tokens", "12")
 

@@ -18,7 +18,7 @@ import torch
 
 import featherweight as fw
 from featherweight.base.errors import UsageError
-from featherweight.cli.app import main
+from featherweight.cli import main
 from featherweight.interchange import loading
 
 SMALL = ("--preset", "portable", "--set", "evaluation.length=32", "--set", "evaluation.windows=1")

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import other_families
 import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
@@ -139,12 +138,6 @@ def test_a_context_that_no_model_has_is_refused(folder: Path, limit: int) -> Non
     model.config.max_position_embeddings = limit
     with pytest.raises(BadInput, match="how many tokens the model can read"):
         ReferenceEngine(model, "", "")
-
-
-def test_recurrent_models_are_refused_by_the_engine_and_not_in_the_middle(tmp_path: Path) -> None:
-    model = other_families.model("mamba")
-    with pytest.raises(Unsupported, match="recurrent layers"):
-        ReferenceEngine(model, "", "mamba")
 
 
 def test_a_tokenizer_that_cannot_encode_is_refused(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ MODELS = (
     tiny.qwen3,
     tiny.gemma2,
     tiny.gemma3,
+    tiny.mistral,
+    tiny.granite,
+    tiny.olmo2,
+    tiny.phi3,
+    exporting.phi3,
+    exporting.long_phi3,
+    exporting.mistral,
     exporting.deep_gemma3,
     exporting.llama3(16),
     exporting.LINEAR,
@@ -37,7 +44,9 @@ MODELS = (
 def test_names_are_those_of_the_gguf_package(make: Callable[[], tuple[Any, Any]]) -> None:
     model, _ = make()
     family = families.find(model.config.model_type)
-    assert family is not None and families.find_gguf(family.gguf.architecture) is family
+    assert family is not None
+    reading = families.find_gguf(family.gguf.architecture)
+    assert reading is not None and reading.gguf is family.gguf
     kind = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == family.gguf.architecture)
     names = gguf.get_tensor_name_map(kind, model.config.num_hidden_layers)
     for name in model.state_dict():
@@ -70,7 +79,8 @@ def test_the_numbers_are_those_of_the_model(make: Callable[[], tuple[Any, Any]])
     attention = model.model.layers[0].self_attn
     assert numbers.attention_scale == pytest.approx(attention.scaling, rel=1e-12)
     assert numbers.head_width == attention.head_dim
-    types = getattr(config, "layer_types", None) or [FULL_ATTENTION] * config.num_hidden_layers
+    kind = SLIDING_ATTENTION if family.has_window and config.sliding_window else FULL_ATTENTION
+    types = getattr(config, "layer_types", None) or [kind] * config.num_hidden_layers
     assert list(numbers.layer_types) == types
     assert numbers.is_tied == config.tie_word_embeddings
     assert bool(family.head_norms) == hasattr(attention, "q_norm")
@@ -96,6 +106,9 @@ def test_absent_keys_take_the_values_of_transformers() -> None:
     assert capless.attention_softcap == 0
 
 
+LONGROPE = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [1.0] * 8}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "error"),
     [
@@ -105,6 +118,12 @@ def test_absent_keys_take_the_values_of_transformers() -> None:
         ("rope_theta", 0.5, BadInput),
         ("rope_parameters", [1], BadInput),
         ("partial_rotary_factor", "x", BadInput),
+        ("residual_multiplier", 0.0, BadInput),
+        ("logits_scaling", -1.0, BadInput),
+        ("partial_rotary_factor", 0.5, Unsupported),
+        ("rope_scaling", {**LONGROPE, "short_factor": [1.0]}, BadInput),
+        ("rope_scaling", {**LONGROPE, "long_factor": [1.0] * 7 + ["x"]}, BadInput),
+        ("rope_scaling", {**LONGROPE, "original_max_position_embeddings": 1}, BadInput),
         ("layer_types", ["linear_attention"] * 2, Unsupported),
         ("layer_types", [FULL_ATTENTION], Unsupported),
     ],
@@ -114,10 +133,23 @@ def test_numbers_that_no_model_has(key: str, value: Any, error: type[Exception])
     config |= {"intermediate_size": 96, "vocab_size": 300, key: value}
 
     def read() -> None:
-        families.read_hyperparameters(config, families.LLAMA).rope(FULL_ATTENTION)
+        family = families.GRANITE if "_multiplier" in key or "scaling" in key else families.LLAMA
+        families.read_hyperparameters(config, family).rope(FULL_ATTENTION)
 
     with pytest.raises(error):
         read()
+
+
+def test_a_window_is_in_all_layers_or_in_none() -> None:
+    config = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config |= {"intermediate_size": 96, "vocab_size": 300}
+    numbers = families.read_hyperparameters(config, families.MISTRAL)
+    assert (numbers.window, numbers.layer_types) == (4096, (SLIDING_ATTENTION,) * 2)
+    none = families.read_hyperparameters({**config, "sliding_window": None}, families.MISTRAL)
+    assert (none.window, none.layer_types) == (0, (FULL_ATTENTION,) * 2)
+    types = [SLIDING_ATTENTION, FULL_ATTENTION]
+    with pytest.raises(Unsupported, match="all layers of a mistral model are alike"):
+        families.read_hyperparameters({**config, "layer_types": types}, families.MISTRAL)
 
 
 def test_unknown_names_have_no_record() -> None:
@@ -177,3 +209,33 @@ def test_rotary_settings_in_every_form_are_those_of_transformers(
         name = f"{layer_type}_inv_freq"
         inv_freq = getattr(expected, name) if hasattr(expected, name) else expected.inv_freq
         assert torch.allclose(torch.from_numpy(frequencies), inv_freq, rtol=1e-5), layer_type
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rope_scaling": {**LONGROPE, "type": "su", "original_max_position_embeddings": 99}},
+        {"rope_scaling": {**LONGROPE, "type": "yarn", "factor": 3.0}, "rope_theta": 7e3},
+        {"rope_scaling": {**LONGROPE, "attention_factor": 1.5}},
+        {"rope_scaling": LONGROPE, "max_position_embeddings": 64},
+        {"rope_scaling": {"type": "longrope", "short_factor": [2.0] * 4, "long_factor": [1.0] * 4}}
+        | {"partial_rotary_factor": 0.4},
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.4}},
+        {"rope_parameters": None, "partial_rotary_factor": 0.75},
+        {"rope_parameters": None},
+    ],
+)
+def test_longrope_in_every_form_is_that_of_transformers(
+    changes: dict[str, Any], tmp_path: Path
+) -> None:
+    model, _ = tiny.phi3()
+    config = {**json.loads(model.config.to_json_string()), "partial_rotary_factor": 0.8, **changes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    rope = families.read_hyperparameters(config, families.PHI3).rope(SLIDING_ATTENTION)
+    rotary = type(model)(AutoConfig.from_pretrained(tmp_path)).model.rotary_emb
+    frequencies = torch.from_numpy(rope.frequencies(20))
+    assert torch.allclose(frequencies, rotary.inv_freq, rtol=1e-6, atol=0)
+    assert rope.rotary_width(20) == 2 * len(rotary.inv_freq)
+    assert rope.attention_factor == pytest.approx(rotary.attention_scaling, rel=1e-12)
+    assert rope.num_positions == (64 if rotary.rope_type == "longrope" else 0)

@@ -224,26 +224,30 @@ private:
             build_float(m);
     }
 
-    void build_layer(fw_layer &layer, int64_t ffn, const float *rope_frequencies) {
+    void build_layer(fw_layer &layer, int64_t ffn, bool is_fused, const float *rope_frequencies) {
         const fw_description &d = description;
         const int64_t q = d.num_heads * d.head_width, kv = d.num_kv_heads * d.head_width;
         layers.push_back(&layer);
         layer.size = sizeof layer;
         const fw_rotation *first = build_rotation(d.hidden);
         const fw_rotation *second = random.one_in(2) ? first : build_rotation(d.hidden);
-        build_matrix(layer.query, q, d.hidden, first);
-        build_matrix(layer.key, kv, d.hidden, first);
-        build_matrix(layer.value, kv, d.hidden, second);
+        build_matrix(layer.query, is_fused ? q + 2 * kv : q, d.hidden, first);
+        if (!is_fused) {
+            build_matrix(layer.key, kv, d.hidden, first);
+            build_matrix(layer.value, kv, d.hidden, second);
+        }
         build_matrix(layer.out, d.hidden, q, build_rotation(q));
-        build_matrix(layer.gate, ffn, d.hidden, second);
-        build_matrix(layer.up, ffn, d.hidden, first);
+        build_matrix(layer.gate, is_fused ? 2 * ffn : ffn, d.hidden, second);
+        if (!is_fused) build_matrix(layer.up, ffn, d.hidden, first);
         build_matrix(layer.down, d.hidden, ffn, build_rotation(ffn));
-        layer.attention_norm = random_floats(d.hidden, 0.2f, 1.0f);
-        layer.ffn_norm = random_floats(d.hidden, 0.2f, 1.0f);
+        if (!random.one_in(4)) layer.attention_norm = random_floats(d.hidden, 0.2f, 1.0f);
+        if (!random.one_in(4)) layer.ffn_norm = random_floats(d.hidden, 0.2f, 1.0f);
         if (random.one_in(3)) layer.post_attention_norm = random_floats(d.hidden, 0.2f, 1.0f);
         if (random.one_in(3)) layer.post_ffn_norm = random_floats(d.hidden, 0.2f, 1.0f);
-        if (random.one_in(3)) layer.query_norm = random_floats(d.head_width, 0.2f, 1.0f);
-        if (random.one_in(3)) layer.key_norm = random_floats(d.head_width, 0.2f, 1.0f);
+        const int64_t query_norm = d.joint_head_norms ? q : d.head_width;
+        const int64_t key_norm = d.joint_head_norms ? kv : d.head_width;
+        if (random.one_in(3)) layer.query_norm = random_floats(query_norm, 0.2f, 1.0f);
+        if (random.one_in(3)) layer.key_norm = random_floats(key_norm, 0.2f, 1.0f);
         layer.rope_frequencies = rope_frequencies;
         layer.window = random.one_in(3) ? 1 + random.below(9) : 0;
     }
@@ -264,19 +268,25 @@ private:
         if (random.one_in(4)) d.attention_softcap = 50.0f;
         if (random.one_in(4)) d.final_softcap = 30.0f;
         d.embedding_scale = random.one_in(4) ? 8.0f : 1.0f;
+        d.residual_scale = random.one_in(4) ? 0.22f : 1.0f;
+        d.logit_divisor = random.one_in(4) ? 3.0f : 1.0f;
         d.activation = static_cast<int32_t>(random.below(3));
         d.int8_activations = !random.one_in(4);
         d.fp16_cache = random.one_in(2);
+        const bool is_fused = random.one_in(4);
+        d.joint_head_norms = !is_fused && random.one_in(3);
+        d.rotary_width = random.one_in(4) ? d.head_width / 4 * 2 : d.head_width;
+        d.rope_scale = random.one_in(4) ? 1.2f : 1.0f;
         d.max_tokens = static_cast<int32_t>(1 + random.below(20));
         d.final_norm = random_floats(d.hidden, 0.2f, 1.0f);
         const int64_t ffn = random.choose(ffns);
-        float *rope_frequencies = memory.allocate<float>(d.head_width / 2);
-        for (int64_t i = 0; i < d.head_width / 2; ++i)
+        float *rope_frequencies = memory.allocate<float>(d.rotary_width / 2);
+        for (int64_t i = 0; i < d.rotary_width / 2; ++i)
             rope_frequencies[i] = 1.0f / static_cast<float>(1 << i);
         fw_layer *all_layers = memory.allocate<fw_layer>(d.num_layers);
         d.layers = all_layers;
         for (int64_t i = 0; i < d.num_layers; ++i)
-            build_layer(all_layers[i], ffn, rope_frequencies);
+            build_layer(all_layers[i], ffn, is_fused, rope_frequencies);
         build_matrix(d.embedding, d.vocabulary, d.hidden, all_layers[0].query.input);
         if (random.one_in(2))
             build_matrix(d.head, d.vocabulary, d.hidden, build_rotation(d.hidden));

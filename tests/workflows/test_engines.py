@@ -69,6 +69,16 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
         open_engine(tmp_path)
 
 
+def test_a_shorter_context_on_the_native_engine_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tiny.save(*tiny.phi3(), tmp_path / "phi3")
+    engine, _ = open_engine(folder, "native")
+    engine.close()
+    assert engine.context == 64
+    assert "phi3: the native engine runs 64 of this model's 512 positions" in caplog.text
+
+
 def test_a_fingerprint_changes_with_the_weights(tmp_path: Path) -> None:
     folder = tiny.save(*tiny.llama(), tmp_path / "a")
     fingerprint = folder_fingerprint(folder)

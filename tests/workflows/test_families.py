@@ -15,7 +15,13 @@ import torch
 import featherweight as fw
 
 
-@pytest.mark.parametrize("make", [tiny.llama, tiny.qwen3, tiny.gemma3, tiny.odd])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(tiny.llama, tiny.qwen3, tiny.gemma3, tiny.odd, tiny.mistral),
+        *(tiny.granite, tiny.olmo2, tiny.phi3),
+    ],
+)
 @pytest.mark.parametrize("transform", [None, fw.Hadamard(), fw.Hadamard(output="full")])
 def test_the_same_logits_after_loading(
     make: Callable[[], tuple[Any, Any]], transform: fw.Hadamard | None, tmp_path: Path

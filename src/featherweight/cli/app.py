@@ -18,7 +18,7 @@ from .commands import app
 TRACEBACK = "FEATHERWEIGHT_TRACEBACK"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(argv: Sequence[str] | None = None) -> None:
     """Run the command line `argv` (None: sys.argv) and exit with its code."""
     try:
         app(args=argv)

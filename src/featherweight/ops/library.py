@@ -22,7 +22,7 @@ from ..base.errors import BadInput, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-ABI = 4
+ABI = 7
 ISAS = ("scalar", "avx2", "avx512")
 _log = logging.getLogger(__name__)
 

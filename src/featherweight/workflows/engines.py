@@ -77,9 +77,12 @@ def _native(source: Source, threads: int | None) -> Engine | str:
     from ..inference.native.reader import open_runtime
 
     try:
-        return open_runtime(source.path, threads=threads)
+        engine = open_runtime(source.path, threads=threads)
     except Unsupported as error:
         return str(error)
+    if engine.limitation:
+        logging.getLogger(__name__).warning("%s: %s", source.path.name, engine.limitation)
+    return engine
 
 
 def _reference(

@@ -23,7 +23,10 @@ from featherweight.inference.native.reader import open_runtime
 from featherweight.ops import library
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="no native library")
-FAMILIES = (tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd)
+FAMILIES = (
+    *(tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd),
+    *(tiny.mistral, tiny.granite, tiny.olmo2, tiny.phi3),
+)
 FORMATS = (
     *(fw.Int(bits=bits) for bits in range(2, 9)),
     *(fw.Int(bits=bits, group=32) for bits in (2, 3, 4, 8)),
@@ -116,6 +119,19 @@ def test_threads_and_isas_change_nothing(packed_folder: Any, body: Any) -> None:
             )
 
 
+@pytest.mark.parametrize("family", [tiny.mistral, tiny.granite, tiny.olmo2, tiny.phi3])
+@pytest.mark.parametrize("body", [fw.Trellis(bits=3), fw.Int(bits=4)], ids=repr)
+def test_threads_and_isas_change_nothing_for_any_family(
+    packed_folder: Any, family: Any, body: Any
+) -> None:
+    transform = fw.Hadamard(output="full")
+    folder, _ = packed_folder(family, body, fw.Int(bits=8), transform)
+    reference = _run(open_runtime(folder, isa="scalar", threads=1))
+    for isa in library.available():
+        logits = _run(open_runtime(folder, isa=isa, threads=3))
+        np.testing.assert_array_equal(logits.view(np.uint32), reference.view(np.uint32), isa)
+
+
 @pytest.mark.parametrize("threads", [2, 3, 5, 16])
 def test_single_tokens_with_more_threads_than_there_is_work(
     packed_folder: Any, threads: int
@@ -150,7 +166,9 @@ def test_plain_models_run_too(family: Any, tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("family", [tiny.llama, tiny.gemma2, tiny.gemma3])
+@pytest.mark.parametrize(
+    "family", [tiny.llama, tiny.gemma2, tiny.gemma3, tiny.mistral, tiny.olmo2, tiny.phi3]
+)
 def test_one_by_one_together_and_at_once_are_the_same_bits(packed_folder: Any, family: Any) -> None:
     folder, _ = packed_folder(family, fw.Trellis(bits=2), fw.Int(bits=8), fw.Hadamard())
     engine = open_runtime(folder, threads=2)
@@ -207,6 +225,16 @@ def test_wrong_calls_are_refused(packed_folder: Any) -> None:
     engine.close()
     with pytest.raises(UsageError, match="closed"):
         engine.forward(session, [3])
+
+
+def test_positions_of_other_rotations_are_refused(tmp_path: Path) -> None:
+    """LongRoPE turns all positions of longer texts by other angles."""
+    engine = open_runtime(tiny.save(*tiny.phi3(), tmp_path))
+    assert engine.context == 64
+    with pytest.raises(Unsupported, match="65 tokens: .* runs 64 of this model's 512 positions"):
+        engine.session(65)
+    with pytest.raises(UsageError, match="made for 1 to 64"):
+        engine.session(513)
 
 
 def test_a_file_that_shrinks_is_noticed(packed_folder: Any, tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ from featherweight.quantization.layers import keep_decoded
 from featherweight.workflows.export_folder import export_folder
 
 TEXT = "In 1905 the fox:  12 <|im_end|>\n 2024"
-FAMILIES = [tiny.llama, exporting.qwen2, exporting.qwen3, exporting.gemma2, exporting.gemma3]
+FAMILIES = [
+    *(tiny.llama, exporting.qwen2, exporting.qwen3, exporting.gemma2, exporting.gemma3),
+    exporting.mistral,
+]
 
 
 @pytest.mark.parametrize("make", FAMILIES)
@@ -78,6 +81,11 @@ def test_transformers_reads_the_same_model(
         exporting.deep_gemma3,
         exporting.llama3(8192),
         exporting.LINEAR,
+        exporting.mistral,
+        tiny.granite,
+        exporting.olmo2,
+        exporting.phi3,
+        exporting.long_phi3,
     ],
 )
 def test_our_own_reader_undoes_it(
@@ -102,6 +110,12 @@ def test_our_own_reader_undoes_it(
         {key: value for key, value in config.to_dict().items() if key not in keys}
         for config in (model.config, back.config)
     )
+    if (
+        model.config.model_type != back.config.model_type
+    ):  # it is read as the family that computes alike
+        ours |= {"model_type": back.config.model_type}
+        ours = {key: value for key, value in ours.items() if key in theirs}
+        theirs = {key: value for key, value in theirs.items() if key in ours}
     assert theirs == ours
     with keep_decoded(original := packed.load(folder)):
         assert torch.equal(back(ids).logits, original(ids).logits)
@@ -252,6 +266,9 @@ def test_computations_that_a_file_cannot_say_are_refused(tmp_path: Path) -> None
             {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
             "layers with a window is scaled",
         ),
+        (exporting.olmo2, {"head_dim": 32}, "queries are 128 wide, but olmo2 files imply"),
+        (exporting.phi3, {"sliding_window": 64}, "see 64 of 512 positions, but phi3 files"),
+        (exporting.mistral, {"sliding_window": 64}, "see 64 of 512 positions, but llama files"),
     ],
 )
 def test_settings_that_runtimes_fix_in_code_are_refused(

@@ -40,7 +40,11 @@ def llama_file(tmp_path: Path, spoil: Spoil | None = None, pre: str = "gpt-2") -
 
 
 @pytest.mark.parametrize(
-    "make", [tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd]
+    "make",
+    [
+        *(tiny.llama, tiny.qwen2, tiny.qwen3, tiny.gemma2, tiny.gemma3, tiny.odd),
+        *(tiny.granite, tiny.olmo2, tiny.phi3),
+    ],
 )
 def test_same_logits_same_tokens(tmp_path: Path, make: Callable[[], tuple[Any, Any]]) -> None:
     model, tokenizer = make()
@@ -255,6 +259,62 @@ def test_refused_of_gemma(tmp_path: Path, key: str, value: Any, message: str) ->
     (tmp_path / "out").mkdir()
     with pytest.raises(BadInput, match=message):
         convert(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("logit_scale", None, "logit_scale is None: a positive number"),
+        ("residual_scale", 0.0, "residual_scale is 0.0: a positive number"),
+        ("rope.scaling.finetuned", 0, "finetuned is 0: only True"),
+        ("attention.clamp_kqv", 8.0, "clamp_kqv is 8.0: granite models have no such number"),
+    ],
+)
+def test_refused_of_granite(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    change = change_value(f"granite.{key}", value)
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.granite(), change=change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadInput, match=message):
+        convert(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rope.dimension_count", 15, "dimension_count is 15: only 14"),
+        ("rope.dimension_count", 22, "dimension_count is 22: only 20"),
+        ("rope.dimension_count", 14, "rope_factors_short.weight of 7 numbers"),
+        ("rope.scaling.type", "yarn", "'yarn': only none and longrope"),
+        ("rope.scaling.factor", 2.0, "factor is 2.0: only 1.0"),
+    ],
+)
+def test_refused_of_phi3(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    change = change_value(f"phi3.{key}", value)
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.phi3(), change=change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadInput, match=message):
+        convert(path, tmp_path / "out")
+
+
+def test_a_phi3_file_has_both_or_none_of_the_divisors(tmp_path: Path) -> None:
+    def change(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
+        tensors.pop("rope_factors_long.weight")
+
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.phi3(), change=change)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BadInput, match=r"lacks tensor rope_factors_long.weight of 8 numbers"):
+        convert(path, tmp_path / "out")
+
+
+def test_a_granite_file_without_factors_is_run_with_those_of_llama_cpp(tmp_path: Path) -> None:
+    def change(writer: gguf.GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
+        for key in ("attention.scale", "embedding_scale", "residual_scale"):
+            writer.kv_data[0].pop(f"granite.{key}")
+
+    path = tiny_gguf.write(tmp_path / "m.gguf", *tiny.granite(), change=change)
+    config = converted(path, tmp_path)[0].config
+    assert (config.embedding_multiplier, config.residual_multiplier) == (1, 1)
+    assert config.attention_multiplier == pytest.approx(24**-0.5)
 
 
 def test_gemmas_without_some_keys(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import exporting
 import gguf
 import numpy as np
 import pytest
@@ -95,6 +96,23 @@ def test_logits_are_those_of_llama_cpp(values: dict[str, Any], tmp_path: Path) -
     theirs = torch.from_numpy(LlamaServer(path).log_probabilities(ids[0].tolist(), 300))
     # Another scaling is at 1e-2 or more; keys and values in fp16 give 1e-6.
     assert (ours.exp() * (ours - theirs)).sum(-1).mean() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 8])
+def test_phi3_files_keep_their_window_which_llama_cpp_does_not_apply(
+    window: int | None, tmp_path: Path
+) -> None:
+    """Exports with a window are refused for this reason (`metadata_writer`)."""
+    pytest.importorskip("xllamacpp")
+    path = tiny_gguf.write(tmp_path / "m.gguf", *exporting.phi3(sliding_window=window))
+    model = converted(path, tmp_path)
+    assert model.config.sliding_window == window
+    ids = torch.randint(3, 290, (1, 40), generator=torch.Generator().manual_seed(0))
+    ours = model(ids).logits[0].double().log_softmax(-1)
+    theirs = torch.from_numpy(LlamaServer(path).log_probabilities(ids[0].tolist(), 300))
+    kl = (ours.exp() * (ours - theirs)).sum(-1).mean()
+    assert kl < 1e-5 if window is None else kl > 0.1
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,9 @@ void mutate(Random &r, tiny::Model &model) {
     int64_t *const sizes[] = {&d.size,      &d.hidden,       &d.vocabulary,
                               &d.num_heads, &d.num_kv_heads, &d.head_width};
     int32_t *const flags[] = {&d.activation, &d.int8_activations, &d.fp16_cache};
-    float *const floats[] = {&d.epsilon, &d.attention_scale, &d.attention_softcap, &d.final_softcap,
-                             &d.embedding_scale};
+    float *const floats[] = {&d.epsilon,         &d.attention_scale, &d.attention_softcap,
+                             &d.final_softcap,   &d.embedding_scale, &d.residual_scale,
+                             &d.logit_divisor,   &d.rope_scale};
     switch (r.below(10)) {
         case 0: {
             int64_t &size = *r.choose(sizes);

@@ -65,7 +65,7 @@ class MatrixStruct(ctypes.Structure):
 
 
 class LayerStruct(ctypes.Structure):
-    """Seven matrices and their norms: fw_layer."""
+    """The matrices of a block and its norms: fw_layer."""
 
     _fields_ = (
         ("size", _LONG),
@@ -85,6 +85,7 @@ class ModelStruct(ctypes.Structure):
             ("num_kv_heads", _LONG),
             ("head_width", _LONG),
             ("num_layers", _LONG),
+            ("rotary_width", _LONG),
             ("layers", _POINTER),
         ),
         *(
@@ -96,9 +97,13 @@ class ModelStruct(ctypes.Structure):
         *(("attention_scale", _FLOAT), ("attention_softcap", _FLOAT), ("final_softcap", _FLOAT)),
         *(
             ("embedding_scale", _FLOAT),
+            ("rope_scale", _FLOAT),
+            ("residual_scale", _FLOAT),
+            ("logit_divisor", _FLOAT),
             ("activation", _INT),
             ("int8_activations", _INT),
             ("fp16_cache", _INT),
+            ("joint_head_norms", _INT),
         ),
         ("max_tokens", _INT),
     )
@@ -139,21 +144,22 @@ class StructArena:
                 model.num_key_heads,
                 model.head_width,
             ),
-            len(model.layers),
+            *(len(model.layers), model.rotary_width),
             ctypes.addressof(layers),
             self.matrix_struct(model.embedding),
-            MatrixStruct(ctypes.sizeof(MatrixStruct))
-            if model.head is None
-            else self.matrix_struct(model.head),
+            self.matrix_struct(model.head),
             self._floats(model.final_norm),
             *(model.epsilon, model.attention_scale, model.attention_softcap, model.final_softcap),
-            model.embedding_scale,
+            *(model.embedding_scale, model.rope_scale, model.residual_scale, model.logit_divisor),
             ACTIVATIONS[model.activation],
-            *(int(int8_activations), int(int8_activations), max_tokens),
+            *(int(int8_activations), int(int8_activations), int(model.joint_head_norms)),
+            max_tokens,
         )
 
-    def matrix_struct(self, matrix: weights.MatrixWeights) -> MatrixStruct:
-        """fw_matrix of `matrix`."""
+    def matrix_struct(self, matrix: weights.MatrixWeights | None) -> MatrixStruct:
+        """fw_matrix of `matrix`; an absent one for None."""
+        if matrix is None:
+            return MatrixStruct(ctypes.sizeof(MatrixStruct))
         key = (matrix.table, matrix.code_matrix, matrix.state_bits)
         if key not in self._trellis_codes:
             self._trellis_codes[key] = _trellis_code(matrix)

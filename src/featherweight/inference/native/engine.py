@@ -147,11 +147,24 @@ class NativeEngine(Engine):
 
     def session(self, capacity: int | None = None) -> NativeSession:
         capacity = self.context if capacity is None else capacity
+        if self.context < capacity <= self.model.full_context:
+            raise Unsupported(f"a session of {capacity} tokens: {self.limitation}")
         if not 1 <= capacity <= self.context:
             raise UsageError(
                 f"a session of {capacity} tokens: this model was made for 1 to {self.context}"
             )
         return NativeSession(self.model, capacity, self._dtype)
+
+    @property
+    def limitation(self) -> str:
+        """Why sessions are shorter than the model's context; "" when they are not."""
+        if self.context == self.model.full_context:
+            return ""
+        return (
+            f"the native engine runs {self.context} of this model's {self.model.full_context} "
+            "positions, because longer texts turn all of them in another way; "
+            "--runtime reference runs all"
+        )
 
     def forward(
         self, session: Session, tokens: Sequence[int] | NDArray[Any], logits: Logits = "last"

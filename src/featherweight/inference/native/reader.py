@@ -63,20 +63,13 @@ def read_model(folder: Path) -> ModelWeights:
     Raises as `open_runtime` does.
     """
     config = read_config(folder)
-    quantization = config.get("quantization_config")
-    if quantization is not None and (
-        not isinstance(quantization, Mapping) or quantization.get("quant_method") != PACKED
-    ):
-        raise Unsupported(
-            f"{folder} is quantized by another program, which the native engine does not read"
-        )
-    description: Description[Layout] = (
-        Description({}) if quantization is None else read_description(quantization, str(folder))
-    )
+    description = _read_description(config, folder)
     numbers = _read_hyperparameters(config)
     mapped = MappedFolder(folder)
     reader = _Reader(mapped, description, str(folder))
-    layers = _read_layers(reader, numbers)
+    ropes = {kind: numbers.rope(kind) for kind in sorted(set(numbers.layer_types))}
+    rope = _common_rope(ropes)
+    layers = _read_layers(reader, numbers, ropes)
     table_shape = (numbers.vocab_size, numbers.hidden)
     embedding = reader.matrix(families.EMBEDDING.transformers, table_shape)
     head_name = families.HEAD.transformers
@@ -95,7 +88,9 @@ def read_model(folder: Path) -> ModelWeights:
         num_heads=numbers.num_heads,
         num_key_heads=numbers.num_key_heads,
         head_width=numbers.head_width,
-        context=numbers.context,
+        rotary_width=rope.rotary_width(numbers.head_width),
+        context=min(numbers.context, rope.num_positions or numbers.context),
+        full_context=numbers.context,
         layers=layers,
         embedding=embedding,
         head=head,
@@ -106,12 +101,28 @@ def read_model(folder: Path) -> ModelWeights:
         attention_softcap=numbers.attention_softcap,
         final_softcap=numbers.final_softcap,
         embedding_scale=numbers.embedding_scale,
+        rope_scale=rope.attention_factor,
+        residual_scale=numbers.residual_scale,
+        logit_divisor=numbers.logit_divisor,
+        joint_head_norms=numbers.family.has_joint_head_norms,
         fingerprint=folder_fingerprint(folder),
         description=f"{folder.name}, {bits_per_weight:.2f} bits a weight",
         num_bytes=mapped.num_bytes,
         check=mapped.check_unchanged,
         close=mapped.close,
     )
+
+
+def _read_description(config: Mapping[str, Any], folder: Path) -> Description[Layout]:
+    """The formats of the quantized matrices; Unsupported for those of another program."""
+    quantization = config.get("quantization_config")
+    if quantization is None:
+        return Description({})
+    if not isinstance(quantization, Mapping) or quantization.get("quant_method") != PACKED:
+        raise Unsupported(
+            f"{folder} is quantized by another program, which the native engine does not read"
+        )
+    return read_description(quantization, str(folder))
 
 
 def _read_hyperparameters(config: Mapping[str, Any]) -> families.Hyperparameters:
@@ -133,11 +144,25 @@ def _read_hyperparameters(config: Mapping[str, Any]) -> families.Hyperparameters
     return numbers
 
 
-def _read_layers(reader: _Reader, numbers: families.Hyperparameters) -> tuple[LayerWeights, ...]:
-    frequencies = {
-        kind: numbers.rope(kind).frequencies(numbers.head_width)
-        for kind in set(numbers.layer_types)
-    }
+def _common_rope(ropes: Mapping[str, families.Rope]) -> families.Rope:
+    """One of the rotary settings; all must turn as many numbers by the same factor.
+
+    Raises Unsupported when they do not.
+    """
+    first, *others = ropes.values()
+    if any(
+        (rope.turned_share, rope.attention_factor, rope.num_positions)
+        != (first.turned_share, first.attention_factor, first.num_positions)
+        for rope in others
+    ):
+        raise Unsupported("the native engine scales the rotary positions of all layers alike")
+    return first
+
+
+def _read_layers(
+    reader: _Reader, numbers: families.Hyperparameters, ropes: Mapping[str, families.Rope]
+) -> tuple[LayerWeights, ...]:
+    frequencies = {kind: rope.frequencies(numbers.head_width) for kind, rope in ropes.items()}
     return tuple(
         _read_layer(reader, numbers, index, kind, frequencies[kind])
         for index, kind in enumerate(numbers.layer_types)
@@ -155,20 +180,23 @@ def _read_layer(
     hidden, width, ffn = numbers.hidden, numbers.head_width, numbers.ffn
     queries, keys = numbers.num_heads * width, numbers.num_key_heads * width
     shapes = {
-        "query": (queries, hidden),
+        "query": (queries if "key" in family.matrices else queries + 2 * keys, hidden),
         "key": (keys, hidden),
         "value": (keys, hidden),
         "out": (hidden, queries),
-        "gate": (ffn, hidden),
+        "gate": (ffn if "up" in family.matrices else 2 * ffn, hidden),
         "up": (ffn, hidden),
         "down": (hidden, ffn),
     }
     fields: dict[str, Any] = {
-        field: reader.matrix(f"{block}.{families.MATRICES[field].transformers}", shape)
-        for field, shape in shapes.items()
+        field: reader.matrix(f"{block}.{names.transformers}", shapes[field])
+        for field, names in family.matrices.items()
     }
+    norm_widths = {"query_norm": queries, "key_norm": keys} if family.has_joint_head_norms else {}
     fields |= {
-        field: reader.norm(f"{block}.{names.transformers}", norm_width, family.norm_offset)
+        field: reader.norm(
+            f"{block}.{names.transformers}", norm_widths.get(field, norm_width), family.norm_offset
+        )
         for group, norm_width in ((family.norms, hidden), (family.head_norms, width))
         for field, names in group.items()
     }

@@ -46,21 +46,23 @@ class MatrixWeights:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One block: seven matrices, its norms (float32) and its rotary frequencies.
+    """One block: its matrices, its rotary frequencies and its norms (float32; None: no norm).
 
+    key, value: None when the rows of `query` are those of query, key and value. up: None when the
+    rows of `gate` are those of gate and up. frequencies: (rotary_width / 2,), see `ModelWeights`.
     window: tokens that attention can see, 0 for all.
     """
 
     query: MatrixWeights
-    key: MatrixWeights
-    value: MatrixWeights
     out: MatrixWeights
     gate: MatrixWeights
-    up: MatrixWeights
     down: MatrixWeights
-    attention_norm: Array
-    ffn_norm: Array
     frequencies: Array
+    key: MatrixWeights | None = None
+    value: MatrixWeights | None = None
+    up: MatrixWeights | None = None
+    attention_norm: Array | None = None
+    ffn_norm: Array | None = None
     after_attention_norm: Array | None = None
     after_ffn_norm: Array | None = None
     query_norm: Array | None = None
@@ -72,9 +74,14 @@ class LayerWeights:
 class ModelWeights:
     """Everything that the library needs of a model.
 
-    head: None when the embedding's table is the head. num_bytes: size of the weight files. check:
-    called before each use of the weights, raises BadInput when the files under them have changed.
-    close: releases the files.
+    context: positions that the library runs; full_context: those that the model was made for.
+    rotary_width: the first numbers of each head, which turn with the position. rope_scale: factor
+    of the cosines and sines. head: None when the embedding's table is the head. residual_scale:
+    factor of what attention and the feed-forward network add to the residual. logit_divisor: logits
+    are divided by it.
+    joint_head_norms: the norms of queries and keys are over all heads together, not over each.
+    num_bytes: size of the weight files. check: called before each use of the weights, raises
+    BadInput when the files under them have changed. close: releases the files.
     """
 
     hidden: int
@@ -82,7 +89,9 @@ class ModelWeights:
     num_heads: int
     num_key_heads: int
     head_width: int
+    rotary_width: int
     context: int
+    full_context: int
     layers: tuple[LayerWeights, ...]
     embedding: MatrixWeights
     head: MatrixWeights | None
@@ -93,6 +102,10 @@ class ModelWeights:
     attention_softcap: float = 0.0
     final_softcap: float = 0.0
     embedding_scale: float = 1.0
+    rope_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_divisor: float = 1.0
+    joint_head_norms: bool = False
     fingerprint: str = ""
     description: str = ""
     num_bytes: int = 0

@@ -33,8 +33,8 @@ from ..gguf import types
 from ..gguf.blocks import WRITTEN_TYPES, choose_type, encode, reorder_rows
 from ..gguf.file import GGUFFile
 from ..gguf.metadata_writer import add_metadata, read_exportable, rope_divisors
+from ..gguf.stripping import exported_name
 from ..gguf.tensors import (
-    ROPE_DIVISORS,
     add_offset,
     has_offset,
     permuted_heads,
@@ -104,13 +104,14 @@ class GGUF(Exporter[GGUFTensor]):
             tensors[name] = GGUFTensor(gguf_name, _storage_type(model, name, matrix), heads)
         refuse(problems, HINT)
         tokenizers.check_exportable(model.tokenizer, model.path)
+        exported_name(model.tokenizer, model.path.name)  # raises for tokens that no file holds
         counts = Counter(tensor.type for tensor in tensors.values())
         return ExportPlan(tensors, counts, _notes(model, tensors))
 
     def write(self, model: PackedModel, plan: Plan, path: Path, progress: TensorProgress) -> None:
         gguf, numbers = types.package(), read_exportable(model.config)
         with closing(gguf.GGUFWriter(path, numbers.family.gguf.architecture)) as writer:
-            writer.add_name(model.path.resolve().name)
+            writer.add_name(exported_name(model.tokenizer, model.path.resolve().name))
             writer.add_quantized_by("featherweight")
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
             writer.add_file_type(_file_type(plan))
@@ -119,16 +120,16 @@ class GGUF(Exporter[GGUFTensor]):
                 writer, model.tokenizer, numbers.vocab_size, _answer_ends(model)
             )
             divisors = rope_divisors(numbers)
-            if divisors is not None:
-                _add_info(writer, ROPE_DIVISORS, divisors.shape, "F32")
+            for name, array in divisors.items():
+                _add_info(writer, name, array.shape, "F32")
             for name, tensor in plan.tensors.items():
                 _add_info(writer, tensor.gguf_name, model.shape(name), tensor.type)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             # The data, in the order of the infos above.
-            if divisors is not None:
-                writer.write_tensor_data(divisors)
+            for array in divisors.values():
+                writer.write_tensor_data(array)
             for name in plan.tensors:
                 data = _data(model, plan, name, numbers.family)
                 writer.write_tensor_data(np.ascontiguousarray(data))
@@ -139,8 +140,7 @@ class GGUF(Exporter[GGUFTensor]):
     ) -> None:
         file, numbers = GGUFFile(path), read_exportable(model.config)
         expected_names = {tensor.gguf_name for tensor in plan.tensors.values()}
-        if rope_divisors(numbers) is not None:
-            expected_names.add(ROPE_DIVISORS)
+        expected_names |= set(rope_divisors(numbers))
         if set(file.tensors) != expected_names or len(expected_names) < len(plan.tensors):
             raise ExportFailed(
                 f"{path}: the file does not hold each tensor of the model exactly once"

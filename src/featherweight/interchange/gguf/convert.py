@@ -31,7 +31,15 @@ from ..tensor_progress import TensorProgress
 from ..tokenizer_check import probe_of, write_probe
 from .file import GGUFFile
 from .metadata import read_settings
-from .tensors import ROPE_DIVISORS, has_offset, permuted_heads, restore_rows, subtract_offset
+from .tensors import (
+    LONG_DIVISORS,
+    ROPE_DIVISORS,
+    SHORT_DIVISORS,
+    has_offset,
+    permuted_heads,
+    restore_rows,
+    subtract_offset,
+)
 from .tokenizer import HINT, build, eos_token_ids
 
 if TYPE_CHECKING:
@@ -78,7 +86,8 @@ def _family(file: GGUFFile) -> Family:
     name = file.values.get("general.architecture")
     family = families.find_gguf(name)
     if family is None:
-        names = ", ".join(record.gguf.architecture for record in families.FAMILIES)
+        architectures = (record.gguf.architecture for record in families.FAMILIES)
+        names = ", ".join(dict.fromkeys(architectures))
         raise BadInput(
             f"{file.path} has the architecture {name!r}; GGUF files of {names} can be read: {HINT}"
         )
@@ -106,6 +115,8 @@ def model_tensors(file: GGUFFile, family: Family, config: PreTrainedConfig) -> l
     unused_names = set(file.tensors)
     if "llama3" in family.gguf.rope_types:
         unused_names.discard(ROPE_DIVISORS)  # `metadata.py` has put it into the configuration
+    if "longrope" in family.gguf.rope_types:
+        unused_names -= {SHORT_DIVISORS, LONG_DIVISORS}
     tensors = []
     for name, parameter in model.state_dict().items():
         if config.tie_word_embeddings and name == "lm_head.weight":

@@ -14,9 +14,9 @@ import numpy as np
 
 from ...base.errors import BadInput
 from ...models import families
-from ...models.families import FULL_ATTENTION, MATRICES, SLIDING_ATTENTION, Family, Rope
+from ...models.families import FULL_ATTENTION, SLIDING_ATTENTION, Family, Rope
 from .file import GGUFFile
-from .tensors import ROPE_DIVISORS
+from .tensors import LONG_DIVISORS, ROPE_DIVISORS, SHORT_DIVISORS
 from .tokenizer import HINT
 
 TABLE, HEAD = f"{families.EMBEDDING.gguf}.weight", f"{families.HEAD.gguf}.weight"
@@ -25,14 +25,15 @@ SOFTCAP_KEYS = {
     families.ATTENTION_CAP: "attn_logit_softcapping",
     families.FINAL_CAP: "final_logit_softcapping",
 }
+# Granite's factors, in configurations and in files. No other family that has a record uses them.
+MULTIPLIER_KEYS = {
+    "embedding_multiplier": "embedding_scale",
+    "attention_multiplier": "attention.scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
 # Keys with which other families scale activations. No family that has a record here uses them.
-FOREIGN_KEYS = (
-    "attention.clamp_kqv",
-    "attention.scale",
-    "embedding_scale",
-    "logit_scale",
-    "residual_scale",
-)
+FOREIGN_KEYS = ("attention.clamp_kqv",)
 FACTOR, OLD_FACTOR = "rope.scaling.factor", "rope.scale_linear"
 # Settings of YaRN that llama.cpp does not read for our families, and the values that it takes.
 FIXED_YARN = {
@@ -116,14 +117,20 @@ def read_settings(file: GGUFFile, family: Family) -> dict[str, Any]:
     if family.has_head_dim:
         settings["head_dim"] = width
     for key, matrix in family.bias_flags.items():
-        settings[key] = f"blk.0.{MATRICES[matrix].gguf}.bias" in file.tensors
+        settings[key] = f"blk.0.{family.matrices[matrix].gguf}.bias" in file.tensors
     if family.window_period:
         settings |= _window_settings(values, family, num_layers)
+    if family.has_window:
+        settings["sliding_window"] = values.integer("attention.sliding_window", 0) or None
+    if settings["rope_parameters"].get("rope_type") == "longrope":
+        settings["original_max_position_embeddings"] = _original_context(values)
     if family.has_query_scalar:
         scalar = family.gguf_query_scalar(num_layers, hidden, heads, width)
         settings["query_pre_attn_scalar"] = scalar
     if family.has_softcaps:
         settings |= _softcaps(values, family)
+    if family.has_multipliers:
+        settings |= _multipliers(values, width)
     return settings | {
         f"{name}_token_id": file.values.get(f"tokenizer.ggml.{key}_token_id")
         for name, key in SPECIAL_IDS.items()
@@ -142,7 +149,11 @@ def _check_supported(values: ArchitectureValues, family: Family, width: int) -> 
         "attention.value_length_swa": width,
         "rope.dimension_count_swa": width,
     }
-    if not family.window_period:
+    if family.has_partial_rope:
+        # Runtimes turn pairs of numbers.
+        dims = values.integer("rope.dimension_count", width)
+        supported_values["rope.dimension_count"] = min(dims // 2 * 2, width)
+    if not family.window_period and not family.has_window:
         window = values.integer("attention.sliding_window", 0)
         # A window that holds the whole context hides no position.
         is_complete = window >= values.integer("context_length")
@@ -150,9 +161,13 @@ def _check_supported(values: ArchitectureValues, family: Family, width: int) -> 
     for key, value in supported_values.items():
         if values.integer(key, value) != value:
             raise values.refusal(key, f"only {value} is supported")
-    for key in FOREIGN_KEYS:
+    foreign_keys = () if family.has_multipliers else MULTIPLIER_KEYS.values()
+    for key in (*FOREIGN_KEYS, *foreign_keys):
         if values.get(key) is not None:
             raise values.refusal(key, f"{family.gguf.architecture} models have no such number")
+    # Runtimes take this key as a switch of the rotary positions of such models.
+    if family.has_multipliers and values.get("rope.scaling.finetuned", True) is not True:
+        raise values.refusal("rope.scaling.finetuned", "only True is supported")
 
 
 def _window_settings(values: ArchitectureValues, family: Family, num_layers: int) -> dict[str, Any]:
@@ -173,6 +188,15 @@ def _softcaps(values: ArchitectureValues, family: Family) -> dict[str, float | N
         is_stored = setting in family.gguf.softcaps and values.get(key) is not None
         caps[setting] = values.real(key) if is_stored else default_cap
     return caps
+
+
+def _multipliers(values: ArchitectureValues, width: int) -> dict[str, float]:
+    """Granite's factors; those that a file lacks are the ones that runtimes use then."""
+    defaults = {"attention.scale": width**-0.5, "logit_scale": None}
+    return {
+        setting: values.real(key, defaults.get(key, 1.0))
+        for setting, key in MULTIPLIER_KEYS.items()
+    }
 
 
 def _rope_parameters(
@@ -198,6 +222,8 @@ def _scaling(
     """The rotary settings of the layers that see all positions, as llama.cpp reads them: without a
     type a factor is linear, its older name counts where the newer one is missing, and 0 is none.
     """
+    if "longrope" in family.gguf.rope_types:
+        return _longrope_scaling(file, values, theta, width)
     key = _factor_key(values)
     factor = None if values.get(key) in (None, 0.0) else values.real(key)
     scaling = values.get("rope.scaling.type", "linear")
@@ -231,17 +257,60 @@ def _yarn_scaling(values: ArchitectureValues, theta: float) -> dict[str, Any]:
     for name, value in FIXED_YARN.items():
         if values.get(f"rope.scaling.{name}", value) != value:
             raise values.refusal(f"rope.scaling.{name}", f"only {value} is supported")
-    context = values.integer("rope.scaling.original_context_length", 0)
     parameters: dict[str, Any] = {
         "rope_type": "yarn",
         "rope_theta": theta,
         "factor": factor,
-        "original_max_position_embeddings": context or values.integer("context_length"),
+        "original_max_position_embeddings": _original_context(values),
     }
     attention = values.real("rope.scaling.attn_factor", 1.0)
     if attention != 1.0:
         parameters["attention_factor"] = attention * (1 + math.log(factor) / 10)
     return parameters
+
+
+def _original_context(values: ArchitectureValues) -> int:
+    context = values.integer("rope.scaling.original_context_length", 0)
+    return context or values.integer("context_length")
+
+
+def _longrope_scaling(
+    file: GGUFFile, values: ArchitectureValues, theta: float, width: int
+) -> dict[str, Any]:
+    """The parameters of LongRoPE (arXiv:2402.13753) when the file holds its divisors, else those of
+    plain rotary positions. Both may turn only part of each head.
+    """
+    if values.get(_factor_key(values)) not in (None, 0.0, 1.0):
+        raise values.refusal(_factor_key(values), "only 1.0 is supported")
+    if values.get("rope.scaling.type", "none") not in ("none", "linear", "longrope"):
+        raise values.refusal("rope.scaling.type", "only none and longrope are supported")
+    dims = values.integer("rope.dimension_count", width)
+    parameters: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": theta,
+        # The next larger number where the quotient was rounded down: transformers cuts off digits.
+        "partial_rotary_factor": next(
+            share
+            for share in (dims / width, math.nextafter(dims / width, 2))
+            if int(width * share) == dims
+        ),
+    }
+    attention = values.real("rope.scaling.attn_factor", 1.0)
+    if not {SHORT_DIVISORS, LONG_DIVISORS} & set(file.tensors):
+        if attention != 1:
+            raise values.refusal("rope.scaling.attn_factor", f"only 1.0 without {SHORT_DIVISORS}")
+        return parameters
+    for key, name in (("short_factor", SHORT_DIVISORS), ("long_factor", LONG_DIVISORS)):
+        if name not in file.tensors or file.tensors[name].shape != (dims // 2,):
+            raise BadInput(f"{file.path} lacks tensor {name} of {dims // 2} numbers; {HINT}")
+        parameters[key] = [float(str(number)) for number in file.read(name)]
+    context = _original_context(values)
+    default_attention = families.longrope_attention(
+        values.integer("context_length") / context, context
+    )
+    if np.float32(default_attention) != np.float32(attention):
+        parameters["attention_factor"] = attention
+    return parameters | {"rope_type": "longrope", "original_max_position_embeddings": context}
 
 
 def _llama3_scaling(file: GGUFFile, theta: float, width: int) -> dict[str, Any]:

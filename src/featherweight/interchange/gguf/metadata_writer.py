@@ -16,6 +16,7 @@ import numpy as np
 from ...base.errors import FeatherweightError, UsageError
 from ...models import families
 from ...models.families import FULL_ATTENTION, SLIDING_ATTENTION, Family, Hyperparameters, Rope
+from .tensors import LONG_DIVISORS, ROPE_DIVISORS, SHORT_DIVISORS
 from .types import package
 
 SOFTCAP_WRITERS = {
@@ -61,12 +62,20 @@ def add_metadata(writer: Any, numbers: Hyperparameters) -> None:
     writer.add_value_length(numbers.head_width)
     writer.add_layer_norm_rms_eps(numbers.epsilon)
     writer.add_vocab_size(numbers.vocab_size)
-    writer.add_rope_dimension_count(numbers.head_width)
     rope = numbers.rope(FULL_ATTENTION)
+    writer.add_rope_dimension_count(rope.rotary_width(numbers.head_width))
     writer.add_rope_freq_base(rope.theta)
     if rope.type == "linear":
         writer.add_rope_scaling_type(package().RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope.factor)
+    if rope.type == "longrope":
+        writer.add_rope_scaling_orig_ctx_len(int(rope.original_context))
+        writer.add_rope_scaling_attn_factors(rope.attention_factor)
+    if numbers.family.has_multipliers:
+        writer.add_embedding_scale(numbers.embedding_scale)
+        writer.add_attention_scale(numbers.attention_scale)
+        writer.add_residual_scale(numbers.residual_scale)
+        writer.add_logit_scale(numbers.logit_divisor)
     if numbers.family.window_period:
         writer.add_sliding_window(numbers.window)
         writer.add_rope_freq_base_swa(numbers.rope(SLIDING_ATTENTION).theta)
@@ -75,14 +84,17 @@ def add_metadata(writer: Any, numbers: Hyperparameters) -> None:
                 getattr(writer, SOFTCAP_WRITERS[key])(cap)
 
 
-def rope_divisors(numbers: Hyperparameters) -> np.ndarray | None:
-    """Llama 3's divisors of the rotary frequencies, float32 (head_width / 2), which GGUF files
-    store as a tensor; None for models without this scaling.
+def rope_divisors(numbers: Hyperparameters) -> dict[str, np.ndarray]:
+    """The divisors of the rotary frequencies that GGUF files store, by tensor, float32
+    (rotary_width / 2): one tensor for Llama 3's scaling, two for LongRoPE, none for others.
     """
     rope = numbers.rope(FULL_ATTENTION)
-    if rope.type != "llama3":
-        return None
-    return rope.llama3_divisors(numbers.head_width).astype(np.float32)
+    divisors: dict[str, Any] = {}
+    if rope.type == "llama3":
+        divisors = {ROPE_DIVISORS: rope.llama3_divisors(numbers.head_width)}
+    elif rope.type == "longrope":
+        divisors = {LONG_DIVISORS: rope.long_factors, SHORT_DIVISORS: rope.short_factors}
+    return {name: np.array(numbers, np.float32) for name, numbers in divisors.items()}
 
 
 def _softcaps(numbers: Hyperparameters) -> dict[str, float]:
@@ -95,7 +107,12 @@ def _softcaps(numbers: Hyperparameters) -> dict[str, float]:
 def _check_layers(numbers: Hyperparameters) -> None:
     family = numbers.family
     runtime_types = families.periodic_layer_types(len(numbers.layer_types), family.window_period)
-    if list(numbers.layer_types) != runtime_types:
+    if family.has_window and 0 < numbers.window < numbers.context:
+        raise UsageError(
+            f"its layers see {numbers.window} of {numbers.context} positions, "
+            f"but {family.gguf.architecture} files are run without a window"
+        )
+    if not family.has_window and list(numbers.layer_types) != runtime_types:
         raise UsageError(
             f"it has layer_types {list(numbers.layer_types[:4])}..., "
             f"but {family.gguf.architecture} files have fixed windows"
@@ -110,10 +127,8 @@ def _check_layers(numbers: Hyperparameters) -> None:
 def _check_ropes(numbers: Hyperparameters) -> None:
     family: Family = numbers.family
     rope = numbers.rope(FULL_ATTENTION)
-    if rope.turned_share != 1:
-        raise UsageError(
-            f"it turns only part of each head, but {family.gguf.architecture} files turn all of it"
-        )
+    if int(numbers.head_width * rope.turned_share) % 2:
+        raise UsageError("it turns an odd number of numbers of each head, which files cannot say")
     if rope.type not in family.gguf.rope_types:
         raise UsageError(
             f"it has rope_type {rope.type}, but {family.gguf.architecture} files can hold only "
@@ -144,6 +159,12 @@ def _check_attention(numbers: Hyperparameters) -> None:
         raise UsageError(
             f"it has query_pre_attn_scalar {numbers.query_scalar:g}, "
             f"but files imply {runtime_scalar}"
+        )
+    query_width = numbers.num_heads * numbers.head_width
+    if family.has_joint_head_norms and query_width != numbers.hidden:
+        raise UsageError(
+            f"its queries are {query_width} wide, but {family.gguf.architecture} files imply the "
+            f"hidden width {numbers.hidden}"
         )
     for key, cap in _softcaps(numbers).items():
         default_cap = family.gguf.softcaps.get(key)

@@ -25,6 +25,8 @@ from ...models.families import Family
 
 # Llama 3's divisors of the rotary frequencies, which transformers computes from the configuration.
 ROPE_DIVISORS = "rope_freqs.weight"
+# LongRoPE's divisors, which the configuration holds.
+SHORT_DIVISORS, LONG_DIVISORS = "rope_factors_short.weight", "rope_factors_long.weight"
 
 
 def permuted_heads(name: str, family: Family, num_heads: int, num_key_heads: int) -> int | None:

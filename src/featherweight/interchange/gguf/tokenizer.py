@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...base.errors import BadInput
 from .file import GGUFFile
+from .stripping import takes_spaces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -211,7 +212,12 @@ def _complete(
 
     backend.add_tokens(
         [
-            AddedToken(token, special=type_ == CONTROL, normalized=False)
+            AddedToken(
+                token,
+                special=type_ == CONTROL,
+                normalized=False,
+                rstrip=takes_spaces(file.values.get("general.name"), token),
+            )
             for token, type_ in zip(tokens, types, strict=True)
             if type_ in (CONTROL, USER_DEFINED)
         ]

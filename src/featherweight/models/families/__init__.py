@@ -20,13 +20,17 @@ from .base import (
 )
 from .gemma2 import GEMMA2
 from .gemma3 import GEMMA3
+from .granite import GRANITE
 from .hyperparameters import Hyperparameters, periodic_layer_types, read_hyperparameters
 from .llama import LLAMA
+from .mistral import MISTRAL
+from .olmo2 import OLMO2
+from .phi3 import PHI3
 from .qwen2 import QWEN2
 from .qwen3 import QWEN3
-from .rope import Rope
+from .rope import Rope, longrope_attention
 
-FAMILIES = (LLAMA, QWEN2, QWEN3, GEMMA2, GEMMA3)
+FAMILIES = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, GRANITE, OLMO2, PHI3)
 __all__ = [
     "ATTENTION_CAP",
     "EMBEDDING",
@@ -36,9 +40,13 @@ __all__ = [
     "FULL_ATTENTION",
     "GEMMA2",
     "GEMMA3",
+    "GRANITE",
     "HEAD",
     "LLAMA",
     "MATRICES",
+    "MISTRAL",
+    "OLMO2",
+    "PHI3",
     "QWEN2",
     "QWEN3",
     "SLIDING_ATTENTION",
@@ -47,6 +55,7 @@ __all__ = [
     "Rope",
     "find",
     "find_gguf",
+    "longrope_attention",
     "periodic_layer_types",
     "read_hyperparameters",
 ]
@@ -58,5 +67,9 @@ def find(model_type: object) -> Family | None:
 
 
 def find_gguf(architecture: object) -> Family | None:
-    """The family that GGUF calls `architecture`; None when there is no record of it."""
+    """The family as which files of GGUF's `architecture` are read; None when there is no record.
+
+    Where several families have one architecture it is the first: such files do not say which of
+    them it was, and the first computes the same.
+    """
     return next((family for family in FAMILIES if family.gguf.architecture == architecture), None)

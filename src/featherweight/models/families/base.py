@@ -44,6 +44,16 @@ MATRICES: Mapping[str, ModuleNames] = MappingProxyType(
         "down": ModuleNames("mlp.down_proj", "ffn_down"),
     }
 )
+# The same where the products of one input are one matrix: the rows of q, k and v, and those of gate
+# and up.
+FUSED_MATRICES: Mapping[str, ModuleNames] = MappingProxyType(
+    {
+        "query": ModuleNames("self_attn.qkv_proj", "attn_qkv"),
+        "out": MATRICES["out"],
+        "gate": ModuleNames("mlp.gate_up_proj", "ffn_up"),
+        "down": MATRICES["down"],
+    }
+)
 # The norms of a block in most families: one before attention, one before the feed-forward network.
 PRE_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
     {
@@ -60,7 +70,15 @@ SANDWICH_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
         "after_ffn_norm": ModuleNames("post_feedforward_layernorm", "post_ffw_norm"),
     }
 )
-# Norms of the width of one head, shared by all heads of a layer.
+# The norms of a block in OLMo 2: one after each of the two.
+POST_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
+    {
+        "after_attention_norm": ModuleNames("post_attention_layernorm", "post_attention_norm"),
+        "after_ffn_norm": ModuleNames("post_feedforward_layernorm", "post_ffw_norm"),
+    }
+)
+# Norms of queries and keys: of the width of one head and shared by all heads of a layer, or of all
+# heads together (`Family.has_joint_head_norms`).
 HEAD_NORMS: Mapping[str, ModuleNames] = MappingProxyType(
     {
         "query_norm": ModuleNames("self_attn.q_norm", "attn_q_norm"),
@@ -99,30 +117,41 @@ class GGUFRules:
 class Family:
     """The facts about one architecture.
 
-    `model_type`: its name in config.json. `gguf`: how GGUF files store it. `norms`, `head_norms`:
-    names of the native engine -> modules of a block. `defaults`: the values that transformers uses
-    for keys that a config.json lacks. `norm_offset`: a number that is added to the weights of every
-    norm before the multiplication; GGUF stores the sum. `window_period`: one of so many layers has
-    full attention, the others have a sliding window (0: all layers have full attention).
-    `bias_flags`: configuration key -> the matrix whose bias the key switches on. `has_head_dim`:
-    whether the configuration has the key `head_dim`. `has_query_scalar`: attention is scaled by
-    `query_pre_attn_scalar` ** -0.5 instead of head width ** -0.5. `has_softcaps`: attention scores
-    and logits may have soft caps. `scales_embedding`: embeddings are multiplied by the square root
-    of the hidden width.
+    `model_type`: its name in config.json. `gguf`: how GGUF files store it. `matrices`, `norms`,
+    `head_norms`: names of the native engine -> modules of a block. `has_joint_head_norms`: the
+    norms of `head_norms` are over all heads together instead of over each. `defaults`: the values
+    that transformers uses for keys that a config.json lacks. `norm_offset`: a number that is added
+    to the weights of every norm before the multiplication; GGUF stores the sum. `window_period`:
+    one of so many layers has full attention, the others have a sliding window (0: all layers are
+    alike). `has_window`: all layers have a sliding window when the configuration gives its width,
+    `sliding_window`. `bias_flags`: configuration key -> the matrix whose bias the key switches on.
+    `has_head_dim`: whether the configuration has the key `head_dim`. `has_query_scalar`: attention
+    is scaled by `query_pre_attn_scalar` ** -0.5 instead of head width ** -0.5. `has_softcaps`:
+    attention scores and logits may have soft caps. `scales_embedding`: embeddings are multiplied by
+    the square root of the hidden width. `has_multipliers`: the configuration has factors of
+    embeddings, attention scores and additions to the residual, and a divisor of logits.
+    `has_partial_rope`: `partial_rotary_factor` may be the share of each head that turns with its
+    position. `longrope_names`: other names of the rotary type longrope in configurations.
     """
 
     model_type: str
     gguf: GGUFRules
     norms: Mapping[str, ModuleNames]
     defaults: Mapping[str, Any]
+    matrices: Mapping[str, ModuleNames] = field(default_factory=lambda: MATRICES)
     head_norms: Mapping[str, ModuleNames] = field(default_factory=dict)
+    has_joint_head_norms: bool = False
     norm_offset: float = 0.0
     window_period: int = 0
+    has_window: bool = False
     bias_flags: Mapping[str, str] = field(default_factory=dict)
     has_head_dim: bool = True
     has_query_scalar: bool = False
     has_softcaps: bool = False
     scales_embedding: bool = False
+    has_multipliers: bool = False
+    has_partial_rope: bool = False
+    longrope_names: tuple[str, ...] = ()
 
     def gguf_tensor(self, name: str) -> str | None:
         """GGUF's name of the tensor `name` of transformers; None when GGUF has none."""
@@ -148,4 +177,4 @@ class Family:
         return (EMBEDDING, FINAL_NORM, *heads)
 
     def _block_modules(self) -> tuple[ModuleNames, ...]:
-        return (*MATRICES.values(), *self.norms.values(), *self.head_norms.values())
+        return (*self.matrices.values(), *self.norms.values(), *self.head_norms.values())

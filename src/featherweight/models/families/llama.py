@@ -1,4 +1,4 @@
-"""Llama 1 to 3 and models with the same computation: SmolLM, Mistral without windows, and others.
+"""Llama 1 to 3 and models with the same computation: SmolLM and others.
 
 Llama 3.1 and later divide the rotary frequencies of long wavelengths; GGUF stores one divisor for
 each frequency.

@@ -22,8 +22,10 @@ class Rope:
     """The rotary settings of the layers of one kind.
 
     `theta`: the base. `type`: the `rope_type` of transformers. `factor`: divides the frequencies
-    (types linear and llama3). `low_freq_factor`, `high_freq_factor`, `original_context`: used by
-    llama3 only. `turned_share`: the share of each head that is rotated.
+    (types linear and llama3). `low_freq_factor`, `high_freq_factor`: used by llama3 only.
+    `original_context`: used by llama3 and longrope. `turned_share`: the share of each head that is
+    rotated. `short_factors`, `long_factors`: longrope's divisors of the frequencies, for texts of
+    up to `original_context` tokens and for longer ones. `attention_factor`: of cosines and sines.
     """
 
     theta: float
@@ -33,26 +35,42 @@ class Rope:
     high_freq_factor: float = 1.0
     original_context: float = 8192.0
     turned_share: float = 1.0
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+    attention_factor: float = 1.0
+
+    @property
+    def num_positions(self) -> int:
+        """The length of the texts for which `frequencies` are right; 0 for all."""
+        return int(self.original_context) if self.type == "longrope" else 0
+
+    def rotary_width(self, head_width: int) -> int:
+        """The number of leading numbers of a head that turn with its position.
+
+        Raises Unsupported when there are none.
+        """
+        num_frequencies = (int(head_width * self.turned_share) + 1) // 2
+        if not 0 < 2 * num_frequencies <= head_width:
+            raise Unsupported(f"heads of {head_width} numbers of which {self.turned_share:g} turn")
+        return 2 * num_frequencies
 
     def frequencies(self, head_width: int) -> NDArray[np.float32]:
-        """The head_width / 2 angles, in radians, by which the pairs of a head are rotated for each
-        position, float32.
+        """The angles, in radians, by which the rotary_width / 2 pairs of a head are rotated for
+        each position, float32; those of longrope are for texts of up to `num_positions`.
 
         Raises Unsupported for scalings that only transformers computes.
         """
-        if self.turned_share != 1.0:
-            raise Unsupported(
-                "only part of each head turns with its position, "
-                "which the native engine does not do"
-            )
-        exponents = np.arange(0, head_width, 2, dtype=np.int64).astype(np.float32) / np.float32(
-            head_width
-        )
-        base = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
+        self.rotary_width(head_width)
+        dims = np.float32(int(head_width * self.turned_share))
+        exponents = np.arange(0, dims, 2, dtype=np.int64).astype(np.float32) / dims
+        powers = np.power(np.float32(self.theta), exponents)
+        base = (1.0 / powers).astype(np.float32)
         if self.type == "default":
             return base
         if self.type == "linear":
             return (base / np.float32(self.factor)).astype(np.float32)
+        if self.type == "longrope":
+            return (1.0 / (np.array(self.short_factors, np.float32) * powers)).astype(np.float32)
         if self.type != "llama3":
             raise Unsupported(f"rotary positions of type {self.type!r} run on the PyTorch engine")
         return self._llama3_frequencies(base)
@@ -74,3 +92,12 @@ class Rope:
         wavelength = 2 * math.pi * self.theta ** (np.arange(0, head_width, 2) / head_width)
         share = np.clip((self.original_context / wavelength - low) / (high - low), 0, 1)
         return np.asarray(1 / ((1 - share) / self.factor + share))
+
+
+def longrope_attention(factor: float, original_context: float) -> float:
+    """LongRoPE's factor of cosines and sines (arXiv:2402.13753) in models whose context is `factor`
+    times `original_context`.
+    """
+    if factor <= 1:
+        return 1.0
+    return math.sqrt(1 + math.log(factor) / math.log(original_context))
