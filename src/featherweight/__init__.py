@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from .base.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from . import data, interchange
+    from . import data, interchange, training
     from .base.errors import (
         BadInput,
         BoundMissed,
@@ -92,6 +92,7 @@ _TARGETS = {
     # Rooms that are offered as modules.
     "data": "data:",
     "interchange": "interchange:",
+    "training": "training:",
 }
 
 __all__ = ["__version__", *_TARGETS]

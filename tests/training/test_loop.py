@@ -4,6 +4,7 @@ what cannot work is refused first.
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,6 @@ from featherweight.training import (
     Constant,
     Cosine,
     Loss,
-    ShuffledBatches,
-    average_checkpoints,
     checkpoint_files,
     parameter_groups,
     steps,
@@ -237,6 +236,31 @@ def test_a_spoiled_checkpoint_does_not_count(tmp_path: Path) -> None:
     assert_equal(resumed, straight)
 
 
+def test_a_full_disk_leaves_the_earlier_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featherweight.models import tensors
+
+    straight, _, _ = train_images(None)
+    save_file = tensors.save_file
+    with recipe_run(tmp_path) as run:
+        train_images(run, 5)
+
+    def save_half(contents: Any, path: Path, metadata: Any) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with recipe_run(tmp_path) as run:
+        monkeypatch.setattr(tensors, "save_file", save_half)
+        with pytest.raises(BadInput, match="no space left on the disk"):
+            train_images(run)
+    monkeypatch.setattr(tensors, "save_file", save_file)
+    with recipe_run(tmp_path) as run:
+        resumed, _, rows = train_images(run)
+    assert rows[0].number == 5
+    assert_equal(resumed, straight)
+
+
 def test_events_tell_the_losses(tmp_path: Path) -> None:
     events: list[Event] = []
     with recipe_run(tmp_path) as run:
@@ -305,68 +329,6 @@ def test_the_state_of_a_loss_is_saved(tmp_path: Path) -> None:
     assert resumed.count == 6
     assert resumed.log_scale != 0
     assert_equal(resumed, straight)
-
-
-def test_checkpoints_are_averaged(tmp_path: Path) -> None:
-    with recipe_run(tmp_path) as run:
-        model = linear()
-        optimizer = SGD(model.parameters(), lr=0.1)
-        snapshots = []
-        for row in steps(
-            model,
-            [torch.randn(2, 3)] * 6,
-            square_loss,
-            optimizer,
-            Constant(6),
-            run,
-            save_every=2,
-            num_checkpoints=3,
-        ):
-            if row.number % 2 == 0:
-                snapshots.append(weights(model))
-        files = checkpoint_files(run)
-        assert len(files) == 3
-        average_checkpoints(model, files)
-        with pytest.raises(BadInput, match="another model"):
-            average_checkpoints(images_model(), files)
-    for name, tensor in model.state_dict().items():
-        mean = torch.stack([snapshot[name] for snapshot in snapshots]).mean(0)
-        torch.testing.assert_close(tensor, mean)
-
-
-def test_the_moving_average_is_its_formula() -> None:
-    model = linear()
-    ema = EMA(model, 0.5)
-    expected = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = SGD(model.parameters(), lr=0.1)
-    for row in steps(
-        model, [torch.randn(2, 3)] * 4, square_loss, optimizer, Constant(4), average=ema
-    ):
-        decay = min(0.5, (1 + row.number) / (10 + row.number))
-        for name, p in model.named_parameters():
-            expected[name] = decay * expected[name] + (1 - decay) * p.detach()
-    for name, tensor in ema.averages.items():
-        torch.testing.assert_close(tensor, expected[name])
-    before = weights(model)
-    with ema.in_model():
-        torch.testing.assert_close(model.state_dict()["0.weight"], expected["0.weight"])
-    assert torch.equal(model.state_dict()["0.weight"], before["0.weight"])
-
-
-def test_shuffled_batches_are_a_function_of_their_number() -> None:
-    examples = torch.arange(10)[:, None]
-    batches = ShuffledBatches(examples, size=3, epochs=2, seed=4)
-    assert len(batches) == 6
-    first = [batches[i].flatten().tolist() for i in range(6)]
-    assert [batches[i].flatten().tolist() for i in (5, 0, 3)] == [first[5], first[0], first[3]]
-    for epoch in (first[:3], first[3:]):
-        ids = [i for batch in epoch for i in batch]
-        assert len(set(ids)) == 9
-    assert first[:3] != first[3:]
-    with pytest.raises(UsageError, match="batches of 11 from 10 examples"):
-        ShuffledBatches(examples, size=11)
-    with pytest.raises(IndexError):
-        batches[6]
 
 
 def test_products_in_bfloat16() -> None:

@@ -8,6 +8,7 @@ from .averages import EMA
 from .batches import Batches, ShuffledBatches
 from .checkpoint import average_checkpoints, checkpoint_files
 from .groups import parameter_groups, split, trainable
+from .listeners import TensorBoard, history
 from .loop import steps
 from .loss import Loss, LossFunction
 from .muon import Muon
@@ -27,9 +28,11 @@ __all__ = [
     "Schedule",
     "ShuffledBatches",
     "Step",
+    "TensorBoard",
     "TwoStage",
     "average_checkpoints",
     "checkpoint_files",
+    "history",
     "open_run",
     "parameter_groups",
     "process_group",

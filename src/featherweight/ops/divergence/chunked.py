@@ -5,10 +5,15 @@ three tensors of that size. Here the product of hidden states and head weight, t
 gradient are computed for one chunk of positions after the other. The forward pass keeps nothing;
 the backward pass computes the chunk again, differentiates the definition in `reference.py`, and
 adds up the gradients of hidden states and weight. So the gradient is exact, for one more product
-than the plain form (4 instead of 3), and the memory is about seven tensors of a chunk.
+than the plain form (4 instead of 3).
 
-A chunk is as many positions as fit into CHUNK_BYTES as float32 logits: 27 positions of 151,936
-tokens, 85 of 49,152.
+The logits of a chunk, those of a teacher's projection included, take CHUNK_BYTES as float32: 112
+positions of 151,936 tokens, 348 of 49,152, half with a teacher. A definition makes about seven
+tensors of its size, so it gets one of 32 parts of a chunk at a time, whose gradient replaces its
+logits. Memory: CHUNK_BYTES, and less than as much again.
+
+Products of so few rows run at a third of the speed of large ones on a CPU; where memory allows, give
+a larger `chunk`.
 """
 
 from __future__ import annotations
@@ -26,7 +31,10 @@ from torch.nn.functional import linear
 from ...base.errors import UsageError
 from .reference import precise
 
-CHUNK_BYTES = 1 << 24
+# glibc gives blocks of more than 32 MB back to the system at once; smaller ones fragment its heap.
+# GPUs need larger chunks, because they start a kernel for every operation on every part.
+CHUNK_BYTES, GPU_CHUNK_BYTES = 68_500_000, 512_000_000
+PARTS = 32  # of a chunk, for a definition
 
 # The definition: (student's logits, *targets) -> a number for each row.
 RowLoss = Callable[..., Tensor]
@@ -72,7 +80,9 @@ def row_losses(
     source = _Source.of(student)
     target_sources = tuple(_Source.of(target) for target in targets)
     vocabulary = source.hidden.shape[-1] if source.weight is None else len(source.weight)
-    chunk = chunk or max(1, CHUNK_BYTES // (4 * vocabulary))
+    num_sides = 1 + sum(isinstance(target, Projection) for target in targets)
+    chunk_bytes = GPU_CHUNK_BYTES if source.hidden.is_cuda else CHUNK_BYTES
+    chunk = chunk or max(1, chunk_bytes // (4 * vocabulary * num_sides))
     return _RowLosses.apply(
         rows, source, target_sources, chunk, source.hidden, source.weight, source.bias
     )
@@ -146,7 +156,7 @@ class _RowLosses(torch.autograd.Function):
         student, targets = student.cast(), tuple(target.cast() for target in targets)
         with torch.autocast(hidden.device.type, enabled=False):
             for part in _parts(len(hidden), chunk):
-                losses[part] = rows(student.rows(part), *(target.rows(part) for target in targets))
+                losses[part] = _chunk_losses(rows, student, targets, part)
         return losses
 
     @staticmethod
@@ -157,15 +167,40 @@ class _RowLosses(torch.autograd.Function):
         targets = tuple(target.cast() for target in ctx.targets)
         gradients = _Gradients(hidden, weight, bias, ctx.needs_input_grad[4:])
         for part in _parts(len(hidden), ctx.chunk):
-            product = student.product(part).detach().requires_grad_()
-            with torch.enable_grad():
-                losses = ctx.rows(
-                    student.finish(product), *(target.rows(part) for target in targets)
-                )
-            (gradient,) = torch.autograd.grad(losses, product, upstream[part])
-            del product, losses
-            gradients.add(part, gradient, student)
+            gradients.add(
+                part, _chunk_gradient(ctx.rows, student, targets, part, upstream[part]), student
+            )
         return (None, None, None, None, *gradients.tensors())
+
+
+# The tensors of a chunk end with the call, before those of the next one are made.
+def _chunk_losses(
+    rows: RowLoss, student: _Source, targets: tuple[_Source, ...], part: slice
+) -> Tensor:
+    """The losses of one chunk."""
+    product = student.product(part)
+    contents = [target.rows(part) for target in targets]
+    losses = [
+        rows(student.finish(product[inner]), *(content[inner] for content in contents))
+        for inner in _parts(len(product), -(-len(product) // PARTS))
+    ]
+    return torch.cat(losses)
+
+
+def _chunk_gradient(
+    rows: RowLoss, student: _Source, targets: tuple[_Source, ...], part: slice, upstream: Tensor
+) -> Tensor:
+    """The gradient of the product of one chunk."""
+    product = student.product(part)
+    # Logits that the caller holds must stay; those of a product make room for their gradient.
+    gradient = torch.empty_like(product) if student.weight is None else product
+    contents = [target.rows(part) for target in targets]
+    for inner in _parts(len(product), -(-len(product) // PARTS)):
+        leaf = product[inner].detach().requires_grad_()
+        with torch.enable_grad():
+            losses = rows(student.finish(leaf), *(content[inner] for content in contents))
+        (gradient[inner],) = torch.autograd.grad(losses, leaf, upstream[inner])
+    return gradient
 
 
 class _Gradients:

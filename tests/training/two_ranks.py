@@ -1,0 +1,145 @@
+"""Trains small models on one process and on two gloo processes, and writes what came of it:
+`python tests/training/two_ranks.py FOLDER`.
+
+Cases: `replicated` (a vision-like model, gradients summed by the loop), `sharded` (a language model
+under FSDP2, with Muon, AdamW, an average and a teacher; also interrupted and resumed). The
+processes get the variables of torchrun. They are forks of this one, which has imported torch and
+computed nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo  # optimizers import it, which would take seconds in every fork
+import torch.distributed.fsdp
+import torch.distributed.tensor
+from torch import Tensor, nn
+from torch.optim import AdamW
+from toy import Toy
+
+from featherweight.training import (
+    EMA,
+    Cosine,
+    Loss,
+    Muon,
+    open_run,
+    parameter_groups,
+    process_group,
+    ranks,
+    shard,
+    split,
+    steps,
+)
+from featherweight.training.losses import CrossEntropy, ForwardKL, TokenLoss
+
+STEPS, MICRO_BATCHES = 6, 4
+
+
+def square_loss(model: nn.Module, batch: Tensor) -> Loss:
+    return Loss((model(batch) - batch.sum(-1, keepdim=True)).square().sum(), len(batch))
+
+
+def replicated() -> tuple[nn.Module, list[Any], Any, list[Any], list[nn.Module]]:
+    """Micro-batches of unequal sizes, so that a mean of means would differ."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1))
+    generator = torch.Generator().manual_seed(1)
+    sizes = [1, 6, 3, 2] * STEPS
+    batches: list[Any] = [torch.randn(size, 3, generator=generator) for size in sizes]
+    groups = parameter_groups(model, weight_decay=0.1)
+    return model, batches, square_loss, [AdamW(groups, lr=1e-2)], []
+
+
+def sharded() -> tuple[nn.Module, list[Any], Any, list[Any], list[nn.Module]]:
+    """Masks of unequal sizes; widths that two ranks cannot divide evenly."""
+    model, teacher = Toy(vocab=11, width=6), Toy(vocab=11, width=10, seed=1)
+    model.lm_head.weight = model.embed.weight  # tied
+    generator = torch.Generator().manual_seed(1)
+    batches: list[Any] = []
+    for index in range(STEPS * MICRO_BATCHES):
+        ids = torch.randint(0, 11, (2, 8), generator=generator)
+        batches.append({"input_ids": ids, "loss_mask": ids > index % 4 * 2})
+    if ranks.num_ranks() > 1:
+        shard(model, model.layers)
+    loss = TokenLoss(CrossEntropy(), ForwardKL(temperature=2.0), teacher=teacher)
+    matrices, others = split(model, is_first=lambda name, p: "layers" in name and p.ndim == 2)
+    optimizers = [Muon(matrices, lr=0.02, weight_decay=0.1), AdamW(others, lr=1e-2)]
+    return model, batches, loss, optimizers, [teacher]
+
+
+def train(folder: Path, case: str, stop: int) -> None:
+    """The run of one process."""
+    torch.set_num_threads(1)
+    with process_group():
+        torch.manual_seed(0)
+        model, batches, loss, optimizers, _ = {"replicated": replicated, "sharded": sharded}[case]()
+        rows = []
+        with open_run(folder, {"case": case}) as run:
+            for step in steps(
+                model,
+                batches,
+                loss,
+                optimizers,
+                Cosine(STEPS, 2),
+                run,
+                accumulate=MICRO_BATCHES // ranks.num_ranks(),
+                average=EMA(model, 0.9),
+                save_every=2,
+                clip=0.5,
+                bf16=False,
+            ):
+                rows.append([step.number, step.loss, step.gradient_norm, step.units_seen])
+                if step.number == stop:
+                    break
+        if ranks.rank() == 0:
+            (folder.parent / f"{folder.name}.json").write_text(json.dumps(rows))
+
+
+def launch(folder: Path, case: str, num_ranks: int, stop: int = STEPS) -> None:
+    """Run a case on some processes, up to the step `stop`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(num_ranks):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        os.environ |= {
+            "WORLD_SIZE": str(num_ranks),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        code = 1
+        try:
+            train(folder, case, stop)
+            code = 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def main(folder: Path) -> None:
+    """See above."""
+    for case in ("replicated", "sharded"):
+        launch(folder / f"{case}_one", case, 1)
+        launch(folder / f"{case}_two", case, 2)
+    launch(folder / "resumed", "sharded", 2, stop=3)
+    launch(folder / "resumed", "sharded", 2)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
