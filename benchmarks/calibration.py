@@ -39,8 +39,8 @@ from featherweight.base.statistics import paired_difference
 from featherweight.data import packing
 from featherweight.data.corpora import Dialogue
 from featherweight.data.tokens import encode_documents
-from featherweight.evaluation import TeacherCache
 from featherweight.models import structure
+from featherweight.models.answers import Answers, Full, write_answers
 
 TEXTS = Path(__file__).parent / "data"
 LENGTH = 256
@@ -155,10 +155,10 @@ def light(
 
 
 def measure(
-    teacher: TeacherCache, small: nn.Module, windows: Mapping[str, Tensor], name: str
+    teachers: Mapping[str, Answers], small: nn.Module, windows: Mapping[str, Tensor], name: str
 ) -> dict[str, list[float]]:
     """Kind -> KL of each window, in nats a token."""
-    metrics = [fw.KL(teacher, tokens, kind) for kind, tokens in windows.items()]
+    metrics = [fw.KL(teachers[kind], tokens, kind) for kind, tokens in windows.items()]
     results = fw.evaluate(small, metrics, progress(name))
     return {
         kind: text.scores.kl.mean(1).tolist()
@@ -183,9 +183,20 @@ def run(arguments: argparse.Namespace) -> Record:
     with TemporaryDirectory() as folder:
         # The logits of the original are computed once and stored in float16 for all arms. They take
         # 3 GB, and the rounding causes an error of the KL near 1e-6.
-        teacher = TeacherCache(model, Path(folder), arguments.model, dtype="float16")
+        teachers = {
+            kind: write_answers(
+                model,
+                tokens,
+                Path(folder) / kind,
+                Full("float16"),
+                tokenizer=tokenizer,
+                model_id=arguments.model,
+                listener=progress(f"original on {kind}"),
+            )
+            for kind, tokens in windows.items()
+        }
         for seed in arguments.seeds:
-            run_seed(arguments, record, model, tokenizer, teacher, windows, seed)
+            run_seed(arguments, record, model, tokenizer, teachers, windows, seed)
     compare(record)
     return record
 
@@ -195,7 +206,7 @@ def run_seed(
     record: Record,
     model: nn.Module,
     tokenizer: Any,
-    teacher: TeacherCache,
+    teachers: Mapping[str, Answers],
     windows: Mapping[str, Tensor],
     seed: int,
 ) -> None:
@@ -204,7 +215,7 @@ def run_seed(
     for arm, seconds in with_stopwatch(selected_arms(arguments)):
         text = texts(arm)
         small = light(model, text.tokens, arguments.preset, arguments.bits, seed, arm.mix)
-        per_window = measure(teacher, small, windows, arm.mix)
+        per_window = measure(teachers, small, windows, arm.mix)
         means = {kind: sum(values) / len(values) for kind, values in per_window.items()}
         record.add(
             mix=arm.mix,

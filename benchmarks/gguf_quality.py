@@ -43,19 +43,20 @@ from peers import Build, build, float_file, quantized_file
 from featherweight import data
 from featherweight.base.errors import FeatherweightError
 from featherweight.base.ledger import bpw_file
-from featherweight.evaluation import KL, Perplexity, TeacherCache, evaluate
+from featherweight.evaluation import KL, Perplexity, evaluate
 from featherweight.interchange import loading
 from featherweight.interchange.gguf.convert import model_tensors
 from featherweight.interchange.gguf.file import GGUFFile
 from featherweight.models import families
 from featherweight.models.anatomy import Anatomy
+from featherweight.models.answers import Full, write_answers
 from featherweight.models.tensors import TensorFolder
 from featherweight.quantization.layers import keep_decoded
 
 MODEL = "SmolLM2-135M-Instruct"
 PRESETS = ("all", "theirs", "ours")
 CALIBRATION_COUNT, CALIBRATION_LENGTH = 256, 256
-# A float16 teacher cache costs 3e-6 (`evaluation/teacher_cache.py`).
+# An original's answers in float16 cost 3e-6 (`models/answers/kinds.py`).
 CONTROL_KL = 1e-5
 TOLERANCE, SIZE_TOLERANCE = 0.05, 0.005
 
@@ -118,7 +119,15 @@ class Bench:
         self.calibration_count, self.seed = calibration_count, seed
         self.model, self.tokenizer = loading.load(MODEL)
         self.windows = data.windows(self.tokenizer, data.text("wikitext2_test"), 1024, windows)
-        self.teacher = TeacherCache(self.model, folder, MODEL, "float16")
+        self.teacher = write_answers(
+            self.model,
+            self.windows,
+            folder / "answers",
+            Full("float16"),
+            tokenizer=self.tokenizer,
+            model_id=MODEL,
+            listener=progress("original"),
+        )
         self.num_parameters = Anatomy.of(self.model).num_parameters
         # Filled anew from each file.
         self._light = copy.deepcopy(self.model)

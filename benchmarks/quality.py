@@ -27,10 +27,11 @@ from common import Record, main, new_record, parser, progress
 
 from featherweight import data
 from featherweight.base.statistics import bootstrap_mean, paired_difference
-from featherweight.evaluation import KL, Perplexity, TeacherCache, evaluate
+from featherweight.evaluation import KL, Perplexity, evaluate
 from featherweight.interchange import loading
 from featherweight.models import structure
 from featherweight.models.anatomy import Anatomy
+from featherweight.models.answers import Full, write_answers
 from featherweight.quantization import gating
 from featherweight.quantization.curvature import FisherA, FisherB, Sums, storage
 from featherweight.quantization.curvature.base import Curvature
@@ -81,7 +82,15 @@ class Bench:
     def __init__(self, folder: Path, windows: int, count: int | None) -> None:
         self.model, self.tokenizer = loading.load(MODEL)
         self.windows = data.windows(self.tokenizer, data.text("wikitext2_test"), 1024, windows)
-        self.teacher = TeacherCache(copy.deepcopy(self.model), folder, MODEL, "float16")
+        self.teacher = write_answers(
+            self.model,
+            self.windows,
+            folder / "answers",
+            Full("float16"),
+            tokenizer=self.tokenizer,
+            model_id=MODEL,
+            listener=progress("original"),
+        )
         self.folder, self.count = folder, count
         self.snapshots: dict[tuple[str, Curvature], storage.Snapshot] = {}
         self.verdicts: dict[tuple[str, Curvature], dict[str, Any]] = {}

@@ -19,6 +19,7 @@ from .options import FailIf, Json, OptionalModel
 from .progress import progress
 from .serving import serve
 from .settings import gather
+from .teaching import teach
 
 app = typer.Typer(
     help="Make language models light - fewer bits - and prove what it cost.",
@@ -178,6 +179,7 @@ def quantize(
 
 
 app.command()(evaluate)
+app.command()(teach)
 
 
 @app.command()

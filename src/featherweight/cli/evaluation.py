@@ -21,7 +21,11 @@ Bos = Annotated[
     ),
 ]
 Against = Annotated[
-    str | None, typer.Option(help="The original, to measure the KL from it.", show_default=False)
+    str | None,
+    typer.Option(
+        help="The original, or a folder of its answers (fw teach), to measure the KL from it.",
+        show_default=False,
+    ),
 ]
 TextName = Annotated[
     str | None,

@@ -13,7 +13,6 @@ from .blame import block_kl, predicted_by_block, with_block_kl
 from .kl import KL
 from .measuring import Results, TextResult, evaluate
 from .perplexity import Perplexity
-from .teacher_cache import TeacherCache
 
 __all__ = [
     "KL",
@@ -21,7 +20,6 @@ __all__ = [
     "Perplexity",
     "Results",
     "Scores",
-    "TeacherCache",
     "TextResult",
     "block_kl",
     "evaluate",

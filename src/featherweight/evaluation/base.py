@@ -32,6 +32,8 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor, nn
 
 from ..base.errors import BadInput, UsageError
+from ..models.answers import Answers, FullAnswer, SparseAnswer
+from ..ops.divergence import top_k_kl
 
 POSITIONS = 16
 
@@ -114,17 +116,33 @@ def logits(
     return model(window[None, :-1].to(device), use_cache=False).logits[0]
 
 
+def answer_of(
+    original: CausalModel, window: Int[Tensor, " positions"]
+) -> Float[Tensor, "length vocabulary"] | SparseAnswer:
+    """What the original says about the L positions of a window: its logits, or what was kept of
+    them on disk.
+    """
+    if not isinstance(original, Answers):
+        return logits(original, window)
+    answer = original.find(window[:-1])
+    return answer.logits if isinstance(answer, FullAnswer) else answer
+
+
 def score(
     light: Float[Tensor, "length vocabulary"],
     targets: Int[Tensor, " length"],
-    original: Float[Tensor, "length original_vocabulary"] | None = None,
+    original: Float[Tensor, "length original_vocabulary"] | SparseAnswer | None = None,
 ) -> Scores:
     """The scores of one window, as arrays with one row.
 
     light, original: the logits of the model under test and of the original (None without one).
     targets: the ids of the L target tokens. Raises UsageError when the vocabularies differ. The
     logits are never copied as a whole: `POSITIONS` rows at a time are cast, normalised and reduced.
+    With a sparse answer, `kl` is that between its tokens and the mass of all others: at most the KL
+    of the whole distributions.
     """
+    if isinstance(original, SparseAnswer):
+        return _score_sparse(light, targets, original)
     if original is not None and original.shape != light.shape:
         raise UsageError(
             f"the original's logits are {tuple(original.shape)}, "
@@ -148,6 +166,27 @@ def score(
     table = torch.cat(pieces, 1).numpy()[:, None, :]
     if original is None:
         return Scores(table[0])
+    return Scores(table[0], table[1], table[2], table[3].astype(bool))
+
+
+def _score_sparse(light: Tensor, targets: Tensor, original: SparseAnswer) -> Scores:
+    pieces = []
+    for start in range(0, len(targets), POSITIONS):
+        rows = slice(start, start + POSITIONS)
+        part = light[rows].float()
+        log_q = torch.log_softmax(part, -1).gather(1, targets[rows, None].to(light.device))[:, 0]
+        ids, log_p, log_tail = (
+            tensor[rows].to(light.device)
+            for tensor in (original.ids, original.log_p, original.log_tail)
+        )
+        columns = [
+            -log_q.double(),
+            -original.log_target[rows].double().to(light.device),
+            top_k_kl(part, ids, log_p, log_tail).double(),
+            (ids[:, 0] == part.argmax(-1)).double(),
+        ]
+        pieces.append(torch.stack(columns).cpu())
+    table = torch.cat(pieces, 1).numpy()[:, None, :]
     return Scores(table[0], table[1], table[2], table[3].astype(bool))
 
 

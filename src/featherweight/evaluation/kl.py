@@ -22,17 +22,20 @@ import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
+from ..base.errors import UsageError
 from ..base.statistics import bootstrap_mean
+from ..models.answers import Answers, Sampled, TopK
 from .base import CausalModel, Metric, Scores, check_windows
 
 
 @dataclass(frozen=True, eq=False)
 class KL(Metric):
-    """The KL from `teacher`, a model or a `TeacherCache`, over `windows`.
+    """The KL from `teacher`, a model or its `Answers` on disk, over `windows`.
 
-    windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError.
-    text: the name of the text in the report. bos: whether each window starts with a BOS, for the
-    report; None where the caller does not say it.
+    windows: token ids (count, length + 1), as `data.windows` returns them; others raise UsageError,
+    as do drawn answers, from which no KL can be computed. text: the name of the text in the report.
+    bos: whether each window starts with a BOS, for the report; None where the caller does not say
+    it.
     """
 
     teacher: CausalModel
@@ -42,6 +45,13 @@ class KL(Metric):
 
     def __post_init__(self) -> None:
         check_windows(self.windows)
+        if isinstance(self.teacher, Answers):
+            self.teacher.check(None, self.windows, 1.0)
+            if isinstance(self.teacher.header.kind, Sampled):
+                raise UsageError(
+                    f"{self.teacher.folder} holds drawn tokens, which are enough to learn from but "
+                    "not to measure with; keep top-k or full answers"
+                )
 
     @property
     def original(self) -> CausalModel:
@@ -55,8 +65,15 @@ class KL(Metric):
         assert scores.kl is not None and scores.agree is not None
         windows = scores.kl.mean(1)
         median, p99 = np.quantile(scores.kl, [0.5, 0.99])
+        kl: dict[str, Any] = bootstrap_mean(windows).as_dict() | {
+            "median": float(median),
+            "p99": float(p99),
+        }
+        if isinstance(self.teacher, Answers) and isinstance(self.teacher.header.kind, TopK):
+            k = self.teacher.header.kind.k
+            kl["of"] = f"the {k} most likely tokens and all others as one: at most the whole KL"
         return {
-            "kl": bootstrap_mean(windows).as_dict() | {"median": float(median), "p99": float(p99)},
+            "kl": kl,
             "top1": bootstrap_mean(scores.agree.mean(1)).as_dict(),
             "kl_windows": windows.tolist(),
         }

@@ -21,7 +21,16 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..base.events import Listener, silent, track
-from .base import CausalModel, Metric, Scores, check_finite, logits, reading, score
+from .base import (
+    CausalModel,
+    Metric,
+    Scores,
+    answer_of,
+    check_finite,
+    logits,
+    reading,
+    score,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,17 +117,17 @@ def _measure(model: CausalModel, group: list[Metric], steps: Any) -> TextResult:
     for window, index in zip(windows, steps, strict=False):
         light = logits(model, window)
         for original, scores_of_windows in zip(originals, rows, strict=True):
-            original_logits = (
+            answer = (
                 None
                 if original is None
                 else light
                 if original is model
-                else logits(original, window)
+                else answer_of(original, window)
             )
-            window_scores = score(light, window[1:], original_logits)
+            window_scores = score(light, window[1:], answer)
             check_finite(window_scores, "the model", text, index)
             scores_of_windows.append(window_scores)
-            del original_logits
+            del answer
         del light
     all_scores = [Scores.stack(scores_of_windows) for scores_of_windows in rows]
     by_original = {id(o): scores for o, scores in zip(originals, all_scores, strict=True)}

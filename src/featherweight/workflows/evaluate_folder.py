@@ -21,10 +21,12 @@ from ..inference.engine import Engine, Session
 from ..interchange import loading
 from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_checked_tokenizer
+from ..models.answers import Answers
 from ..quantization.layers import keep_decoded
 from .engines import open_engine
 from .evidence import RESULTS, publish_pages, read_text
 from .preflight import check_length
+from .teach_folder import is_answers, open_answers
 
 
 def evaluate_folder(
@@ -41,7 +43,8 @@ def evaluate_folder(
 ) -> dict[str, Any]:
     """Measure a model, and return {"quality": ...} as in results.json.
 
-    Args: model, an alias, folder, GGUF file or hub id; against, the original to compare it with;
+    Args: model, an alias, folder, GGUF file or hub id; against, the original to compare it with, or
+    a folder of its answers, whose text, windows, length and BOS are then those of the evaluation;
     text, a file or the name of a shipped text (None: wikitext2_test); windows, the number of
     windows, of `length` tokens each; bos, whether each window starts with the BOS, as in
     `data.first_tokens`; runtime, the engine that computes the logits of `model`, as in
@@ -51,18 +54,24 @@ def evaluate_folder(
     vocabularies differ or settings are impossible, BadInput for a model or text that cannot be
     used.
     """
-    name = text or "wikitext2_test"
-    content = read_text(name)
     recorded_results = _recorded_results(model, against) if record else None
-    for source in (Source.find(model, listener), *([Source.find(against)] if against else [])):
-        check_length(source, length, "--length N")
     tokenizer = load_checked_tokenizer(loading.locate(model))
-    tokens = data.windows(tokenizer, content, length, windows, bos)
-    text_facts = (tokens, Path(name).name, bool(data.first_tokens(tokenizer, bos)))
+    answers = open_answers(against, tokenizer) if against and is_answers(against) else None
+    if answers is None:
+        name = text or "wikitext2_test"
+        tokens = data.windows(tokenizer, read_text(name), length, windows, bos)
+        content: _Content = (tokens, Path(name).name, bool(data.first_tokens(tokenizer, bos)))
+    else:
+        content, length = _content(answers), answers.header.length
+    originals = [Source.find(against)] if against and answers is None else []
+    for source in (Source.find(model, listener), *originals):
+        check_length(source, length, "--length N")
     with ExitStack() as stack:
         light = _open_light(model, runtime, length, stack, listener)
-        metrics: list[Metric] = [Perplexity(*text_facts)]
-        if against is not None:
+        metrics: list[Metric] = [Perplexity(*content)]
+        if answers is not None:
+            metrics.append(KL(answers, *content))
+        elif against is not None:
             original_source = Source.find(against)
             original, original_tokenizer = loading.load(original_source.path, dtype=torch.float32)
             if original_tokenizer.get_vocab() != tokenizer.get_vocab():
@@ -70,7 +79,7 @@ def evaluate_folder(
                     f"{against} and {model} have different vocabularies; KL compares equal ones"
                 )
             stack.enter_context(keep_decoded(original))
-            metrics.append(KL(original, *text_facts))
+            metrics.append(KL(original, *content))
         quality = evaluate(light, metrics, listener).quality
     results = {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
     if recorded_results is not None:
@@ -79,6 +88,14 @@ def evaluate_folder(
         write_atomic(folder / RESULTS, json.dumps(recorded_results, indent=1) + "\n")
         publish_pages(recorded_results, folder)
     return results
+
+
+# Windows of tokens, the name of their text, and whether each starts with a BOS.
+_Content = tuple[torch.Tensor, str, bool | None]
+
+
+def _content(answers: Answers) -> _Content:
+    return answers.tokens, answers.header.text_name, answers.header.bos
 
 
 def _recorded_results(model: str | Path, against: str | None) -> dict[str, Any]:

@@ -1,0 +1,232 @@
+"""How much of a distribution is kept. Each kind turns logits into the tensors of a file, and reads
+them back.
+
+| kind | tensors of a window | bytes a position |
+|---|---|---|
+| `Full` | logits | vocabulary x 2 (float16) or x 4 |
+| `TopK` | ids, log_p, log_tail | k x 4 (float16, vocabulary up to 65,536) + 4 |
+| `Sampled` | ids | draws x 2 |
+
+`TopK` keeps the exact mass of the other tokens, as the logarithm of the sum over the complement, so
+a student that learns from it is not over-confident. `Sampled` keeps draws: their frequencies are
+the distribution in expectation (Anshumann et al. 2025), at fewer bytes than a large k.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Integer
+from torch import Tensor
+
+from ...base.errors import UsageError
+from .rows import FullAnswer, SparseAnswer
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+# Ids of larger vocabularies take four bytes.
+SMALL_VOCABULARY = 1 << 16
+# Rows whose float32 log-probabilities are held at once.
+ROWS = 64
+
+
+class Kind(ABC):
+    """What is kept of a distribution. `name`: in the header. `dtype`: of the numbers."""
+
+    name: str
+    dtype: str
+
+    @abstractmethod
+    def tensors(
+        self,
+        logits: Float[Tensor, "length vocabulary"],
+        targets: Int[Tensor, " length"],
+        temperature: float,
+        seed: int,
+    ) -> dict[str, Tensor]:
+        """What a file holds of one window. seed: of the draws, if there are any."""
+
+    @abstractmethod
+    def read(
+        self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int
+    ) -> FullAnswer | SparseAnswer:
+        """The answer of a window from its tensors."""
+
+    @abstractmethod
+    def bytes_per_position(self, vocabulary: int) -> int:
+        """The size of the tensors."""
+
+    def check(self, vocabulary: int, temperature: float) -> None:
+        """Raise UsageError when the kind cannot hold such distributions."""
+        if self.dtype not in DTYPES:
+            raise UsageError(f"dtype={self.dtype!r} is not stored; try {' or '.join(DTYPES)}")
+        if not 0 < temperature < math.inf:
+            raise UsageError(f"temperature={temperature}: distributions need one above 0")
+
+    def settings(self) -> dict[str, Any]:
+        """The fields, for the header."""
+        return {"kind": self.name, **self.__dict__}
+
+
+@dataclass(frozen=True)
+class Full(Kind):
+    """All logits. float16 rounds them by up to 2^-11 of their size (a KL of 3e-6 for SmolLM2)."""
+
+    dtype: str = "float16"
+    name = "full"
+
+    def check(self, vocabulary: int, temperature: float) -> None:
+        """Raise UsageError for another temperature than 1, which logits do not need."""
+        super().check(vocabulary, temperature)
+        if temperature != 1:
+            raise UsageError(
+                f"temperature={temperature}: full answers are logits, which serve every "
+                "temperature; leave it out"
+            )
+
+    def tensors(
+        self, logits: Tensor, targets: Tensor, temperature: float, seed: int
+    ) -> dict[str, Tensor]:
+        """`logits` in the stored dtype. Raises UsageError when they do not fit into it."""
+        numbers = logits.to(DTYPES[self.dtype])
+        if self.dtype == "float16" and not torch.isfinite(numbers).all():
+            raise UsageError("logits beyond 65,504 do not fit into float16; use dtype float32")
+        return {"logits": numbers}
+
+    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int) -> FullAnswer:
+        """The logits in float32."""
+        return FullAnswer(tokens, tensors["logits"].float())
+
+    def bytes_per_position(self, vocabulary: int) -> int:
+        """The logits."""
+        return vocabulary * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class TopK(Kind):
+    """The k largest probabilities, the exact mass of the others, and that of the next token."""
+
+    k: int = 64
+    dtype: str = "float16"
+    name = "top_k"
+
+    def check(self, vocabulary: int, temperature: float) -> None:
+        """Raise UsageError unless 1 <= k <= vocabulary."""
+        super().check(vocabulary, temperature)
+        if not 1 <= self.k <= vocabulary:
+            raise UsageError(f"k={self.k} of a vocabulary of {vocabulary} tokens")
+
+    def tensors(
+        self, logits: Tensor, targets: Tensor, temperature: float, seed: int
+    ) -> dict[str, Tensor]:
+        """ids, log_p, log_tail and log_target."""
+        pieces = []
+        for part in _parts(len(logits)):
+            log_p = torch.log_softmax(logits[part].float() / temperature, -1)
+            top = log_p.topk(self.k, -1)
+            log_target = log_p.gather(-1, targets[part, None])[:, 0]
+            log_tail = log_p.scatter(-1, top.indices, -math.inf).logsumexp(-1)
+            pieces.append((top.indices, top.values, log_tail, log_target))
+        ids, log_p, log_tail, log_target = (torch.cat(part) for part in zip(*pieces, strict=True))
+        return {
+            "ids": small_ids(ids, logits.shape[-1]),
+            "log_p": log_p.to(DTYPES[self.dtype]),
+            "log_tail": log_tail,
+            "log_target": log_target,
+        }
+
+    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int) -> SparseAnswer:
+        """The rounded log-probabilities, shifted so that with the tail they add up to 1."""
+        log_p, log_tail = tensors["log_p"].float(), tensors["log_tail"]
+        # 1 - exp(log_tail) by the form that keeps its digits where the tail is small.
+        log_mass = torch.log(-torch.expm1(log_tail))
+        log_p = log_p + (log_mass - log_p.logsumexp(-1))[:, None]
+        ids = large_ids(tensors["ids"])
+        return SparseAnswer(tokens, ids, log_p, log_tail, tensors["log_target"])
+
+    def bytes_per_position(self, vocabulary: int) -> int:
+        """Ids, numbers, tail and target."""
+        return self.k * (_id_bytes(vocabulary) + DTYPES[self.dtype].itemsize) + 8
+
+
+@dataclass(frozen=True)
+class Sampled(Kind):
+    """`draws` independent draws from each distribution."""
+
+    draws: int = 12
+    name = "sampled"
+    dtype = "float32"
+
+    def check(self, vocabulary: int, temperature: float) -> None:
+        """Raise UsageError without a draw."""
+        super().check(vocabulary, temperature)
+        if self.draws < 1:
+            raise UsageError(f"draws={self.draws}: at least one token is drawn a position")
+
+    def tensors(
+        self, logits: Tensor, targets: Tensor, temperature: float, seed: int
+    ) -> dict[str, Tensor]:
+        """The ids of the draws, sorted, and log_target."""
+        generator = torch.Generator(device=logits.device).manual_seed(seed)
+        ids, log_target = [], []
+        for part in _parts(len(logits)):
+            log_p = torch.log_softmax(logits[part].float() / temperature, -1)
+            draws = torch.multinomial(log_p.exp(), self.draws, True, generator=generator)
+            ids.append(draws.sort(-1).values)
+            log_target.append(log_p.gather(-1, targets[part, None])[:, 0])
+        return {
+            "ids": small_ids(torch.cat(ids), logits.shape[-1]),
+            "log_target": torch.cat(log_target),
+        }
+
+    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int) -> SparseAnswer:
+        """The frequencies of the drawn tokens; nothing is known of the others (log_tail -inf)."""
+        ids = large_ids(tensors["ids"])
+        # A run of equal ids begins where an id differs from the one before, and ends where the
+        # next run begins.
+        is_first = torch.ones_like(ids, dtype=torch.bool)
+        is_first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+        places = torch.arange(self.draws, device=ids.device).expand_as(ids)
+        starts = torch.where(is_first, places, self.draws)
+        next_starts = starts.flip(-1).cummin(-1).values.flip(-1)
+        ends = torch.full_like(starts, self.draws)
+        ends[:, :-1] = next_starts[:, 1:]
+        log_p = torch.log((ends - starts).float() / self.draws)
+        log_p = torch.where(is_first, log_p, -math.inf)
+        order = log_p.argsort(dim=-1, descending=True, stable=True)
+        return SparseAnswer(
+            tokens,
+            ids.gather(-1, order),
+            log_p.gather(-1, order),
+            torch.full_like(tensors["log_target"], -math.inf),
+            tensors["log_target"],
+        )
+
+    def bytes_per_position(self, vocabulary: int) -> int:
+        """Ids and target."""
+        return self.draws * _id_bytes(vocabulary) + 4
+
+
+KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (Full, TopK, Sampled)}
+
+
+def small_ids(ids: Integer[Tensor, "rows k"], vocabulary: int) -> Integer[Tensor, "rows k"]:
+    """Ids in two bytes where all ids of the vocabulary fit, else in four."""
+    return ids.to(torch.uint16 if vocabulary <= SMALL_VOCABULARY else torch.int32)
+
+
+def large_ids(ids: Integer[Tensor, "rows k"]) -> Integer[Tensor, "rows k"]:
+    """Ids that index a tensor."""
+    return ids.to(torch.int64)
+
+
+def _id_bytes(vocabulary: int) -> int:
+    return 2 if vocabulary <= SMALL_VOCABULARY else 4
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, count, ROWS)]
