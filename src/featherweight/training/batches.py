@@ -4,7 +4,7 @@ with the right one, and every arm of a comparison sees the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,7 +33,7 @@ class ShuffledBatches:
     epoch has another order. Raises UsageError when there are fewer examples than `size`.
     """
 
-    examples: Sequence[Any] | Tensor
+    examples: Batches | Tensor
     size: int
     epochs: int = 1
     seed: int = 0

@@ -1,0 +1,69 @@
+"""Students made of their teacher: some of its blocks, in order, with everything around them.
+
+Blocks that are spread evenly keep more of the model than the first or the last ones, because each
+block changes the residual a little and its neighbours do similar work (Sajjad et al. 2020).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from ..base.errors import UsageError
+from ..models import structure
+
+
+def every(num_blocks: int, step: int) -> tuple[int, ...]:
+    """Every `step`-th of `num_blocks` blocks, always with the first and the last.
+
+    As many as ceil(num_blocks / step), spread evenly. Raises UsageError unless two blocks or more
+    remain and one goes.
+    """
+    count = -(-num_blocks // step) if step >= 1 else 0
+    if not 2 <= count < num_blocks:
+        raise UsageError(
+            f"every block of {step} out of {num_blocks} leaves {count}; a student has at least two "
+            "blocks and fewer than its teacher"
+        )
+    return tuple(round(i * (num_blocks - 1) / (count - 1)) for i in range(count))
+
+
+def keep_blocks(model: nn.Module, indices: Sequence[int]) -> nn.Module:
+    """A copy of `model` with only the blocks `indices`, whose configuration says so.
+
+    The blocks are numbered anew, so that each has its own place in the cache of keys and values.
+    `model` is not changed. Raises UsageError when the indices are not rising or beyond the blocks.
+    """
+    names = [name for name, _ in structure.blocks(model)]
+    if list(indices) != sorted(set(indices)) or not indices or indices[-1] >= len(names):
+        raise UsageError(f"blocks {list(indices)} of {len(names)}: give rising numbers from 0")
+    place, _, _ = names[0].rpartition(".")
+    parent_name, _, attribute = place.rpartition(".")
+    parent = model.get_submodule(parent_name)
+    blocks: Any = getattr(parent, attribute)
+    kept = nn.ModuleList([blocks[index] for index in indices])
+    setattr(parent, attribute, kept)
+    try:
+        # Copied while the others are away, so that they need no memory a second time.
+        student = copy.deepcopy(model)
+    finally:
+        setattr(parent, attribute, blocks)
+    for index, block in enumerate(student.get_submodule(place).children()):
+        for module in block.modules():
+            if isinstance(getattr(module, "layer_idx", None), int):
+                module.layer_idx = index  # type: ignore[assignment]
+    _shorten_config(student.config, len(names), indices)
+    return student
+
+
+def _shorten_config(config: Any, num_blocks: int, indices: Sequence[int]) -> None:
+    """Let `config` describe the blocks that are left: their number, and the lists with one entry a
+    block.
+    """
+    config.num_hidden_layers = len(indices)
+    for key, entries in list(vars(config).items()):
+        if isinstance(entries, list) and len(entries) == num_blocks and key.endswith("_types"):
+            setattr(config, key, [entries[index] for index in indices])
