@@ -11,6 +11,7 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from tests.interchange import hostile_strategies
 from tests.interchange.hostile_check import Room
 from tests.interchange.hostile_edits import Edit
@@ -146,3 +147,25 @@ def test_a_tokenizer_that_cannot_encode_is_refused(tmp_path: Path) -> None:
     (folder / "tokenizer_config.json").unlink()
     with pytest.raises(BadInput, match="the tokenizer cannot encode text: Unk token"):
         loading.load(folder)
+
+
+def test_the_native_engine_refuses_what_transformers_would_make_up(folder: Path) -> None:
+    """A Llama whose configuration says Qwen 2: the biases are not there."""
+    set_keys(folder, {"model_type": "qwen2"})
+    with pytest.raises(BadInput, match="k_proj.bias, which qwen2 models have"):
+        read_model(folder)
+
+
+def test_the_native_engine_refuses_numbers_that_are_not_finite(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.self_attn.q_proj.weight"][3, 5] = float("nan")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(BadInput, match=r"layers.1.self_attn.q_proj holds numbers that are not"):
+        read_model(folder)
+
+
+def test_half_a_character_is_no_token(folder: Path) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pad_token": "\ud800"}))
+    with pytest.raises(BadInput, match="pad_token should be a token"):
+        ChatTokenizer.open(folder)

@@ -29,6 +29,16 @@ from .matrices import read_matrix
 from .weights import LayerWeights, MatrixWeights, ModelWeights
 
 FLOAT_KINDS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# The bits of the exponent, all of which are set in numbers that are not finite.
+EXPONENTS = {
+    "F32": (np.uint32, 0x7F800000),
+    "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80),
+}
+# Numbers whose bits are compared at once.
+CHUNK = 1 << 20
+# The matrices whose bias one key of a configuration switches on, by that which families name.
+BIASES = {"query": ("query", "key", "value", "out"), "gate": ("gate", "up", "down")}
 # Old checkpoints hold the rotary frequencies, which follow from the configuration.
 COMPUTED_BUFFER = "rotary_emb.inv_freq"
 # transformers' names of activations -> the native library's.
@@ -192,6 +202,12 @@ def _read_layer(
         field: reader.matrix(f"{block}.{names.transformers}", shapes[field])
         for field, names in family.matrices.items()
     }
+    for field in sorted(_biases(numbers)):
+        if field in fields and fields[field].bias is None:
+            raise BadInput(
+                f"the folder has no tensor {block}.{family.matrices[field].transformers}.bias, "
+                f"which {family.model_type} models have"
+            )
     norm_widths = {"query_norm": queries, "key_norm": keys} if family.has_joint_head_norms else {}
     fields |= {
         field: reader.norm(
@@ -205,6 +221,13 @@ def _read_layer(
         frequencies=frequencies,
         window=numbers.window if kind == families.SLIDING_ATTENTION else 0,
     )
+
+
+def _biases(numbers: families.Hyperparameters) -> set[str]:
+    """The matrices that have a bias in a model of this family and configuration."""
+    flags = numbers.family.bias_flags.items()
+    switched_on = (BIASES[matrix] for key, matrix in flags if numbers.config.get(key))
+    return {*numbers.family.biases, *(field for group in switched_on for field in group)}
 
 
 class _Reader:
@@ -233,6 +256,7 @@ class _Reader:
             raise Unsupported(
                 f"{name} is stored as {tensor.dtype}, which the native engine does not read"
             )
+        self._check_finite(name, tensor)
         return MatrixWeights(FLOAT_KINDS[tensor.dtype], shape, tensor.data, bias=bias)
 
     def norm(self, name: str, width: int, offset: float) -> NDArray[np.float32]:
@@ -249,6 +273,17 @@ class _Reader:
         if not np.isfinite(numbers).all():
             raise BadInput(f"{self._folder}: {name} holds numbers that are not finite")
         return numbers
+
+    def _check_finite(self, name: str, tensor: MappedTensor) -> None:
+        """Raise BadInput for NaN and infinity, which rounding to int8 would turn into numbers."""
+        kind, exponent = EXPONENTS[tensor.dtype]
+        bits = tensor.data.view(kind)
+        for start in range(0, len(bits), CHUNK):
+            if ((bits[start : start + CHUNK] & exponent) == exponent).any():
+                raise BadInput(
+                    f"{self._folder}: {name} holds numbers that are not finite; the checkpoint is "
+                    "damaged"
+                )
 
     def check_all_read(self) -> None:
         """Raise Unsupported when the folder holds a tensor that was not read: the model computes

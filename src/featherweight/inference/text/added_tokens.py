@@ -177,15 +177,26 @@ def _token(value: object, key: str) -> Any:
     """A token as text, or with its settings where the file gives them."""
     from tokenizers import AddedToken
 
-    if isinstance(value, (str, AddedToken)):
+    if isinstance(value, AddedToken):
+        return value
+    if isinstance(value, str) and _is_text(value):
         return value
     if isinstance(value, dict) and isinstance(value.get("content"), str):
         flags = {name: value[name] for name in FLAGS if name in value}
         try:
             return AddedToken(value["content"], **flags)
-        except TypeError as error:
+        except (TypeError, UnicodeEncodeError) as error:
             raise BadInput(f"{key} has a token that cannot be read ({error})") from error
     raise BadInput(f"{key} should be a token, and is {str(value)[:80]!r}")
+
+
+def _is_text(text: str) -> bool:
+    """Whether UTF-8 can write `text`; JSON can hold halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _special_token(value: object, key: str) -> Any:

@@ -124,7 +124,8 @@ class Family:
     to the weights of every norm before the multiplication; GGUF stores the sum. `window_period`:
     one of so many layers has full attention, the others have a sliding window (0: all layers are
     alike). `has_window`: all layers have a sliding window when the configuration gives its width,
-    `sliding_window`. `bias_flags`: configuration key -> the matrix whose bias the key switches on.
+    `sliding_window`. `biases`: the matrices that always have a bias. `bias_flags`: configuration
+    key -> the matrix whose bias, with those beside it, the key switches on.
     `has_head_dim`: whether the configuration has the key `head_dim`. `has_query_scalar`: attention
     is scaled by `query_pre_attn_scalar` ** -0.5 instead of head width ** -0.5. `has_softcaps`:
     attention scores and logits may have soft caps. `scales_embedding`: embeddings are multiplied by
@@ -144,6 +145,7 @@ class Family:
     norm_offset: float = 0.0
     window_period: int = 0
     has_window: bool = False
+    biases: tuple[str, ...] = ()
     bias_flags: Mapping[str, str] = field(default_factory=dict)
     has_head_dim: bool = True
     has_query_scalar: bool = False

@@ -16,5 +16,6 @@ QWEN2 = Family(
         "rope_theta": 10_000.0,
         "tie_word_embeddings": False,
     },
+    biases=("query", "key", "value"),
     has_head_dim=False,
 )
