@@ -70,12 +70,12 @@ def top_k(teacher: Tensor, k: int, temperature: float = 1.0) -> tuple[Tensor, Te
     return ids, values, others
 
 
-def top_k_twin(p: list[float], q: list[float], ids: list[int], handling: str) -> float:
+def top_k_twin(p: list[float], q: list[float], ids: list[int], tail_rule: str) -> float:
     s, r = sum(p[i] for i in ids), sum(q[i] for i in ids)
-    if handling == "renormalise":
+    if tail_rule == "renormalise":
         return sum(p[i] / s * math.log((p[i] / s) / (q[i] / r)) for i in ids)
     terms = sum(p[i] * math.log(p[i] / q[i]) for i in ids)
-    return terms + (1 - s) * math.log((1 - s) / (1 - r)) if handling == "tail" else terms
+    return terms + (1 - s) * math.log((1 - s) / (1 - r)) if tail_rule == "tail" else terms
 
 
 def numerical_gradient(loss: Any, x: Tensor, step: float = 1e-6) -> Tensor:
@@ -129,17 +129,17 @@ def test_cross_entropy_equals_its_twin() -> None:
     torch.testing.assert_close(gradient, closed_form)
 
 
-@pytest.mark.parametrize("handling", divergence.HANDLINGS)
+@pytest.mark.parametrize("tail_rule", divergence.TAIL_RULES)
 @pytest.mark.parametrize("k", [1, K])
-def test_top_k_equals_its_twin(handling: str, k: int) -> None:
+def test_top_k_equals_its_twin(tail_rule: str, k: int) -> None:
     student, teacher = logits(0), logits(1)
     ids, log_p, log_tail = top_k(teacher, k, 1.5)
 
     def loss(x: Tensor) -> Tensor:
-        return divergence.top_k_kl(x, ids, log_p, log_tail, handling, temperature=1.5)
+        return divergence.top_k_kl(x, ids, log_p, log_tail, tail_rule, temperature=1.5)
 
     expected = [
-        top_k_twin(softmax(t, 1.5), softmax(s, 1.5), i, handling)
+        top_k_twin(softmax(t, 1.5), softmax(s, 1.5), i, tail_rule)
         for s, t, i in zip(student.tolist(), teacher.tolist(), ids.tolist(), strict=True)
     ]
     torch.testing.assert_close(loss(student), torch.tensor(expected, dtype=torch.float64))
@@ -341,5 +341,5 @@ def test_wrong_targets_are_refused() -> None:
         row_losses(divergence.forward_kl, logits(0), logits(1, rows=4))
     with pytest.raises(UsageError, match="no_grad"):
         row_losses(divergence.forward_kl, logits(0), logits(1).requires_grad_())
-    with pytest.raises(UsageError, match="handling='drop'"):
+    with pytest.raises(UsageError, match="tail_rule='drop'"):
         divergence.top_k_kl(logits(0), *top_k(logits(1), K), "drop")

@@ -197,7 +197,7 @@ def test_cached_answers_come_close_to_the_teacher() -> None:
         sums.append(loss.total.item())
     assert sums == sorted(sums)
     assert sums[-1] == pytest.approx(full, rel=0.02)
-    zero = TokenLoss(TopKKL(handling="zero"))(model, cached(inputs, 2)).total.item()
+    zero = TokenLoss(TopKKL(tail_rule="zero"))(model, cached(inputs, 2)).total.item()
     assert zero != pytest.approx(sums[0], rel=0.01)
 
 
@@ -289,7 +289,7 @@ def test_wrong_settings_are_refused() -> None:
         SkewKL(0)
     with pytest.raises(UsageError, match="temperature=0"):
         ForwardKL(temperature=0)
-    with pytest.raises(UsageError, match="handling='drop'"):
+    with pytest.raises(UsageError, match="tail_rule='drop'"):
         TopKKL("drop")
     with pytest.raises(UsageError, match="at least one term"):
         TokenLoss()

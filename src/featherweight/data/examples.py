@@ -129,19 +129,19 @@ def _marked_spans(
 
 def _rendered_span(tokenizer: Any, messages: Sequence[Message], index: int, text: str) -> Span:
     """Where the answer at `index` lies in the whole conversation `text`."""
-    before = _render(tokenizer, messages[:index], add_generation_prompt=True)
-    through = _render(tokenizer, messages[: index + 1])
-    if not (text.startswith(through) and through.startswith(before)):
+    prompt = _render(tokenizer, messages[:index], add_generation_prompt=True)
+    prompt_and_answer = _render(tokenizer, messages[: index + 1])
+    if not (text.startswith(prompt_and_answer) and prompt_and_answer.startswith(prompt)):
         raise UsageError(
             f"the chat template of {_name(tokenizer)} writes message {index} in another way when "
             "other messages follow, so its tokens cannot be marked exactly; give one conversation "
             "for each answer, with turns='last', or a template with {% generation %}"
         )
     special_tokens = tuple(tokenizer.get_added_vocab()) or ("",)
-    stripped_text = through.rstrip()
-    if stripped_text.endswith(special_tokens) and len(stripped_text) > len(before):
-        return len(before), len(stripped_text)
-    return len(before), len(through)
+    stripped_text = prompt_and_answer.rstrip()
+    if stripped_text.endswith(special_tokens) and len(stripped_text) > len(prompt):
+        return len(prompt), len(stripped_text)
+    return len(prompt), len(prompt_and_answer)
 
 
 def _render(

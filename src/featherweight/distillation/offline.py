@@ -29,9 +29,9 @@ class Recipe:
     """How a student learns.
 
     steps: of the optimizer. batch: windows of a micro-batch; accumulate: micro-batches of a step.
-    lr: the largest rate of a cosine with `warmup` steps. handling: of the tokens that top-k answers
-    do not name (`ops.divergence.HANDLINGS`). cross_entropy: weight of the text itself beside the
-    answers. temperature: of the KL from full answers; others have that of their header.
+    lr: the largest rate of a cosine with `warmup` steps. tail_rule: for the tokens that top-k
+    answers do not name (`ops.divergence.TAIL_RULES`). cross_entropy: weight of the text itself
+    beside the answers. temperature: of the KL from full answers; others have that of their header.
     """
 
     steps: int = 500
@@ -40,7 +40,7 @@ class Recipe:
     lr: float = 3e-4
     warmup: int = 20
     weight_decay: float = 0.01
-    handling: str = "tail"
+    tail_rule: str = "tail"
     cross_entropy: float = 0.0
     temperature: float = 1.0
     seed: int = 0
@@ -122,4 +122,4 @@ def _term(answers: Answers, recipe: Recipe) -> Any:
             "leave it out, or answer with --full"
         )
     # The frequencies of drawn tokens add up to 1: there is no rest.
-    return TopKKL("zero" if kind == "sampled" else recipe.handling, temperature=temperature)
+    return TopKKL("zero" if kind == "sampled" else recipe.tail_rule, temperature=temperature)

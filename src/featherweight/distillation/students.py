@@ -16,7 +16,7 @@ from ..base.errors import UsageError
 from ..models import structure
 
 
-def every(num_blocks: int, step: int) -> tuple[int, ...]:
+def spread(num_blocks: int, step: int) -> tuple[int, ...]:
     """Every `step`-th of `num_blocks` blocks, always with the first and the last.
 
     As many as ceil(num_blocks / step), spread evenly. Raises UsageError unless two blocks or more
@@ -44,8 +44,8 @@ def keep_blocks(model: nn.Module, indices: Sequence[int]) -> nn.Module:
     parent_name, _, attribute = place.rpartition(".")
     parent = model.get_submodule(parent_name)
     blocks: Any = getattr(parent, attribute)
-    kept = nn.ModuleList([blocks[index] for index in indices])
-    setattr(parent, attribute, kept)
+    block_list = nn.ModuleList([blocks[index] for index in indices])
+    setattr(parent, attribute, block_list)
     try:
         # Copied while the others are away, so that they need no memory a second time.
         student = copy.deepcopy(model)

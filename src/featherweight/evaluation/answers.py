@@ -47,12 +47,12 @@ def generate_answers(
         )
     # A prompt that is too long keeps its end, where the question is.
     rooms = [engine.context - sampling.max_tokens for sampling in samplings]
-    shortened = [prompt[-room:] for prompt, room in zip(prompts, rooms, strict=True)]
-    sizes = [len(ids) + s.max_tokens for ids, s in zip(shortened, samplings, strict=True)]
+    endings = [prompt[-room:] for prompt, room in zip(prompts, rooms, strict=True)]
+    sizes = [len(ids) + s.max_tokens for ids, s in zip(endings, samplings, strict=True)]
     num_slots = min(MAX_SLOTS, engine.max_batch, len(prompts))
     batcher = Batcher(engine, tokenizer, num_slots, max(sizes), queue_limit=len(prompts))
     with closing(batcher):
-        requests = [batcher.submit(*pair) for pair in zip(shortened, samplings, strict=True)]
+        requests = [batcher.submit(*pair) for pair in zip(endings, samplings, strict=True)]
         for prompt, room, request in zip(prompts, rooms, requests, strict=True):
             deltas = list(request)
             text = "".join(delta.text for delta in deltas)

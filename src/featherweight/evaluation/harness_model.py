@@ -130,8 +130,8 @@ class HarnessModel(TemplateLM):
 
 def read_sampling(settings: Mapping[str, Any]) -> Sampling:
     """The sampling that a task of the harness asks for: greedy unless it says `do_sample`."""
-    until = settings.get("until") or ()
-    stop = (until,) if isinstance(until, str) else tuple(text for text in until if text)
+    endings = settings.get("until") or ()
+    stop = (endings,) if isinstance(endings, str) else tuple(text for text in endings if text)
     max_tokens = next((settings[key] for key in LENGTH_KEYS if key in settings), DEFAULT_TOKENS)
     if not settings.get("do_sample"):
         return Sampling(int(max_tokens), temperature=0, stop=stop)

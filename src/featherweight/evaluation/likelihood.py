@@ -94,13 +94,15 @@ class LikelihoodScorer:
 
     def _advance(self, context: list[int]) -> None:
         """Let the session hold exactly `context`, and `_last_row` the logits after it."""
-        shared = common_prefix_length(self._tokens, context)
-        if shared == len(context) == len(self._tokens) and self._last_row is not None:
+        prefix_length = common_prefix_length(self._tokens, context)
+        if prefix_length == len(context) == len(self._tokens) and self._last_row is not None:
             return
-        shared = min(shared, len(context) - 1)
-        self._session.rewind(shared)
-        self._tokens, self._last_row = context[:shared], None
-        self._last_row = self.engine.forward(self._session, context[shared:], logits="last")[0]
+        prefix_length = min(prefix_length, len(context) - 1)
+        self._session.rewind(prefix_length)
+        self._tokens, self._last_row = context[:prefix_length], None
+        self._last_row = self.engine.forward(self._session, context[prefix_length:], logits="last")[
+            0
+        ]
         self._tokens = list(context)
 
     def _read(self, tokens: list[int]) -> NDArray[np.float32]:

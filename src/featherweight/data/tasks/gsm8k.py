@@ -67,14 +67,16 @@ class GSM8K(FileTask):
 
     def grade(self, example: TaskExample, answer: str) -> float | None:
         number = _first(STRICT, answer) if self.rule == "strict" else _last(FLEXIBLE, answer)
-        return float(number is not None and _plain(number) == _plain(example["answer"]))
+        return float(number is not None and _digits(number) == _digits(example["answer"]))
 
     @cached_property
     def _solved_problems(self) -> str:
-        solved: Iterator[TaskExample] = islice(self.examples("train"), self.shots)
+        demonstrations: Iterator[TaskExample] = islice(self.examples("train"), self.shots)
         if not self.shots:
             return ""
-        return "".join(f"Question: {e['question']}\nAnswer: {e['answer']}\n\n" for e in solved)
+        return "".join(
+            f"Question: {e['question']}\nAnswer: {e['answer']}\n\n" for e in demonstrations
+        )
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:
@@ -87,7 +89,7 @@ def _last(pattern: re.Pattern[str], text: str) -> str | None:
     return matches[-1][0].strip() if matches else None
 
 
-def _plain(number: str) -> str:
+def _digits(number: str) -> str:
     """What is compared: without thousands' commas, dollars, all before "#### ", a full stop."""
     text = number.replace(",", "").replace("$", "").rpartition(MARK)[2]
     return re.sub(r"\.$", "", text).lower()

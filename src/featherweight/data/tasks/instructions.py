@@ -95,9 +95,9 @@ def _constrained_response(answer: str) -> bool:
 
 
 def _highlights(answer: str, num_highlights: int) -> bool:
-    once = [text.strip("*").strip() for text in re.findall(r"\*[^\n*]*\*", answer)]
-    twice = [text.strip("*").strip() for text in re.findall(r"\*\*[^\n*]*\*\*", answer)]
-    return sum(map(bool, once + twice)) >= num_highlights
+    italics = [text.strip("*").strip() for text in re.findall(r"\*[^\n*]*\*", answer)]
+    bolds = [text.strip("*").strip() for text in re.findall(r"\*\*[^\n*]*\*\*", answer)]
+    return sum(map(bool, italics + bolds)) >= num_highlights
 
 
 def _multiple_sections(answer: str, section_spliter: str, num_sections: int) -> bool:

@@ -135,8 +135,8 @@ class OpChain(Task):
 def _steps(digits: list[int], stride: int = 1) -> str:
     """One pass; with a stride of 2 it leaves out every second step, but never the last."""
     last = len(digits) - 1
-    shown = [i for i in range(len(digits)) if (last - i) % stride == 0]
-    return " ".join(f"{STEPS[i]} {digits[i]}" for i in shown)
+    places = [i for i in range(len(digits)) if (last - i) % stride == 0]
+    return " ".join(f"{STEPS[i]} {digits[i]}" for i in places)
 
 
 @lru_cache(maxsize=8)

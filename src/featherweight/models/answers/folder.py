@@ -65,11 +65,11 @@ class Answers:
                 "the command that wrote it continues"
             )
         for index in range(1, header.num_files):
-            others = read_header(folder / header.file_name(index)).differences(header)
-            if others:
+            names = read_header(folder / header.file_name(index)).differences(header)
+            if names:
                 raise BadInput(
                     f"{folder}: {header.file_name(index)} belongs to other answers "
-                    f"(these differ: {', '.join(others)})"
+                    f"(these differ: {', '.join(names)})"
                 )
         answers.check(tokenizer, tokens, temperature)
         return answers

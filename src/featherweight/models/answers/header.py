@@ -81,11 +81,11 @@ class Header:
             )
         return header
 
-    def differences(self, other: Header) -> list[str]:
+    def differences(self, header: Header) -> list[str]:
         """The names of the fields that differ, without those for people."""
         return [
             field.name
             for field in fields(self)
             if field.name not in ("name", "text_name")
-            and getattr(self, field.name) != getattr(other, field.name)
+            and getattr(self, field.name) != getattr(header, field.name)
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .chunked import CHUNK_BYTES, Projection, row_losses
 from .reference import (
-    HANDLINGS,
+    TAIL_RULES,
     check_share,
     cross_entropy,
     forward_kl,
@@ -25,7 +25,7 @@ from .reference import (
 
 __all__ = [
     "CHUNK_BYTES",
-    "HANDLINGS",
+    "TAIL_RULES",
     "Projection",
     "check_share",
     "cross_entropy",

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ...base.errors import UsageError
 
-HANDLINGS = ("tail", "zero", "renormalise")
+TAIL_RULES = ("tail", "zero", "renormalise")
 
 Logits = Float[Tensor, "rows vocabulary"]
 Rows = Float[Tensor, " rows"]
@@ -92,7 +92,7 @@ def top_k_kl(
     ids: Int[Tensor, "rows k"],
     log_p: Float[Tensor, "rows k"],
     log_tail: Rows,
-    handling: str = "tail",
+    tail_rule: str = "tail",
     temperature: float = 1.0,
 ) -> Rows:
     """KL(p || q) from k tokens of p and the mass of the others.
@@ -105,21 +105,21 @@ def top_k_kl(
 
     ids: distinct tokens of a row. log_p: their log-probabilities at `temperature`, from the full
     softmax of the teacher. log_tail: log(1-S), -inf when K holds everything. The log-frequencies of
-    N sampled tokens are the same with handling "zero", because their S is 1; -inf marks unused
+    N sampled tokens are the same with tail_rule "zero", because their S is 1; -inf marks unused
     places. log(1-R) is a logsumexp over the complement of K, which is finite also where R rounds
     to 1.
     """
-    if handling not in HANDLINGS:
-        raise UsageError(f"handling={handling!r} is not one of {', '.join(HANDLINGS)}")
+    if tail_rule not in TAIL_RULES:
+        raise UsageError(f"tail_rule={tail_rule!r} is not one of {', '.join(TAIL_RULES)}")
     logits = precise(student) / temperature
     total = logits.logsumexp(-1)
     log_p = log_p.to(logits.dtype)
     log_q = logits.gather(-1, ids) - total[:, None]
-    if handling == "renormalise":
+    if tail_rule == "renormalise":
         log_p = log_p - log_p.logsumexp(-1, keepdim=True)
         log_q = log_q - log_q.logsumexp(-1, keepdim=True)
     divergence = _terms(log_p, log_q).sum(-1)
-    if handling != "tail" or ids.shape[-1] == logits.shape[-1]:
+    if tail_rule != "tail" or ids.shape[-1] == logits.shape[-1]:
         return divergence
     log_remainder = logits.scatter(-1, ids, -math.inf).logsumexp(-1) - total
     return divergence + _terms(log_tail.to(logits.dtype), log_remainder)

@@ -173,12 +173,12 @@ class TopKKL(Term):
     """
 
     def __init__(
-        self, handling: str = "tail", weight: float = 1.0, temperature: float = 1.0
+        self, tail_rule: str = "tail", weight: float = 1.0, temperature: float = 1.0
     ) -> None:
         super().__init__(weight)
-        if handling not in divergence.HANDLINGS:
-            raise UsageError(f"handling={handling!r}: choose {', '.join(divergence.HANDLINGS)}")
-        self.handling, self.temperature = handling, temperature
+        if tail_rule not in divergence.TAIL_RULES:
+            raise UsageError(f"tail_rule={tail_rule!r}: choose {', '.join(divergence.TAIL_RULES)}")
+        self.tail_rule, self.temperature = tail_rule, temperature
 
     @property
     def factor(self) -> float:
@@ -202,6 +202,6 @@ class TopKKL(Term):
                 f"{student.vocabulary}; they belong to another vocabulary"
             )
         definition = partial(
-            divergence.top_k_kl, handling=self.handling, temperature=self.temperature
+            divergence.top_k_kl, tail_rule=self.tail_rule, temperature=self.temperature
         )
         return divergence.row_losses(definition, student.logits, ids, log_p, log_tail)
