@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .corpora import CORPORA, Corpus, text
     from .mixes import MIXES, SHIPPED_MIX
     from .model_text import calibration_from_model
+    from .small_tokenizers import bpe_tokenizer, byte_tokenizer
     from .tokens import first_tokens, windows
 
 _TARGETS = {
@@ -35,6 +36,8 @@ _TARGETS = {
     "calibration_from_files": "calibration_set",
     "calibration_from_text": "calibration_set",
     "calibration_from_model": "model_text",
+    "bpe_tokenizer": "small_tokenizers",
+    "byte_tokenizer": "small_tokenizers",
     "MIXES": "mixes",
     "SHIPPED_MIX": "mixes",
     "CORPORA": "corpora",
@@ -51,6 +54,8 @@ __all__ = [
     "Calibration",
     "Corpus",
     "blend",
+    "bpe_tokenizer",
+    "byte_tokenizer",
     "calibration",
     "calibration_from_documents",
     "calibration_from_files",

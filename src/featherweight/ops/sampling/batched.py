@@ -1,0 +1,139 @@
+"""Sampling of many texts at once in torch, on the device of the logits: the same steps as
+`reference.py`, which is the definition.
+
+`truncate` gives the scores that temperature, top-k, top-p and min-p leave, `draw` chooses a token
+for each row from one uniform number. For equal logits and an equal uniform number the token is that
+of the reference, except where the number lies within rounding of the border between two tokens.
+With top-k, tokens that tie with the k-th are decided by the lower id here and are undefined there.
+
+For policy gradients each token has two log-probabilities, both in float32 and in nats: that of the
+full softmax at the sampling temperature, which a training step can compute again from logits alone,
+and that of the distribution from which the token was drawn, which differs by the mass that
+truncation removed. Both are after the repetition penalty. Greedy sampling draws from nothing: its
+full log-probability is that at temperature 1, the other is 0.
+
+Cost: two passes of exp over rows x vocabulary and a cumulative sum in float64. Top-k and top-p sort
+only the most likely tokens of a row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ...base.errors import BadInput
+from ...base.sampling import Sampling
+from .reference import FIRST_PARTITION
+
+
+class Draw(NamedTuple):
+    """The chosen tokens with their log-probabilities in nats, of the full softmax at the sampling
+    temperature and of the truncated distribution.
+    """
+
+    tokens: Int64[Tensor, " rows"]
+    logprobs: Float[Tensor, " rows"]
+    truncated_logprobs: Float[Tensor, " rows"]
+
+
+def draw(
+    logits: Float[Tensor, "rows vocab"],
+    sampling: Sampling,
+    uniforms: Float[Tensor, " rows"],
+    occurrences: Bool[Tensor, "rows vocab"] | None = None,
+) -> Draw:
+    """A token for each row.
+
+    Args: logits, not changed; uniforms, one number from 0 to 1 a row, unused by greedy sampling;
+    occurrences, True for the tokens of the text so far, needed only with a repetition penalty.
+    Raises BadInput for logits whose largest is not finite.
+    """
+    scores = penalise(logits.float(), sampling.repetition_penalty, occurrences)
+    best_scores, best = scores.max(-1)
+    if not bool(best_scores.isfinite().all()):
+        raise BadInput(
+            "the model gives logits that are not finite; its weights are damaged, or training "
+            "diverged"
+        )
+    if sampling.is_greedy:
+        logprobs = best_scores - scores.logsumexp(-1)
+        return Draw(best, logprobs, torch.zeros_like(logprobs))
+    scaled = (scores - best_scores[:, None]) / sampling.temperature
+    kept_scores = truncate(scaled, sampling)
+    weights = kept_scores.exp()
+    tokens = _search(weights, uniforms)
+    chosen = scaled.gather(1, tokens[:, None])[:, 0]
+    is_full = kept_scores is scaled
+    logprobs = chosen - scaled.logsumexp(-1)
+    truncated = logprobs if is_full else chosen - kept_scores.logsumexp(-1)
+    return Draw(tokens, logprobs, truncated)
+
+
+def penalise(
+    logits: Float[Tensor, "rows vocab"],
+    penalty: float,
+    occurrences: Bool[Tensor, "rows vocab"] | None,
+) -> Float[Tensor, "rows vocab"]:
+    """The logits after the repetition penalty."""
+    if penalty == 1 or occurrences is None:
+        return logits
+    lower = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(occurrences, lower, logits)
+
+
+def truncate(
+    scores: Float[Tensor, "rows vocab"], sampling: Sampling
+) -> Float[Tensor, "rows vocab"]:
+    """`scores`, which are logits divided by the temperature, with minus infinity at the tokens that
+    top-k, top-p and min-p remove; the same tensor when they remove none.
+    """
+    top_k = min(sampling.top_k or scores.shape[-1], scores.shape[-1])
+    if top_k < scores.shape[-1] or sampling.top_p < 1:
+        smallest, counts = _border(scores, top_k, sampling.top_p)
+        larger, ties = scores > smallest, scores == smallest
+        # Of equal scores those with the lowest ids stay.
+        keep = larger | (ties & (ties.cumsum(-1) <= counts - larger.sum(-1, keepdim=True)))
+        scores = scores.masked_fill(~keep, -torch.inf)
+    if sampling.min_p > 0:
+        best = scores.max(-1, keepdim=True).values
+        scores = scores.masked_fill((scores - best).exp() < sampling.min_p, -torch.inf)
+    return scores
+
+
+def _border(
+    scores: Float[Tensor, "rows vocab"], top_k: int, top_p: float
+) -> tuple[Float[Tensor, "rows 1"], Int64[Tensor, "rows 1"]]:
+    """The smallest score of each row that top-k and top-p keep, and the number of those they keep.
+
+    Usually the probability of the few largest is enough, so no row is sorted.
+    """
+    vocab = scores.shape[-1]
+    best = scores.max(-1, keepdim=True).values
+    size = top_k if top_k < vocab else min(FIRST_PARTITION, vocab)
+    while True:
+        ordered = scores.topk(size, dim=-1).values
+        mass = (ordered - best).exp().double().cumsum(-1)
+        all_mass = mass if top_k < vocab else (scores - best).exp().double().cumsum(-1)
+        targets = top_p * all_mass[:, -1:]
+        if size == vocab or top_k < vocab or bool((mass[:, -1:] >= targets).all()):
+            break
+        size = min(16 * size, vocab)
+    # A token stays when the larger ones together have less than p of the probability.
+    counts = torch.searchsorted(mass, targets) + 1 if top_p < 1 else torch.full_like(targets, size)
+    counts = counts.clamp(max=size).long()
+    return ordered.gather(1, counts - 1), counts
+
+
+def _search(
+    weights: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"]
+) -> Int64[Tensor, " rows"]:
+    """The index at which the cumulated weights exceed `uniforms` times their sum."""
+    mass = weights.double().cumsum(-1)
+    totals = mass[:, -1:].contiguous()
+    indices = torch.searchsorted(mass, uniforms.to(mass)[:, None] * totals, right=True)
+    # By rounding, the target may equal the total. Then the last index with any weight is used.
+    last = torch.searchsorted(mass, totals)
+    return torch.minimum(indices, last)[:, 0]
