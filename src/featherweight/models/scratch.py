@@ -10,9 +10,9 @@ has imported these classes; nothing is imported because a file names it. A repla
 compressed like every other as long as it computes x W^T + b (`structure.is_product`).
 
 Weights are normal with deviation 0.55 / sqrt(width), which is GPT-2's 0.02 at its width of 768, and
-less by sqrt(2 blocks) for the projections that add to the residual stream, as in GPT-2. Each tensor is drawn from its own seed, made of `seed` and its name, so
-models that differ in one part start from the same weights elsewhere. Norms and other parameters
-keep what their class gives them.
+less by sqrt(2 blocks) for the projections that add to the residual stream, as in GPT-2. Each tensor
+is drawn from its own seed, made of `seed` and its name, so models that differ in one part start
+from the same weights elsewhere. Norms and other parameters keep what their class gives them.
 """
 
 from __future__ import annotations
