@@ -61,15 +61,18 @@ def draw(
     if sampling.is_greedy:
         logprobs = best_scores - scores.logsumexp(-1)
         return Draw(best, logprobs, torch.zeros_like(logprobs))
-    scaled = (scores - best_scores[:, None]) / sampling.temperature
-    kept_scores = truncate(scaled, sampling)
-    weights = kept_scores.exp()
+    scaled = torch.sub(scores, best_scores[:, None]).div_(sampling.temperature)
+    weights = scaled.exp()
+    total = weights.sum(-1, dtype=torch.float64)
+    mask = _kept_tokens(weights, total, sampling)
+    if mask is not None:
+        weights.masked_fill_(~mask, 0)
     tokens = _search(weights, uniforms)
     chosen = scaled.gather(1, tokens[:, None])[:, 0]
-    is_full = kept_scores is scaled
-    logprobs = chosen - scaled.logsumexp(-1)
-    truncated = logprobs if is_full else chosen - kept_scores.logsumexp(-1)
-    return Draw(tokens, logprobs, truncated)
+    logprobs = chosen - total.log().float()
+    if mask is None:
+        return Draw(tokens, logprobs, logprobs)
+    return Draw(tokens, logprobs, chosen - weights.sum(-1, dtype=torch.float64).log().float())
 
 
 def penalise(
@@ -90,34 +93,47 @@ def truncate(
     """`scores`, which are logits divided by the temperature, with minus infinity at the tokens that
     top-k, top-p and min-p remove; the same tensor when they remove none.
     """
-    top_k = min(sampling.top_k or scores.shape[-1], scores.shape[-1])
-    if top_k < scores.shape[-1] or sampling.top_p < 1:
-        smallest, counts = _border(scores, top_k, sampling.top_p)
-        larger, ties = scores > smallest, scores == smallest
-        # Of equal scores those with the lowest ids stay.
-        keep = larger | (ties & (ties.cumsum(-1) <= counts - larger.sum(-1, keepdim=True)))
-        scores = scores.masked_fill(~keep, -torch.inf)
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    mask = _kept_tokens(weights, weights.sum(-1, dtype=torch.float64), sampling)
+    return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+
+
+def _kept_tokens(
+    weights: Float[Tensor, "rows vocab"], total: Float[Tensor, " rows"], sampling: Sampling
+) -> Bool[Tensor, "rows vocab"] | None:
+    """True at the tokens that truncation leaves; None when it removes none.
+
+    weights: probabilities, of which the largest of a row is 1, and their sums.
+    """
+    vocab, mask = weights.shape[-1], None
+    top_k = min(sampling.top_k or vocab, vocab)
+    if top_k < vocab or sampling.top_p < 1:
+        smallest, counts = _border(weights, total, top_k, sampling.top_p)
+        mask = weights >= smallest
+        if bool((mask.sum(-1, keepdim=True) > counts).any()):
+            # Of equal weights those with the lowest ids stay.
+            larger = weights > smallest
+            places = (mask & ~larger).cumsum(-1)
+            mask = larger | (mask & (places <= counts - larger.sum(-1, keepdim=True)))
     if sampling.min_p > 0:
-        best = scores.max(-1, keepdim=True).values
-        scores = scores.masked_fill((scores - best).exp() < sampling.min_p, -torch.inf)
-    return scores
+        is_probable = weights >= sampling.min_p
+        mask = is_probable if mask is None else mask & is_probable
+    return mask
 
 
 def _border(
-    scores: Float[Tensor, "rows vocab"], top_k: int, top_p: float
+    weights: Float[Tensor, "rows vocab"], total: Float[Tensor, " rows"], top_k: int, top_p: float
 ) -> tuple[Float[Tensor, "rows 1"], Int64[Tensor, "rows 1"]]:
-    """The smallest score of each row that top-k and top-p keep, and the number of those they keep.
+    """The smallest weight of each row that top-k and top-p keep, and the number of those they keep.
 
     Usually the probability of the few largest is enough, so no row is sorted.
     """
-    vocab = scores.shape[-1]
-    best = scores.max(-1, keepdim=True).values
+    vocab = weights.shape[-1]
     size = top_k if top_k < vocab else min(FIRST_PARTITION, vocab)
     while True:
-        ordered = scores.topk(size, dim=-1).values
-        mass = (ordered - best).exp().double().cumsum(-1)
-        all_mass = mass if top_k < vocab else (scores - best).exp().double().cumsum(-1)
-        targets = top_p * all_mass[:, -1:]
+        ordered = weights.topk(size, dim=-1).values
+        mass = ordered.double().cumsum(-1)
+        targets = top_p * (mass[:, -1:] if top_k < vocab else total[:, None])
         if size == vocab or top_k < vocab or bool((mass[:, -1:] >= targets).all()):
             break
         size = min(16 * size, vocab)
