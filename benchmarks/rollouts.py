@@ -49,20 +49,22 @@ Ids = list[int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """texts: sampled at once. prompt: tokens of a prompt. distinct: tokens of each answer to
-    distinct prompts. cap: most tokens of an answer in a group. checked: tokens of each answer
-    whose distribution is tested. rounds: of each rival.
+    """texts: sampled at once. prompt: tokens of the prompt of a group. distinct_prompt, distinct:
+    tokens of each distinct prompt and of its answer, which is longer, so that decoding is what is
+    measured. cap: most tokens of an answer in a group. checked: tokens of each answer whose
+    distribution is tested. rounds: of each rival.
     """
 
     texts: int = 64
     prompt: int = 256
-    distinct: int = 64
+    distinct_prompt: int = 32
+    distinct: int = 128
     cap: int = 128
     checked: int = 32
     rounds: int = 3
 
 
-QUICK = Sizes(texts=16, prompt=64, distinct=12, cap=48, checked=12, rounds=1)
+QUICK = Sizes(16, prompt=64, distinct_prompt=8, distinct=24, cap=48, checked=12, rounds=1)
 
 
 def run(arguments: argparse.Namespace) -> Record:
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace) -> Record:
     model, tokenizer = fw.load(MODEL)
     windows = data.windows(tokenizer, data.text("wikitext2_test"), sizes.prompt, sizes.texts)
     rows = windows[:, :-1].tolist()
-    _distinct(record, model, rows, sizes)
+    _distinct(record, model, [row[: sizes.distinct_prompt] for row in rows], sizes)
     if arguments.preset == "gsm8k":
         prompts, ends = questions(tokenizer, sizes), sorted(end_tokens(model))
     else:

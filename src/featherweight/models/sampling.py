@@ -35,7 +35,7 @@ from ..base.errors import UsageError
 from ..base.sampling import Sampling
 from ..base.seeds import seed_of
 from ..ops.sampling.batched import draw
-from .passes import frozen
+from .structure import evaluation_mode
 from .text_rows import Ids, ModelRows, TextRows
 
 Finish = Literal["end", "stop", "length"]
@@ -94,7 +94,9 @@ def rollouts(
     BadInput for logits that are not finite.
     """
     ends = end_tokens(model) if end_ids is None else end_ids
-    with frozen(model):
+    # Parameters keep `requires_grad`: without it torch 2.13 takes a slower path through the
+    # products of a prompt (17 % on SmolLM2), although nothing is differentiated here.
+    with evaluation_mode(model):
         return collect(
             ModelRows(model),
             prompts,

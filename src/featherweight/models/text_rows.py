@@ -4,7 +4,7 @@ model, whoever computes it.
 `ModelRows` is a transformers model in torch. Keys and values lie in tensors that are made once for
 the longest text (`StaticLayer`), so a step writes one position and copies nothing. Each prompt is
 computed once, and its keys and values are written to all rows that continue it. Shorter prompts
-have padding on the left, whose keys are zeros and hidden by a mask. When texts end, the last rows
+have padding on the left, whose keys are hidden by a mask. When texts end, the last rows
 take their places, and the batch shrinks: later steps compute nothing for texts that have ended.
 
 A step passes the positions that exist so far to the attention, not the capacity. So there is no
@@ -89,11 +89,14 @@ class StaticLayer(DynamicLayer):
         self.length = end
         return self._show()
 
-    def fill(self, row: int, repeat: int, keys: Tensor, values: Tensor) -> None:
-        """Write the last positions of `repeat` rows from `row` on; keys (heads, count, width)."""
+    def fill(self, row: int, repeats: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write the last positions of the rows from `row` on, `repeats` of each text in turn; keys
+        (texts, heads, count, width).
+        """
         for buffer, states in zip(self._buffers, (keys, values), strict=True):
-            first = self.length - states.shape[1]
-            buffer[row : row + repeat, :, first : self.length] = states
+            rows = states.repeat_interleave(repeats, 0) if int(repeats.max()) > 1 else states
+            first = self.length - states.shape[2]
+            buffer[row : row + len(rows), :, first : self.length] = rows
 
     def move(self, targets: Tensor, sources: Tensor, rows: int) -> None:
         """Copy rows `sources` to `targets`, and forget all but the first `rows`."""
@@ -136,8 +139,8 @@ class ModelRows(TextRows):
         longest, rows = max(map(len, prompts)), sum(repeats)
         # The last token of an answer is not read.
         capacity = longest + max_tokens - 1
-        logits: list[Tensor] = []
-        first_row = 0
+        counts = torch.tensor(list(repeats), device=self.device)
+        logits, first_row, first_prompt = [], 0, 0
         for chunk in _chunks(prompts):
             output = self._read_prompts(chunk)
             cache = output[self._cache_name]
@@ -146,24 +149,18 @@ class ModelRows(TextRows):
                     StaticLayer(layer.keys, layer.values, rows, capacity, longest)
                     for layer in cache.layers
                 ]
-            for index, prompt in enumerate(chunk):
-                repeat = repeats[len(logits)]
-                for target, layer in zip(self._layers, cache.layers, strict=True):
-                    target.fill(
-                        first_row,
-                        repeat,
-                        layer.keys[index, :, -len(prompt) :],
-                        layer.values[index, :, -len(prompt) :],
-                    )
-                logits.append(output.logits[index, -1])
-                first_row += repeat
+            chunk_counts = counts[first_prompt : first_prompt + len(chunk)]
+            for target, layer in zip(self._layers, cache.layers, strict=True):
+                target.fill(first_row, chunk_counts, layer.keys, layer.values)
+            logits.append(output.logits[:, -1])
+            first_prompt += len(chunk)
+            first_row += int(chunk_counts.sum())
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
-        counts = torch.tensor(list(repeats), device=self.device)
         self._lengths = lengths.repeat_interleave(counts)
         if min(map(len, prompts)) < longest:
             positions = torch.arange(capacity, device=self.device)
             self._mask = positions >= (longest - self._lengths)[:, None]
-        return torch.stack(logits)
+        return torch.cat(logits)
 
     @torch.no_grad()
     def _read_prompts(self, prompts: Sequence[Ids]) -> Any:

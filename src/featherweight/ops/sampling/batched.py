@@ -12,8 +12,8 @@ and that of the distribution from which the token was drawn, which differs by th
 truncation removed. Both are after the repetition penalty. Greedy sampling draws from nothing: its
 full log-probability is that at temperature 1, the other is 0.
 
-Cost: two passes of exp over rows x vocabulary and a cumulative sum in float64. Top-k and top-p sort
-only the most likely tokens of a row.
+Cost: one exp of rows x vocabulary and its sums over blocks in float64, of which only one a row is
+searched. Top-k and top-p sort only the most likely tokens of a row.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ...base.errors import BadInput
 from ...base.sampling import Sampling
-from .reference import FIRST_PARTITION
+from .reference import BLOCK, FIRST_PARTITION
 
 
 class Draw(NamedTuple):
@@ -63,16 +63,15 @@ def draw(
         return Draw(best, logprobs, torch.zeros_like(logprobs))
     scaled = torch.sub(scores, best_scores[:, None]).div_(sampling.temperature)
     weights = scaled.exp()
-    total = weights.sum(-1, dtype=torch.float64)
-    mask = _kept_tokens(weights, total, sampling)
+    sums = _block_sums(weights)
+    logs = sums.sum(-1).log()
+    mask = _kept_tokens(weights, sums.sum(-1), sampling)
     if mask is not None:
         weights.masked_fill_(~mask, 0)
-    tokens = _search(weights, uniforms)
+        sums = _block_sums(weights)
+    tokens = _search(weights, sums, uniforms)
     chosen = scaled.gather(1, tokens[:, None])[:, 0]
-    logprobs = chosen - total.log().float()
-    if mask is None:
-        return Draw(tokens, logprobs, logprobs)
-    return Draw(tokens, logprobs, chosen - weights.sum(-1, dtype=torch.float64).log().float())
+    return Draw(tokens, chosen - logs.float(), chosen - sums.sum(-1).log().float())
 
 
 def penalise(
@@ -143,13 +142,38 @@ def _border(
     return ordered.gather(1, counts - 1), counts
 
 
+def _block_sums(weights: Float[Tensor, "rows vocab"]) -> Float[Tensor, "rows blocks"]:
+    """The sums of `weights` over blocks of tokens, in float64; the last block may be shorter."""
+    vocab = weights.shape[1]
+    end = vocab - vocab % BLOCK
+    sums = weights[:, :end].unflatten(1, (end // BLOCK, BLOCK)).sum(-1, dtype=torch.float64)
+    if end == vocab:
+        return sums
+    return torch.cat([sums, weights[:, end:].sum(-1, keepdim=True, dtype=torch.float64)], 1)
+
+
 def _search(
-    weights: Float[Tensor, "rows vocab"], uniforms: Float[Tensor, " rows"]
+    weights: Float[Tensor, "rows vocab"],
+    sums: Float[Tensor, "rows blocks"],
+    uniforms: Float[Tensor, " rows"],
 ) -> Int64[Tensor, " rows"]:
-    """The index at which the cumulated weights exceed `uniforms` times their sum."""
-    mass = weights.double().cumsum(-1)
-    totals = mass[:, -1:].contiguous()
-    indices = torch.searchsorted(mass, uniforms.to(mass)[:, None] * totals, right=True)
+    """The index at which the cumulated weights exceed `uniforms` times their sum: first its block,
+    then the index in the block.
+    """
+    mass = sums.cumsum(-1)
+    targets = uniforms.to(mass)[:, None] * mass[:, -1:]
+    blocks = _first_above(mass, targets)
+    before = (mass - sums).gather(1, blocks)
+    ids = blocks * BLOCK + torch.arange(BLOCK, device=weights.device)
+    block_weights = weights.gather(1, ids.clamp(max=weights.shape[1] - 1)).double()
+    block_mass = block_weights.masked_fill_(ids >= weights.shape[1], 0).cumsum(-1)
+    return (blocks * BLOCK + _first_above(block_mass, targets - before))[:, 0]
+
+
+def _first_above(
+    mass: Float[Tensor, "rows count"], targets: Float[Tensor, "rows 1"]
+) -> Int64[Tensor, "rows 1"]:
+    """The first index at which `mass`, which grows, exceeds the target."""
+    indices = torch.searchsorted(mass, targets, right=True)
     # By rounding, the target may equal the total. Then the last index with any weight is used.
-    last = torch.searchsorted(mass, totals)
-    return torch.minimum(indices, last)[:, 0]
+    return torch.minimum(indices, torch.searchsorted(mass, mass[:, -1:].contiguous()))
