@@ -15,14 +15,18 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 
 from featherweight import data
 from featherweight.base.errors import BadInput, UsageError
+from featherweight.base.sampling import Sampling
+from featherweight.inference import generate
 from featherweight.interchange import load, save
 from featherweight.models import observe, scratch
 from featherweight.models.anatomy import Anatomy
 from featherweight.models.scratch import scratch_model
+from featherweight.ops import library
 from featherweight.quantization.formats import Int
 from featherweight.quantization.pipeline import quantize
 from featherweight.quantization.plans import Plan
 from featherweight.quantization.rounding import Nearest
+from featherweight.workflows.engines import open_engine
 
 IDS = torch.tensor([list(b"a feather weighs little")])
 
@@ -132,6 +136,19 @@ def test_it_is_quantized_observed_and_saved(name: str, tmp_path: Path) -> None:
     save(network, tmp_path / "out", tokenizer)
     loaded, _ = load(tmp_path / "out")
     torch.testing.assert_close(logits(loaded), after)
+
+
+@pytest.mark.skipif(library.library() is None, reason="no native library")
+def test_the_native_engine_runs_it_with_its_tokenizer(tmp_path: Path) -> None:
+    network, tokenizer = model("plain"), data.bpe_tokenizer("the feather and the wind " * 9, 262)
+    network.resize_token_embeddings(262, mean_resizing=False)
+    quantize(network, Nearest(), Plan({"*": Int(bits=8)}))
+    save(network, tmp_path / "out", tokenizer)
+    engine, chat = open_engine(tmp_path / "out", "native")
+    prompt = tokenizer("the feather").input_ids
+    answer = generate(engine, chat, prompt, Sampling(max_tokens=8, seed=0))
+    assert 1 <= len([token for delta in answer for token in delta.tokens]) <= 8
+    engine.close()
 
 
 def test_parts_share_the_weights_of_a_seed() -> None:

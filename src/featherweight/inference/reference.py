@@ -78,8 +78,9 @@ class ReferenceEngine(Engine):
         self.half_cache = int8_activations
         self._model: Any = model
         self._cache_name = cache_argument(model)
-        self._num_layers = int(text_config.num_hidden_layers)
-        self._can_batch = takes_positions(model) and not self.is_recurrent
+        self._num_layers = int(getattr(text_config, "num_hidden_layers", 0))
+        self._can_batch = bool(self._num_layers) and takes_positions(model)
+        self._can_batch &= not self.is_recurrent
         self._state_shapes: dict[str, tuple[int, ...]] | None = None
         self._stack = ExitStack()
         self._stack.enter_context(keep_decoded(model))
