@@ -5,6 +5,7 @@ fingerprint follows the weights.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import tiny
 import torch
 
+from featherweight.inference.prefix_cache import PrefixCache
 from featherweight.inference.reference import ReferenceEngine
 
 IDS = np.random.default_rng(0).integers(3, 300, 90).tolist()  # more than Gemma's window of 64
@@ -134,3 +136,15 @@ def test_the_fingerprint_follows_the_weights() -> None:
     assert other.fingerprint == engine.fingerprint == twin
     engine.close()
     assert engine.fingerprint == "f-reference"
+
+
+def test_a_prefix_of_earlier_weights_is_not_restored(tmp_path: Path) -> None:
+    model, _ = tiny.llama()
+    engine, cache = ReferenceEngine(model, "f", "tiny"), PrefixCache(tmp_path, min_tokens=4)
+    session = engine.session()
+    engine.forward(session, IDS[:20])
+    cache.save(engine, session, IDS[:20])
+    assert cache.restore(engine, engine.session(), IDS[:30]) == 20
+    with torch.no_grad():
+        model.model.norm.weight.mul_(1.5)
+    assert cache.restore(engine, engine.session(), IDS[:30]) == 0
