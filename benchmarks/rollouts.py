@@ -64,7 +64,7 @@ class Sizes:
     rounds: int = 3
 
 
-QUICK = Sizes(32, prompt=128, distinct_prompt=8, distinct=32, cap=48, checked=8, rounds=1)
+QUICK = Sizes(32, prompt=128, distinct_prompt=8, distinct=32, cap=64, checked=8, rounds=1)
 
 
 def run(arguments: argparse.Namespace) -> Record:

@@ -151,11 +151,11 @@ def collect(
     batch_size: int = BATCH_SIZE,
 ) -> Rollouts:
     """The texts of `rollouts` from any kind of rows, which are closed afterwards."""
-    _check(rows, prompts, samples, sampling, tokenizer, batch_size)
+    ids = [tuple(map(int, prompt)) for prompt in prompts]
+    _check(rows, ids, samples, sampling, tokenizer, batch_size)
     counts: Counter[Ids] = Counter()
     texts = []
-    for group, ids in enumerate(prompts):
-        prompt = tuple(map(int, ids))
+    for group, prompt in enumerate(ids):
         for number in range(counts[prompt], counts[prompt] + samples):
             random = np.random.default_rng(text_seed(seed, prompt, number))
             texts.append(_Text(group, number, prompt, random))
