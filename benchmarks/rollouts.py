@@ -285,17 +285,16 @@ def full_stops(tokenizer: Any) -> list[int]:
 
 def questions(tokenizer: Any, sizes: Sizes) -> list[Ids]:
     """Chat prompts of GSM8K of at most about `sizes.prompt` tokens, with solved questions before
-    the asked one as long as there is room.
+    the asked one where they fit.
     """
     documents: list[Any] = replace(corpus("gsm8k_test"), form="dialogue").documents()
     prompts = []
     for index in range(sizes.texts // GROUP):
         text = f"Question: {documents[index].prompt}"
-        for solved in documents[100 + 5 * index : 105 + 5 * index]:
+        for solved in documents[100 + 5 * index :]:
             longer = f"Question: {solved.prompt}\nAnswer: {solved.answer}\n\n{text}"
-            if len(_chat(tokenizer, longer)) > sizes.prompt:
-                break
-            text = longer
+            if len(_chat(tokenizer, longer)) <= sizes.prompt:
+                text = longer
         prompts.append(_chat(tokenizer, text))
     return prompts
 
