@@ -17,10 +17,10 @@ import torch
 from transformers import LlamaConfig
 
 from featherweight.interchange.cache import build_once, cache_folder
-from featherweight.interchange.packed.description import Description, StoredMatrix
 from featherweight.interchange.shards import LazyTensor, write_checkpoint
 from featherweight.models.tensors import DTYPES
 from featherweight.quantization.formats.base import Format
+from featherweight.quantization.layouts.description import Description, StoredMatrix
 
 MODEL = "SmolLM2-135M-Instruct"
 MATRICES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")

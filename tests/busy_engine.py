@@ -32,6 +32,11 @@ class BusySession(Session):
             raise UsageError(f"cannot rewind to {length}")
         del self.tokens[length:]
 
+    def fork(self) -> BusySession:
+        session = BusySession(self.capacity)
+        session.tokens = list(self.tokens)
+        return session
+
     def state(self) -> dict[str, NDArray]:
         return {"tokens": np.array(self.tokens)}
 

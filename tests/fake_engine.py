@@ -29,6 +29,11 @@ class FakeSession(Session):
             raise UsageError(f"cannot rewind to {length}: there are {self.length} tokens")
         del self.tokens[length:]
 
+    def fork(self) -> FakeSession:
+        session = self.engine.session(self.capacity)
+        session.tokens = list(self.tokens)
+        return session
+
     def state(self) -> dict[str, Any]:
         return {"tokens": np.array(self.tokens, np.int32), "empty": np.zeros((2, 0), np.float32)}
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .evaluation import KL, Perplexity, evaluate
     from .inference import Conversation, answer, generate
     from .interchange import load, save
+    from .models.sampling import rollouts
+    from .models.scratch import scratch_model
     from .quantization.curvature import FisherA, FisherB, Gram
     from .quantization.evidence import report
     from .quantization.formats import Int, Ternary, Trellis
@@ -87,7 +89,9 @@ _TARGETS = {
     "plan": "workflows.plan_folder:plan_folder",
     "quantize": "quantization.pipeline",
     "report": "quantization.evidence",
+    "rollouts": "models.sampling",
     "save": "interchange",
+    "scratch_model": "models.scratch",
     "serve": "workflows.serve_folder:serve_folder",
     # Rooms that are offered as modules.
     "data": "data:",

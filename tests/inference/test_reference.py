@@ -14,12 +14,12 @@ from torch import nn
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.base.sampling import Sampling
 from featherweight.inference import ChatTokenizer, generate
-from featherweight.inference.reference import (
+from featherweight.inference.activation_rounding import (
     ONE_PLANE_STEPS,
     TWO_PLANE_STEPS,
-    ReferenceEngine,
     round_activations,
 )
+from featherweight.inference.reference import ReferenceEngine
 from featherweight.quantization.formats import Int
 from featherweight.quantization.layers import CompressedLinear, TiedHead, compressed_layers
 from featherweight.quantization.pipeline import quantize
@@ -60,17 +60,6 @@ def test_logits_are_those_of_one_forward(make: Callable[..., Any]) -> None:
     np.testing.assert_array_equal(engine.forward(copy, [5]), engine.forward(session, [5]))
     session.rewind(0)
     assert_close(engine.forward(session, IDS[:3], "all"), reference[:3])
-
-
-def test_a_step_is_each_session_alone() -> None:
-    engine = ReferenceEngine(tiny.llama()[0], "f", "tiny")
-    sessions = [engine.session() for _ in range(3)]
-    for count, session in enumerate(sessions, 1):
-        engine.forward(session, IDS[:count])
-    rows = engine.step(sessions, [7, 8, 9])
-    for count, row in enumerate(rows, 1):
-        single_session = engine.session()
-        assert_close(engine.forward(single_session, [*IDS[:count], 6 + count])[0], row)
 
 
 def test_what_an_engine_refuses() -> None:

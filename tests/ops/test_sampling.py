@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers.generation import logits_process
+from processors import transformers_probabilities
 
 from featherweight.base.errors import BadInput
 from featherweight.base.sampling import Sampling
@@ -20,24 +20,6 @@ VOCAB = 1000
 
 def logits(seed: int, size: int = VOCAB, sharp: float = 2.0) -> Any:
     return (sharp * np.random.default_rng(seed).standard_normal(size)).astype(np.float32)
-
-
-def transformers_probabilities(values: Any, sampling: Sampling, prompt: list[int]) -> Any:
-    """Probabilities after transformers' processors, in the order that `generate` puts them."""
-    scores, ids = torch.from_numpy(values)[None], torch.tensor([prompt or [0]])
-    chain: list[Any] = []
-    if sampling.repetition_penalty != 1:
-        chain.append(logits_process.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
-    chain.append(logits_process.TemperatureLogitsWarper(float(sampling.temperature)))
-    if sampling.top_k:
-        chain.append(logits_process.TopKLogitsWarper(sampling.top_k))
-    if sampling.top_p < 1:
-        chain.append(logits_process.TopPLogitsWarper(sampling.top_p))
-    if sampling.min_p > 0:
-        chain.append(logits_process.MinPLogitsWarper(sampling.min_p))
-    for process in chain:
-        scores = process(ids, scores)
-    return scores.double().softmax(-1)[0].numpy()
 
 
 @pytest.mark.parametrize(

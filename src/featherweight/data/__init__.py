@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .examples import Example, answer_example, chat_example
     from .mixes import MIXES, SHIPPED_MIX
     from .model_text import calibration_from_model
+    from .small_tokenizers import bpe_tokenizer, byte_tokenizer
     from .tokens import first_tokens, windows
 
 _TARGETS = {
@@ -38,6 +39,8 @@ _TARGETS = {
     "calibration_from_files": "calibration_set",
     "calibration_from_text": "calibration_set",
     "calibration_from_model": "model_text",
+    "bpe_tokenizer": "small_tokenizers",
+    "byte_tokenizer": "small_tokenizers",
     "MIXES": "mixes",
     "SHIPPED_MIX": "mixes",
     "CORPORA": "corpora",
@@ -60,6 +63,8 @@ __all__ = [
     "Example",
     "answer_example",
     "blend",
+    "bpe_tokenizer",
+    "byte_tokenizer",
     "calibration",
     "calibration_from_documents",
     "calibration_from_files",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .native.engine import NativeEngine
     from .prefix_cache import PrefixCache
     from .reference import ReferenceEngine
+    from .rollouts import engine_rollouts
     from .text.streaming import TextStream
     from .text.tokenizer import ChatTokenizer
 
@@ -35,6 +36,7 @@ _TARGETS = {
     "TextStream": "text.streaming",
     "Usage": "generation",
     "answer": "conversation",
+    "engine_rollouts": "rollouts",
     "generate": "generation",
 }
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "TextStream",
     "Usage",
     "answer",
+    "engine_rollouts",
     "generate",
 ]
 __getattr__, __dir__ = lazy_names(__name__, _TARGETS)

@@ -37,6 +37,14 @@ class Session(ABC):
         """
 
     @abstractmethod
+    def fork(self) -> Session:
+        """A new session of the same capacity with the same tokens, which goes on independently.
+
+        So one prompt is computed once for several answers. The caller must close it. Raises
+        MemoryError when there is no memory for its cache.
+        """
+
+    @abstractmethod
     def state(self) -> dict[str, NDArray]:
         """A copy of the keys and values by name, to be stored and given to `restore` later.
 
@@ -67,7 +75,7 @@ class Engine(ABC):
     context: int  # tokens of the longest session that the model supports
     max_batch: int  # sessions that one `step` can advance
     # Changes whenever the same tokens could give other keys and values: with the weights, the
-    # settings and the kind of engine.
+    # settings and the kind of engine, also when the weights are trained in memory.
     fingerprint: str
     description: str  # for people: the model, its bits a weight, and what computes it
 
@@ -98,7 +106,8 @@ class Engine(ABC):
 
         Args: sessions, at most `max_batch`, each of them once; tokens, one id for each session.
         Returns the logits (count, vocab). Each row equals what `forward` would give for that
-        session, on `NativeEngine` in every bit. Raises as `forward` does.
+        session, on `NativeEngine` in every bit, on `ReferenceEngine` up to the order of sums.
+        Raises as `forward` does.
         """
 
     @abstractmethod

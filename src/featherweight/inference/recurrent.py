@@ -65,6 +65,12 @@ class RecurrentSession(Session):
             self.forget()
         self._tokens, self.length = self._tokens[:length], length
 
+    def fork(self) -> RecurrentSession:
+        """The ids are copied, and the state is computed again when it is needed."""
+        session = RecurrentSession(self._new_cache, self.capacity, self._vocab_size)
+        session._tokens, session.length = self._tokens.copy(), self.length
+        return session
+
     def state(self) -> dict[str, NDArray]:
         return {TOKENS: self._tokens.copy()}
 

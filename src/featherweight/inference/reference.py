@@ -1,7 +1,10 @@
 """The PyTorch engine: any model that `fw.load` returns, computed as its definition says. It is the
 only module of this room that imports torch.
 
-Compressed weights are decoded once and stay in memory until `close`. Keys and values lie in
+Compressed weights are decoded once and stay in memory until `close`; after training those, make a
+new engine. Dense weights may be trained in place: the fingerprint then changes (`WeightVersion`),
+and sessions from before keep keys and values of the earlier weights. Several sessions are advanced
+in one forward pass (`batched_step.py`), recurrent ones one after another. Keys and values lie in
 transformers' `DynamicCache`, which holds all tokens in every layer (sliding windows are part of the
 attention mask), so that a session can be rewound to any length. Recurrent models (Mamba, and its
 hybrids with attention) have states that cannot be rewound; their sessions compute from the first
@@ -20,8 +23,8 @@ Rounding amplifies such differences, though: one part in 10^7 on the embedding m
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,16 +34,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..base.errors import BadInput, Unsupported, UsageError
-from ..quantization.layers import CompressedLinear, TiedHead, keep_decoded
+from ..models.caching import cache_argument, is_recurrent, takes_positions
+from ..models.weight_version import WeightVersion
+from ..quantization.layers import keep_decoded
+from .activation_rounding import round_inputs
+from .batched_step import step_arguments
 from .engine import Engine, Logits, Session
 from .recurrent import LONGEST_TEXT, RecurrentSession
 
-# Steps from 0 to the largest magnitude of a row, for activations of one and of two planes.
-ONE_PLANE_STEPS, TWO_PLANE_STEPS = 127, 127 * 128
-# Types of layers that keep keys and values of every token.
-ATTENTION_TYPES = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
 PROBE_LENGTH = 12  # tokens on which an engine checks that it continues a recurrent model rightly
-MAX_BATCH = 8  # sessions are advanced one after the other; the limit is for callers that need one
+MAX_BATCH = 32  # sessions in one forward pass, whose keys and values are copied into one batch
 
 
 class ReferenceEngine(Engine):
@@ -62,27 +65,35 @@ class ReferenceEngine(Engine):
         int8_activations: bool = False,
     ) -> None:
         config: Any = model.config
-        self.is_recurrent = _is_recurrent(model)
+        self.is_recurrent = is_recurrent(model)
         text_config = config.get_text_config(decoder=True)
         self.vocab_size = int(text_config.vocab_size)
         self.context = _context(text_config, self.is_recurrent)
         self.max_batch = MAX_BATCH
-        self.fingerprint = f"{fingerprint}-reference" + ("-int8" if int8_activations else "")
+        self._fingerprint = f"{fingerprint}-reference" + ("-int8" if int8_activations else "")
+        self._weight_version: WeightVersion | None = WeightVersion(model)
         self.description = description + (
             ", PyTorch, activations in 8 bits" if int8_activations else ", PyTorch"
         )
         self.half_cache = int8_activations
         self._model: Any = model
-        # transformers is renaming this argument, and warns about the old name.
-        arguments = inspect.signature(self._model.forward).parameters
-        self._cache_name = "cache" if "cache" in arguments else "past_key_values"
+        self._cache_name = cache_argument(model)
+        self._num_layers = int(getattr(text_config, "num_hidden_layers", 0))
+        self._can_batch = bool(self._num_layers) and takes_positions(model)
+        self._can_batch &= not self.is_recurrent
         self._state_shapes: dict[str, tuple[int, ...]] | None = None
         self._stack = ExitStack()
         self._stack.enter_context(keep_decoded(model))
         if int8_activations:
-            self._stack.callback(_round_inputs(model))
+            self._stack.callback(round_inputs(model))
         if self.is_recurrent:
             self._check_continuation(description)
+
+    @property
+    def fingerprint(self) -> str:  # type: ignore[override]
+        """That of the constructor, with a digest of the weights once they have changed."""
+        digest = self._weight_version.digest() if self._weight_version else ""
+        return f"{self._fingerprint}-{digest}" if digest else self._fingerprint
 
     def session(self, capacity: int | None = None) -> ReferenceSession | RecurrentSession:
         capacity = self.context if capacity is None else capacity
@@ -131,14 +142,42 @@ class ReferenceEngine(Engine):
             )
         for session, token in zip(sessions, tokens, strict=True):
             check_tokens(session, [token], self.vocab_size)
-        rows = [
-            self.forward(session, [token]) for session, token in zip(sessions, tokens, strict=True)
-        ]
-        return np.concatenate(rows) if rows else np.zeros((0, self.vocab_size), np.float32)
+        if not self._can_batch or len(sessions) < 2:
+            rows = [
+                self.forward(session, [token])
+                for session, token in zip(sessions, tokens, strict=True)
+            ]
+            return np.concatenate(rows) if rows else np.zeros((0, self.vocab_size), np.float32)
+        texts = [session for session in sessions if isinstance(session, ReferenceSession)]
+        try:
+            logits = self._read_step(texts, np.asarray(tokens, np.int64))
+        except BaseException:
+            for text in texts:
+                text.forget()
+            raise
+        for text in texts:
+            text.length += 1
+        return logits
+
+    def _read_step(
+        self, sessions: Sequence[ReferenceSession], ids: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """The logits after one more token of each session."""
+        device = self.parameter.device
+        caches = [session.cache for session in sessions]
+        lengths = [session.length for session in sessions]
+        with torch.no_grad():
+            output = self._model(
+                input_ids=torch.from_numpy(ids)[:, None].to(device),
+                use_cache=True,
+                **step_arguments(caches, lengths, self._num_layers, self._cache_name, device),
+            )
+        rows: NDArray[np.float32] = output.logits[:, -1].float().cpu().numpy()
+        return rows
 
     def close(self) -> None:
         self._stack.close()
-        self._model = None
+        self._model = self._weight_version = None
 
     def _new_recurrent_cache(self) -> Any:
         from transformers import DynamicCache
@@ -226,6 +265,13 @@ class ReferenceSession(Session):
         self.crop(length)
         self.length = length
 
+    def fork(self) -> ReferenceSession:
+        """Keys and values are shared until one of the sessions appends, which makes new tensors."""
+        session = ReferenceSession(self._engine, self.capacity)
+        session.cache, session.length = copy.copy(self.cache), self.length
+        session.cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+        return session
+
     def crop(self, length: int) -> None:
         """Cut the keys and values of every layer to `length` tokens."""
         if length == 0:
@@ -301,55 +347,6 @@ def _new_cache(half: bool) -> Any:
     # The model's configuration is not passed: with it, layers with a sliding window drop old tokens
     # and could not be rewound.
     return HalfCache() if half else DynamicCache()
-
-
-def round_activations(x: Tensor, steps: int) -> Tensor:
-    """Each row of `x` (..., width) rounded to multiples of its largest magnitude / `steps`, half to
-    even; a row of zeros stays as it is.
-    """
-    top = x.abs().amax(-1, keepdim=True)
-    return torch.where(top > 0, (x * (steps / top)).round() * (top / steps), x)
-
-
-class _RoundingRotation:
-    """Rotates the inputs of a layer and rounds them; it takes the place of the layer's `memo`."""
-
-    def __init__(self, rotation: Any) -> None:
-        self.rotation = rotation
-
-    def __call__(self, x: Tensor, key: bytes, signs: Tensor) -> Tensor:
-        return round_activations(self.rotation(x, key, signs), ONE_PLANE_STEPS)
-
-
-def _round_inputs(model: nn.Module) -> Callable[[], None]:
-    """Round the inputs of compressed layers from now on; returns the function that undoes it."""
-    undo = ExitStack()
-    for module in model.modules():
-        if isinstance(module, TiedHead):
-            table: Any = module.embedding
-            table.as_stored = _with_rounding(
-                table.as_stored, ONE_PLANE_STEPS if table.input_rotation else TWO_PLANE_STEPS
-            )
-            undo.callback(delattr, table, "as_stored")
-        elif isinstance(module, CompressedLinear) and module.input_rotation:
-            undo.callback(setattr, module, "memo", module.memo)
-            module.memo = _RoundingRotation(module.memo)  # type: ignore[assignment]
-        elif isinstance(module, CompressedLinear):
-            hook = module.register_forward_pre_hook(
-                lambda module, args: (round_activations(args[0], TWO_PLANE_STEPS), *args[1:])
-            )
-            undo.callback(hook.remove)
-    return undo.close
-
-
-def _with_rounding(function: Callable[[Tensor], Tensor], steps: int) -> Callable[[Tensor], Tensor]:
-    return lambda x: round_activations(function(x), steps)
-
-
-def _is_recurrent(model: Any) -> bool:
-    """Whether some layer has a state instead of keys and values of every token."""
-    layer_types = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
-    return getattr(model, "_is_stateful", False) or not ATTENTION_TYPES.issuperset(layer_types)
 
 
 def _context(config: Any, is_recurrent: bool) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..base.errors import BadInput, FeatherweightError
-from ..models.config import CONFIG, read_config
+from ..models.config import CONFIG, SCRATCH, read_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +43,10 @@ def load_config(folder: Path) -> PreTrainedConfig:
 
     settings = read_config(folder)
     check_counts(settings, folder / CONFIG)
+    if settings.get("model_type") == SCRATCH:
+        from ..models import scratch
+
+        scratch.register()
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False

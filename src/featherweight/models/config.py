@@ -16,6 +16,8 @@ from ..base.errors import BadInput
 CONFIG = "config.json"
 WEIGHTS_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PACKED = "featherweight"  # the `quant_method` of the folders that this package packs
+# The `model_type` of a small Llama with replaced parts (`scratch.py`).
+SCRATCH = "featherweight_scratch"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -265,7 +265,7 @@ def _probe(model: nn.Module, names: list[str]) -> dict[str, tuple[Any, ...] | No
     ]
     try:
         device = next(model.parameters()).device
-        with _evaluation_mode(model), _fixed_frequencies(model), torch.no_grad():
+        with evaluation_mode(model), _fixed_frequencies(model), torch.no_grad():
             # With `use_cache`, transformers does not read values of the position ids, which do not
             # exist on the meta device.
             model(input_ids=torch.arange(2, device=device).view(1, 2), use_cache=True)
@@ -299,7 +299,8 @@ def _fixed_frequencies(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Inside this context the model is in evaluation mode; afterwards every module is as before."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

@@ -38,15 +38,15 @@ BLOCK = 16
 class NativeSession(Session):
     """Keys (transposed in blocks of 16 positions) and values.
 
-    The system gives the memory page by page as it is used. `addresses` are those of keys and
-    values, `positions` is the capacity rounded up to whole blocks.
+    The system gives the memory page by page as it is used. `heads` are (layers, key heads).
+    `addresses` are those of keys and values, `positions` is the capacity rounded up to whole
+    blocks.
     """
 
-    def __init__(self, model: ModelWeights, capacity: int, dtype: Any) -> None:
-        width = -(-model.head_width // BLOCK) * BLOCK
+    def __init__(self, heads: tuple[int, int], head_width: int, capacity: int, dtype: Any) -> None:
+        width = -(-head_width // BLOCK) * BLOCK
         self.capacity, self.length = capacity, 0
         self.positions = -(-capacity // BLOCK) * BLOCK
-        heads = (len(model.layers), model.num_key_heads)
         try:
             self.keys = _zeros((*heads, self.positions // BLOCK, width, BLOCK), dtype)
             self.values = _zeros((*heads, self.positions, width), dtype)
@@ -65,6 +65,19 @@ class NativeSession(Session):
         if not 0 <= length <= self.length:
             raise UsageError(f"cannot rewind a session of {self.length} tokens to {length}")
         self.length = length
+
+    def fork(self) -> NativeSession:
+        """Copies the keys and values of the tokens, and nothing of the remaining capacity."""
+        if not self.capacity:
+            raise UsageError("this session is closed")
+        layers, key_heads, _, width = self.values.shape
+        session = NativeSession((layers, key_heads), width, self.capacity, self.values.dtype)
+        for view, source in zip(
+            session._views(self.length).values(), self._views(self.length).values(), strict=True
+        ):
+            view[:] = source
+        session.length = self.length
+        return session
 
     def state(self) -> dict[str, NDArray[Any]]:
         return {name: view.copy() for name, view in self._views(self.length).items()}
@@ -153,7 +166,8 @@ class NativeEngine(Engine):
             raise UsageError(
                 f"a session of {capacity} tokens: this model was made for 1 to {self.context}"
             )
-        return NativeSession(self.model, capacity, self._dtype)
+        heads = len(self.model.layers), self.model.num_key_heads
+        return NativeSession(heads, self.model.head_width, capacity, self._dtype)
 
     @property
     def limitation(self) -> str:
