@@ -41,8 +41,13 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("preset", RECIPES)
-@pytest.mark.parametrize("family", other_families.SETTINGS)
+@pytest.mark.parametrize(
+    ("family", "preset"),
+    [
+        *((family, "portable") for family in other_families.SETTINGS),
+        *((family, "fast") for family in ("falcon", "gpt_bigcode", "mamba")),
+    ],
+)
 def test_from_folder_to_tokens(family: str, preset: str, tmp_path: Path) -> None:
     model = other_families.model(family)
     folder = tiny.save(model, tiny.tokenizer(), tmp_path / "source")
