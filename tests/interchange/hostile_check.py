@@ -139,7 +139,8 @@ class Room:
         expected, logits = _logits(original), _logits(model)
         assert _difference(logits, expected) <= SAME, "other logits than transformers'"
         largest = max(float(p.abs().max()) for p in original.parameters())
-        if not _refused(engine_logits) and largest < OVERFLOW:
+        # Where transformers cannot run the model, there is nothing to differ from.
+        if not _refused(engine_logits) and largest < OVERFLOW and expected is not None:
             assert _difference(engine_logits, expected) <= CLOSE, "other logits in the engine"
         if _refused(light_model):
             return "loaded"
