@@ -129,7 +129,8 @@ class Room:
             if not _refused(engine_logits):  # the engine reads neither tokenizer nor model card
                 with contextlib.suppress(OnlyOurs):
                     expected = _logits(_load_with_transformers(self.source))
-                    assert _difference(engine_logits, expected) <= CLOSE, "other logits in engine"
+                    difference = 0.0 if expected is None else _difference(engine_logits, expected)
+                    assert difference <= CLOSE, "other logits in engine"
             return "refused"
         original = _load_with_transformers(self.source)
         if not _refused(tensors):
