@@ -32,6 +32,7 @@ from typing import Any
 
 import torch
 from common import Record, main, new_record, parser, progress, with_stopwatch
+from originals import original_answers
 from torch import Tensor, nn
 
 import featherweight as fw
@@ -40,7 +41,7 @@ from featherweight.data import packing
 from featherweight.data.corpora import Dialogue
 from featherweight.data.tokens import encode_documents
 from featherweight.models import structure
-from featherweight.models.answers import Answers, Full, write_answers
+from featherweight.models.answers import Answers
 
 TEXTS = Path(__file__).parent / "data"
 LENGTH = 256
@@ -184,15 +185,7 @@ def run(arguments: argparse.Namespace) -> Record:
         # The logits of the original are computed once and stored in float16 for all arms. They take
         # 3 GB, and the rounding causes an error of the KL near 1e-6.
         teachers = {
-            kind: write_answers(
-                model,
-                tokens,
-                Path(folder) / kind,
-                Full("float16"),
-                tokenizer=tokenizer,
-                model_id=arguments.model,
-                listener=progress(f"original on {kind}"),
-            )
+            kind: original_answers(model, tokenizer, tokens, Path(folder) / kind, arguments.model)
             for kind, tokens in windows.items()
         }
         for seed in arguments.seeds:

@@ -38,6 +38,7 @@ from typing import Any
 import torch
 from common import Record, main, new_record, parser
 from importance import write_importance
+from originals import original_answers
 from peers import Build, build, float_file, quantized_file
 
 from featherweight import data
@@ -49,7 +50,6 @@ from featherweight.interchange.gguf.convert import model_tensors
 from featherweight.interchange.gguf.file import GGUFFile
 from featherweight.models import families
 from featherweight.models.anatomy import Anatomy
-from featherweight.models.answers import Full, write_answers
 from featherweight.models.tensors import TensorFolder
 from featherweight.quantization.layers import keep_decoded
 
@@ -119,14 +119,8 @@ class Bench:
         self.calibration_count, self.seed = calibration_count, seed
         self.model, self.tokenizer = loading.load(MODEL)
         self.windows = data.windows(self.tokenizer, data.text("wikitext2_test"), 1024, windows)
-        self.teacher = write_answers(
-            self.model,
-            self.windows,
-            folder / "answers",
-            Full("float16"),
-            tokenizer=self.tokenizer,
-            model_id=MODEL,
-            listener=progress("original"),
+        self.teacher = original_answers(
+            self.model, self.tokenizer, self.windows, folder / "answers", MODEL
         )
         self.num_parameters = Anatomy.of(self.model).num_parameters
         # Filled anew from each file.

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import Record, main, new_record, parser, progress
+from originals import original_answers
 
 from featherweight import data
 from featherweight.base.statistics import bootstrap_mean, paired_difference
@@ -31,7 +32,6 @@ from featherweight.evaluation import KL, Perplexity, evaluate
 from featherweight.interchange import loading
 from featherweight.models import structure
 from featherweight.models.anatomy import Anatomy
-from featherweight.models.answers import Full, write_answers
 from featherweight.quantization import gating
 from featherweight.quantization.curvature import FisherA, FisherB, Sums, storage
 from featherweight.quantization.curvature.base import Curvature
@@ -82,14 +82,8 @@ class Bench:
     def __init__(self, folder: Path, windows: int, count: int | None) -> None:
         self.model, self.tokenizer = loading.load(MODEL)
         self.windows = data.windows(self.tokenizer, data.text("wikitext2_test"), 1024, windows)
-        self.teacher = write_answers(
-            self.model,
-            self.windows,
-            folder / "answers",
-            Full("float16"),
-            tokenizer=self.tokenizer,
-            model_id=MODEL,
-            listener=progress("original"),
+        self.teacher = original_answers(
+            self.model, self.tokenizer, self.windows, folder / "answers", MODEL
         )
         self.folder, self.count = folder, count
         self.snapshots: dict[tuple[str, Curvature], storage.Snapshot] = {}

@@ -10,9 +10,10 @@ import tiny
 
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.cli import main
+from featherweight.cli.teaching import kind_of
 from featherweight.models.answers import Answers, Full, Sampled, TopK
 from featherweight.workflows.evaluate_folder import evaluate_folder
-from featherweight.workflows.teach_folder import kind_of, teach_folder
+from featherweight.workflows.teach_folder import teach_folder
 
 TEXT = "wikitext2_test"
 SHORT = ("--length", "32", "--windows", "3")

@@ -37,6 +37,16 @@ def silent(event: Event) -> None:
     """The listener that shows nothing."""
 
 
+def send_to(*listeners: Listener) -> Listener:
+    """A listener that passes every event on to all of `listeners`."""
+
+    def listener(event: Event) -> None:
+        for receive in listeners:
+            receive(event)
+
+    return listener
+
+
 def track(
     items: Iterable[Item], stage: str, total: int, listener: Listener = silent, done: int = 0
 ) -> Iterator[Item]:

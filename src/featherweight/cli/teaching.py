@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..base.errors import UsageError
 from .evaluation import Bos
 from .options import Json, Model
 from .progress import progress
+
+if TYPE_CHECKING:
+    from ..models.answers import Kind
 
 
 def teach(
@@ -51,7 +56,7 @@ def teach(
 
     Killed or interrupted, the same command continues where it stopped.
     """
-    from ..workflows.teach_folder import kind_of, teach_folder
+    from ..workflows.teach_folder import teach_folder
 
     with progress() as listener:
         facts = teach_folder(
@@ -67,6 +72,20 @@ def teach(
             listener=listener,
         )
     typer.echo(json.dumps(facts, indent=1) if json_ else summary(facts))
+
+
+def kind_of(top_k: int | None, draws: int | None, is_full: bool, dtype: str | None) -> Kind:
+    """What the options keep. Raises UsageError when they exclude each other."""
+    from ..models.answers import Full, Sampled, TopK
+
+    if sum((top_k is not None, draws is not None, is_full)) > 1:
+        raise UsageError("--top-k, --draws and --full exclude each other: choose one")
+    if draws is not None:
+        if dtype is not None:
+            raise UsageError("--dtype: drawn tokens are ids, not numbers")
+        return Sampled(draws)
+    kind: Full | TopK = Full() if is_full else TopK(64 if top_k is None else top_k)
+    return kind if dtype is None else replace(kind, dtype=dtype)
 
 
 def summary(facts: Mapping[str, Any]) -> str:

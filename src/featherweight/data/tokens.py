@@ -24,9 +24,9 @@ BOS_CHOICES = ("auto", "yes", "no")
 
 
 def windows(
-    tokenizer: Any, text: str, length: int = 1024, count: int = 16, bos: str = "auto"
+    tokenizer: Any, text: str, length: int = 1024, count: int | None = 16, bos: str = "auto"
 ) -> Int64[Tensor, "count length_plus_1"]:
-    """The first `count` evaluation windows of `text`.
+    """The first `count` evaluation windows of `text`, all that it has for None.
 
     Window i has the length + 1 tokens i*length ... (i+1)*length: `length` inputs, and the `length`
     targets, each one position later. The text is tokenized as a whole, without a BOS. Windows do
@@ -40,6 +40,7 @@ def windows(
     first = torch.tensor(first_tokens(tokenizer, bos), dtype=torch.int64)
     ids = encode(tokenizer, text)
     num_windows = max(0, (len(ids) - 1) // length)
+    count = max(1, num_windows) if count is None else count
     if num_windows < count:
         raise BadInput(
             f"the evaluation text has {len(ids)} tokens, which is {num_windows} windows of "

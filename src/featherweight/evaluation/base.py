@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from ..base.errors import BadInput, UsageError
 from ..models.answers import Answers, FullAnswer, SparseAnswer
-from ..ops.divergence import top_k_kl
+from ..models.structure import evaluation_mode
+from ..ops.divergence import kl, top_k_kl
 
 POSITIONS = 16
 
@@ -141,9 +142,7 @@ def score(
     With a sparse answer, `kl` is that between its tokens and the mass of all others: at most the KL
     of the whole distributions.
     """
-    if isinstance(original, SparseAnswer):
-        return _score_sparse(light, targets, original)
-    if original is not None and original.shape != light.shape:
+    if isinstance(original, Tensor) and original.shape != light.shape:
         raise UsageError(
             f"the original's logits are {tuple(original.shape)}, "
             f"the light model's {tuple(light.shape)}"
@@ -151,53 +150,41 @@ def score(
     pieces = []
     for start in range(0, len(targets), POSITIONS):
         rows = slice(start, start + POSITIONS)
-        target_ids = targets[rows, None].to(light.device)
-        log_q = torch.log_softmax(light[rows].float(), -1)
-        columns = [-log_q.gather(1, target_ids)[:, 0].double()]
-        if original is not None:
-            reference = original[rows].to(light.device)
-            log_p = torch.log_softmax(reference.float(), -1)
-            columns += [
-                -log_p.gather(1, target_ids)[:, 0].double(),
-                divergence(log_p, log_q).double(),
-                (reference.argmax(-1) == light[rows].argmax(-1)).double(),
-            ]
-        pieces.append(torch.stack(columns).cpu())
+        part, target_ids = light[rows], targets[rows, None].to(light.device)
+        log_q = torch.log_softmax(part.float(), -1)
+        columns = [-log_q.gather(1, target_ids)[:, 0]]
+        if isinstance(original, SparseAnswer):
+            columns += _compare_sparse(part, original, rows)
+        elif original is not None:
+            columns += _compare(log_q, part, original[rows].to(light.device), target_ids)
+        pieces.append(torch.stack([column.double() for column in columns]).cpu())
     table = torch.cat(pieces, 1).numpy()[:, None, :]
     if original is None:
         return Scores(table[0])
     return Scores(table[0], table[1], table[2], table[3].astype(bool))
 
 
-def _score_sparse(light: Tensor, targets: Tensor, original: SparseAnswer) -> Scores:
-    pieces = []
-    for start in range(0, len(targets), POSITIONS):
-        rows = slice(start, start + POSITIONS)
-        part = light[rows].float()
-        log_q = torch.log_softmax(part, -1).gather(1, targets[rows, None].to(light.device))[:, 0]
-        ids, log_p, log_tail = (
-            tensor[rows].to(light.device)
-            for tensor in (original.ids, original.log_p, original.log_tail)
-        )
-        columns = [
-            -log_q.double(),
-            -original.log_target[rows].double().to(light.device),
-            top_k_kl(part, ids, log_p, log_tail).double(),
-            (ids[:, 0] == part.argmax(-1)).double(),
-        ]
-        pieces.append(torch.stack(columns).cpu())
-    table = torch.cat(pieces, 1).numpy()[:, None, :]
-    return Scores(table[0], table[1], table[2], table[3].astype(bool))
+def _compare(log_q: Tensor, light: Tensor, original: Tensor, target_ids: Tensor) -> list[Tensor]:
+    """The original's loss, the KL and the agreement of some rows of logits."""
+    log_p = torch.log_softmax(original.float(), -1)
+    return [
+        -log_p.gather(1, target_ids)[:, 0],
+        kl(log_p, log_q),
+        original.argmax(-1) == light.argmax(-1),
+    ]
 
 
-def divergence(
-    log_p: Float[Tensor, "rows vocabulary"], log_q: Float[Tensor, "rows vocabulary"]
-) -> Float[Tensor, " rows"]:
-    """KL(p || q) in nats for each row of log-probabilities. The memory of `log_q` is
-    overwritten.
-    """
-    difference = torch.sub(log_p, log_q, out=log_q)
-    return difference.mul_(log_p.exp()).sum(-1)
+def _compare_sparse(light: Tensor, original: SparseAnswer, rows: slice) -> list[Tensor]:
+    """The same from what was kept of the original's rows."""
+    ids, log_p, log_tail, log_target = (
+        tensor[rows].to(light.device)
+        for tensor in (original.ids, original.log_p, original.log_tail, original.log_target)
+    )
+    return [
+        -log_target,
+        top_k_kl(light.float(), ids, log_p, log_tail),
+        ids[:, 0] == light.argmax(-1),
+    ]
 
 
 def check_finite(scores: Scores, model: str, text: str, window: int) -> None:
@@ -220,17 +207,5 @@ def reading(*models: object) -> Iterator[None]:
     """
     # This uses no_grad and not inference_mode, because a module may keep a tensor that was created
     # here (rotary tables) and be trained with it later.
-    modes = [
-        (module, module.training)
-        for m in models
-        if isinstance(m, nn.Module)
-        for module in m.modules()
-    ]
-    try:
-        for module, _ in modes:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with evaluation_mode(*(m for m in models if isinstance(m, nn.Module))), torch.no_grad():
+        yield

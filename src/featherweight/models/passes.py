@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .structure import blocks, head
+from .structure import blocks, evaluation_mode, head
 
 Attach = Callable[[int | None], AbstractContextManager[None]]
 Inputs = Mapping[str, Tensor]
@@ -60,18 +60,15 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """Inside this context the model is in evaluation mode and no parameter gets a gradient;
     afterwards both are as before.
     """
-    modes = [(module, module.training) for module in model.modules()]
     trainable = [p for p in model.parameters() if p.requires_grad]
-    try:
-        model.eval()
-        for p in trainable:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for p in trainable:
-            p.requires_grad_(True)
+    with evaluation_mode(model):
+        try:
+            for p in trainable:
+                p.requires_grad_(False)
+            yield
+        finally:
+            for p in trainable:
+                p.requires_grad_(True)
 
 
 def forward(model: nn.Module, inputs: Inputs, attach: Attach, needs_head: bool = False) -> None:

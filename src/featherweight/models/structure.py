@@ -299,10 +299,13 @@ def _fixed_frequencies(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Inside this context the model is in evaluation mode; afterwards every module is as before."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+def evaluation_mode(*models: nn.Module) -> Iterator[None]:
+    """Inside this context the models are in evaluation mode; afterwards every module is as
+    before.
+    """
+    training = [module for model in models for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:

@@ -4,7 +4,6 @@ original.
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +12,20 @@ from typing import Any
 import torch
 
 from .. import data
-from ..base.errors import BadInput, UsageError
+from ..base.errors import UsageError
 from ..base.events import Listener, silent
-from ..base.files import write_atomic
 from ..evaluation import KL, Metric, Perplexity, evaluate
 from ..inference.engine import Engine, Session
 from ..interchange import loading
 from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_checked_tokenizer
-from ..models.answers import Answers
+from ..models.answers import Answers, holds_answers
+from ..quantization.evidence.results import load_results
 from ..quantization.layers import keep_decoded
+from . import evidence
 from .engines import open_engine
-from .evidence import RESULTS, publish_pages, read_text
+from .evidence import read_text
 from .preflight import check_length
-from .teach_folder import is_answers, open_answers
 
 
 def evaluate_folder(
@@ -54,39 +53,37 @@ def evaluate_folder(
     vocabularies differ or settings are impossible, BadInput for a model or text that cannot be
     used.
     """
-    recorded_results = _recorded_results(model, against) if record else None
-    tokenizer = load_checked_tokenizer(loading.locate(model))
-    answers = open_answers(against, tokenizer) if against and is_answers(against) else None
-    if answers is None:
+    if record and against is None:
+        raise UsageError("--record needs --against, the original: the page shows the KL from it")
+    source = Source.find(model, listener)
+    if record:
+        load_results(source.path)
+    tokenizer = load_checked_tokenizer(source.path)
+    answers, original_source = None, None
+    if against is not None and holds_answers(against):
+        answers = Answers.open(against, tokenizer=tokenizer, temperature=1.0)
+        header = answers.header
+        length = header.length
+        content: _Content = (answers.tokens, header.text_name, header.bos)
+    else:
         name = text or "wikitext2_test"
         tokens = data.windows(tokenizer, read_text(name), length, windows, bos)
-        content: _Content = (tokens, Path(name).name, bool(data.first_tokens(tokenizer, bos)))
-    else:
-        content, length = _content(answers), answers.header.length
-    originals = [Source.find(against)] if against and answers is None else []
-    for source in (Source.find(model, listener), *originals):
-        check_length(source, length, "--length N")
+        content = (tokens, Path(name).name, bool(data.first_tokens(tokenizer, bos)))
+        original_source = None if against is None else Source.find(against)
+    for checked_source in filter(None, (source, original_source)):
+        check_length(checked_source, length, "--length N")
     with ExitStack() as stack:
-        light = _open_light(model, runtime, length, stack, listener)
+        light = _open_light(source, runtime, length, stack, listener)
         metrics: list[Metric] = [Perplexity(*content)]
         if answers is not None:
             metrics.append(KL(answers, *content))
-        elif against is not None:
-            original_source = Source.find(against)
-            original, original_tokenizer = loading.load(original_source.path, dtype=torch.float32)
-            if original_tokenizer.get_vocab() != tokenizer.get_vocab():
-                raise UsageError(
-                    f"{against} and {model} have different vocabularies; KL compares equal ones"
-                )
-            stack.enter_context(keep_decoded(original))
+        elif original_source is not None:
+            original = _open_original(original_source, source, tokenizer, stack)
             metrics.append(KL(original, *content))
         quality = evaluate(light, metrics, listener).quality
     results = {"quality": quality if runtime is None else {**quality, "runtime": runtime}}
-    if recorded_results is not None:
-        folder = Source.find(model).path
-        recorded_results.update(results)
-        write_atomic(folder / RESULTS, json.dumps(recorded_results, indent=1) + "\n")
-        publish_pages(recorded_results, folder)
+    if record:
+        evidence.record(source.path, results)
     return results
 
 
@@ -94,43 +91,35 @@ def evaluate_folder(
 _Content = tuple[torch.Tensor, str, bool | None]
 
 
-def _content(answers: Answers) -> _Content:
-    return answers.tokens, answers.header.text_name, answers.header.bos
-
-
-def _recorded_results(model: str | Path, against: str | None) -> dict[str, Any]:
-    """The content of results.json of a packed folder, which is to get its quality.
-
-    Raises UsageError without an original, BadInput when there is no such file.
-    """
-    if against is None:
-        raise UsageError("--record needs --against, the original: the page shows the KL from it")
-    path = Source.find(model).path / RESULTS
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read ({error}); --record needs a quantized folder") from (
-            error
-        )
-    return results
-
-
 def _open_light(
-    model: str | Path, runtime: str | None, length: int, stack: ExitStack, listener: Listener
+    source: Source, runtime: str | None, length: int, stack: ExitStack, listener: Listener
 ) -> Any:
     """The model under test, as a function from the tokens of a window to logits. `stack` closes
     it.
     """
     if runtime is None:
-        light, _ = loading.load(Source.find(model).path, dtype=torch.float32)
+        light, _ = loading.load(source.path, dtype=torch.float32)
         stack.enter_context(keep_decoded(light))
         return light
-    source = Source.find(model, listener)
     engine, _ = open_engine(source, runtime, listener=listener)
     stack.callback(engine.close)
     session = engine.session(length)
     stack.callback(session.close)
     return TeacherForced(engine, session)
+
+
+def _open_original(original: Source, light: Source, tokenizer: Any, stack: ExitStack) -> Any:
+    """The original in memory. Raises UsageError when its vocabulary is not that of `tokenizer`,
+    the light model's.
+    """
+    model, original_tokenizer = loading.load(original.path, dtype=torch.float32)
+    if original_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise UsageError(
+            f"{original.display_name} and {light.display_name} have different vocabularies; KL "
+            "compares equal ones"
+        )
+    stack.enter_context(keep_decoded(model))
+    return model
 
 
 @dataclass

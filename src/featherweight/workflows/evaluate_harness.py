@@ -21,14 +21,13 @@ from typing import Any
 
 from ..base import machine
 from ..base.errors import BadInput, Unsupported, UsageError
-from ..base.events import Event, Listener, silent
+from ..base.events import Listener, send_to, silent
 from ..base.files import write_atomic
 from ..base.run_folder import RunFolder, is_finished
-from ..inference.text.tokenizer import ChatTokenizer
 from ..interchange.source import Source
-from ..quantization.evidence.results import load_results
+from ..quantization.evidence.results import RESULTS, load_results
 from .engines import open_engine
-from .evaluate_tasks import DEFAULT_FOLDER, RESULTS, default_name
+from .evaluate_tasks import DEFAULT_FOLDER, check_template, default_name
 
 SAMPLES = "samples"
 
@@ -59,8 +58,8 @@ def evaluate_harness(
     with _offline():
         manager = _load_tasks(names, task_data)
         source = Source.find(model, listener)
-        if chat and not ChatTokenizer.open(source.path).has_template:
-            raise UsageError(f"{source.display_name} has no chat template; evaluate it with --raw")
+        if chat:
+            check_template(source, chat)
         recipe = {
             "model": source.display_name,
             "fingerprint": source.fingerprint,
@@ -83,15 +82,11 @@ def _judge(run: RunFolder, source: Source, manager: Any, listener: Listener) -> 
 
     start = time.monotonic()
     settings = run.recipe["harness"]
-
-    def both(event: Event) -> None:
-        run.listener(event)
-        listener(event)
-
-    engine, tokenizer = open_engine(source, run.recipe["runtime"], listener=both)
+    send = send_to(run.listener, listener)
+    engine, tokenizer = open_engine(source, run.recipe["runtime"], listener=send)
     try:
         judgement = lm_eval.simple_evaluate(
-            model=HarnessModel(engine, tokenizer, source.display_name, both),
+            model=HarnessModel(engine, tokenizer, source.display_name, send),
             tasks=settings["tasks"],
             task_manager=manager,
             limit=settings["items"],

@@ -21,7 +21,7 @@ from typing import Any
 
 from ..base import machine
 from ..base.errors import UsageError
-from ..base.events import Event, Listener, silent, track
+from ..base.events import Listener, send_to, silent, track
 from ..base.files import disk_full, is_disk_full, sha256, write_atomic
 from ..base.run_folder import RunFolder, is_finished
 from ..data.tasks import BY_NAME, Task, TaskExample, files_of, find_tasks, settings_of
@@ -31,11 +31,11 @@ from ..evaluation.task_summary import summarize_task
 from ..inference.engine import Engine
 from ..inference.text.tokenizer import ChatTokenizer
 from ..interchange.source import Source
-from ..quantization.evidence.results import load_results
+from ..quantization.evidence.results import RESULTS, load_results
 from ..quantization.evidence.task_chapters import task_page
 from .engines import open_engine
 
-RESULTS, ITEMS, REPORT = "results.json", "items", "report.html"
+ITEMS, REPORT = "items", "report.html"
 DEFAULT_FOLDER = Path("evaluations")
 
 
@@ -78,13 +78,11 @@ def evaluate_tasks(
     found_tasks = find_tasks(tasks, BY_NAME, task_data)
     examples = [list(islice(task.examples(), items)) for task in found_tasks]
     source = Source.find(model, listener)
-    has_template = ChatTokenizer.open(source.path).has_template
+    has_template = check_template(source, chat)
     runs = [
         TaskRun(task, rows, task.is_message and has_template if chat is None else chat)
         for task, rows in zip(found_tasks, examples, strict=True)
     ]
-    if chat and not has_template:
-        raise UsageError(f"{source.display_name} has no chat template; evaluate it with --raw")
     if record:
         load_results(source.path)
     recipe = _recipe(source, runs, runtime)
@@ -98,17 +96,10 @@ def evaluate_tasks(
             write_atomic(run.folder / REPORT, task_page(results))
             run.publish()
     if record:
-        _record(results, source.path)
+        from . import evidence  # imports torch
+
+        evidence.record(source.path, {"tasks": results["tasks"]})
     return results, folder
-
-
-def _record(results: Mapping[str, Any], folder: Path) -> None:
-    """Let results.json of a packed folder have the tasks too, and make its pages again."""
-    from .evidence import publish_pages
-
-    recorded_results = {**load_results(folder), "tasks": results["tasks"]}
-    write_atomic(folder / RESULTS, json.dumps(recorded_results, indent=1) + "\n")
-    publish_pages(recorded_results, folder)
 
 
 def _recipe(source: Source, runs: Sequence[TaskRun], runtime: str) -> dict[str, Any]:
@@ -130,6 +121,14 @@ def _recipe(source: Source, runs: Sequence[TaskRun], runtime: str) -> dict[str, 
     }
 
 
+def check_template(source: Source, chat: bool | None) -> bool:
+    """Whether the model has a chat template. Raises UsageError when `chat` wants one in vain."""
+    has_template = ChatTokenizer.open(source.path).has_template
+    if chat and not has_template:
+        raise UsageError(f"{source.display_name} has no chat template; evaluate it with --raw")
+    return has_template
+
+
 def default_name(source: Source, recipe: Mapping[str, Any]) -> str:
     """The folder of an evaluation that got no name: the model's, and a hash of the recipe."""
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
@@ -141,18 +140,14 @@ def _run(
 ) -> dict[str, Any]:
     """Answer all examples, and return the content of results.json."""
     start = time.monotonic()
-
-    def both(event: Event) -> None:
-        run.listener(event)
-        listener(event)
-
+    send = send_to(run.listener, listener)
     (run.folder / ITEMS).mkdir(exist_ok=True)
-    engine, tokenizer = open_engine(source, runtime, listener=both)
+    engine, tokenizer = open_engine(source, runtime, listener=send)
     try:
         entries = []
         for task_run in runs:
             path = run.folder / ITEMS / f"{task_run.task.name}.jsonl"
-            rows = _answer(task_run, path, engine, tokenizer, both)
+            rows = _answer(task_run, path, engine, tokenizer, send)
             writer = PromptWriter(tokenizer, task_run.task, task_run.chat)
             protocol = writer.describe(task_run.examples[0])
             entries.append(summarize_task(task_run.task, rows) | protocol)

@@ -32,11 +32,10 @@ from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_tokenizer
 from ..models.tensors import TensorFolder
 from ..quantization.evidence import card, report
+from ..quantization.evidence.results import RESULTS, load_results
 from ..quantization.layers import keep_decoded
 from .published import published_size
 from .quantize_run import QuantizeRun
-
-RESULTS = "results.json"
 
 
 def gather(
@@ -74,6 +73,13 @@ def gather(
     results["versions"] = machine.versions()
     write_atomic(folder.folder / RESULTS, json.dumps(results, indent=1) + "\n")
     publish_pages(results, folder.folder)
+
+
+def record(folder: Path, entries: Mapping[str, Any]) -> None:
+    """Let results.json of a packed folder say `entries` too, and make its pages again."""
+    results = {**load_results(folder), **entries}
+    write_atomic(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+    publish_pages(results, folder)
 
 
 def publish_pages(results: Mapping[str, Any] | Path, folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import EvidenceFailed, UsageError
-from ..base.events import Event, Listener, silent, track
+from ..base.events import Listener, send_to, silent, track
 from ..base.run_folder import RunFolder, is_finished
 from ..interchange.packed.folder import assemble
 from ..models.tensors import write_shard
@@ -69,7 +69,7 @@ def quantize_folder(
     with RunFolder(
         out, recipe, fresh=fresh, overwrite=overwrite, free_keys=EVIDENCE_KEYS
     ) as folder:
-        send = _send_to(listener, folder.listener)
+        send = send_to(listener, folder.listener)
         snapshot, collection = curvature_stage.collect(run, folder, send, keep_curvature)
         start = time.monotonic()
         records = list(solve(run, folder, snapshot, collection["gate"], send))
@@ -177,11 +177,3 @@ def _part_name(index: int) -> str:
 
 def _part_files(run: QuantizeRun, folder: RunFolder) -> list[Path]:
     return [folder.work / _part_name(index) for index in range(len(run.layer_plans))]
-
-
-def _send_to(*listeners: Listener) -> Listener:
-    def listener(event: Event) -> None:
-        for receive in listeners:
-            receive(event)
-
-    return listener

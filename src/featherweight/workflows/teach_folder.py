@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import data
-from ..base.errors import UsageError
 from ..base.events import Listener, silent
 from ..interchange import loading
 from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_checked_tokenizer
 from ..models.answers import Answers, Kind, TopK, write_answers
+from ..models.answers.header import file_name
 from ..quantization.layers import keep_decoded
 from .evidence import read_text
 from .preflight import check_length
@@ -48,9 +47,7 @@ def teach_folder(
     source = Source.find(model, listener)
     check_length(source, length, "--length N")
     tokenizer = load_checked_tokenizer(source.path)
-    content = read_text(str(text))
-    count = windows or max(1, (len(data.tokens.encode(tokenizer, content)) - 1) // length)
-    tokens = data.windows(tokenizer, content, length, count, bos)
+    tokens = data.windows(tokenizer, read_text(str(text)), length, windows, bos)
     light, _ = loading.load(source.path, dtype=torch.float32)
     with keep_decoded(light):
         answers = write_answers(
@@ -73,7 +70,7 @@ def teach_folder(
 def facts(answers: Answers) -> dict[str, Any]:
     """What a set of answers holds, as plain data."""
     header = answers.header
-    files = (answers.folder / header.file_name(index) for index in range(header.num_files))
+    files = (answers.folder / file_name(index) for index in range(header.num_files))
     num_bytes, num_tokens = (
         sum(file.stat().st_size for file in files),
         header.windows * header.length,
@@ -92,31 +89,3 @@ def facts(answers: Answers) -> dict[str, Any]:
         "file_bytes": num_bytes,
         "bytes_per_token": round(num_bytes / num_tokens, 1),
     }
-
-
-def is_answers(path: str | Path) -> bool:
-    """Whether `path` is a folder of answers, complete or not."""
-    return any(Path(path).glob("answers-*.safetensors"))
-
-
-def open_answers(folder: str | Path, tokenizer: Any) -> Answers:
-    """The answers in `folder`, to compare a model with that has this tokenizer.
-
-    Raises BadInput when they are about other tokens, UsageError when a KL cannot be computed from
-    them.
-    """
-    return Answers.open(folder, tokenizer=tokenizer, temperature=1.0)
-
-
-def kind_of(top_k: int | None, draws: int | None, is_full: bool, dtype: str | None) -> Kind:
-    """The kind that the options of the shell name. Raises UsageError when they name several."""
-    from ..models.answers import Full, Sampled
-
-    if sum((top_k is not None, draws is not None, is_full)) > 1:
-        raise UsageError("--top-k, --draws and --full exclude each other: choose one")
-    if draws is not None:
-        if dtype is not None:
-            raise UsageError("--dtype: drawn tokens are ids, not numbers")
-        return Sampled(draws)
-    kind: Kind = Full() if is_full else TopK(64 if top_k is None else top_k)
-    return kind if dtype is None else replace(kind, dtype=dtype)  # type: ignore[type-var]

@@ -279,7 +279,8 @@ class _Reader:
         kind, exponent = EXPONENTS[tensor.dtype]
         bits = tensor.data.view(kind)
         for start in range(0, len(bits), CHUNK):
-            if ((bits[start : start + CHUNK] & exponent) == exponent).any():
+            # No exponent is larger than that of such numbers.
+            if (bits[start : start + CHUNK] & exponent).max() == exponent:
                 raise BadInput(
                     f"{self._folder}: {name} holds numbers that are not finite; the checkpoint is "
                     "damaged"

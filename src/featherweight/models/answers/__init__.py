@@ -10,7 +10,7 @@ The files are described in `docs/answers.md`.
 
 from __future__ import annotations
 
-from .folder import Answers, text_hash, tokenizer_hash
+from .folder import Answers, holds_answers, text_hash, tokenizer_hash
 from .header import Header
 from .kinds import Full, Kind, Sampled, TopK
 from .rows import FullAnswer, SparseAnswer
@@ -25,6 +25,7 @@ __all__ = [
     "Sampled",
     "SparseAnswer",
     "TopK",
+    "holds_answers",
     "size_bytes",
     "text_hash",
     "tokenizer_hash",

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ...base.errors import BadInput, UsageError
-from .header import Header
+from .header import Header, file_name
 from .rows import FullAnswer, SparseAnswer
 
 # Any text shows how a tokenizer cuts; this one has what tokenizers treat differently.
@@ -49,15 +50,14 @@ class Answers:
         UsageError for another temperature.
         """
         folder = Path(folder)
-        first = folder / "answers-00000.safetensors"
-        if not first.is_file():
+        if not (folder / file_name(0)).is_file():
             raise BadInput(f"{folder} holds no answers; fw teach MODEL TEXT --out {folder}")
-        header = read_header(first)
+        header = read_header(folder / file_name(0))
         answers = cls(folder, header)
         gaps = [
-            header.file_name(index)
+            file_name(index)
             for index in range(header.num_files)
-            if not (folder / header.file_name(index)).is_file()
+            if not (folder / file_name(index)).is_file()
         ]
         if gaps:
             raise BadInput(
@@ -65,10 +65,10 @@ class Answers:
                 "the command that wrote it continues"
             )
         for index in range(1, header.num_files):
-            names = read_header(folder / header.file_name(index)).differences(header)
+            names = read_header(folder / file_name(index)).differences(header)
             if names:
                 raise BadInput(
-                    f"{folder}: {header.file_name(index)} belongs to other answers "
+                    f"{folder}: {file_name(index)} belongs to other answers "
                     f"(these differ: {', '.join(names)})"
                 )
         answers.check(tokenizer, tokens, temperature)
@@ -104,7 +104,7 @@ class Answers:
         if not 0 <= window < len(self):
             raise IndexError(f"window {window} of {len(self)}")
         index, place = divmod(window, self.header.windows_per_file)
-        path = self.folder / self.header.file_name(index)
+        path = self.folder / file_name(index)
         tensors = {}
         try:
             with safe_open(path, framework="pt") as file:
@@ -123,7 +123,7 @@ class Answers:
         """The text that was answered."""
         rows = []
         for index in range(self.header.num_files):
-            with safe_open(self.folder / self.header.file_name(index), framework="pt") as file:
+            with safe_open(self.folder / file_name(index), framework="pt") as file:
                 rows.append(file.get_tensor("tokens").to(torch.int64))
         return torch.cat(rows)
 
@@ -143,18 +143,20 @@ class Answers:
         """The answer about the window whose first tokens are `inputs`. Raises BadInput when there
         is none.
         """
-        window = self._places().get(_key(inputs))
+        window = self._places.get(_key(inputs))
         if window is None:
             raise BadInput(f"{self.folder} holds no answers about this text")
         return self[window]
 
+    @cached_property
     def _places(self) -> dict[bytes, int]:
-        """Inputs of a window -> its number; read once."""
-        places = self.__dict__.get("_window_of")
-        if places is None:
-            places = {_key(row[:-1]): window for window, row in enumerate(self.tokens)}
-            object.__setattr__(self, "_window_of", places)
-        return places
+        """Inputs of a window -> its number."""
+        return {_key(row[:-1]): window for window, row in enumerate(self.tokens)}
+
+
+def holds_answers(folder: Path | str) -> bool:
+    """Whether `folder` holds files of answers, complete or not."""
+    return any(Path(folder).glob("answers-*.safetensors"))
 
 
 def read_header(path: Path) -> Header:

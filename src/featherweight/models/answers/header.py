@@ -17,6 +17,11 @@ from .kinds import KINDS, Kind
 FORMAT, VERSION = "featherweight-answers", 1
 
 
+def file_name(index: int) -> str:
+    """The name of a file of a set of answers."""
+    return f"answers-{index:05d}.safetensors"
+
+
 @dataclass(frozen=True)
 class Header:
     """The facts about a set of answers.
@@ -47,10 +52,6 @@ class Header:
     def num_files(self) -> int:
         """How many files the set has when it is complete."""
         return -(-self.windows // self.windows_per_file)
-
-    def file_name(self, index: int) -> str:
-        """The name of a file of the set."""
-        return f"answers-{index:05d}.safetensors"
 
     def metadata(self) -> dict[str, str]:
         """As safetensors stores it: text to text."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...base.errors import UsageError
@@ -133,7 +133,7 @@ class TopK(Kind):
             pieces.append((top.indices, top.values, log_tail, log_target))
         ids, log_p, log_tail, log_target = (torch.cat(part) for part in zip(*pieces, strict=True))
         return {
-            "ids": small_ids(ids, logits.shape[-1]),
+            "ids": ids.to(_id_dtype(logits.shape[-1])),
             "log_p": log_p.to(DTYPES[self.dtype]),
             "log_tail": log_tail,
             "log_target": log_target,
@@ -145,12 +145,12 @@ class TopK(Kind):
         # 1 - exp(log_tail) by the form that keeps its digits where the tail is small.
         log_mass = torch.log(-torch.expm1(log_tail))
         log_p = log_p + (log_mass - log_p.logsumexp(-1))[:, None]
-        ids = large_ids(tensors["ids"])
+        ids = tensors["ids"].to(torch.int64)
         return SparseAnswer(tokens, ids, log_p, log_tail, tensors["log_target"])
 
     def bytes_per_position(self, vocabulary: int) -> int:
         """Ids, numbers, tail and target."""
-        return self.k * (_id_bytes(vocabulary) + DTYPES[self.dtype].itemsize) + 8
+        return self.k * (_id_dtype(vocabulary).itemsize + DTYPES[self.dtype].itemsize) + 8
 
 
 @dataclass(frozen=True)
@@ -179,13 +179,13 @@ class Sampled(Kind):
             ids.append(draws.sort(-1).values)
             log_target.append(log_p.gather(-1, targets[part, None])[:, 0])
         return {
-            "ids": small_ids(torch.cat(ids), logits.shape[-1]),
+            "ids": torch.cat(ids).to(_id_dtype(logits.shape[-1])),
             "log_target": torch.cat(log_target),
         }
 
     def read(self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int) -> SparseAnswer:
         """The frequencies of the drawn tokens; nothing is known of the others (log_tail -inf)."""
-        ids = large_ids(tensors["ids"])
+        ids = tensors["ids"].to(torch.int64)
         # A run of equal ids begins where an id differs from the one before, and ends where the
         # next run begins.
         is_first = torch.ones_like(ids, dtype=torch.bool)
@@ -208,24 +208,15 @@ class Sampled(Kind):
 
     def bytes_per_position(self, vocabulary: int) -> int:
         """Ids and target."""
-        return self.draws * _id_bytes(vocabulary) + 4
+        return self.draws * _id_dtype(vocabulary).itemsize + 4
 
 
 KINDS: Mapping[str, type[Kind]] = {kind.name: kind for kind in (Full, TopK, Sampled)}
 
 
-def small_ids(ids: Integer[Tensor, "rows k"], vocabulary: int) -> Integer[Tensor, "rows k"]:
-    """Ids in two bytes where all ids of the vocabulary fit, else in four."""
-    return ids.to(torch.uint16 if vocabulary <= SMALL_VOCABULARY else torch.int32)
-
-
-def large_ids(ids: Integer[Tensor, "rows k"]) -> Integer[Tensor, "rows k"]:
-    """Ids that index a tensor."""
-    return ids.to(torch.int64)
-
-
-def _id_bytes(vocabulary: int) -> int:
-    return 2 if vocabulary <= SMALL_VOCABULARY else 4
+def _id_dtype(vocabulary: int) -> torch.dtype:
+    """The smallest integers that hold every id."""
+    return torch.uint16 if vocabulary <= SMALL_VOCABULARY else torch.int32
 
 
 def _parts(count: int) -> list[slice]:

@@ -21,8 +21,9 @@ from ...base.errors import BadInput, PreflightRefused, UsageError
 from ...base.events import Listener, silent, track
 from ...base.files import remove_leftovers, write_atomic
 from ...base.seeds import seed_of
+from ..structure import evaluation_mode
 from .folder import Answers, read_header, template_hash, text_hash, tokenizer_hash
-from .header import Header
+from .header import Header, file_name
 from .kinds import Kind, TopK
 
 FILE_BYTES = 64 << 20
@@ -85,7 +86,7 @@ def write_answers(
         tensors = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
         tensors["tokens"] = tokens[list(_windows_of(header, index))].to(torch.int32)
         write = partial(save_file, tensors, metadata=header.metadata())
-        write_atomic(folder / header.file_name(index), write)
+        write_atomic(folder / file_name(index), write)
     next(steps, None)
     return Answers.open(folder)
 
@@ -104,7 +105,7 @@ def _gaps(header: Header, folder: Path) -> list[int]:
     """The files that must be written; UsageError when the folder holds those of other answers."""
     gaps = []
     for index in range(header.num_files):
-        path = folder / header.file_name(index)
+        path = folder / file_name(index)
         if not path.is_file():
             gaps.append(index)
             continue
@@ -149,12 +150,7 @@ def _answer(model: nn.Module, window: Tensor, header: Header, index: int) -> dic
 
 def _logits(model: nn.Module, window: Tensor) -> Tensor:
     """The logits about the successors of all tokens of a window but the last."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            device = next(model.parameters()).device
-            logits: Tensor = model(window[None, :-1].to(device), use_cache=False).logits[0]
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.no_grad():
+        device = next(model.parameters()).device
+        logits: Tensor = model(window[None, :-1].to(device), use_cache=False).logits[0]
     return logits

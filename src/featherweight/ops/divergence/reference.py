@@ -46,20 +46,20 @@ def cross_entropy(student: Logits, targets: Int[Tensor, " rows"]) -> Rows:
 def forward_kl(student: Logits, teacher: Logits, temperature: float = 1.0) -> Rows:
     """KL(p || q): what the student's code costs on the teacher's tokens."""
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
-    return _kl(log_p, log_q)
+    return kl(log_p, log_q)
 
 
 def reverse_kl(student: Logits, teacher: Logits, temperature: float = 1.0) -> Rows:
     """KL(q || p): punishes the student's tokens that the teacher would not say."""
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
-    return _kl(log_q, log_p)
+    return kl(log_q, log_p)
 
 
 def skew_kl(student: Logits, teacher: Logits, alpha: float = 0.1, temperature: float = 1.0) -> Rows:
     """KL(p || alpha p + (1 - alpha) q). Raises UsageError unless 0 < alpha < 1."""
     check_share("alpha", alpha, "forward_kl")
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
-    return _kl(log_p, _log_mixture(log_p, log_q, alpha))
+    return kl(log_p, _log_mixture(log_p, log_q, alpha))
 
 
 def skew_reverse_kl(
@@ -68,7 +68,7 @@ def skew_reverse_kl(
     """KL(q || (1 - alpha) p + alpha q). Raises UsageError unless 0 < alpha < 1."""
     check_share("alpha", alpha, "reverse_kl")
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
-    return _kl(log_q, _log_mixture(log_q, log_p, alpha))
+    return kl(log_q, _log_mixture(log_q, log_p, alpha))
 
 
 def jensen_shannon(
@@ -78,7 +78,7 @@ def jensen_shannon(
     check_share("beta", beta, "forward_kl", "reverse_kl")
     log_q, log_p = log_softmax(student, temperature), log_softmax(teacher, temperature)
     log_m = _log_mixture(log_p, log_q, beta)
-    return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+    return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
 
 
 def total_variation(student: Logits, teacher: Logits, temperature: float = 1.0) -> Rows:
@@ -138,7 +138,8 @@ def precise(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+def kl(log_p: Logits, log_q: Logits) -> Rows:
+    """KL(p || q) of each row of log-probabilities."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from ...base.errors import BadInput
 from ...reporting import numbers
 
+RESULTS = "results.json"
 _INTERVAL: dict[str, Any] = {}
 _QUALITY = {
     "text": {"first_ids": []},
@@ -51,7 +52,7 @@ def load_results(results: Mapping[str, Any] | Path | str) -> Mapping[str, Any]:
     if isinstance(results, Mapping):
         return results
     path = Path(results)
-    path = path / "results.json" if path.is_dir() else path
+    path = path / RESULTS if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

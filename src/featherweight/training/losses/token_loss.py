@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ...base.errors import BadInput, UsageError
+from ...models.structure import evaluation_mode
 from ..loss import Loss
 from .terms import Term
-from .views import Positions, View, check_finite, evaluation_mode, view
+from .views import Positions, View, check_finite, view
 
 
 class TokenLoss(nn.Module):
@@ -111,7 +112,7 @@ class TokenLoss(nn.Module):
         if teacher is None:
             return View(positions.select(positions.batch["teacher_logits"]))
         names = {n for t in terms.values() for n in t.teacher_modules(model, teacher)}
-        with evaluation_mode(teacher):
+        with evaluation_mode(teacher), torch.no_grad():
             target = view(teacher, positions, sorted(names), check=not self._is_checked)
         check_finite(target)
         return target

@@ -123,20 +123,6 @@ def view(model: nn.Module, positions: Positions, names: Sequence[str], check: bo
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Inside this context `model` is in evaluation mode and makes no graph."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
 def _capture(
     model: nn.Module, head: nn.Module, names: Sequence[str], captures: dict[str, Tensor]
 ) -> Iterator[None]:
