@@ -113,7 +113,7 @@ class Answers:
         except (OSError, SafetensorError) as error:
             raise BadInput(f"{path} cannot be read ({error}); write the answers again") from error
         tokens = tensors.pop("tokens").to(torch.int64)
-        return self.header.kind.read(tokens, tensors, self.header.vocabulary)
+        return self.header.kind.read(tokens, tensors)
 
     def __iter__(self) -> Iterator[FullAnswer | SparseAnswer]:
         return (self[window] for window in range(len(self)))

@@ -51,9 +51,7 @@ class Kind(ABC):
         """What a file holds of one window. seed: of the draws, if there are any."""
 
     @abstractmethod
-    def read(
-        self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int
-    ) -> FullAnswer | SparseAnswer:
+    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor]) -> FullAnswer | SparseAnswer:
         """The answer of a window from its tensors."""
 
     @abstractmethod
@@ -97,7 +95,7 @@ class Full(Kind):
             raise UsageError("logits beyond 65,504 do not fit into float16; use dtype float32")
         return {"logits": numbers}
 
-    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int) -> FullAnswer:
+    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor]) -> FullAnswer:
         """The logits in float32."""
         return FullAnswer(tokens, tensors["logits"].float())
 
@@ -139,7 +137,7 @@ class TopK(Kind):
             "log_target": log_target,
         }
 
-    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int) -> SparseAnswer:
+    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor]) -> SparseAnswer:
         """The rounded log-probabilities, shifted so that with the tail they add up to 1."""
         log_p, log_tail = tensors["log_p"].float(), tensors["log_tail"]
         # 1 - exp(log_tail) by the form that keeps its digits where the tail is small.
@@ -183,7 +181,7 @@ class Sampled(Kind):
             "log_target": torch.cat(log_target),
         }
 
-    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor], vocabulary: int) -> SparseAnswer:
+    def read(self, tokens: Tensor, tensors: Mapping[str, Tensor]) -> SparseAnswer:
         """The frequencies of the drawn tokens; nothing is known of the others (log_tail -inf)."""
         ids = tensors["ids"].to(torch.int64)
         # A run of equal ids begins where an id differs from the one before, and ends where the
