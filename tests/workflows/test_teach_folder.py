@@ -52,6 +52,12 @@ def test_the_shell_writes_answers_and_measures_against_them(
         main(["evaluate", str(light), "--against", out, "--json"])
     quality = json.loads(capsys.readouterr().out)["quality"]
     assert quality["text"]["windows"] == 3 and "at most" in quality["kl"]["of"]
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(light), "--against", out])
+    assert "at most the whole KL" in " ".join(capsys.readouterr().out.split())
+    (light / "results.json").write_text("{}")
+    with pytest.raises(UsageError, match="shows the whole KL"):
+        evaluate_folder(light, against=out, record=True)
 
 
 def test_the_whole_text_is_answered_unless_windows_are_counted(

@@ -69,6 +69,7 @@ def results_table(results: Mapping[str, Any]) -> Table:
         ("bpw_codes, codes only", "", number(size.get("bpw_codes"), 3)),
         ("bpw_codes, without tables", "", number(size.get("bpw_codes_blocks"), 3)),
     ]
+    kl = quality.get("kl") or {}
     quality_rows = [
         (
             ", ".join(
@@ -79,9 +80,9 @@ def results_table(results: Mapping[str, Any]) -> Table:
             interval(_perplexity(quality, "light")),
         ),
         (
-            "KL from the original, nats",
+            ", ".join(["KL from the original, nats", *([kl["of"]] if kl.get("of") else [])]),
             number(quality.get("kl_self"), 4),
-            interval(quality.get("kl"), 4),
+            interval(kl, 4),
         ),
         (
             "same most likely next token",

@@ -19,7 +19,7 @@ from ..inference.engine import Engine, Session
 from ..interchange import loading
 from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_checked_tokenizer
-from ..models.answers import Answers, holds_answers
+from ..models.answers import Answers, Full, holds_answers
 from ..quantization.evidence.results import load_results
 from ..quantization.layers import keep_decoded
 from . import evidence
@@ -61,7 +61,7 @@ def evaluate_folder(
     tokenizer = load_checked_tokenizer(source.path)
     answers, original_source = None, None
     if against is not None and holds_answers(against):
-        answers = Answers.open(against, tokenizer=tokenizer, temperature=1.0)
+        answers = _open_answers(against, tokenizer, record)
         header = answers.header
         length = header.length
         content: _Content = (answers.tokens, header.text_name, header.bos)
@@ -89,6 +89,18 @@ def evaluate_folder(
 
 # Windows of tokens, the name of their text, and whether each starts with a BOS.
 _Content = tuple[torch.Tensor, str, bool | None]
+
+
+def _open_answers(folder: str, tokenizer: Any, record: bool) -> Answers:
+    """Answers to compare with. Raises UsageError when `record` wants those of a part of the
+    vocabulary on a page.
+    """
+    answers = Answers.open(folder, tokenizer=tokenizer, temperature=1.0)
+    if record and not isinstance(answers.header.kind, Full):
+        raise UsageError(
+            "--record: the page shows the whole KL, which needs the original or its full answers"
+        )
+    return answers
 
 
 def _open_light(
