@@ -13,6 +13,7 @@ import typer
 from ..base.errors import UsageError
 from . import bounds as result_bounds
 from .benching import bench
+from .distilling import distill
 from .evaluation import evaluate
 from .generation import chat, generate
 from .options import FailIf, Json, OptionalModel
@@ -180,6 +181,7 @@ def quantize(
 
 app.command()(evaluate)
 app.command()(teach)
+app.command()(distill)
 
 
 @app.command()

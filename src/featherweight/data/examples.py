@@ -56,6 +56,24 @@ class Example:
             raise BadInput("no token of this example is to be learned; its answer is empty")
 
 
+def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
+    """A batch as `training.losses.TokenLoss` reads it: `input_ids`, `attention_mask` and
+    `loss_mask` (examples, longest). Shorter examples are padded at the end, with token 0, which nothing reads.
+    """
+    longest = max(len(example.ids) for example in examples)
+    batch = {
+        "input_ids": torch.zeros(len(examples), longest, dtype=torch.int64),
+        "attention_mask": torch.zeros(len(examples), longest, dtype=torch.int64),
+        "loss_mask": torch.zeros(len(examples), longest, dtype=torch.bool),
+    }
+    for row, example in enumerate(examples):
+        length = len(example.ids)
+        batch["input_ids"][row, :length] = example.ids
+        batch["attention_mask"][row, :length] = 1
+        batch["loss_mask"][row, :length] = example.loss_mask
+    return batch
+
+
 def answer_example(tokenizer: Any, prompt: str, answer: str) -> Example:
     """A plain prompt and its answer, such as a task's; the answer ends with the EOS token.
 

@@ -9,41 +9,18 @@ mass out ("zero") makes the student over-confident by 1 / (the mass of the k tok
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from ..base.errors import UsageError
 from ..base.events import Listener, silent
 from ..base.run_folder import RunFolder
 from ..models.answers import Answers, FullAnswer, SparseAnswer
-from ..training import Cosine, ShuffledBatches, Step, parameter_groups, steps
-from ..training.losses import CrossEntropy, ForwardKL, TokenLoss, TopKKL
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a student learns.
-
-    steps: of the optimizer. batch: windows of a micro-batch; accumulate: micro-batches of a step.
-    lr: the largest rate of a cosine with `warmup` steps. tail_rule: for the tokens that top-k
-    answers do not name (`ops.divergence.TAIL_RULES`). cross_entropy: weight of the text itself
-    beside the answers. temperature: of the KL from full answers; others have that of their header.
-    """
-
-    steps: int = 500
-    batch: int = 4
-    accumulate: int = 1
-    lr: float = 3e-4
-    warmup: int = 20
-    weight_decay: float = 0.01
-    tail_rule: str = "tail"
-    cross_entropy: float = 0.0
-    temperature: float = 1.0
-    seed: int = 0
+from ..training import ShuffledBatches, Step
+from ..training.losses import CrossEntropy, TokenLoss, TopKKL
+from .recipe import Recipe, train
 
 
 def distill(
@@ -62,23 +39,14 @@ def distill(
     terms = [_term(answers, recipe)]
     if recipe.cross_entropy:
         terms.append(CrossEntropy(weight=recipe.cross_entropy))
-    per_step = recipe.batch * recipe.accumulate
-    if len(answers) < per_step:
-        raise UsageError(
-            f"a step needs {per_step} windows, and {answers.folder} holds {len(answers)}; use "
-            "smaller batches, or answer more text"
-        )
-    epochs = 1 + recipe.steps * recipe.accumulate // (len(answers) // recipe.batch)
-    student.train()
-    return steps(
+    epochs = recipe.epochs(len(answers), "windows")
+    return train(
         student,
         AnswerBatches(answers, recipe.batch, epochs, recipe.seed),
         TokenLoss(*terms, vocabulary=answers.header.vocabulary),
-        AdamW(parameter_groups(student, weight_decay=recipe.weight_decay), lr=recipe.lr),
-        Cosine(recipe.steps, recipe.warmup),
+        recipe,
         run,
-        accumulate=recipe.accumulate,
-        listener=listener,
+        listener,
     )
 
 
@@ -115,7 +83,12 @@ def _with_last(rows: Tensor) -> Tensor:
 def _term(answers: Answers, recipe: Recipe) -> Any:
     kind, temperature = answers.header.kind.name, answers.header.temperature
     if kind == "full":
-        return ForwardKL(temperature=recipe.temperature)
+        return recipe.term("forward")
+    if recipe.divergence not in (None, "forward"):
+        raise UsageError(
+            f"divergence={recipe.divergence}: {kind} answers give the forward KL; "
+            "keep full ones for others"
+        )
     if recipe.temperature not in (1.0, temperature):
         raise UsageError(
             f"temperature={recipe.temperature}: the answers are probabilities at {temperature}; "

@@ -10,7 +10,6 @@ so the process's own memory grows by far less than the model's size until weight
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from ..models.structure import check_no_experts
 from ..models.tensors import require_finite
 from .locating import find_folder
 from .pretrained import build_skeleton, load_config, load_pretrained, untie
+from .quiet import no_progress_bars
 from .source import Source
 from .tokenizer_check import load_checked_tokenizer
 
@@ -58,7 +58,7 @@ def load(
     folder = locate(model, listener)
     listener(Event(STAGE, 0, 1, message=folder.name))
     tokenizer = load_checked_tokenizer(folder)
-    with _no_progress_bars():
+    with no_progress_bars():
         loaded_model = _load_model(Source(str(model), folder), dtype)
     loaded_model.eval()
     if device is not None:
@@ -99,17 +99,3 @@ def _load_model(source: Source, dtype: torch.dtype | None) -> Any:
     for name, parameter in model.named_parameters():
         require_finite(parameter.detach(), f"{source.path}: {name}")
     return model
-
-
-@contextlib.contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Switch transformers' progress bars off, because the listener reports the progress."""
-    from transformers.utils import logging
-
-    was_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            logging.enable_progress_bar()

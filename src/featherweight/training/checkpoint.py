@@ -2,6 +2,8 @@
 
     OUT.partial/work/training/state-0.safetensors, state-1.safetensors, ...
 
+A run that trains several models one after the other has such a folder for each (`stage`).
+
 The oldest file is replaced: written beside, flushed, renamed, and then entered in the journal of
 the run with its SHA-256. A kill between any two of these leaves at least one file that agrees with
 its entry, and the run continues from the newest such file. On a full disk the others stay.
@@ -28,11 +30,15 @@ FINGERPRINT = "training state 1"  # changes with the format
 
 
 class Checkpoints:
-    """The `count` files of a run. recipe: what must be equal in the run that continues."""
+    """The `count` files of a training. recipe: what must be equal in the run that continues; stage:
+    the name of the folder.
+    """
 
-    def __init__(self, run: RunFolder, recipe: Mapping[str, Any], count: int) -> None:
-        self.run, self.recipe = run, recipe
-        self.folder = run.work / FOLDER
+    def __init__(
+        self, run: RunFolder, recipe: Mapping[str, Any], count: int, stage: str = FOLDER
+    ) -> None:
+        self.run, self.recipe, self.stage = run, recipe, stage
+        self.folder = run.work / stage
         self.folder.mkdir(exist_ok=True)
         self._steps = {slot: self._step(slot) for slot in range(count)}
 
@@ -73,15 +79,15 @@ class Checkpoints:
         return self.run.done(self._unit(slot), FINGERPRINT)
 
     def _unit(self, slot: int) -> str:
-        return f"{FOLDER}/{slot}"
+        return f"{self.stage}/{slot}"
 
     def _file(self, slot: int) -> Path:
         return self.folder / f"state-{slot}.safetensors"
 
 
-def checkpoint_files(run: RunFolder) -> list[Path]:
-    """The files of the states of `run`, the oldest first."""
-    files = (run.work / FOLDER).glob("state-*.safetensors")
+def checkpoint_files(run: RunFolder, stage: str = FOLDER) -> list[Path]:
+    """The files of the states of a training, the oldest first."""
+    files = (run.work / stage).glob("state-*.safetensors")
     return sorted(files, key=lambda file: StateFile(file).numbers["progress"]["step"])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..base.errors import BadInput, UsageError
 from ..base.events import Event
-from .loop import STAGE
+from .checkpoint import FOLDER
 
 
 class TensorBoard:
@@ -36,12 +36,12 @@ class TensorBoard:
         self._writer.close()
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def history(folder: Path, stage: str = FOLDER) -> list[dict[str, Any]]:
     """The values of every step of a run, in order: `step`, `loss`, `lr` and so on.
 
-    folder: of the run (`RunFolder.folder`, or where it was published). A step that was repeated
-    after a kill is there once; numbers that were not finite are None. Raises BadInput for a folder
-    without events.
+    folder: of the run (`RunFolder.folder`, or where it was published). stage: as in `steps`. A step
+    that was repeated after a kill is there once; numbers that were not finite are None. Raises
+    BadInput for a folder without events.
     """
     path = folder / "events.jsonl"
     if not path.exists():
@@ -52,6 +52,6 @@ def history(folder: Path) -> list[dict[str, Any]]:
             entry = json.loads(line)
         except ValueError:
             continue  # a kill truncated this line, and its step was repeated
-        if isinstance(entry, dict) and entry.get("stage") == STAGE:
+        if isinstance(entry, dict) and entry.get("stage") == stage:
             rows[entry["done"]] = {"step": entry["done"], **entry["values"]}
     return [rows[step] for step in sorted(rows)]

@@ -31,14 +31,12 @@ from ..base.run_folder import RunFolder
 from . import gradients, nonfinite, ranks, recipe
 from .averages import EMA
 from .batches import Batches, to_device
-from .checkpoint import Checkpoints
+from .checkpoint import FOLDER, Checkpoints
 from .loss import Loss, LossFunction
 from .precision import bf16_pays
 from .schedules import Schedule
 from .state import StateFile, TrainingState
 from .step import Step
-
-STAGE = "train"
 
 
 def steps(
@@ -56,6 +54,7 @@ def steps(
     save_every: int = 100,
     num_checkpoints: int = 2,
     max_nonfinite: int = 5,
+    stage: str = FOLDER,
     listener: Listener = silent,
 ) -> Iterator[Step]:
     """Train `model` for `schedule.steps` steps, and yield a `Step` after each.
@@ -69,7 +68,8 @@ def steps(
     average: is updated after each step and saved. save_every: steps between checkpoints, written
     when the caller asks for the next step; the last state is always written. num_checkpoints: files
     that take turns, at least 2. max_nonfinite: this many steps in a row that are not finite stop
-    the run.
+    the run. stage: names the events and the folder of the checkpoints; a run that trains several
+    models gives each another.
 
     Raises, before anything is computed, UsageError for settings that cannot work and for a run that
     was started with others. Raises BadInput for numbers that stay not finite, for an optimizer
@@ -96,6 +96,7 @@ def steps(
         save_every,
         num_checkpoints,
         max_nonfinite,
+        stage,
         listener,
     )
     training = _Training(model, loss, optimizers, average, settings)
@@ -115,6 +116,7 @@ class _Settings:
     save_every: int
     num_checkpoints: int
     max_nonfinite: int
+    stage: str
     listener: Listener
 
 
@@ -162,7 +164,10 @@ class _Training:
         path, refusal = None, None
         if run is not None:
             try:
-                self.checkpoints = Checkpoints(run, self.recipe(), self.settings.num_checkpoints)
+                settings = self.settings
+                self.checkpoints = Checkpoints(
+                    run, self.recipe(), settings.num_checkpoints, settings.stage
+                )
                 path = self.checkpoints.newest()
             except UsageError as error:
                 refusal = str(error)
@@ -315,8 +320,9 @@ class _Training:
         message = f"loss {step.loss:.4g}, {step.units_per_second:.4g}/s"
         if step.num_skipped:
             message += f", {step.num_skipped} steps skipped"
+        stage = self.settings.stage
         event = Event(
-            STAGE, step.number, step.total, step.seconds, step.eta_seconds, message, step.values()
+            stage, step.number, step.total, step.seconds, step.eta_seconds, message, step.values()
         )
         if ranks.rank() == 0:
             self.settings.listener(event)

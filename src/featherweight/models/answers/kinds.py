@@ -124,11 +124,18 @@ class TopK(Kind):
         """ids, log_p, log_tail and log_target."""
         pieces = []
         for part in _parts(len(logits)):
-            log_p = torch.log_softmax(logits[part].float() / temperature, -1)
-            top = log_p.topk(self.k, -1)
-            log_target = log_p.gather(-1, targets[part, None])[:, 0]
-            log_tail = log_p.scatter(-1, top.indices, -math.inf).logsumexp(-1)
-            pieces.append((top.indices, top.values, log_tail, log_target))
+            scores = logits[part].float() / temperature
+            top = scores.topk(self.k, -1)
+            smallest = top.values[:, -1:]
+            # The others are compared with the smallest of the k, so their exponentials are at most
+            # 1, and a small mass keeps its digits.
+            rest = torch.sub(scores, smallest).exp_().scatter_(-1, top.indices, 0.0)
+            log_rest = rest.sum(-1).log() + smallest[:, 0]
+            log_sum = torch.logaddexp(log_rest, top.values.logsumexp(-1))
+            target = scores.gather(-1, targets[part, None])[:, 0]
+            pieces.append(
+                (top.indices, top.values - log_sum[:, None], log_rest - log_sum, target - log_sum)
+            )
         ids, log_p, log_tail, log_target = (torch.cat(part) for part in zip(*pieces, strict=True))
         return {
             "ids": ids.to(_id_dtype(logits.shape[-1])),

@@ -41,18 +41,20 @@ def write_answers(
     text_name: str = "text",
     bos: bool | None = None,
     temperature: float = 1.0,
+    vocabulary: int | None = None,
     seed: int = 0,
     listener: Listener = silent,
 ) -> Answers:
     """The answers of `model` about `tokens`, written to `folder` where they are missing.
 
     tokens: as `data.windows` returns them. kind: what is kept (None: `TopK()`). model_id:
-    identifies the weights. name, text_name, bos: for the header. Raises UsageError for an
+    identifies the weights. name, text_name, bos: for the header. vocabulary: leave out the logits
+    of ids from this one on, which pad the table and are no tokens. Raises UsageError for an
     impossible kind or temperature or a folder of other answers, PreflightRefused when the disk is
     too small, and BadInput when the model gives numbers that are not finite or the disk is full.
     """
     kind, folder = kind or TopK(), Path(folder)
-    vocabulary = _vocabulary(model, tokens)
+    vocabulary = _vocabulary(model, tokens, vocabulary)
     kind.check(vocabulary, temperature)
     length = tokens.shape[1] - 1
     window_bytes = length * kind.bytes_per_position(vocabulary) + 4 * tokens.shape[1]
@@ -128,15 +130,22 @@ def _check_disk(folder: Path, window_bytes: int, header: Header, gaps: list[int]
         )
 
 
-def _vocabulary(model: nn.Module, tokens: Tensor) -> int:
-    """The columns of the model's logits."""
+def _vocabulary(model: nn.Module, tokens: Tensor, limit: int | None) -> int:
+    """The columns of the model's logits, at most `limit`."""
     if tokens.ndim != 2 or tokens.shape[0] < 1 or tokens.shape[1] < 2:
         raise UsageError(f"tokens must be windows of two tokens or more, not {tuple(tokens.shape)}")
-    return _logits(model, tokens[0, :2]).shape[-1]
+    size = _logits(model, tokens[0, :2]).shape[-1]
+    limit = size if limit is None else limit
+    if not int(tokens.max()) < limit <= size:
+        raise UsageError(
+            f"vocabulary={limit}: the text has tokens up to {int(tokens.max())}, and the model "
+            f"{size} logits"
+        )
+    return limit
 
 
 def _answer(model: nn.Module, window: Tensor, header: Header, index: int) -> dict[str, Tensor]:
-    logits = _logits(model, window)
+    logits = _logits(model, window)[:, : header.vocabulary]
     if not torch.isfinite(logits).all():
         row = int((~torch.isfinite(logits)).any(-1).nonzero()[0])
         raise BadInput(

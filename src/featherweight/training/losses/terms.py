@@ -118,6 +118,29 @@ class ReverseKL(Distillation):
         return divergence.reverse_kl(student, teacher, self.temperature)
 
 
+class PolicyGradientKL(Term):
+    """KL(q || p) from the tokens that the student itself drew: log q - log p of each of them, with
+    the gradient of a policy whose reward is log p - log q, (log q - log p) grad log q.
+
+    Its expectation over the draws is the gradient of `ReverseKL` at each position; what later
+    tokens pay is left out (MiniLLM's one-step form, Gu et al. 2024, with discount 0). It needs two
+    log-probabilities a token instead of two distributions. Only for tokens that were drawn from q
+    at temperature 1 with these weights.
+    """
+
+    needs_teacher = True
+
+    def rows(self, student: View, teacher: View | None, positions: Positions) -> Rows:
+        """See `Term`."""
+        assert teacher is not None
+        log_q, log_p = (
+            -divergence.row_losses(divergence.cross_entropy, side.logits, positions.targets)
+            for side in (student, teacher)
+        )
+        cost = (log_q - log_p).detach()
+        return cost * (1 + log_q - log_q.detach())
+
+
 class TotalVariation(Distillation):
     """1/2 sum |p - q|: 1 - the acceptance rate of the student's drafts."""
 

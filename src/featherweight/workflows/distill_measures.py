@@ -1,0 +1,153 @@
+"""What is measured of teacher and student in a distillation: agreement on held-out text, answers to
+a few prompts, tasks. Each measurement is kept in the run folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..base.events import Event, Listener
+from ..base.run_folder import RunFolder
+from ..base.sampling import Sampling
+from ..evaluation import KL, Perplexity, evaluate
+from ..interchange.saving import save_dense
+from ..models.answers import Answers
+from ..models.sampling import rollouts
+from ..quantization.layers import keep_decoded
+from .distill_plan import Plan
+
+HELD_OUT = "held_out"
+POINT_WINDOWS = 2  # of the held-out text, for each point of the curve
+GREEDY = Sampling(temperature=0.0, max_tokens=64)
+QUESTIONS = (
+    "What is the capital of France?",
+    "Write one sentence about the sea.",
+    "What is 12 plus 30?",
+)
+BEGINNINGS = ("The history of the city", "In the beginning", "def add(a, b):")
+VERSION = "1"
+
+
+class StudentMeasures:
+    """judge: the original's answers about the held-out text."""
+
+    def __init__(self, plan: Plan, run: RunFolder, judge: Answers, listener: Listener) -> None:
+        self.plan, self.run, self.judge, self.listener = plan, run, judge, listener
+
+    def of_teacher(self, teacher: Callable[[], nn.Module]) -> dict[str, Any]:
+        """The original's size, answers and tasks. teacher: loads it when it is needed."""
+        record = self.run.done("teacher", VERSION)
+        if record is None:
+            model = teacher()
+            with keep_decoded(model):
+                record = {
+                    "num_parameters": self.plan.source.anatomy.num_parameters
+                    if not self.plan.source.is_packed
+                    else sum(p.numel() for p in model.parameters()),
+                    "samples": self._samples(model),
+                }
+            record["tasks"] = self._tasks("teacher", self.plan.source.path)
+            self.run.finish_unit("teacher", VERSION, None, record)
+        return record
+
+    def of_student(self, moment: str, student: nn.Module) -> dict[str, Any]:
+        """Agreement, answers and tasks of the student. moment: "before" or "after"."""
+        record = self.run.done(moment, VERSION)
+        if record is None:
+            record = {
+                "quality": self.quality(student, len(self.plan.judge_tokens), self.listener),
+                "samples": self._samples(student),
+                "tasks": self._student_tasks(moment, student),
+            }
+            self.run.finish_unit(moment, VERSION, None, record)
+        return record
+
+    def point(self, step: int, total: int, student: nn.Module) -> None:
+        """One point of the held-out curve, as an event."""
+        quality = self.quality(student, POINT_WINDOWS)
+        kl, top1 = quality["kl"]["mean"], quality["top1"]["mean"]
+        values = {"kl": kl, "top1": top1}
+        event = Event(HELD_OUT, step, total, message=f"KL {kl:.4g} nats", values=values)
+        self.listener(event)
+
+    def quality(
+        self, student: nn.Module, count: int, listener: Listener = lambda event: None
+    ) -> dict[str, Any]:
+        """Perplexity, and KL and agreement with the original, over `count` windows."""
+        tokens, settings = self.plan.judge_tokens[:count], self.plan.settings
+        # `KL` checks that answers and windows are the same text as a whole; a part of them is read
+        # as from a model.
+        judge: Any = self.judge if count == len(self.judge) else self.judge.__call__
+        model = Truncated(student, self.plan.vocabulary)
+        metrics = [Perplexity(tokens, settings.judge), KL(judge, tokens, settings.judge)]
+        return evaluate(model, metrics, listener).quality
+
+    def _samples(self, model: nn.Module) -> list[dict[str, str]]:
+        """Greedy answers to a few prompts."""
+        tokenizer = self.plan.tokenizer
+        has_template = bool(getattr(tokenizer, "chat_template", None))
+        texts = QUESTIONS if has_template else BEGINNINGS
+        prompts = [_prompt_ids(tokenizer, text, has_template) for text in texts]
+        context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
+        room = context - max(map(len, prompts))
+        if room < 1:
+            return []
+        sampling = Sampling(temperature=0.0, max_tokens=min(GREEDY.max_tokens, room))
+        answers = rollouts(model, prompts, sampling=sampling)
+        return [
+            {
+                "question": text,
+                "answer": tokenizer.decode(answers.answer(index), skip_special_tokens=True),
+            }
+            for index, text in enumerate(texts)
+        ]
+
+    def _student_tasks(self, moment: str, student: Any) -> list[dict[str, Any]]:
+        if self.plan.settings.tasks is None:
+            return []
+        folder = self.run.work / f"student-{moment}"
+        save_dense(student, self.plan.tokenizer, folder)
+        return self._tasks(moment, folder)
+
+    def _tasks(self, moment: str, model: Any) -> list[dict[str, Any]]:
+        """The figures of the tasks, through the fastest engine that runs the model."""
+        from .evaluate_tasks import evaluate_tasks
+
+        settings = self.plan.settings
+        if settings.tasks is None:
+            return []
+        results, _ = evaluate_tasks(
+            model,
+            settings.tasks,
+            items=settings.items,
+            task_data=settings.task_data,
+            out=self.run.work / f"tasks-{moment}",
+            listener=self.listener,
+        )
+        tasks: list[dict[str, Any]] = results["tasks"]
+        return tasks
+
+
+class Truncated(nn.Module):
+    """A model without the logits of ids that only pad its table."""
+
+    def __init__(self, model: nn.Module, vocabulary: int) -> None:
+        super().__init__()
+        self.model, self.vocabulary = model, vocabulary
+
+    def forward(self, tokens: Tensor, use_cache: bool = False) -> SimpleNamespace:
+        """The logits of the first `vocabulary` ids."""
+        logits = self.model(tokens, use_cache=use_cache).logits
+        return SimpleNamespace(logits=logits[..., : self.vocabulary])
+
+
+def _prompt_ids(tokenizer: Any, text: str, has_template: bool) -> list[int]:
+    if not has_template:
+        return list(tokenizer(text).input_ids)
+    messages = [{"role": "user", "content": text}]
+    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    return list(ids["input_ids"])
