@@ -58,7 +58,8 @@ class Example:
 
 def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
     """A batch as `training.losses.TokenLoss` reads it: `input_ids`, `attention_mask` and
-    `loss_mask` (examples, longest). Shorter examples are padded at the end, with token 0, which nothing reads.
+    `loss_mask` (examples, longest). Shorter examples are padded at the end, with token 0, which
+    nothing reads.
     """
     longest = max(len(example.ids) for example in examples)
     batch = {
