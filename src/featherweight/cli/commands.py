@@ -13,6 +13,7 @@ import typer
 from ..base.errors import UsageError
 from . import bounds as result_bounds
 from .benching import bench
+from .comparing import compare
 from .evaluation import evaluate
 from .generation import chat, generate
 from .options import FailIf, Json, OptionalModel
@@ -179,6 +180,7 @@ def quantize(
 
 
 app.command()(evaluate)
+app.command()(compare)
 app.command()(teach)
 
 
