@@ -144,7 +144,7 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
     text = results["text"]
     title = f"{text['name']}, {text['windows']} windows of {text['length']} tokens"
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for model in results["models"]:
         table.add_column(model["name"], justify="right", overflow="fold")
     rows: list[tuple[str, str, Callable[[Any], str]]] = [
