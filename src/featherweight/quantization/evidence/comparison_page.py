@@ -25,11 +25,12 @@ from ...reporting import (
     numbers,
     render,
 )
-from .places import describe_tie, group_text, place_text
+from ...reporting.sections import Cell
+from .places import group_text, place_text, tie_names
 from .task_chapters import describe_prompts
 
 NATS = Unit(name="nats")
-TWO_DECIMALS, ONE_DECIMAL = Unit(decimals=2), Unit(decimals=1)
+ONE_DECIMAL, TWO_DECIMALS, FOUR_DECIMALS = (Unit(decimals=count) for count in (1, 2, 4))
 MIN_WINDOWS = 8  # intervals over fewer windows are too narrow
 BUSY_LOAD = 1.5  # times the cores: speeds above such a load average say little
 
@@ -39,6 +40,7 @@ Results = Mapping[str, Any]
 def comparison_page(results: Results) -> str:
     """The page as HTML text."""
     names = [model["name"] for model in results["models"]]
+    count = len(names) - 1
     chapters = [
         _describe_models(results),
         _describe_places(results),
@@ -47,7 +49,7 @@ def comparison_page(results: Results) -> str:
     ]
     version = results["versions"].get("featherweight")
     return render(
-        f"{results['original']} and {len(names) - 1} light",
+        f"{results['original']} and {count} light model{'s' if count > 1 else ''}",
         verdict(results),
         [chapter for chapter in chapters if chapter is not None],
         subtitle=", ".join(names),
@@ -80,60 +82,78 @@ def _describe_models(results: Results) -> Chapter:
     note = (
         f"{results['original']} is the original. KL is the distance of a model's next-token "
         "distributions from the original's, averaged over every token of the text. Models whose "
-        "difference could be chance share a place."
+        "difference could be chance tie: they share a place."
     )
-    pictures: list[Section] = [_scatter(results), _tails(results)]
-    return Chapter("Side by side", [_table(results), *pictures], note)
+    sections: list[Section] = [_distances(results), _costs(results)]
+    return Chapter("Side by side", [*sections, _scatter(results), _tails(results)], note)
 
 
-def _table(results: Results) -> Table:
-    """One row a model, with the place behind each figure that is ranked."""
-    level = numbers.percent(results["level"], 0)
-    has_speed = results["speed"] is not None
+def _distances(results: Results) -> Table:
+    """How far each light model is from the original."""
+    columns = [
+        Column("Model"),
+        Column("KL,\nnats", NUMBER),
+        Column(f"{numbers.percent(results['level'], 0)}\ninterval", align="right"),
+        Column("Place", align="right"),
+        Column("KL, median\ntoken", NUMBER),
+        Column("KL, 99.9th\npercentile", NUMBER),
+        Column("Same next\ntoken", SHARE),
+        Column("Place", align="right"),
+    ]
+    rows = []
+    for model in results["models"]:
+        if model["is_original"]:
+            continue
+        name, kl = model["name"], model["quality"]["kl"]
+        rows.append(
+            [
+                name,
+                kl["mean"],
+                numbers.interval_ends(kl),
+                place_text(results, "KL", name),
+                kl["median"],
+                kl["p999"],
+                model["quality"]["top1"]["mean"],
+                place_text(results, "top-1 agreement", name),
+            ]
+        )
+    return Table("Distance from the original", columns, rows, full_width=True)
+
+
+def _costs(results: Results) -> Table:
+    """Size, perplexity and speed of every model."""
     columns = [
         Column("Model"),
         Column("Weight\nfiles", BYTES, meter=True),
         Column("Bits a\nweight", TWO_DECIMALS),
-        Column("KL,\nnats", NUMBER),
-        Column(f"its {level}\ninterval", align="right"),
-        Column("Place", align="right"),
-        Column("Median\ntoken", NUMBER),
-        Column("99.9th\npercentile", NUMBER),
-        Column("Same next\ntoken", SHARE),
-        Column("Place", align="right"),
         Column("Perplexity", TWO_DECIMALS),
+        Column(f"{numbers.percent(results['level'], 0)}\ninterval", align="right"),
         Column("Place", align="right"),
     ]
-    if has_speed:
+    if results["speed"] is not None:
         columns += [Column("Tokens\na second", ONE_DECIMAL), Column("Place", align="right")]
     rows = []
     for model in results["models"]:
-        name, quality = model["name"], model["quality"]
-        kl, top1 = quality["kl"], quality["top1"]
+        name, perplexity = model["name"], model["quality"]["light"]["perplexity"]
         row = [
             f"{name} (original)" if model["is_original"] else name,
             model["size"]["file_bytes"],
             model["size"]["bits"],
-            kl["mean"],
-            "" if model["is_original"] else numbers.interval_ends(kl),
-            place_text(results, "KL", name),
-            kl["median"],
-            kl["p999"],
-            top1["mean"],
-            place_text(results, "top-1 agreement", name),
-            quality["light"]["perplexity"]["mean"],
+            perplexity["mean"],
+            TWO_DECIMALS.interval(perplexity["low"], perplexity["high"]),
             place_text(results, "perplexity", name),
         ]
-        if has_speed:
+        if results["speed"] is not None:
             place = place_text(results, "tokens a second", name)
             row += [model["speed"]["decode"]["mean"], place]
         rows.append(row)
-    dtypes = {
-        model["size"]["dtype"]: model["name"] for model in results["models"] if model["is_original"]
-    }
-    note = "".join(f"The size of {name} is that in {dtype}. " for dtype, name in dtypes.items())
-    note += "A tie: the interval of the paired difference contains 0."
-    return Table("", columns, rows, note, full_width=True)
+    dtype = _original(results)["size"]["dtype"]
+    note = f"The size of {results['original']} is that in {dtype}." if dtype else ""
+    return Table("Size, perplexity and speed", columns, rows, note, full_width=True)
+
+
+def _original(results: Results) -> Mapping[str, Any]:
+    return next(model for model in results["models"] if model["is_original"])
 
 
 def _scatter(results: Results) -> Scatter:
@@ -148,8 +168,7 @@ def _scatter(results: Results) -> Scatter:
         [kl["low"] for kl in kls],
         [kl["high"] for kl in kls],
     )
-    (original,) = (model for model in results["models"] if model["is_original"])
-    size = numbers.size(original["size"]["file_bytes"])
+    size = numbers.size(_original(results)["size"]["file_bytes"])
     return Scatter(
         "KL against size",
         [points],
@@ -196,27 +215,27 @@ def _describe_places(results: Results) -> Chapter:
 
 
 def _places_table(measure: Mapping[str, Any]) -> Table:
-    difference = "Ratio to\nthe best" if measure["is_ratio"] else "Difference\nfrom the best"
+    name, unit = (
+        ("Ratio to\nthe best", FOUR_DECIMALS)
+        if measure["is_ratio"]
+        else ("Difference\nfrom the best", NUMBER)
+    )
     columns = [
         Column("Model"),
         Column("Place", align="right"),
-        Column(difference, NUMBER),
-        Column("interval", align="right"),
-        Column(""),
+        Column(name, unit),
+        Column("Interval", align="right"),
+        Column("Tie with"),
     ]
-    rows = []
+    rows: list[list[Cell]] = []
     for place in measure["places"]:
-        entry = place["difference"] or {}
-        ends = NUMBER.interval(entry.get("low"), entry.get("high")) if entry else ""
-        rows.append(
-            [
-                place["model"],
-                group_text(place),
-                entry.get("mean") if entry else "",
-                ends,
-                describe_tie(measure, place),
-            ]
-        )
+        difference = place["difference"]
+        figures: list[Cell] = ["", ""]
+        if difference is not None:
+            ends = unit.interval(difference["low"], difference["high"])
+            figures = [difference["mean"], ends]
+        names = ", ".join(tie_names(measure, place))
+        rows.append([place["model"], group_text(place), *figures, names])
     better = "less is better" if measure["prefers"] == "low" else "more is better"
     title = f"{measure['title'][0].upper()}{measure['title'][1:]}"
     return Table(f"{title}, by {measure['unit']}; {better}", columns, rows, sortable=False)

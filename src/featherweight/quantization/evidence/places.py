@@ -20,13 +20,10 @@ def group_text(place: Mapping[str, Any]) -> str:
     return f"tie {place['place']}" if place["tie"] else str(place["place"])
 
 
-def describe_tie(measure: Mapping[str, Any], place: Mapping[str, Any]) -> str:
-    """With which models this one ties: "tie with A and B"; "best" for the first without a tie."""
-    names = [
+def tie_names(measure: Mapping[str, Any], place: Mapping[str, Any]) -> list[str]:
+    """The models that share this place with its own."""
+    return [
         other["model"]
         for other in measure["places"]
         if other["place"] == place["place"] and other["model"] != place["model"]
     ]
-    if names:
-        return f"tie with {' and '.join(names)}"
-    return "best" if place["place"] == 1 else ""
