@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +32,7 @@ from featherweight.workflows import evaluate_tasks
 from featherweight.workflows.compare_folders import compare_folders
 from featherweight.workflows.comparison import SpeedSettings, TaskSettings, TextSettings
 from featherweight.workflows.evaluate_folder import evaluate_folder
+from featherweight.workflows.report_folder import report_folder
 
 LENGTH, COUNT = 32, 4
 
@@ -128,10 +130,14 @@ def test_ties_are_called_ties(models: list[Path], text: TextSettings, tmp_path: 
     assert places == {"twin": (1, True), "brother": (1, True), "bad": (3, False)}
     tie, loser = kl["places"][1]["difference"], kl["places"][2]["difference"]
     assert tie["low"] < 0 < tie["high"] and loser["low"] > 0
-    page = Page((folder / "report.html").read_text())
+    page_text = (folder / "report.html").read_text()
+    page = Page(page_text)
     assert "tie 1" in page.text and "a tie. " in page.text
     links = [value for _, name, value in page.attributes if name in ("src", "href")]
     assert all(link.startswith(("#", "data:")) for link in links)
+    (folder / "report.html").unlink()
+    assert report_folder(folder) == [folder / "report.html"]
+    assert (folder / "report.html").read_text() == page_text
 
 
 def test_a_killed_comparison_continues(
@@ -215,6 +221,19 @@ def test_speed_is_measured_in_turns(models: list[Path], text: TextSettings, tmp_
         assert model["speed"]["decode"]["mean"] == pytest.approx(sum(rates) / 2)
     assert results["measures"][-1]["title"] == "tokens a second"
     assert "2 rounds in turns" in Page((folder / "report.html").read_text()).text
+
+
+def test_models_of_one_name_are_told_apart(
+    models: list[Path], text: TextSettings, tmp_path: Path
+) -> None:
+    """Equal weights in two folders of one name: two models, whose difference is exactly 0."""
+    copy = Path(shutil.copytree(models[1], tmp_path / "twin"))
+    paths = [models[0], models[1], copy]
+    results, _ = compare_folders(paths, text=text, out=tmp_path / "out")
+    assert [entry["name"] for entry in results["models"]] == [str(path) for path in paths]
+    places = results["measures"][0]["places"]
+    assert [(place["place"], place["tie"]) for place in places] == [(1, True), (1, True)]
+    assert places[1]["difference"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
 
 
 def another_vocabulary(path: Path) -> Path:

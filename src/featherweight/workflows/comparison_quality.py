@@ -22,7 +22,7 @@ from ..evaluation import KL, Perplexity, evaluate
 from ..evaluation.base import CausalModel
 from ..interchange import loading
 from ..interchange.source import Source
-from ..models.answers import Answers, write_answers
+from ..models.answers import Answers, holds_answers, write_answers
 from ..quantization.layers import keep_decoded
 from .comparison import Comparison, for_model
 
@@ -62,7 +62,7 @@ def _answers(run: RunFolder, comparison: Comparison, folder: Path, listener: Lis
     """
     name = comparison.original
     source = comparison.sources[name]
-    if run.done("answers", source.fingerprint) is not None:
+    if run.done("answers", source.fingerprint) is not None and holds_answers(folder):
         return Answers.open(folder, tokens=comparison.tokens)
     send = for_model(name, listener)
     answers = _with_model(

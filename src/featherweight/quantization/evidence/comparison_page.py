@@ -59,6 +59,11 @@ def comparison_page(results: Results) -> str:
     )
 
 
+def is_comparison(results: Results) -> bool:
+    """Whether a results.json is that of a comparison."""
+    return "measures" in results and "models" in results
+
+
 def verdict(results: Results) -> str:
     """Which model is nearest to the original, and whether others tie with it."""
     measure = results["measures"][0]
