@@ -151,12 +151,12 @@ def comparison_table(results: Mapping[str, Any]) -> Table:
         ("weight files", "", lambda m: megabytes(m["size"]["file_bytes"])),
         ("bits a weight", "", lambda m: number(m["size"]["bits"], 2)),
         ("KL, nats", "KL", lambda m: number(m["quality"]["kl"]["mean"], 4)),
-        (_level(results), "", lambda m: _ends(m["quality"]["kl"], 4)),
+        (_level(results), "", lambda m: _ends(m["quality"]["kl"], 3)),
         ("  median token", "", lambda m: number(m["quality"]["kl"]["median"], 4)),
         ("  99.9 % of tokens", "", lambda m: number(m["quality"]["kl"]["p999"], 3)),
         ("same next token", "top-1 agreement", lambda m: _percent(m["quality"]["top1"])),
         ("perplexity", "perplexity", lambda m: number(_perplexity(m)["mean"], 2)),
-        (_level(results), "", lambda m: _ends(_perplexity(m), 2)),
+        (_level(results), "", lambda m: _ends(_perplexity(m), 1)),
     ]
     for index, task in enumerate(results["models"][0].get("tasks", ())):
         rows += [
