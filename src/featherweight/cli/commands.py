@@ -185,7 +185,9 @@ app.command()(teach)
 
 
 @app.command()
-def report(out: Annotated[Path, typer.Argument(help="A folder that quantize or compare made.")]) -> None:
+def report(
+    out: Annotated[Path, typer.Argument(help="A folder that quantize or compare made.")],
+) -> None:
     """Write report.html and the model card of OUT again, from its results.json."""
     from ..workflows.report_folder import report_folder
 
@@ -197,7 +199,9 @@ def report(out: Annotated[Path, typer.Argument(help="A folder that quantize or c
 def export(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="PACKED", help="A folder that quantize or compare made.", show_default=False),
+        typer.Argument(
+            metavar="PACKED", help="A folder that quantize or compare made.", show_default=False
+        ),
     ],
     to: Annotated[
         str,

@@ -26,7 +26,7 @@ from ...reporting import (
     render,
 )
 from ...reporting.sections import Cell
-from .places import group_text, place_text, tie_names
+from .places import group_text, place_text
 from .task_chapters import describe_prompts
 
 NATS = Unit(name="nats")
@@ -211,8 +211,8 @@ def _describe_places(results: Results) -> Chapter:
     note = (
         "Every model is compared with the best one over the same units, resampled "
         f"{numbers.count(results['resamples'])} times. Where the "
-        f"{numbers.percent(results['level'], 0)} interval of the difference contains 0, the "
-        "measurement cannot tell the two apart: they tie, and share the place."
+        f"{numbers.percent(results['level'], 0)} interval of the difference contains 0 (of a ratio: 1), "
+        "the measurement cannot tell the two apart: they tie, and share the place."
     )
     return Chapter(
         "Which differences are real", [_places_table(m) for m in results["measures"]], note
@@ -230,7 +230,6 @@ def _places_table(measure: Mapping[str, Any]) -> Table:
         Column("Place", align="right"),
         Column(name, unit),
         Column("Interval", align="right"),
-        Column("Tie with"),
     ]
     rows: list[list[Cell]] = []
     for place in measure["places"]:
@@ -239,11 +238,13 @@ def _places_table(measure: Mapping[str, Any]) -> Table:
         if difference is not None:
             ends = unit.interval(difference["low"], difference["high"])
             figures = [difference["mean"], ends]
-        names = ", ".join(tie_names(measure, place))
-        rows.append([place["model"], group_text(place), *figures, names])
+        rows.append([place["model"], group_text(place), *figures])
     better = "less is better" if measure["prefers"] == "low" else "more is better"
-    title = f"{measure['title'][0].upper()}{measure['title'][1:]}"
-    return Table(f"{title}, by {measure['unit']}; {better}", columns, rows, sortable=False)
+    title = measure["title"]
+    if measure["unit"] != "examples":  # the name of a task stays as it is
+        title = f"{title[0].upper()}{title[1:]}"
+    title = f"{title}, by {measure['unit']}; {better}"
+    return Table(title, columns, rows, sortable=False, half_width=True)
 
 
 def _describe_tasks(results: Results) -> Chapter | None:

@@ -18,12 +18,3 @@ def place_text(results: Mapping[str, Any], title: str, model: str) -> str:
 def group_text(place: Mapping[str, Any]) -> str:
     """A place as "2", or "tie 1" where models share it."""
     return f"tie {place['place']}" if place["tie"] else str(place["place"])
-
-
-def tie_names(measure: Mapping[str, Any], place: Mapping[str, Any]) -> list[str]:
-    """The models that share this place with its own."""
-    return [
-        other["model"]
-        for other in measure["places"]
-        if other["place"] == place["place"] and other["model"] != place["model"]
-    ]
