@@ -211,8 +211,8 @@ def _describe_places(results: Results) -> Chapter:
     note = (
         "Every model is compared with the best one over the same units, resampled "
         f"{numbers.count(results['resamples'])} times. Where the "
-        f"{numbers.percent(results['level'], 0)} interval of the difference contains 0 (of a ratio: 1), "
-        "the measurement cannot tell the two apart: they tie, and share the place."
+        f"{numbers.percent(results['level'], 0)} interval of the difference contains 0 (of a "
+        "ratio: 1), the measurement cannot tell the two apart: they tie, and share the place."
     )
     return Chapter(
         "Which differences are real", [_places_table(m) for m in results["measures"]], note
