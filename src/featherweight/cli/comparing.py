@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Models = Annotated[
     list[str],
     typer.Argument(
-        metavar="MODEL MODEL ...",
+        metavar="MODEL",
         help=f"The original first, then light models. {MODEL_HELP}",
         show_default=False,
     ),
