@@ -13,6 +13,7 @@ import typer
 from ..base.errors import UsageError
 from . import bounds as result_bounds
 from .benching import bench
+from .comparing import compare
 from .distilling import distill
 from .evaluation import evaluate
 from .generation import chat, generate
@@ -180,12 +181,15 @@ def quantize(
 
 
 app.command()(evaluate)
+app.command()(compare)
 app.command()(teach)
 app.command()(distill)
 
 
 @app.command()
-def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made.")]) -> None:
+def report(
+    out: Annotated[Path, typer.Argument(help="A folder that quantize or compare made.")],
+) -> None:
     """Write report.html and the model card of OUT again, from its results.json."""
     from ..workflows.report_folder import report_folder
 
@@ -197,7 +201,9 @@ def report(out: Annotated[Path, typer.Argument(help="A folder that quantize made
 def export(
     folder: Annotated[
         Path,
-        typer.Argument(metavar="PACKED", help="A folder that quantize made.", show_default=False),
+        typer.Argument(
+            metavar="PACKED", help="A folder that quantize or compare made.", show_default=False
+        ),
     ],
     to: Annotated[
         str,

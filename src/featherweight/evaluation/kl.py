@@ -4,9 +4,9 @@ original and of the light model.
 It is the mean over all positions of a text. At each position it compares the whole distributions
 and not only the probabilities of the target, so far fewer tokens are needed than for perplexity to
 distinguish two models. Its distribution over tokens is heavy-tailed: it is small for most tokens
-and large for a few. Therefore the median and the 99th percentile are reported besides the mean, and
-the interval of the mean comes from resampled windows. The metric also reports top-1 agreement, the
-share of positions where greedy decoding chooses the same token.
+and large for a few. Therefore the median and the 99th and 99.9th percentiles are reported besides
+the mean, and the interval of the mean comes from resampled windows. The metric also reports top-1
+agreement, the share of positions where greedy decoding chooses the same token.
 
 As a control, the KL of a model with itself is exactly 0.0. To measure the noise floor of another
 dtype or kernel, evaluate the same weights in it.
@@ -59,15 +59,17 @@ class KL(Metric):
         return self.teacher
 
     def entries(self, scores: Scores) -> Mapping[str, Any]:
-        """`kl`: the mean with its interval, and the median and 99th percentile of tokens; `top1`:
-        the agreement with its interval; `kl_windows`: the mean of each window, for paired tests.
+        """`kl`: the mean with its interval, and the median, 99th and 99.9th percentiles of tokens;
+        `top1`: the agreement with its interval; `kl_windows`: the mean of each window, for paired
+        tests.
         """
         assert scores.kl is not None and scores.agree is not None
         windows = scores.kl.mean(1)
-        median, p99 = np.quantile(scores.kl, [0.5, 0.99])
+        median, p99, p999 = np.quantile(scores.kl, [0.5, 0.99, 0.999])
         kl: dict[str, Any] = bootstrap_mean(windows).as_dict() | {
             "median": float(median),
             "p99": float(p99),
+            "p999": float(p999),
         }
         if isinstance(self.teacher, Answers) and isinstance(self.teacher.header.kind, TopK):
             k = self.teacher.header.kind.k

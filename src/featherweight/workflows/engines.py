@@ -32,7 +32,7 @@ def open_engine(
     the events of loading. The caller must close the engine. Raises UsageError for another runtime,
     and when "native" cannot run the model; BadInput when there is no such model.
     """
-    _check_runtime(runtime)
+    check_runtime(runtime)
     source = model if isinstance(model, Source) else Source.find(model, listener)
     listener(Event("loading", 0, 1, message=source.path.name))
     tokenizer = ChatTokenizer.open(source.path)
@@ -52,7 +52,7 @@ def open_weights(
 
     Other arguments and errors as in `open_engine`.
     """
-    _check_runtime(runtime)
+    check_runtime(runtime)
     name = source.path.name
     if runtime in ("auto", "native"):
         engine = _native(source, threads)
@@ -67,7 +67,8 @@ def open_weights(
     return _reference(source, runtime == "reference-int8", threads, listener)
 
 
-def _check_runtime(runtime: str) -> None:
+def check_runtime(runtime: str) -> None:
+    """Raise UsageError for the name of no runtime."""
     if runtime not in RUNTIMES:
         raise UsageError(f"runtime {runtime!r}: choose {', '.join(RUNTIMES)}")
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,9 @@ def evaluate_tasks(
     Raises UsageError for unknown tasks and impossible settings, BadInput for a model or a file that
     cannot be used.
     """
-    if items is not None and items < 1:
-        raise UsageError(f"items={items}: at least 1")
-    found_tasks = find_tasks(tasks, BY_NAME, task_data)
-    examples = [list(islice(task.examples(), items)) for task in found_tasks]
+    runs = read_tasks(tasks, items, task_data)
     source = Source.find(model, listener)
-    has_template = check_template(source, chat)
-    runs = [
-        TaskRun(task, rows, task.is_message and has_template if chat is None else chat)
-        for task, rows in zip(found_tasks, examples, strict=True)
-    ]
+    runs = choose_form(runs, chat, check_template(source, chat))
     if record:
         load_results(source.path)
     recipe = _recipe(source, runs, runtime)
@@ -102,9 +95,40 @@ def evaluate_tasks(
     return results, folder
 
 
+def read_tasks(tasks: str, items: int | None, task_data: Path | None) -> list[TaskRun]:
+    """The tasks with their first `items` examples (None: all), their prompts as plain text.
+
+    Raises UsageError and BadInput as `find_tasks` and `Task.examples`.
+    """
+    if items is not None and items < 1:
+        raise UsageError(f"items={items}: at least 1")
+    found_tasks = find_tasks(tasks, BY_NAME, task_data)
+    return [TaskRun(task, list(islice(task.examples(), items)), False) for task in found_tasks]
+
+
+def choose_form(runs: Sequence[TaskRun], chat: bool | None, has_template: bool) -> list[TaskRun]:
+    """The runs with their prompts in the chat template, or not: as `chat` says, or (None) where a
+    task's prompts are messages to an assistant and the model has a template.
+    """
+    return [
+        replace(run, chat=run.task.is_message and has_template if chat is None else chat)
+        for run in runs
+    ]
+
+
 def _recipe(source: Source, runs: Sequence[TaskRun], runtime: str) -> dict[str, Any]:
     """Everything that the rows depend on."""
-    entries = {
+    return {
+        "model": source.display_name,
+        "fingerprint": source.fingerprint,
+        "runtime": runtime,
+        "tasks": describe_runs(runs),
+    }
+
+
+def describe_runs(runs: Sequence[TaskRun]) -> dict[str, Any]:
+    """What the rows of the tasks depend on beside model and engine, for a recipe."""
+    return {
         run.task.name: {
             "settings": settings_of(run.task),
             "files": {name: sha256(path) for name, path in files_of(run.task).items()},
@@ -112,12 +136,6 @@ def _recipe(source: Source, runs: Sequence[TaskRun], runtime: str) -> dict[str, 
             "chat": run.chat,
         }
         for run in runs
-    }
-    return {
-        "model": source.display_name,
-        "fingerprint": source.fingerprint,
-        "runtime": runtime,
-        "tasks": entries,
     }
 
 
@@ -141,34 +159,49 @@ def _run(
     """Answer all examples, and return the content of results.json."""
     start = time.monotonic()
     send = send_to(run.listener, listener)
-    (run.folder / ITEMS).mkdir(exist_ok=True)
-    engine, tokenizer = open_engine(source, runtime, listener=send)
-    try:
-        entries = []
-        for task_run in runs:
-            path = run.folder / ITEMS / f"{task_run.task.name}.jsonl"
-            rows = _answer(task_run, path, engine, tokenizer, send)
-            writer = PromptWriter(tokenizer, task_run.task, task_run.chat)
-            protocol = writer.describe(task_run.examples[0])
-            entries.append(summarize_task(task_run.task, rows) | protocol)
-        engine_facts = {"description": engine.description, "fingerprint": engine.fingerprint}
-    finally:
-        engine.close()
+    answers = answer_tasks(source, runs, run.folder / ITEMS, runtime, send)
     return {
         "model": {"name": source.display_name, "fingerprint": source.fingerprint},
-        "engine": engine_facts,
-        "tasks": entries,
+        **answers,
         "seconds": {"tasks": round(time.monotonic() - start, 2)},
         "machine": machine.describe(),
         "versions": machine.versions(),
     }
 
 
+def answer_tasks(
+    source: Source, runs: Sequence[TaskRun], folder: Path, runtime: str, listener: Listener
+) -> dict[str, Any]:
+    """Let a model answer all examples, and return the entries "engine" and "tasks" of results.json.
+
+    folder: of the rows, one file a task; those that are there already are not answered again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    engine, tokenizer = open_engine(source, runtime, listener=listener)
+    try:
+        entries = []
+        for task_run in runs:
+            path = rows_file(folder, task_run)
+            rows = _answer(task_run, path, engine, tokenizer, listener)
+            writer = PromptWriter(tokenizer, task_run.task, task_run.chat)
+            protocol = writer.describe(task_run.examples[0])
+            entries.append(summarize_task(task_run.task, rows) | protocol)
+        engine_facts = {"description": engine.description, "fingerprint": engine.fingerprint}
+    finally:
+        engine.close()
+    return {"engine": engine_facts, "tasks": entries}
+
+
+def rows_file(folder: Path, run: TaskRun) -> Path:
+    """The file of a task's rows in `folder`."""
+    return folder / f"{run.task.name}.jsonl"
+
+
 def _answer(
     run: TaskRun, path: Path, engine: Engine, tokenizer: ChatTokenizer, listener: Listener
 ) -> list[Row]:
     """All rows of a task. Those in the file at `path` are taken from it, the others are added."""
-    rows = {row["index"]: row for row in _read_rows(path) if row["index"] < len(run.examples)}
+    rows = {row["index"]: row for row in read_rows(path) if row["index"] < len(run.examples)}
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows.values()))
     new_rows = track(
         task_rows(run.task, run.examples, engine, tokenizer, chat=run.chat, skip=rows.keys()),
@@ -189,7 +222,7 @@ def _answer(
     return [rows[index] for index in range(len(run.examples))]
 
 
-def _read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[Row]:
     """The complete rows of an earlier attempt; a kill may have cut the last one."""
     if not path.exists():
         return

@@ -25,7 +25,7 @@ def describe_tasks(results: Mapping[str, Any]) -> Chapter | None:
         "examples. An answer that could not be graded is counted apart, neither right nor wrong."
     )
     sections: list[Section] = [_accuracies(tasks), _table(tasks)]
-    return Chapter("Tasks", [*sections, *(_protocol(task) for task in tasks)], note)
+    return Chapter("Tasks", [*sections, *(describe_prompts(task) for task in tasks)], note)
 
 
 def task_page(results: Mapping[str, Any]) -> str:
@@ -96,7 +96,7 @@ def _interval(interval: Mapping[str, Any], as_percent: bool = False) -> str:
     return f"{text} ({numbers.interval_ends(interval, as_percent=as_percent)})"
 
 
-def _protocol(task: Mapping[str, Any]) -> Text:
+def describe_prompts(task: Mapping[str, Any]) -> Text:
     """How the prompts of a task were written, with the first of them."""
     settings = mapping_at(task, "settings")
     facts = [
