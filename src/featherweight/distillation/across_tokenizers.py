@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..base.errors import BadInput, UsageError
+from ..models import structure
 from ..models.structure import evaluation_mode
 from ..ops.divergence import Projection, check_share, cross_entropy, row_losses
 from ..training.loss import Loss
@@ -149,16 +150,16 @@ def _side(
     positions = Positions(inputs | {"loss_mask": counted})
     if len(positions) != int(counted.sum()):
         raise BadInput("the first token of a text, or padding, is in a group; use AlignedBatches")
+    size = getattr(model.get_submodule(structure.embedding(model)), "num_embeddings", vocabulary)
+    if int(ids.max()) >= size:
+        raise UsageError(
+            f"the batch has token {int(ids.max())}, and the {name} has {size}; is this its "
+            "tokenizer?"
+        )
     outputs = view(model, positions, [], check)
     if name == "teacher":
         check_finite(outputs)
-    size = outputs.vocabulary
-    if int(ids.max()) >= size:
-        raise UsageError(
-            f"the batch has token {int(ids.max())}, and the {name} has {size} logits; is this its "
-            "tokenizer?"
-        )
-    logits = outputs.truncate(min(size, vocabulary)).logits
+    logits = outputs.truncate(min(outputs.vocabulary, vocabulary)).logits
     assert isinstance(logits, Projection)
     # Rows of a batch follow each other, and so do the numbers of groups in a row.
     rows = torch.arange(len(groups), device=groups.device)[:, None] << 32

@@ -18,6 +18,8 @@ PLAY = (
     "others rather bathe together. Whether the weather is there or not, the feather is lighter. "
 )
 
+TEXT = "The mother is there, the theatre and the \U0001f600 other feather; \u4e2d\u6587 bathes."
+
 
 @lru_cache
 def fine() -> Any:
@@ -105,3 +107,12 @@ def model(tokenizer: Any, seed: int = 0, width: int = 16) -> Any:
         if parameter.ndim == 2:
             parameter.data.mul_(3)
     return made.eval()
+
+
+COMBINATIONS = [
+    (fine, coarse),
+    (coarse, fine),
+    (fine, single_bytes),
+    (sentencepiece, fine),
+    (coarse, sentencepiece),
+]
