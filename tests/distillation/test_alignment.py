@@ -53,7 +53,10 @@ def test_groups_are_the_shortest_spans(teacher: list[int], student: list[int]) -
     teacher, student = [*teacher, max(0, -excess)], [*student, max(0, excess)]
     groups = token_groups(teacher, student)
     expected: tuple[list[int], list[int]] = ([], [])
-    number, ends = 0, [{sum(side[: i + 1]) for i in range(len(side))} for side in (teacher, student)]
+    number, ends = (
+        0,
+        [{sum(side[: i + 1]) for i in range(len(side))} for side in (teacher, student)],
+    )
     for position in range(1, sum(teacher) + 1):
         for side, numbers in zip((teacher, student), expected, strict=True):
             while len(numbers) < len(side) and sum(side[: len(numbers) + 1]) == position:

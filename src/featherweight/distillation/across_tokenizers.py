@@ -36,8 +36,9 @@ class CrossTokenizerLoss(nn.Module):
     teacher: run beside the student, in evaluation mode and without a graph; no part of this
     module's state. match: of the two tokenizers. beta: of the Jensen-Shannon divergence of the
     exact part. exact, uld, cross_entropy: weights of the exact part, of the rest, and of -log Q,
-    which is the cross-entropy of the student's tokens of a group; at 0 a part is not computed,
-    except for the exact one. The unit of the loss is a group.
+    which is the cross-entropy of the student's tokens of a group. The JSD is bounded, so where the
+    student gives a text almost nothing its gradient vanishes; some cross-entropy beside it keeps
+    the student moving. uld=0 saves the sorting. The unit of the loss is a group.
 
     Raises UsageError for settings that cannot work and vocabularies larger than a model's logits;
     BadInput for batches whose groups differ and for a teacher whose numbers are not finite.
@@ -51,7 +52,7 @@ class CrossTokenizerLoss(nn.Module):
         beta: float = 0.5,
         exact: float = 1.0,
         uld: float = 0.1,
-        cross_entropy: float = 0.0,
+        cross_entropy: float = 0.1,
     ) -> None:
         super().__init__()
         self.beta = check_share("beta", beta, "a small share", "a share below it")
@@ -102,7 +103,10 @@ class CrossTokenizerLoss(nn.Module):
             self.beta,
             has_uld=self.weights["uld"] > 0,
         )
-        (starts, first_ids), (teacher_starts, teacher_first_ids) = student.starts(), teacher.starts()
+        (starts, first_ids), (teacher_starts, teacher_first_ids) = (
+            student.starts(),
+            teacher.starts(),
+        )
         parts = row_losses(split, starts, teacher_starts, first_ids, teacher_first_ids)
         exact, uld, log_text = join(parts, student.log_continuations(), log_r_p, self.beta)
         return {"exact": exact, "uld": uld, "cross_entropy": -log_text}

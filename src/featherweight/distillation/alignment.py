@@ -2,12 +2,11 @@
 
 A *group* is the shortest span of bytes at whose ends both tokenizers have a boundary:
 
-    teacher   the | re fore | is          teacher's groups   0 0 0 1     ("there" is one token
-    student   there | fore  | is          student's groups   0 1 1 ...    of the student)
+    teacher   the|re|fore|it|is      groups   0 0 1 2 2
+    student   there|fore|it is       groups   0   1 2
 
 Before a group both models have read the same text, whatever their tokens were. Bytes and not
-characters, because a token of a byte-level vocabulary may end inside a character; then the group
-ends where both have finished one or stand at the same byte.
+characters, because a token of a byte-level vocabulary may end inside a character.
 
 Texts are tokenized whole and cut between groups into windows that fit both models. A model whose
 tokenizer puts a BOS before every text gets it before every window. The first token of a window has
@@ -66,7 +65,9 @@ class AlignedText:
 
     @classmethod
     def of(
-        cls, teacher: tuple[Sequence[int], Sequence[int]], student: tuple[Sequence[int], Sequence[int]]
+        cls,
+        teacher: tuple[Sequence[int], Sequence[int]],
+        student: tuple[Sequence[int], Sequence[int]],
     ) -> AlignedText:
         """Of (ids, groups) of both sides. A group that is not on both sides, or begins with the
         first token of one, becomes context.
@@ -109,7 +110,7 @@ def aligned_windows(
         ]
         groups = list(token_groups(*lengths))
         if has_end:
-            sides = [ids + [end] for ids, end in zip(sides, _ends(match), strict=True)]
+            sides = [[*ids, end] for ids, end in zip(sides, _ends(match), strict=True)]
             last = groups[0][-1] + 1 if groups[0] else 0
             groups = [[*numbers, last] for numbers in groups]
         windows += _cut(sides, groups, prefixes, length)
@@ -204,10 +205,13 @@ def _cut(
         for begin, room in zip(starts, rooms, strict=True):
             last = min(last, int(np.searchsorted(begin, begin[first] + room, side="right")) - 1)
         if last <= first + num_shared:
-            sizes = [int(begin[min(first + 1 + num_shared, num_groups)] - begin[first]) for begin in starts]
+            sizes = [
+                int(begin[min(first + 1 + num_shared, num_groups)] - begin[first])
+                for begin in starts
+            ]
             raise UsageError(
-                f"windows of {length} tokens are too short: a span of text takes {max(sizes)} tokens "
-                "before both tokenizers come to the same place"
+                f"windows of {length} tokens are too short: a span of text takes {max(sizes)} "
+                "tokens before both tokenizers come to the same place"
             )
         window = [
             ([*before, *ids[begin[first] : begin[last]]],

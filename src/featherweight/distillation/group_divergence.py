@@ -116,7 +116,9 @@ class Split:
         rest_p = log_p.scatter(1, teacher_first[:, None], -math.inf)
         unmatched_q = rest_q[:, self.student_columns < 0]
         unmatched_p = rest_p[:, self.teacher_columns < 0]
-        uld = _uld(unmatched_p.exp(), unmatched_q.exp()) if self.has_uld else torch.zeros_like(exact)
+        uld = (
+            _uld(unmatched_p.exp(), unmatched_q.exp()) if self.has_uld else torch.zeros_like(exact)
+        )
         other_q = _counterpart(rest_q, columns[:, 1], self.student_ids)
         other_p = _counterpart(rest_p, columns[:, 0], self.teacher_ids)
         return torch.stack(

@@ -95,14 +95,17 @@ class Vocabulary:
             (i for i, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b),
             min(len(actual), len(expected)),
         )
-        shown = [x[max(0, start - 8) : start + 16].decode(errors="replace") for x in (actual, expected)]
+        shown = [
+            x[max(0, start - 8) : start + 16].decode(errors="replace") for x in (actual, expected)
+        ]
         reason = "it normalises text"
         if self.tokenizer.unk_token_id in ids:
             reason = f"it has no token for a part of it ({self.tokenizer.unk_token})"
         return (
-            f"the tokenizer of {self.name} does not keep the text: its tokens say {shown[0]!r} where "
-            f"the text has {shown[1]!r}; {reason}, so its tokens cannot be aligned with those of "
-            "another tokenizer. Leave such text out, normalise it before, or choose another model"
+            f"the tokenizer of {self.name} does not keep the text: its tokens say {shown[0]!r} "
+            f"where the text has {shown[1]!r}; {reason}, so its tokens cannot be aligned with "
+            "those of another tokenizer. Leave such text out, normalise it before, or choose "
+            "another model"
         )
 
 

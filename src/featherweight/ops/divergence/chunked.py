@@ -64,7 +64,7 @@ class Projection:
 
 def row_losses(
     rows: RowLoss, student: Tensor | Projection, *targets: Any, chunk: int | None = None
-) -> Float[Tensor, "positions *numbers"]:
+) -> Float[Tensor, " positions *numbers"]:
     """`rows(student's logits, *targets)` for every position, differentiable in the student.
 
     student: logits (positions, vocabulary), or the `Projection` that gives them. targets: whatever
