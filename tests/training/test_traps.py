@@ -24,7 +24,9 @@ ROW = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 def test_every_trap_has_its_test() -> None:
     """The tests that the page names exist, and none is named without a file."""
-    section = PAGE.read_text(encoding="utf-8").split("## Traps and their tests")[1].split("\n## ")[0]
+    section = (
+        PAGE.read_text(encoding="utf-8").split("## Traps and their tests")[1].split("\n## ")[0]
+    )
     rows = [line for line in section.splitlines() if line.startswith("|")][2:]
     assert len(rows) > 30
     for row in rows:

@@ -31,6 +31,7 @@ from ..data.examples import Message, Turns, chat_example
 from ..data.tokens import prefix
 from ..training import ShuffledBatches
 from .tokenizer_match import TokenizerMatch
+from .vocabulary import difference
 
 NO_GROUP = -1
 
@@ -130,10 +131,10 @@ def aligned_chat(
         sides.append((example, *vocabulary.lengths(example.ids.tolist())))
     (_, teacher_bytes, teacher_lengths), (_, student_bytes, student_lengths) = sides
     if teacher_bytes != student_bytes:
+        excerpts = difference(teacher_bytes, student_bytes)
         raise UsageError(
             f"{match.teacher.name} and {match.student.name} write this conversation differently: "
-            f"{teacher_bytes[:80].decode(errors='replace')!r} and "
-            f"{student_bytes[:80].decode(errors='replace')!r}; give both the same template"
+            f"{excerpts[0]!r} and {excerpts[1]!r}; give both the same template"
         )
     numbers = token_groups(teacher_lengths, student_lengths)
     outside = {

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..base.errors import UsageError
 from ..data.tokens import has_template
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, difference
 
 Kind = Literal["same", "padded", "aligned"]
 
@@ -126,9 +126,10 @@ def check_templates(teacher: Vocabulary, student: Vocabulary) -> None:
             for side in (teacher, student)
         )
         if first != second:
+            excerpts = difference(first.encode(), second.encode())
             raise UsageError(
-                f"the chat templates differ: {teacher.name} writes {first[:80]!r}, {student.name} "
-                f"{second[:80]!r}, so the models would read different texts; give the student the "
+                f"the chat templates differ: {teacher.name} writes {excerpts[0]!r}, {student.name} "
+                f"{excerpts[1]!r}, so the models would read different texts; give the student the "
                 "teacher's template, or use plain text"
             )
 

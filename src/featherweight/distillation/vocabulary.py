@@ -91,22 +91,29 @@ class Vocabulary:
         return joined, lengths
 
     def _difference(self, ids: Sequence[int], actual: bytes, expected: bytes) -> str:
-        start = next(
-            (i for i, (a, b) in enumerate(zip(actual, expected, strict=False)) if a != b),
-            min(len(actual), len(expected)),
-        )
-        shown = [
-            x[max(0, start - 8) : start + 16].decode(errors="replace") for x in (actual, expected)
-        ]
+        excerpts = difference(actual, expected)
         reason = "it normalises text"
         if self.tokenizer.unk_token_id in ids:
             reason = f"it has no token for a part of it ({self.tokenizer.unk_token})"
         return (
-            f"the tokenizer of {self.name} does not keep the text: its tokens say {shown[0]!r} "
-            f"where the text has {shown[1]!r}; {reason}, so its tokens cannot be aligned with "
+            f"the tokenizer of {self.name} does not keep the text: its tokens say {excerpts[0]!r} "
+            f"where the text has {excerpts[1]!r}; {reason}, so its tokens cannot be aligned with "
             "those of another tokenizer. Leave such text out, normalise it before, or choose "
             "another model"
         )
+
+
+def difference(first: bytes, second: bytes) -> tuple[str, str]:
+    """What both say around the first place where they differ."""
+    start = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b),
+        min(len(first), len(second)),
+    )
+    excerpts = [
+        content[max(0, start - 8) : start + 24].decode(errors="replace")
+        for content in (first, second)
+    ]
+    return excerpts[0], excerpts[1]
 
 
 def _name(tokenizer: Any) -> str:
