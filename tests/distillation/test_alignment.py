@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -22,6 +23,11 @@ from featherweight.distillation import (
     match_tokenizers,
 )
 from featherweight.distillation.alignment import token_groups
+
+
+@lru_cache
+def match_of(teacher: Any, student: Any) -> TokenizerMatch:
+    return match_tokenizers(teacher(), student())
 
 
 def spans(match: TokenizerMatch, text: AlignedText) -> tuple[list[bytes], list[bytes]]:
@@ -235,3 +241,17 @@ def test_a_bos_is_before_every_window() -> None:
     joined = b"".join(b"".join(spans(match, window)[0]) for window in windows)
     assert joined == pairs.PLAY.encode()
     assert encode(tokenizers[0], "a") != tokenizers[0]("a").input_ids
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\u2581"), max_size=30))
+def test_any_text_is_aligned(text: str) -> None:
+    for teacher, student in ((pairs.fine, pairs.sentencepiece), (pairs.coarse, pairs.fine)):
+        match = match_of(teacher, student)
+        for window in aligned_windows(match, [text], 200):
+            first, second = spans(match, window)
+            assert first == second
+            assert text.encode().endswith(b"".join(first))
+            assert [len(window.teacher_groups), len(window.student_groups)] == [
+                len(window.teacher_ids),
+                len(window.student_ids),
+            ]

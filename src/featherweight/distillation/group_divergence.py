@@ -23,19 +23,19 @@ evidence against "there". So what these two tokens stand for is divided:
 Both columns add up to 1: they are distributions, coarser than p and q. The exact part is their
 generalised Jensen-Shannon divergence, beta KL(p||m) + (1-beta) KL(q||m). "Everything else" is the
 tail bucket: unmatched tokens are other tokens, but what they say can be said by both, so keeping
-them apart would punish all their mass, and leaving them out would not see it. By the data-
-processing inequality it is at least the divergence of the two outcomes {the text, not the text} and
-at most that of the whole distributions; for a single token on both sides that is matched it is the
-JSD over M and one bucket, and for equal vocabularies the plain JSD. GOLD (Patiño et al. 2025)
-multiplies all of p by r_p instead, which is no distribution. What remains approximate in both:
-probabilities are those of one tokenization, not summed over all tokenizations of a text.
+them apart would punish all their mass, and leaving them out would not see it. The divergence is at
+least that of the two outcomes {the text, not the text} (data-processing inequality); for one
+matched token on both sides it is the JSD over M and one bucket, and for equal vocabularies the
+plain JSD. GOLD (TRL, 2025) multiplies all of p by r_p instead, which is no distribution. What
+remains approximate in both: probabilities are those of one tokenization, not summed over all
+tokenizations of a text.
 
 *The rest* is compared without meaning (ULD, Boizard et al. 2024): sum |sort p - sort q| over the
 unmatched tokens without a_1 and b_1, whose mass has its own outcome; the shorter list has zeros at
 its end. 0 when all tokens are matched.
 
 Every outcome's share of the JSD is at least 0 (log-sum inequality), so the sum loses nothing to
-cancellation. All is float32 in logarithms; 1 - r is -expm1(log r). `split` makes six numbers of a
+cancellation. All is float32 in logarithms; 1 - r is -expm1(log r). `Split` makes six numbers of a
 row of logits, in chunks of positions (`ops.divergence.row_losses`), and `join` adds what comes from
 other rows. Memory beyond the chunk: none of the size positions x vocabulary.
 """
