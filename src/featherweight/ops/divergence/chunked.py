@@ -18,7 +18,7 @@ give a larger `chunk`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from .reference import precise
 CHUNK_BYTES, GPU_CHUNK_BYTES = 68_500_000, 512_000_000
 PARTS = 32  # of a chunk, for a definition
 
-# The definition: (student's logits, *targets) -> a number for each row.
+# The definition: (student's logits, *targets) -> a number for each row, or several of them.
 RowLoss = Callable[..., Tensor]
 
 
@@ -64,7 +64,7 @@ class Projection:
 
 def row_losses(
     rows: RowLoss, student: Tensor | Projection, *targets: Any, chunk: int | None = None
-) -> Float[Tensor, " positions"]:
+) -> Float[Tensor, " positions *numbers"]:
     """`rows(student's logits, *targets)` for every position, differentiable in the student.
 
     student: logits (positions, vocabulary), or the `Projection` that gives them. targets: whatever
@@ -79,10 +79,10 @@ def row_losses(
             raise UsageError("a target requires a gradient; compute the teacher under no_grad")
     source = _Source.of(student)
     target_sources = tuple(_Source.of(target) for target in targets)
-    vocabulary = source.hidden.shape[-1] if source.weight is None else len(source.weight)
-    num_sides = 1 + sum(isinstance(target, Projection) for target in targets)
+    vocabularies = source.hidden.shape[-1] if source.weight is None else len(source.weight)
+    vocabularies += sum(len(t.weight) for t in targets if isinstance(t, Projection))
     chunk_bytes = GPU_CHUNK_BYTES if source.hidden.is_cuda else CHUNK_BYTES
-    chunk = chunk or max(1, chunk_bytes // (4 * vocabulary * num_sides))
+    chunk = chunk or max(1, chunk_bytes // (4 * vocabularies))
     return _RowLosses.apply(
         rows, source, target_sources, chunk, source.hidden, source.weight, source.bias
     )
@@ -152,12 +152,15 @@ class _RowLosses(torch.autograd.Function):
         ctx.rows, ctx.targets, ctx.chunk = rows, targets, chunk
         ctx.settings = replace(student, hidden=hidden[:0], weight=None, bias=None)
         ctx.save_for_backward(hidden, weight, bias)
-        losses = torch.empty(len(hidden), dtype=precise(hidden[:0]).dtype, device=hidden.device)
         student, targets = student.cast(), tuple(target.cast() for target in targets)
         with torch.autocast(hidden.device.type, enabled=False):
-            for part in _parts(len(hidden), chunk):
-                losses[part] = _chunk_losses(rows, student, targets, part)
-        return losses
+            # Without positions one empty chunk gives the shape.
+            return torch.cat(
+                [
+                    _chunk_losses(rows, student, targets, part)
+                    for part in _parts(len(hidden), chunk) or [slice(0, 0)]
+                ]
+            )
 
     @staticmethod
     @once_differentiable
@@ -182,7 +185,7 @@ def _chunk_losses(
     contents = [target.rows(part) for target in targets]
     losses = [
         rows(student.finish(product[inner]), *(content[inner] for content in contents))
-        for inner in _parts(len(product), -(-len(product) // PARTS))
+        for inner in _parts(len(product), -(-len(product) // PARTS)) or [slice(0, 0)]
     ]
     return torch.cat(losses)
 
@@ -242,5 +245,6 @@ def _zeros(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else torch.zeros_like(tensor, dtype=precise(tensor[:0]).dtype)
 
 
-def _parts(count: int, chunk: int) -> Iterator[slice]:
-    return (slice(start, min(start + chunk, count)) for start in range(0, count, chunk))
+def _parts(count: int, chunk: int) -> list[slice]:
+    starts = range(0, count, max(chunk, 1))
+    return [slice(start, min(start + chunk, count)) for start in starts]
