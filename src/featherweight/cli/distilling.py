@@ -5,14 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .progress import progress
 from .teaching import kind_of
 
-LEARNING, TEXT, JUDGING = "Learning", "Text", "Judging"
+if TYPE_CHECKING:
+    from ..workflows.distill_plan import DistillSettings
+
+HOW_TO_LEARN, TEXT, JUDGE_PANEL = "Learning", "Text", "Judging"
+# Options that go on by their names: to the recipe, and to the settings of the workflow.
+RECIPE = (
+    *("steps", "batch", "accumulate", "lr", "warmup", "optimizer", "divergence"),
+    *("cross_entropy", "seed"),
+)
+SETTINGS = (
+    *("method", "windows", "length", "prompts", "num_prompts", "answer_tokens", "share"),
+    *("judge", "judge_windows", "judge_length", "tasks", "items", "task_data"),
+)
 
 Method = Annotated[
     str,
@@ -20,52 +32,57 @@ Method = Annotated[
         metavar="offline|on-policy|policy-gradient|sequence",
         help="From answers on disk; on the student's own text, compared with the teacher's "
         "distributions or paid by its log-probabilities; from texts that the teacher writes.",
-        rich_help_panel=LEARNING,
+        rich_help_panel=HOW_TO_LEARN,
     ),
 ]
-Steps = Annotated[int, typer.Option(help="Of the optimizer.", min=1, rich_help_panel=LEARNING)]
+Steps = Annotated[int, typer.Option(help="Of the optimizer.", min=1, rich_help_panel=HOW_TO_LEARN)]
 Batch = Annotated[
-    int, typer.Option(help="Windows or prompts of a micro-batch.", min=1, rich_help_panel=LEARNING)
+    int,
+    typer.Option(help="Windows or prompts of a micro-batch.", min=1, rich_help_panel=HOW_TO_LEARN),
 ]
 Accumulate = Annotated[
-    int, typer.Option(help="Micro-batches of a step.", min=1, rich_help_panel=LEARNING)
+    int, typer.Option(help="Micro-batches of a step.", min=1, rich_help_panel=HOW_TO_LEARN)
 ]
 Rate = Annotated[
-    float, typer.Option("--lr", help="Largest learning rate.", rich_help_panel=LEARNING)
+    float, typer.Option("--lr", help="Largest learning rate.", rich_help_panel=HOW_TO_LEARN)
 ]
-Warmup = Annotated[int, typer.Option(help="Steps.", min=0, rich_help_panel=LEARNING)]
+Warmup = Annotated[int, typer.Option(help="Steps.", min=0, rich_help_panel=HOW_TO_LEARN)]
 OptimizerName = Annotated[
-    str, typer.Option("--optimizer", metavar="adamw|muon", rich_help_panel=LEARNING)
+    str, typer.Option("--optimizer", metavar="adamw|muon", rich_help_panel=HOW_TO_LEARN)
 ]
 Divergence = Annotated[
     str | None,
     typer.Option(
         metavar="forward|reverse|skew|skew-reverse|jensen-shannon|total-variation",
         help="forward for the text of others, reverse for the student's own.",
-        rich_help_panel=LEARNING,
+        rich_help_panel=HOW_TO_LEARN,
         show_default=False,
     ),
 ]
 CrossEntropyWeight = Annotated[
     float,
     typer.Option(
-        "--cross-entropy", help="Weight of the text itself.", min=0.0, rich_help_panel=LEARNING
+        "--cross-entropy", help="Weight of the text itself.", min=0.0, rich_help_panel=HOW_TO_LEARN
     ),
 ]
 Correct = Annotated[
     int,
     typer.Option(
-        help="Steps in which the teacher learns the text first.", min=0, rich_help_panel=LEARNING
+        help="Steps in which the teacher learns the text first.",
+        min=0,
+        rich_help_panel=HOW_TO_LEARN,
     ),
 ]
 Share = Annotated[
     float,
     typer.Option(
         help="Of the texts that the student writes on-policy; the teacher writes the others.",
-        rich_help_panel=LEARNING,
+        rich_help_panel=HOW_TO_LEARN,
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Of everything random.", rich_help_panel=LEARNING)]
+SeedOption = Annotated[
+    int, typer.Option(help="Of everything random.", rich_help_panel=HOW_TO_LEARN)
+]
 Texts = Annotated[
     list[Path] | None,
     typer.Option(
@@ -108,28 +125,33 @@ AnswerTokens = Annotated[
 Judge = Annotated[
     str,
     typer.Option(
-        metavar="TEXT", help="Held-out text, a file or a shipped one.", rich_help_panel=JUDGING
+        metavar="TEXT", help="Held-out text, a file or a shipped one.", rich_help_panel=JUDGE_PANEL
     ),
 ]
-JudgeWindows = Annotated[int, typer.Option(help="Of it.", min=1, rich_help_panel=JUDGING)]
-JudgeLength = Annotated[int, typer.Option(min=2, help="Tokens.", rich_help_panel=JUDGING)]
+JudgeWindows = Annotated[int, typer.Option(help="Of it.", min=1, rich_help_panel=JUDGE_PANEL)]
+JudgeLength = Annotated[int, typer.Option(min=2, help="Tokens.", rich_help_panel=JUDGE_PANEL)]
 TaskNames = Annotated[
     str | None,
     typer.Option(
         metavar="A,B=FILE,...",
         help="Tasks before and after, as in evaluate.",
-        rich_help_panel=JUDGING,
+        rich_help_panel=JUDGE_PANEL,
         show_default=False,
     ),
 ]
 TaskItems = Annotated[
     int | None,
-    typer.Option(help="First examples of each task.", rich_help_panel=JUDGING, show_default=False),
+    typer.Option(
+        help="First examples of each task.", rich_help_panel=JUDGE_PANEL, show_default=False
+    ),
 ]
 TaskFiles = Annotated[
     Path | None,
     typer.Option(
-        "--task-data", help="Folder of their files.", rich_help_panel=JUDGING, show_default=False
+        "--task-data",
+        help="Folder of their files.",
+        rich_help_panel=JUDGE_PANEL,
+        show_default=False,
     ),
 ]
 
@@ -179,51 +201,35 @@ def distill(
 
     Killed or interrupted, the same command continues where it stopped.
     """
-    from ..distillation import Recipe
+    options = dict(locals())
     from ..workflows.distill_folder import distill_folder
-    from ..workflows.distill_plan import DistillSettings
 
-    recipe = Recipe(
-        steps=steps,
-        batch=batch,
-        accumulate=accumulate,
-        lr=lr,
-        warmup=warmup,
-        optimizer=optimizer,
-        divergence=divergence,
-        cross_entropy=cross_entropy,
-        seed=seed,
-    )
-    settings = DistillSettings(
-        method=method,
-        recipe=recipe,
-        texts=tuple(texts or ()),
-        windows=windows,
-        length=length,
-        kind=kind_of(top_k, draws, full, None),
-        correct_steps=correct,
-        prompts=prompts,
-        num_prompts=num_prompts,
-        answer_tokens=answer_tokens,
-        share=share,
-        judge=judge,
-        judge_windows=judge_windows,
-        judge_length=judge_length,
-        tasks=tasks,
-        items=items,
-        task_data=task_data,
-    )
     with progress() as listener:
         results = distill_folder(
             teacher,
             student,
             out,
-            settings,
+            _settings(options),
             fresh=start_over,
             overwrite=overwrite,
             listener=listener,
         )
     typer.echo(json.dumps(results, indent=1) if json_ else summary(results, out))
+
+
+def _settings(options: Mapping[str, Any]) -> DistillSettings:
+    """The options of the command, by the names of its arguments, as settings of the workflow."""
+    from ..distillation import Recipe
+    from ..workflows.distill_plan import DistillSettings
+
+    recipe = Recipe(**{name: options[name] for name in RECIPE})
+    return DistillSettings(
+        recipe=recipe,
+        texts=tuple(options["texts"] or ()),
+        kind=kind_of(options["top_k"], options["draws"], options["full"], None),
+        correct_steps=options["correct"],
+        **{name: options[name] for name in SETTINGS},
+    )
 
 
 def summary(results: Mapping[str, Any], out: Path) -> str:

@@ -149,10 +149,10 @@ def _side(
 ) -> _Side:
     """Run `model` on its side of a batch."""
     ids, groups = batch["input_ids"], batch["groups"]
-    counted = groups >= 0
+    is_counted = groups >= 0
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": batch["attention_mask"]}
-    positions = Positions(inputs | {"loss_mask": counted})
-    if len(positions) != int(counted.sum()):
+    positions = Positions(inputs | {"loss_mask": is_counted})
+    if len(positions) != int(is_counted.sum()):
         raise BadInput("the first token of a text, or padding, is in a group; use AlignedBatches")
     size = getattr(model.get_submodule(structure.embedding(model)), "num_embeddings", vocabulary)
     if int(ids.max()) >= size:
@@ -167,5 +167,5 @@ def _side(
     assert isinstance(logits, Projection)
     # Rows of a batch follow each other, and so do the numbers of groups in a row.
     rows = torch.arange(len(groups), device=groups.device)[:, None] << 32
-    keys, places = torch.unique_consecutive((rows + groups)[counted], return_inverse=True)
+    keys, places = torch.unique_consecutive((rows + groups)[is_counted], return_inverse=True)
     return _Side(logits, positions.targets, places, keys)

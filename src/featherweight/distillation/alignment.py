@@ -78,12 +78,12 @@ class AlignedText:
         )
         groups = set(teacher_groups.tolist()) & set(student_groups.tolist())
         groups -= {int(teacher_groups[0]), int(student_groups[0]), NO_GROUP}
-        counted = torch.tensor(sorted(groups), dtype=torch.int64)
+        is_counted = torch.tensor(sorted(groups), dtype=torch.int64)
         return cls(
             teacher_ids,
             student_ids,
-            teacher_groups.where(torch.isin(teacher_groups, counted), NO_GROUP),
-            student_groups.where(torch.isin(student_groups, counted), NO_GROUP),
+            teacher_groups.where(torch.isin(teacher_groups, is_counted), NO_GROUP),
+            student_groups.where(torch.isin(student_groups, is_counted), NO_GROUP),
         )
 
     @property
@@ -137,14 +137,14 @@ def aligned_chat(
             f"{excerpts[0]!r} and {excerpts[1]!r}; give both the same template"
         )
     numbers = token_groups(teacher_lengths, student_lengths)
-    outside = {
+    is_outside = {
         number
         for (example, _, _), groups in zip(sides, numbers, strict=True)
         for number, is_answer in zip(groups, example.loss_mask.tolist(), strict=True)
         if not is_answer
     }
     teacher, student = (
-        (example.ids.tolist(), [NO_GROUP if n in outside else n for n in groups])
+        (example.ids.tolist(), [NO_GROUP if n in is_outside else n for n in groups])
         for (example, _, _), groups in zip(sides, numbers, strict=True)
     )
     return AlignedText.of(teacher, student)
@@ -215,9 +215,9 @@ def _cut(
                 "tokens before both tokenizers come to the same place"
             )
         window = [
-            ([*before, *ids[begin[first] : begin[last]]],
-             [*[NO_GROUP] * len(before), *numbers[begin[first] : begin[last]]])
-            for ids, numbers, begin, before in zip(sides, groups, starts, prefixes, strict=True)
+            ([*prefix, *ids[begin[first] : begin[last]]],
+             [*[NO_GROUP] * len(prefix), *numbers[begin[first] : begin[last]]])
+            for ids, numbers, begin, prefix in zip(sides, groups, starts, prefixes, strict=True)
         ]  # fmt: skip
         windows.append(AlignedText.of(window[0], window[1]))
         first = last if last == num_groups else last - num_shared

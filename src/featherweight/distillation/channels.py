@@ -95,16 +95,18 @@ def keep_channels(model: nn.Module, kept: KeptChannels) -> nn.Module:
     config.head_dim = head_width
     build: Any = type(model)
     student: nn.Module = build(config)
-    absent, unexpected = student.load_state_dict(tensors, strict=False)
-    if unexpected or not set(absent) <= set(dict(student.named_buffers())) | _tied(student):
+    absent, unknown_names = student.load_state_dict(tensors, strict=False)
+    if unknown_names or not set(absent) <= set(dict(student.named_buffers())) | _tied_names(
+        student
+    ):
         raise UsageError(
             f"{type(model).__name__} cannot be narrowed: the narrow model has other parameters "
-            f"({', '.join([*unexpected, *absent][:3])})"
+            f"({', '.join([*unknown_names, *absent][:3])})"
         )
     return student.to(next(model.parameters()).dtype)
 
 
-def _tied(model: nn.Module) -> set[str]:
+def _tied_names(model: nn.Module) -> set[str]:
     """Names of tables that share the parameter of another."""
     return set(model.state_dict()) - {name for name, _ in model.named_parameters()}
 
@@ -115,11 +117,11 @@ def _choices(
     """The kept rows or columns of block `index`, by what they follow."""
     groups = config.num_attention_heads // config.num_key_value_heads
     key_heads = _of_block("key_heads", kept.key_heads, index, num_blocks)
-    heads = _checked("key_heads", key_heads, config.num_key_value_heads)
+    heads = _checked_numbers("key_heads", key_heads, config.num_key_value_heads)
     inner = _of_block("inner", kept.inner, index, num_blocks)
     return {
-        "width": _checked("width", kept.width, config.hidden_size),
-        "inner": _checked("inner", inner, config.intermediate_size),
+        "width": _checked_numbers("width", kept.width, config.hidden_size),
+        "inner": _checked_numbers("inner", inner, config.intermediate_size),
         "key_heads": _spans(heads, head_width),
         "heads": _spans(heads, head_width * groups),
         "head": torch.arange(head_width),
@@ -138,7 +140,7 @@ def _of_block(name: str, numbers: Any, index: int, num_blocks: int) -> Numbers |
     return numbers[index]  # type: ignore[no-any-return]
 
 
-def _checked(name: str, numbers: Numbers | None, count: int) -> Tensor:
+def _checked_numbers(name: str, numbers: Numbers | None, count: int) -> Tensor:
     if numbers is None:
         return torch.arange(count)
     order = list(numbers)
@@ -163,8 +165,12 @@ def _slice(
         return tensor.index_select(tensor.ndim - 1, width.to(tensor.device))
     choice, part = numbers[block], PARTS.get(module)
     if part is not None:
-        sliced = tensor.index_select(0, choice[ROWS[part]].to(tensor.device))
-        return sliced if kind == "bias" else sliced.index_select(1, choice[COLUMNS[part]])
+        slice_of_rows = tensor.index_select(0, choice[ROWS[part]].to(tensor.device))
+        return (
+            slice_of_rows
+            if kind == "bias"
+            else slice_of_rows.index_select(1, choice[COLUMNS[part]])
+        )
     if tensor.ndim == 1 and "norm" in module and module.rpartition(".")[0] == "":
         return tensor.index_select(0, width.to(tensor.device))
     if tensor.ndim == 1 and module in ("self_attn.q_norm", "self_attn.k_norm"):

@@ -78,8 +78,8 @@ class OnPolicyLoss(nn.Module):
         vocabulary: int | None = None,
     ) -> None:
         super().__init__()
-        plain = replace(Sampling(temperature=1.0), max_tokens=sampling.max_tokens)
-        if any(isinstance(term, PolicyGradientKL) for term in terms) and sampling != plain:
+        plain_sampling = replace(Sampling(temperature=1.0), max_tokens=sampling.max_tokens)
+        if any(isinstance(term, PolicyGradientKL) for term in terms) and sampling != plain_sampling:
             raise UsageError(
                 "a policy gradient needs tokens that are drawn at temperature 1 from the whole "
                 "distribution; leave the other settings of sampling out, or use ReverseKL"

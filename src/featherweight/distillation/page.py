@@ -34,14 +34,14 @@ METHODS = {
     "sequence": "from texts that the teacher wrote",
     "across tokenizers": "across tokenizers, beside the teacher",
 }
-SMOOTHED = 20  # steps of the running mean of a loss
+MEAN_STEPS = 20  # steps of the running mean of a loss
 
 
 def distillation_page(results: Record) -> str:
     """The page as HTML text. results: the content of results.json."""
     name = str(results["teacher"]["name"])
     chapters = [
-        _learning(results),
+        _learning_chapter(results),
         _agreement(results),
         _tasks(results),
         _samples(results),
@@ -57,41 +57,44 @@ def distillation_page(results: Record) -> str:
     )
 
 
-def recovered(results: Record) -> float | None:
+def recovered_share(results: Record) -> float | None:
     """The share of the KL before training that is gone after it; None where there was none."""
-    before, after = (results[moment]["quality"]["kl"]["mean"] for moment in ("before", "after"))
-    return 1 - after / before if before else None
+    quality_before, quality_after = (
+        results[moment]["quality"]["kl"]["mean"] for moment in ("before", "after")
+    )
+    return 1 - quality_after / quality_before if quality_before else None
 
 
 def verdict(results: Record) -> str:
     """The result in two sentences."""
     teacher, student = results["teacher"], results["student"]
     share = student["num_parameters"] / teacher["num_parameters"]
-    after, before = results["after"]["quality"], results["before"]["quality"]
-    change = "fell" if after["kl"]["mean"] < before["kl"]["mean"] else "rose"
+    quality_after, quality_before = results["after"]["quality"], results["before"]["quality"]
+    change = "fell" if quality_after["kl"]["mean"] < quality_before["kl"]["mean"] else "rose"
+    ends = [numbers.number(quality["kl"]["mean"]) for quality in (quality_before, quality_after)]
+    agreement, text = numbers.percent(quality_after["top1"]["mean"]), quality_after["text"]["name"]
     return (
         f"With {numbers.percent(share)} of the teacher's parameters, the student's KL from the "
-        f"teacher {change} from {numbers.number(before['kl']['mean'])} to "
-        f"{numbers.number(after['kl']['mean'])} nats. It has the teacher's most likely token at "
-        f"{numbers.percent(after['top1']['mean'])} of the positions of {after['text']['name']}."
+        f"teacher {change} from {ends[0]} to {ends[1]} nats. It has the teacher's most likely "
+        f"token at {agreement} of the positions of {text}."
     )
 
 
 def _key_figures(results: Record) -> list[KeyFigure]:
-    before, after = results["before"]["quality"], results["after"]["quality"]
+    quality_before, quality_after = results["before"]["quality"], results["after"]["quality"]
     teacher, student = results["teacher"], results["student"]
-    was = numbers.number(before["kl"]["mean"])
-    share = recovered(results)
+    was = numbers.number(quality_before["kl"]["mean"])
+    share = recovered_share(results)
     rows = results["training"]["steps"]
     tokens = rows[-1]["units_seen"] if rows else 0
-    perplexity = [q["light"]["perplexity"]["mean"] for q in (before, after)]
-    original = after["original"]["perplexity"]["mean"]
+    perplexity = [q["light"]["perplexity"]["mean"] for q in (quality_before, quality_after)]
+    original = quality_after["original"]["perplexity"]["mean"]
     return [
         KeyFigure(
             "KL from the teacher",
-            numbers.number(after["kl"]["mean"]),
+            numbers.number(quality_after["kl"]["mean"]),
             "nats",
-            f"was {was}, {numbers.interval_ends(after['kl'])}",
+            f"was {was}, {numbers.interval_ends(quality_after['kl'])}",
         ),
         KeyFigure("Recovered", "" if share is None else numbers.percent(share), note="of the KL"),
         KeyFigure(
@@ -108,7 +111,7 @@ def _key_figures(results: Record) -> list[KeyFigure]:
     ]
 
 
-def _learning(results: Record) -> Chapter:
+def _learning_chapter(results: Record) -> Chapter:
     training = results["training"]
     sections: list[Section] = []
     for title, rows in (
@@ -133,8 +136,8 @@ def _losses(title: str, rows: Sequence[Record]) -> Curve:
     losses = [row["loss"] for row in rows]
     steps = [row["step"] for row in rows]
     lines = [Line("each step", steps, losses)]
-    if len(losses) > 2 * SMOOTHED:
-        lines.append(Line(f"mean of {SMOOTHED} steps", steps, _running_mean(losses)))
+    if len(losses) > 2 * MEAN_STEPS:
+        lines.append(Line(f"mean of {MEAN_STEPS} steps", steps, _running_mean(losses)))
     note = "Nats a token. Steps that were not finite changed nothing and have no point."
     return Curve(title, lines, Axis("Step", COUNT), Axis("Loss", NUMBER), note)
 
@@ -142,7 +145,7 @@ def _losses(title: str, rows: Sequence[Record]) -> Curve:
 def _running_mean(losses: Sequence[float | None]) -> list[float | None]:
     means: list[float | None] = []
     for end in range(1, len(losses) + 1):
-        window = [x for x in losses[max(0, end - SMOOTHED) : end] if x is not None]
+        window = [x for x in losses[max(0, end - MEAN_STEPS) : end] if x is not None]
         means.append(sum(window) / len(window) if window else None)
     return means
 
@@ -157,9 +160,9 @@ def _agreement(results: Record) -> Chapter:
         Column("Same most likely token", SHARE),
         Column("Perplexity", NUMBER),
     ]
-    after = results["after"]["quality"]
+    quality_after = results["after"]["quality"]
     rows: list[list[Any]] = [
-        ["Teacher", 0.0, "", 0.0, 0.0, 1.0, after["original"]["perplexity"]["mean"]]
+        ["Teacher", 0.0, "", 0.0, 0.0, 1.0, quality_after["original"]["perplexity"]["mean"]]
     ]
     for name, moment in (("Student before", "before"), ("Student after", "after")):
         quality = results[moment]["quality"]
@@ -175,7 +178,7 @@ def _agreement(results: Record) -> Chapter:
                 quality["light"]["perplexity"]["mean"],
             ]
         )
-    text = after["text"]
+    text = quality_after["text"]
     note = (
         f"{text['windows']} windows of {text['length']} tokens of {text['name']}, which nobody "
         "learned from. KL in nats, with all logits of the teacher; 95 % intervals resample windows."

@@ -93,13 +93,13 @@ class Recipe:
         if self.optimizer == "adamw":
             groups = parameter_groups(student, weight_decay=self.weight_decay)
             return [AdamW(groups, lr=self.lr, betas=BETAS)]
-        inside = tuple(f"{name}." for name, _ in structure.blocks(student))
-        matrices, others = split(
-            student, is_first=lambda name, p: p.ndim == 2 and name.startswith(inside)
+        prefixes = tuple(f"{name}." for name, _ in structure.blocks(student))
+        matrices, other_parameters = split(
+            student, is_first=lambda name, p: p.ndim == 2 and name.startswith(prefixes)
         )
         return [
             Muon(matrices, self.lr, self.weight_decay, scaling="match_rms_adamw"),
-            AdamW(others, lr=self.lr, betas=BETAS, weight_decay=0.0),
+            AdamW(other_parameters, lr=self.lr, betas=BETAS, weight_decay=0.0),
         ]
 
 

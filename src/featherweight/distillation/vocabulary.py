@@ -79,19 +79,19 @@ class Vocabulary:
         the same.
         """
         contents = [self.contents[id] for id in ids]
-        joined = b"".join(contents)
+        joined_text = b"".join(contents)
         lengths = [len(content) for content in contents]
         if text is None:
-            return joined, lengths
-        expected = text.encode()
-        if joined == b" " + expected and lengths[0]:
-            return expected, [lengths[0] - 1, *lengths[1:]]
-        if joined != expected:
-            raise UsageError(self._difference(ids, joined, expected))
-        return joined, lengths
+            return joined_text, lengths
+        expected_text = text.encode()
+        if joined_text == b" " + expected_text and lengths[0]:
+            return expected_text, [lengths[0] - 1, *lengths[1:]]
+        if joined_text != expected_text:
+            raise UsageError(self._difference(ids, joined_text, expected_text))
+        return joined_text, lengths
 
-    def _difference(self, ids: Sequence[int], actual: bytes, expected: bytes) -> str:
-        excerpts = difference(actual, expected)
+    def _difference(self, ids: Sequence[int], actual: bytes, expected_text: bytes) -> str:
+        excerpts = difference(actual, expected_text)
         reason = "it normalises text"
         if self.tokenizer.unk_token_id in ids:
             reason = f"it has no token for a part of it ({self.tokenizer.unk_token})"

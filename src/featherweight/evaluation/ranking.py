@@ -108,20 +108,20 @@ class Measure:
 Figures = Mapping[str, Float[np.ndarray, " units"]]
 
 
-def _difference(figures: Figures, model: str, other: str) -> Interval:
+def _difference(figures: Figures, model: str, rival: str) -> Interval:
     """The paired difference of two models over the units in which both have a figure; NaN without
     such a unit.
     """
-    a, b = figures[model], figures[other]
+    a, b = figures[model], figures[rival]
     is_common = np.isfinite(a) & np.isfinite(b)
     if not is_common.any():
         return Interval(math.nan, math.nan, math.nan)
     return paired_difference(a[is_common], b[is_common], resamples=RESAMPLES, level=LEVEL)
 
 
-def _tie(figures: Figures, model: str, other: str) -> bool:
+def _tie(figures: Figures, model: str, rival: str) -> bool:
     """Whether the interval of the difference contains 0. One of a single unit has no ends, so that
     nothing excludes 0.
     """
-    difference = _difference(figures, model, other)
+    difference = _difference(figures, model, rival)
     return not (difference.low > 0 or difference.high < 0)

@@ -76,17 +76,6 @@ def steps(
     batch without weight, and on a full disk.
     """
     optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
-    num_batches = schedule.steps * accumulate * ranks.num_ranks()
-    if accumulate < 1 or save_every < 1 or num_checkpoints < 2 or max_nonfinite < 1:
-        raise UsageError(
-            f"accumulate={accumulate}, save_every={save_every} and max_nonfinite={max_nonfinite} "
-            f"must be at least 1, num_checkpoints={num_checkpoints} at least 2"
-        )
-    if len(batches) < num_batches:
-        raise UsageError(
-            f"{schedule.steps} steps need {num_batches} micro-batches, there are {len(batches)}; "
-            "use fewer steps or more epochs"
-        )
     settings = _Settings(
         batches,
         schedule,
@@ -99,6 +88,7 @@ def steps(
         stage,
         listener,
     )
+    _check(settings)
     training = _Training(model, loss, optimizers, average, settings)
     training.open(run)
     return training.run_steps()
@@ -118,6 +108,25 @@ class _Settings:
     max_nonfinite: int
     stage: str
     listener: Listener
+
+
+def _check(settings: _Settings) -> None:
+    """Raise UsageError for numbers that cannot work."""
+    if min(settings.accumulate, settings.save_every, settings.max_nonfinite) < 1 or (
+        settings.num_checkpoints < 2
+    ):
+        raise UsageError(
+            f"accumulate={settings.accumulate}, save_every={settings.save_every} and "
+            f"max_nonfinite={settings.max_nonfinite} must be at least 1, "
+            f"num_checkpoints={settings.num_checkpoints} at least 2"
+        )
+    steps, batches = settings.schedule.steps, settings.batches
+    num_batches = steps * settings.accumulate * ranks.num_ranks()
+    if len(batches) < num_batches:
+        raise UsageError(
+            f"{steps} steps need {num_batches} micro-batches, there are {len(batches)}; "
+            "use fewer steps or more epochs"
+        )
 
 
 class _Training:

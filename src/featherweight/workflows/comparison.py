@@ -205,10 +205,10 @@ def _find(names: Sequence[str], listener: Listener) -> dict[str, Source]:
     """
     found_sources = [Source.find(name, listener) for name in names]
     for index, source in enumerate(found_sources):
-        for other in found_sources[:index]:
-            if source.path.resolve() == other.path.resolve():
+        for rival in found_sources[:index]:
+            if source.path.resolve() == rival.path.resolve():
                 raise UsageError(
-                    f"{other.name} and {source.name} are the same model; name each model once"
+                    f"{rival.name} and {source.name} are the same model; name each model once"
                 )
         check_folder(source.path)
     titles = [source.display_name for source in found_sources]
@@ -222,9 +222,9 @@ def _check_tokenizers(sources: Mapping[str, Source]) -> Any:
     it.
     """
     tokenizers = {name: load_checked_tokenizer(source.path) for name, source in sources.items()}
-    original, *others = tokenizers
+    original, *rivals = tokenizers
     tokenizer = tokenizers[original]
-    for name in others:
+    for name in rivals:
         if tokenizers[name].get_vocab() != tokenizer.get_vocab():
             raise UsageError(
                 f"{original} and {name} have different vocabularies "
@@ -246,8 +246,8 @@ def _check_vocabularies(sources: Mapping[str, Source]) -> int:
         name: int(load_config(source.path).get_text_config().vocab_size)
         for name, source in sources.items()
     }
-    original, *others = sizes
-    for name in others:
+    original, *rivals = sizes
+    for name in rivals:
         if sizes[name] != sizes[original]:
             raise UsageError(
                 f"{original} has {sizes[original]:,} logits a token and {name} {sizes[name]:,} "

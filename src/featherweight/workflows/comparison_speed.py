@@ -38,8 +38,8 @@ def measure_speeds(
             record = {}
             # Every other round goes backwards: a steady drift then favours nobody.
             for name in list(comparison.sources)[:: 1 if index % 2 == 0 else -1]:
-                done = index * len(comparison.sources) + len(record)
-                listener(Event("speed", done, total, message=name))
+                num_done = index * len(comparison.sources) + len(record)
+                listener(Event("speed", num_done, total, message=name))
                 record[name] = _measure_speed(comparison, name, comparison.speed.tokens, index)
             run.finish_unit(f"speed {index}", fingerprint, None, record)
         rounds.append(record)

@@ -45,7 +45,7 @@ from .teach_folder import facts as answer_facts
 
 REPORT = "report.html"
 # Names of journal entries, and the version of what they stand for.
-CORRECTED, VERSION = "teacher", "1"
+CORRECTION, VERSION = "corrected-teacher", "1"
 NUM_POINTS = 8  # of the held-out curve while the student learns
 CORRECTION_RATE = 0.2  # of the student's learning rate
 
@@ -88,7 +88,7 @@ class Distillation:
     """The stages of a run, each kept in its folder."""
 
     def __init__(self, plan: Plan, run: RunFolder, listener: Listener) -> None:
-        self.plan, self.run, self.outside = plan, run, listener
+        self.plan, self.run, self.user_listener = plan, run, listener
         self.listener = send_to(run.listener, listener)
         self.settings = plan.settings
         self.seconds: dict[str, float] = {}
@@ -97,19 +97,23 @@ class Distillation:
     def work(self) -> dict[str, Any]:
         """All stages; returns the content of results.json."""
         plan, run = self.plan, self.run
-        judge = self._timed("judge", self._answer_judge)
+        judge = self._measure_seconds("judge", self._answer_judge)
         measures = StudentMeasures(plan, run, judge, self.listener)
-        teacher = self._timed("judge", lambda: measures.of_teacher(self.teacher))
-        self._timed("correct", self._correct)
-        make_steps, written = self._timed("answers", self._prepare)
+        teacher = self._measure_seconds("judge", lambda: measures.of_teacher(self.teacher))
+        self._measure_seconds("correct", self._correct)
+        make_steps, facts = self._measure_seconds("answers", self._prepare)
         student = make_student(plan.student, self.teacher() if plan.student.of_teacher else None)
         if self.settings.method in ("offline", "sequence"):
             self._teacher = None
-        before = self._timed("evaluate", lambda: measures.of_student("before", student))
-        self._timed("train", lambda: self._train(make_steps(student), student, measures))
+        record_before = self._measure_seconds(
+            "evaluate", lambda: measures.of_student("before", student)
+        )
+        self._measure_seconds("train", lambda: self._train(make_steps(student), student, measures))
         dtype = _stored_dtype(plan.source)
         round_weights(student, dtype)
-        after = self._timed("evaluate", lambda: measures.of_student("after", student))
+        record_after = self._measure_seconds(
+            "evaluate", lambda: measures.of_student("after", student)
+        )
         save_dense(student.eval().to(dtype), plan.tokenizer, run.folder)
         return {
             "teacher": {**_facts(plan.source), **teacher},
@@ -121,9 +125,9 @@ class Distillation:
             "method": self.settings.method,
             "settings": self.settings.as_dict(),
             "text": plan.text.fingerprint,
-            "written": written,
-            "before": before,
-            "after": after,
+            "written": facts,
+            "before": record_before,
+            "after": record_after,
             "training": {
                 name: history(run.folder, stage)
                 for name, stage in (
@@ -141,12 +145,12 @@ class Distillation:
     def teacher(self) -> nn.Module:
         """The teacher in memory, corrected when that is done."""
         if self._teacher is None:
-            is_corrected = self.run.done(CORRECTED, VERSION) is not None
-            path = self.run.work / CORRECTED if is_corrected else self.plan.source.path
+            is_corrected = self.run.done(CORRECTION, VERSION) is not None
+            path = self.run.work / CORRECTION if is_corrected else self.plan.source.path
             self._teacher, _ = loading.load(path, torch.float32, listener=self.listener)
         return self._teacher
 
-    def _timed(self, name: str, stage: Callable[[], Output]) -> Output:
+    def _measure_seconds(self, name: str, stage: Callable[[], Output]) -> Output:
         start = time.monotonic()
         output = stage()
         self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - start
@@ -180,16 +184,16 @@ class Distillation:
     def _correct(self) -> None:
         """Train the teacher on the text first, and keep it."""
         num_steps, recipe = self.settings.correct_steps, self.settings.recipe
-        if not num_steps or self.run.done(CORRECTED, VERSION) is not None:
+        if not num_steps or self.run.done(CORRECTION, VERSION) is not None:
             return
         recipe = replace(recipe, steps=num_steps, lr=CORRECTION_RATE * recipe.lr)
         teacher: Any = self.teacher().requires_grad_()
-        for _ in correct(teacher, self.plan.text.tokens, recipe, self.run, self.outside):
+        for _ in correct(teacher, self.plan.text.tokens, recipe, self.run, self.user_listener):
             pass
-        folder = self.run.work / CORRECTED
+        folder = self.run.work / CORRECTION
         shutil.rmtree(folder, ignore_errors=True)
         save_dense(teacher.eval(), self.plan.tokenizer, folder)
-        self.run.finish_unit(CORRECTED, VERSION, None, {})
+        self.run.finish_unit(CORRECTION, VERSION, None, {})
 
     def _prepare(self) -> tuple[StepMaker, dict[str, Any]]:
         """What the teacher does before the student learns: answers or texts; and what then makes
@@ -199,7 +203,7 @@ class Distillation:
         if settings.method == "offline":
             answers = self._answers()
             facts = answer_facts(answers)
-            return lambda student: distill(student, answers, recipe, run, self.outside), facts
+            return lambda student: distill(student, answers, recipe, run, self.user_listener), facts
         examples = []
         sampling = Sampling(temperature=1.0, max_tokens=settings.answer_tokens)
         if settings.method == "sequence" or settings.share < 1:
@@ -215,7 +219,7 @@ class Distillation:
         facts = {"prompts": len(plan.prompts), "texts": len(examples)}
         if settings.method == "sequence":
             return lambda student: distill_sequences(
-                student, examples, recipe, run, self.outside
+                student, examples, recipe, run, self.user_listener
             ), facts
         term = (
             PolicyGradientKL() if settings.method == "policy-gradient" else recipe.term("reverse")
@@ -231,7 +235,7 @@ class Distillation:
             share=settings.share,
             sampling=sampling,
             vocabulary=plan.vocabulary,
-            listener=self.outside,
+            listener=self.user_listener,
         ), facts
 
     def _answers(self) -> Answers:
@@ -245,9 +249,9 @@ class Distillation:
 
     def _train(self, steps: Iterator[Step], student: nn.Module, measures: StudentMeasures) -> None:
         """All steps, with a look at the held-out text now and then."""
-        every = max(1, self.settings.recipe.steps // NUM_POINTS)
+        interval = max(1, self.settings.recipe.steps // NUM_POINTS)
         for step in steps:
-            if step.number % every == 0 or step.number == step.total:
+            if step.number % interval == 0 or step.number == step.total:
                 measures.point(step.number, step.total, student)
 
 

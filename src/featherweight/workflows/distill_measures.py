@@ -82,7 +82,7 @@ class StudentMeasures:
         # `KL` checks that answers and windows are the same text as a whole; a part of them is read
         # as from a model.
         judge: Any = self.judge if count == len(self.judge) else self.judge.__call__
-        model = Truncated(student, self.plan.vocabulary)
+        model = ShortTable(student, self.plan.vocabulary)
         metrics = [Perplexity(tokens, settings.judge), KL(judge, tokens, settings.judge)]
         return evaluate(model, metrics, listener).quality
 
@@ -132,7 +132,7 @@ class StudentMeasures:
         return tasks
 
 
-class Truncated(nn.Module):
+class ShortTable(nn.Module):
     """A model without the logits of ids that only pad its table."""
 
     def __init__(self, model: nn.Module, vocabulary: int) -> None:

@@ -115,13 +115,15 @@ def plan_distillation(
     source = Source.find(teacher, listener)
     tokenizer = load_checked_tokenizer(source.path)
     rows = source.anatomy.embedding_shape[0] if not source.is_packed else len(tokenizer)
-    found = find_student(student, source, rows, tokenizer.eos_token_id)
+    student_model = find_student(student, source, rows, tokenizer.eos_token_id)
     vocabulary = (
-        rows if found.source is None else _shared_vocabulary(source, found.source, tokenizer)
+        rows
+        if student_model.source is None
+        else _shared_vocabulary(source, student_model.source, tokenizer)
     )
-    for checked in filter(None, (source, found.source)):
-        check_length(checked, settings.length, "--length N")
-        check_length(checked, settings.judge_length, "--judge-length N")
+    for model in filter(None, (source, student_model.source)):
+        check_length(model, settings.length, "--length N")
+        check_length(model, settings.judge_length, "--judge-length N")
     text = training_windows(
         tokenizer, settings.texts, settings.windows, settings.length, settings.recipe.seed
     )
@@ -136,16 +138,16 @@ def plan_distillation(
         )
     noun, count = ("prompts", len(prompts)) if prompts else ("windows", len(text))
     settings.recipe.epochs(count, noun)
-    return Plan(source, found, settings, tokenizer, text, judge_tokens, prompts, vocabulary)
+    return Plan(source, student_model, settings, tokenizer, text, judge_tokens, prompts, vocabulary)
 
 
 def _shared_vocabulary(teacher: Source, student: Source, tokenizer: Any) -> int:
     """The ids that both models know: tables may be padded to different sizes. Raises UsageError for
     another tokenizer.
     """
-    other = load_checked_tokenizer(student.path)
+    student_tokenizer = load_checked_tokenizer(student.path)
     rows = min(source.anatomy.embedding_shape[0] for source in (teacher, student))
-    if other.get_vocab() != tokenizer.get_vocab():
+    if student_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise UsageError(
             f"{teacher.display_name} and {student.display_name} have different tokenizers; their "
             "tokens cannot be compared one by one"

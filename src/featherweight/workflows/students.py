@@ -52,11 +52,11 @@ def find_student(text: str, teacher: Source, vocabulary: int, end_id: int | None
     channels that do not fit the teacher, for unknown settings of a shape, and for a student whose
     weights are codes; BadInput for a file or a model that cannot be read.
     """
-    kind, _, rest = text.partition(":")
-    if kind in ("every", "blocks") and rest:
-        return _of_blocks(text, kind, rest, teacher)
-    if kind == "channels" and rest:
-        return _of_channels(text, Path(rest), teacher)
+    kind, _, argument = text.partition(":")
+    if kind in ("every", "blocks") and argument:
+        return _of_blocks(text, kind, argument, teacher)
+    if kind == "channels" and argument:
+        return _of_channels(text, Path(argument), teacher)
     if Path(text).suffix in SHAPES:
         return _from_scratch(text, Path(text), vocabulary, end_id)
     source = Source.find(text)
@@ -78,11 +78,11 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _of_blocks(text: str, kind: str, rest: str, teacher: Source) -> Student:
+def _of_blocks(text: str, kind: str, argument: str, teacher: Source) -> Student:
     _check_dense(teacher)
     count = len(teacher.anatomy.blocks)
     try:
-        numbers = [int(number) for number in rest.split(",")]
+        numbers = [int(number) for number in argument.split(",")]
     except ValueError:
         raise UsageError(f"{text}: write every:2, or blocks:0,4,8") from None
     if kind == "every" and len(numbers) != 1:
@@ -91,14 +91,14 @@ def _of_blocks(text: str, kind: str, rest: str, teacher: Source) -> Student:
     if indices != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= count:
         raise UsageError(f"{text}: the teacher has blocks 0 to {count - 1}; give rising numbers")
     identity = {"blocks": indices}
-    return Student(text, identity, lambda model: keep_blocks(_given(model), indices), True)
+    return Student(text, identity, lambda model: keep_blocks(_check_teacher(model), indices), True)
 
 
 def _of_channels(text: str, path: Path, teacher: Source) -> Student:
     _check_dense(teacher)
     kept = KeptChannels.read(_read_mapping(path, "a map of kept channels"))
     identity = {"channels": sha256(path)}
-    return Student(text, identity, lambda model: keep_channels(_given(model), kept), True)
+    return Student(text, identity, lambda model: keep_channels(_check_teacher(model), kept), True)
 
 
 def _from_scratch(text: str, path: Path, vocabulary: int, end_id: int | None) -> Student:
@@ -118,7 +118,7 @@ def _from_scratch(text: str, path: Path, vocabulary: int, end_id: int | None) ->
     return Student(text, {"scratch": arguments}, lambda _: scratch_model(**arguments))
 
 
-def _given(model: nn.Module | None) -> nn.Module:
+def _check_teacher(model: nn.Module | None) -> nn.Module:
     if model is None:
         raise AssertionError("this student is made of its teacher")
     return model

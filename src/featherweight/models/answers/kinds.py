@@ -129,8 +129,8 @@ class TopK(Kind):
             smallest = top.values[:, -1:]
             # The others are compared with the smallest of the k, so their exponentials are at most
             # 1, and a small mass keeps its digits.
-            rest = torch.sub(scores, smallest).exp_().scatter_(-1, top.indices, 0.0)
-            log_rest = rest.sum(-1).log() + smallest[:, 0]
+            masses = torch.sub(scores, smallest).exp_().scatter_(-1, top.indices, 0.0)
+            log_rest = masses.sum(-1).log() + smallest[:, 0]
             log_sum = torch.logaddexp(log_rest, top.values.logsumexp(-1))
             target = scores.gather(-1, targets[part, None])[:, 0]
             pieces.append(

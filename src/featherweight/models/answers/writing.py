@@ -49,9 +49,9 @@ def write_answers(
 
     tokens: as `data.windows` returns them. kind: what is kept (None: `TopK()`). model_id:
     identifies the weights. name, text_name, bos: for the header. vocabulary: leave out the logits
-    of ids from this one on, which pad the table and are no tokens. Raises UsageError for an
-    impossible kind or temperature or a folder of other answers, PreflightRefused when the disk is
-    too small, and BadInput when the model gives numbers that are not finite or the disk is full.
+    of ids from this one on, which pad the table. Raises UsageError for an impossible kind or
+    temperature or a folder of other answers, PreflightRefused when the disk is too small, BadInput
+    when the model gives numbers that are not finite or the disk is full.
     """
     kind, folder = kind or TopK(), Path(folder)
     vocabulary = _vocabulary(model, tokens, vocabulary)
@@ -78,6 +78,19 @@ def write_answers(
     remove_leftovers(folder)
     gaps = _gaps(header, folder)
     _check_disk(folder, window_bytes, header, gaps)
+    _write_files(model, tokens, folder, header, gaps, listener)
+    return Answers.open(folder)
+
+
+def _write_files(
+    model: nn.Module,
+    tokens: Tensor,
+    folder: Path,
+    header: Header,
+    gaps: list[int],
+    listener: Listener,
+) -> None:
+    """Write the files with the numbers `gaps`."""
     windows = [window for index in gaps for window in _windows_of(header, index)]
     steps = track(iter(windows), "answers", len(windows), listener)
     for index in gaps:
@@ -90,7 +103,6 @@ def write_answers(
         write = partial(save_file, tensors, metadata=header.metadata())
         write_atomic(folder / file_name(index), write)
     next(steps, None)
-    return Answers.open(folder)
 
 
 def size_bytes(kind: Kind, vocabulary: int, windows: int, length: int) -> int:
