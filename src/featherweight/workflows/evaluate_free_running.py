@@ -27,10 +27,10 @@ def evaluate_free_running(
     results.json.
 
     Args: model and against, the original, each an alias, folder, GGUF file or hub id; prompts, how
-    many of `data.prompts`; answer_tokens, of the longest answer; record, write the entry into results.json of
-    the packed folder `model` and make its page and model card again; listener, receives an event
-    for each answer. Raises UsageError for impossible settings and for models that cannot be asked
-    the same, BadInput for a model that cannot be used.
+    many of `data.prompts`; answer_tokens, of the longest answer; record, write the entry into
+    results.json of the packed folder `model` and make its page and model card again; listener,
+    receives an event for each answer. Raises UsageError for impossible settings and for models that
+    cannot be asked the same, BadInput for a model that cannot be used.
     """
     if against is None:
         raise UsageError("--free-running needs --against, the original: small models loop too")

@@ -167,9 +167,9 @@ def check_evaluation(run: QuantizeRun) -> None:
     refuses.
     """
     settings = run.settings["evaluation"]
-    evaluation_windows(run)
     if settings["prompts"]:
         checked_prompts(run.source, settings["prompts"], settings["answer_tokens"])
+    evaluation_windows(run)
 
 
 def evaluation_windows(run: QuantizeRun) -> Int64[Tensor, "count length_plus_1"]:

@@ -121,6 +121,7 @@ def _question(sample: Mapping[str, Any]) -> str:
     lines = [str(sample.get("prompt") or "")]
     for model in ("original", "light"):
         faults = sample.get(f"{model}_faults")
-        names = [FAULTS[name][0].lower() for name in faults or () if name in FAULTS]
-        lines += [f"[{model}: {', '.join(names)}]"] if names else []
+        faults = faults if isinstance(faults, list) else []
+        names = [name for key, (name, _) in FAULTS.items() if key in faults]
+        lines += [f"[{model}: {', '.join(names).lower()}]"] if names else []
     return "\n".join(lines)
