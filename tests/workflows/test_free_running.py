@@ -116,7 +116,7 @@ def test_a_run_shows_the_check(original: Path, recipe: dict[str, Any], tmp_path:
     entry = results["free_running"]
     assert entry["prompts"] == 20 and entry["max_tokens"] == 48
     assert set(results["seconds"]) >= {"evaluate", "free running"}
-    assert "Left to talk" in (light / "report.html").read_text()
+    assert "Free answers" in (light / "report.html").read_text()
     again = evaluate_free_running(light, original, prompts=20, answer_tokens=48)["free_running"]
     for key in ("rates", "samples", "equal_answers", "mean_tokens"):
         assert again[key] == entry[key]
@@ -125,7 +125,7 @@ def test_a_run_shows_the_check(original: Path, recipe: dict[str, Any], tmp_path:
 def test_without_evaluation_nothing_is_asked(original: Path, tmp_path: Path) -> None:
     light = quantize_folder(str(original), tmp_path / "light", RECIPE, evaluate=False)
     assert "free_running" not in json.loads((light / "results.json").read_text())
-    assert "Left to talk" not in (light / "report.html").read_text()
+    assert "Free answers" not in (light / "report.html").read_text()
 
 
 def test_the_shell_records_and_bounds(
@@ -137,11 +137,11 @@ def test_the_shell_records_and_bounds(
     command = ["evaluate", str(spoiled), *options]
     outcome = CliRunner().invoke(app, [*command, "--record"])
     assert outcome.exit_code == 0, outcome.output
-    for words in ("repetition loops", "flagged", "warning: Left to talk, it repeats itself"):
+    for words in ("repetition loops", "flagged", "warning: In free answers it repeats itself"):
         assert words in outcome.stdout
     page, card = ((spoiled / name).read_text() for name in ("report.html", "README.md"))
     for text in (page, card):
-        assert "Warning: Left to talk, it repeats itself in a loop on 100" in text
+        assert "Warning: in free answers it repeats itself in a loop on 100" in text
     outcome = CliRunner().invoke(app, [*command, "--fail-if", "flags>0"])
     assert isinstance(outcome.exception, BoundMissed)
     outcome = CliRunner().invoke(app, [*command, "--fail-if", "empty>0.5", "--json"])

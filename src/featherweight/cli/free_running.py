@@ -82,7 +82,7 @@ def _table(entry: Mapping[str, Any]) -> Table:
     from ..quantization.evidence.free_running import FAULTS
     from .tables import interval, number
 
-    table = Table(box=box.SIMPLE_HEAD, title="left to talk", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, title="free answers", title_justify="left")
     for header in ("", "prompts", "original", "light", "difference, %", ""):
         table.add_column(header, justify="right" if header else "left")
     for name, rate in entry["rates"].items():

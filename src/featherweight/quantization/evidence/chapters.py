@@ -3,7 +3,7 @@
 - Bits per weight (`storage`): three figures, counted from what is stored.
 - What it cost (`cost`): KL, perplexity and agreement with their intervals, and the protocol.
 - Tasks (`task_chapters`): accuracies with their intervals, and how the prompts were written.
-- Left to talk (`free_running`): faults of free answers, beside the original's.
+- Free answers (`free_running`): loops and other faults, beside the original's.
 - The same question to both: answers of the original and of the light model.
 - Where the bytes are (`storage`): the weight files before and after, and their content.
 - Which layers are to blame (`blame`): every layer's error and every block's KL.

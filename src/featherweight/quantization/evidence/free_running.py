@@ -15,12 +15,13 @@ FAULTS = {
     "empty": ("Empty answers", "answers nothing"),
     "form_breaks": ("Form breaks", "misses the form that was asked for"),
 }
+SHOWN_CHARACTERS = 300
 
 
 def talk_warnings(results: Mapping[str, Any]) -> list[str]:
     """A sentence for each fault that the light model has more often than the original."""
     return [
-        f"Left to talk, it {FAULTS[name][1]} on {numbers.percent(rate.get('light'))} of "
+        f"In free answers it {FAULTS[name][1]} on {numbers.percent(rate.get('light'))} of "
         f"{numbers.count(rate.get('prompts'))} prompts; the original on "
         f"{numbers.percent(rate.get('original'))}"
         for name, rate in _rates(results).items()
@@ -44,15 +45,16 @@ def describe_free_running(results: Mapping[str, Any]) -> Chapter | None:
     samples = [
         Sample(
             _question(sample),
-            [str(sample.get(model) or "").strip() for model in ("original", "light")],
+            [_beginning(str(sample.get(model) or "")) for model in ("original", "light")],
         )
         for sample in entry["samples"]
     ]
     sections: list[Section] = [_table(results), _protocol(results)]
     if samples:
         title = "Where the answers differ most"
-        sections.append(Samples(title, ["Original", "Light"], samples))
-    return Chapter("Left to talk", sections, note)
+        note_on_length = f"The first {SHOWN_CHARACTERS} characters; results.json has all."
+        sections.append(Samples(title, ["Original", "Light"], samples, note_on_length))
+    return Chapter("Free answers", sections, note)
 
 
 def _rates(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -88,7 +90,7 @@ def _table(results: Mapping[str, Any]) -> Table:
         "A loop is an n-gram that is repeated to the end, or hardly any distinct 4-grams. Form is "
         "what a prompt asked for: a number, JSON, a list of so many lines."
     )
-    return Table("", columns, rows, note, sortable=False)
+    return Table("", columns, rows, note, sortable=False, full_width=True)
 
 
 def _protocol(results: Mapping[str, Any]) -> Text:
@@ -111,9 +113,15 @@ def _protocol(results: Mapping[str, Any]) -> Text:
             if has_forms
             else "not checked: the model has no chat template, so it continues the prompts as text",
         ),
-        *((key.capitalize(), str(engine)) for key, engine in engines.items()),
+        *((f"Engine, {key}", str(engine)) for key, engine in engines.items()),
     ]
     return Text("", facts=facts, warnings=talk_warnings(results))
+
+
+def _beginning(text: str) -> str:
+    """As much of an answer as a reader needs to see a loop."""
+    text = text.strip()
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _question(sample: Mapping[str, Any]) -> str:

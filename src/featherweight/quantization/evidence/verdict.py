@@ -37,7 +37,7 @@ def verdict(results: Mapping[str, Any]) -> str:
         change = f"from {numbers.decimal(original, 2)} to {numbers.decimal(light, 2)}"
         costs.append(f"perplexity{f' on {text}' if text else ''} goes {change}")
     gain = _gain(results)
-    warnings = "".join(f" Warning: {warning}." for warning in talk_warnings(results))
+    warnings = "".join(f" Warning: {w[0].lower()}{w[1:]}." for w in talk_warnings(results))
     if not costs:
         return f"{gain}; what that cost was not measured.{warnings}"
     cost = costs[0] if len(costs) == 1 else f"{', '.join(costs[:-1])}, and {costs[-1]}"
