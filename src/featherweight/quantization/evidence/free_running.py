@@ -90,7 +90,7 @@ def _table(results: Mapping[str, Any]) -> Table:
         "A loop is an n-gram that is repeated to the end, or hardly any distinct 4-grams. Form is "
         "what a prompt asked for: a number, JSON, a list of so many lines."
     )
-    return Table("", columns, rows, note, sortable=False, full_width=True)
+    return Table("", columns, rows, note, sortable=False)
 
 
 def _protocol(results: Mapping[str, Any]) -> Text:
