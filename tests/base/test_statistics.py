@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from featherweight.base.errors import BadInput, UsageError
-from featherweight.base.statistics import SLAB, Interval, bootstrap_mean, paired_difference
+from featherweight.base.statistics import (
+    SLAB,
+    Interval,
+    bootstrap_mean,
+    paired_difference,
+    paired_rate_difference,
+)
 
 
 def test_equals_a_loop_that_redraws_the_same_indices():
@@ -98,3 +104,44 @@ def test_wrong_level_and_unequal_arms_are_refused():
         bootstrap_mean([1.0, 2.0], level=95)
     with pytest.raises(BadInput, match="3 and 2"):
         paired_difference([1, 2, 3], [1, 2])
+
+
+def rates(both: int, first: int, second: int, neither: int) -> tuple[list[bool], list[bool]]:
+    """Pairs of yes and no, by how many have it on both sides, on one, and on none."""
+    a = [True] * (both + first) + [False] * (second + neither)
+    b = [True] * both + [False] * first + [True] * second + [False] * neither
+    return a, b
+
+
+def test_the_difference_of_two_rates_is_that_of_the_paper():
+    """Newcombe 1998, method 10: 36, 12, 2 and 0 pairs give 0.0569 to 0.3404."""
+    interval = paired_rate_difference(*rates(36, 12, 2, 0))
+    assert interval.mean == pytest.approx(0.2)
+    assert (interval.low, interval.high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    mirror = paired_rate_difference(*reversed(rates(36, 12, 2, 0)))
+    assert (mirror.low, mirror.high) == pytest.approx((-interval.high, -interval.low))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 20])
+def test_equal_answers_never_differ_in_their_rates(count):
+    a = [True] * count + [False] * (20 - count)
+    interval = paired_rate_difference(a, a)
+    assert interval.mean == 0 and interval.low < 0 < interval.high
+
+
+def test_the_interval_of_two_rates_covers_as_often_as_it_says():
+    rng = np.random.default_rng(7)
+    hits = 0
+    for _ in range(400):
+        common, a_only, b_only = rng.random((3, 60)) < np.array([[0.2], [0.3], [0.1]])
+        a, b = common | a_only, common | b_only
+        interval = paired_rate_difference(a.tolist(), b.tolist())
+        hits += interval.low <= 0.8 * 0.2 <= interval.high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_rates_that_cannot_be_compared_are_refused():
+    with pytest.raises(BadInput, match="same items"):
+        paired_rate_difference([True], [])
+    with pytest.raises(UsageError, match="level"):
+        paired_rate_difference([True], [True], level=1.0)

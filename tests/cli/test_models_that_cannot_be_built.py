@@ -89,6 +89,7 @@ def test_what_must_simply_work(settings: dict[str, Any], folder: Path, tmp_path:
     model, light = changed(folder, tmp_path / "model", settings), tmp_path / "light"
     assert exit_code("plan", model, *SMALL) == 0
     recipe = ("--bits", 8, *SMALL, "--set", "evaluation.blocks_seconds=0")
+    recipe += ("--set", "evaluation.prompts=0")
     assert exit_code("quantize", model, "--out", light, *recipe) == 0
     assert json.loads((light / "results.json").read_text())["quality"]["kl"]["mean"] < 0.01
     ids = torch.randint(3, 300, (1, 600), generator=torch.Generator().manual_seed(0))

@@ -22,7 +22,7 @@ LENGTH, COUNT = 32, 3
 PORTABLE: dict[str, Any] = {
     "bits": 8,
     "preset": "portable",
-    "evaluation": {"windows": COUNT, "length": LENGTH, "blocks_seconds": 0.0},
+    "evaluation": {"windows": COUNT, "length": LENGTH, "blocks_seconds": 0.0, "prompts": 0},
 }
 
 

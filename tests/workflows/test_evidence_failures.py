@@ -18,7 +18,7 @@ from featherweight.workflows import quantize_folder as workflow
 from featherweight.workflows.evaluate_folder import evaluate_folder
 from featherweight.workflows.quantize_folder import quantize_folder
 
-SHORT = {"text": "wikitext2_test", "length": 32, "windows": 2, "blocks_seconds": 0.0}
+SHORT = {"length": 32, "windows": 2, "blocks_seconds": 0.0, "prompts": 0}
 RECIPE: dict[str, Any] = {"bits": 4, "preset": "portable", "evaluation": SHORT}
 
 

@@ -31,7 +31,7 @@ FAST: dict[str, Any] = {
     "bits": 4,
     "preset": "fast",
     "calibration": {"count": 4, "length": 32},
-    "evaluation": {"text": "wikitext2_test", "length": 32, "windows": 2, "blocks_seconds": 0.0},
+    "evaluation": {"length": 32, "windows": 2, "blocks_seconds": 0.0, "prompts": 0},
     "gate": None,
 }
 

@@ -22,7 +22,7 @@ from featherweight.workflows.evaluate_folder import evaluate_folder
 from featherweight.workflows.generate_text import generate_text
 from featherweight.workflows.quantize_folder import quantize_folder
 
-EVALUATION = {"text": "wikitext2_test", "length": 32, "windows": 2, "blocks_seconds": 0.0}
+EVALUATION = {"length": 32, "windows": 2, "blocks_seconds": 0.0, "prompts": 2, "answer_tokens": 4}
 CALIBRATION = {"count": 4, "length": 32}
 RECIPES = {
     "portable": {

@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "preset": "balanced",
     "calibration": {"count": 8, "length": 32},
     "gate": {"count": 4},
-    "evaluation": {"windows": 2, "length": 48, "blocks_seconds": 5},
+    "evaluation": {"windows": 2, "length": 48, "blocks_seconds": 5, "prompts": 0},
 }
 FAMILIES = {"llama": tiny.llama, "qwen3": tiny.qwen3, "gemma": tiny.gemma3, "odd": tiny.odd}
 

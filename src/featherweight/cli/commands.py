@@ -174,9 +174,11 @@ def quantize(
     if json_:
         typer.echo(json.dumps(results, indent=1))
     else:
+        from .free_running import free_running_report
         from .tables import results_table, samples, show
 
-        show(results_table(results), f"report: {folder / 'report.html'}", *samples(results))
+        show(results_table(results), *free_running_report(results))
+        show(f"report: {folder / 'report.html'}", *samples(results))
     result_bounds.check(bounds, results)
 
 

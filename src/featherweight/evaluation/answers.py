@@ -17,14 +17,20 @@ MAX_SLOTS = 8
 
 @dataclass(frozen=True)
 class Answer:
-    """text: without special tokens and without the stop string; finish: "stop", or "length" for an
-    answer that was cut; is_truncated: whether the prompt lost its beginning to fit the model.
+    """text: without special tokens and without the stop string; tokens: with the end token; finish:
+    "stop", or "length" for an answer that was cut; is_truncated: whether the prompt lost its
+    beginning to fit the model.
     """
 
     text: str
-    num_tokens: int
+    tokens: tuple[int, ...]
     finish: str
     is_truncated: bool
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the answer, with its end token."""
+        return len(self.tokens)
 
 
 def generate_answers(
@@ -52,8 +58,11 @@ def generate_answers(
     num_slots = min(MAX_SLOTS, engine.max_batch, len(prompts))
     batcher = Batcher(engine, tokenizer, num_slots, max(sizes), queue_limit=len(prompts))
     with closing(batcher):
-        requests = [batcher.submit(*pair) for pair in zip(endings, samplings, strict=True)]
+        # All at once, so that the same prompts share a step in every run: an engine may round a row
+        # otherwise in another batch.
+        requests = batcher.submit_all(endings, samplings)
         for prompt, room, request in zip(prompts, rooms, requests, strict=True):
             deltas = list(request)
             text = "".join(delta.text for delta in deltas)
-            yield Answer(text, len(deltas), str(deltas[-1].finish), len(prompt) > room)
+            tokens = tuple(token for delta in deltas for token in delta.tokens)
+            yield Answer(text, tokens, str(deltas[-1].finish), len(prompt) > room)

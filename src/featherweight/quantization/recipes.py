@@ -48,6 +48,8 @@ NESTED_KEYS: dict[str, dict[str, Any]] = {
         "length": 1024,
         "bos": "auto",
         "blocks_seconds": 60,
+        "prompts": 100,
+        "answer_tokens": 256,
     },
 }
 KEYS = ("model", "preset", "bits", "head_bits", "seed", "plan", *OBJECT_KEYS, *NESTED_KEYS)

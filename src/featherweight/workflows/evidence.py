@@ -1,7 +1,7 @@
 """The evidence of a run: results.json, report.html and the model card in the folder of the weights.
 
-The original and the light model are loaded together, both in float32, and evaluated over the same
-windows. Every figure in the page and in the card comes from results.json.
+Both models are evaluated over the same windows in float32 (`quality.py`), and answer the same
+prompts (`free_running.py`). Every figure in the page and in the card comes from results.json.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -22,19 +21,15 @@ from ..base.events import Listener
 from ..base.files import write_atomic
 from ..base.ledger import bpw_file
 from ..base.run_folder import RunFolder
-from ..data import first_tokens, text, windows
-from ..evaluation import KL, Perplexity, block_kl, evaluate, predicted_by_block, with_block_kl
-from ..inference import ChatTokenizer, answer
-from ..inference.reference import ReferenceEngine
-from ..interchange import loading
-from ..interchange.packed import folder as packed_folder
+from ..data import text, windows
 from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_tokenizer
 from ..models.tensors import TensorFolder
 from ..quantization.evidence import card, report
 from ..quantization.evidence.results import RESULTS, load_results
-from ..quantization.layers import keep_decoded
+from .free_running import checked_prompts, free_running
 from .published import published_size
+from .quality import APART_WARNING, measure_apart, measure_together
 from .quantize_run import QuantizeRun
 
 
@@ -47,12 +42,13 @@ def gather(
     with_quality: bool,
     ask: str | None,
     listener: Listener,
+    apart: bool = False,
 ) -> None:
     """Measure quality, for `with_quality`, and write results.json, report.html and README.md into
     the run's folder.
 
     records: of the layers; seconds: by stage, to which that of the evaluation is added; ask: a
-    question that both models answer.
+    question that both models answer; apart: whether only one model fits into memory at a time.
     """
     results: dict[str, Any] = {
         "model": model_facts(run.source),
@@ -65,8 +61,10 @@ def gather(
     }
     if with_quality:
         start = time.monotonic()
-        results.update(measure(run, folder.folder, records, ask, listener))
-        seconds["evaluate"] = time.monotonic() - start
+        results.update(measure(run, folder, records, ask, listener, apart))
+        check_seconds = sum(results.get("free_running", {}).get("seconds", {}).values())
+        seconds["evaluate"] = time.monotonic() - start - check_seconds
+        seconds["free running"] = check_seconds
     results["seconds"] = {stage: round(value, 2) for stage, value in seconds.items()}
     results["peak_memory_bytes"] = machine.peak_memory_bytes()
     results["machine"] = machine.describe()
@@ -141,39 +139,37 @@ def warnings(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def measure(
     run: QuantizeRun,
-    folder: Path,
+    folder: RunFolder,
     records: Sequence[Mapping[str, Any]],
     ask: str | None,
     listener: Listener,
+    apart: bool,
 ) -> dict[str, Any]:
-    """Quality over the recipe's windows, KL of the original with itself, blame by block, and the
-    two answers.
+    """What the evaluation adds to results.json. The arguments are those of `gather`."""
+    tokens, settings = evaluation_windows(run), run.settings["evaluation"]
+    if apart:
+        work = folder.work / "original_answers"
+        entries = measure_apart(run, folder.folder, tokens, work, ask, listener)
+        entries["warnings"] = [*warnings(records), APART_WARNING]
+    else:
+        entries = measure_together(run, folder.folder, tokens, records, ask, listener)
+    if settings["prompts"]:
+        light = Source(str(folder.folder), folder.folder)
+        entries["free_running"] = free_running(
+            run.source, light, settings["prompts"], settings["answer_tokens"], listener
+        )
+    return entries
+
+
+def check_evaluation(run: QuantizeRun) -> None:
+    """Raise, before the work, what the evaluation would raise after it: for a text that cannot be
+    read or is too short, for impossible settings, and for prompts that the model's chat template
+    refuses.
     """
-    settings, tokens = run.settings["evaluation"], evaluation_windows(run)
-    original, tokenizer = loading.load(run.source.path, dtype=torch.float32)
-    light = packed_folder.load(folder, dtype=torch.float32)
-    name, bos = settings["text"], bool(first_tokens(tokenizer, settings["bos"]))
-    with keep_decoded(light):
-        evaluation = evaluate(
-            light, [Perplexity(tokens, name, bos), KL(original, tokens, name, bos)], listener
-        )
-        control = evaluate(original, [KL(original, tokens[:1, :257], name)])
-        quality = {**evaluation.quality, "kl_self": control.quality["kl"]["mean"]}
-        blame_windows = tokens[: min(2, len(tokens)), :513]
-        prediction = predicted_by_block(records, run.source.anatomy.blocks)
-        blame = block_kl(
-            original, light, blame_windows, settings["blocks_seconds"], prediction, listener
-        )
-        samples = []
-        if ask is not None:
-            samples.append(
-                {
-                    "question": ask,
-                    "original": _answer(original, tokenizer, ask),
-                    "light": _answer(light, tokenizer, ask),
-                }
-            )
-    return {"quality": quality, "layers": with_block_kl(records, blame), "samples": samples}
+    settings = run.settings["evaluation"]
+    if settings["prompts"]:
+        checked_prompts(run.source, settings["prompts"], settings["answer_tokens"])
+    evaluation_windows(run)
 
 
 def evaluation_windows(run: QuantizeRun) -> Int64[Tensor, "count length_plus_1"]:
@@ -200,12 +196,3 @@ def read_text(name: str) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"the text {name} cannot be read: {error}") from error
     return text(name)
-
-
-def _answer(model: Any, tokenizer: Any, question: str) -> str:
-    """One greedy answer of a model in memory."""
-    engine = ReferenceEngine(model, fingerprint="in memory", description="in memory")
-    try:
-        return answer(engine, ChatTokenizer.of(tokenizer), question)
-    finally:
-        engine.close()

@@ -4,7 +4,8 @@ much.
 The memory is that of this process after its imports plus that of the largest of three stages:
 - curvature: the model, and the estimate of the method (`Curvature.memory`);
 - layers: one matrix, its factors in float64 while they are split, and the encoder's batch;
-- evidence: the original and the decoded light model in float32, and two windows of logits.
+- evidence: the original and the decoded light model in float32, and two windows of logits. Where
+  they do not fit together, one of them at a time, and the original's answers on disk.
 """
 
 from __future__ import annotations
@@ -15,23 +16,28 @@ from pathlib import Path
 from ..base import machine
 from ..base.errors import PreflightRefused, UsageError
 from ..interchange.source import Source
+from .quality import answers_bytes
 from .quantize_run import QuantizeRun
 
 
 @dataclass(frozen=True)
 class Needs:
     """The peak memory of the process, the peak size of OUT.partial/ and the size of the finished
-    weight files, all in bytes. `stages`: name and memory of each stage.
+    weight files, all in bytes. `stages`: name and memory of each stage. `apart`: whether the
+    evidence has only one of the two models in memory at a time.
     """
 
     memory_bytes: int
     disk_bytes: int
     file_bytes: int
     stages: tuple[tuple[str, int], ...]
+    apart: bool = False
 
 
-def needs(run: QuantizeRun) -> Needs:
-    """The estimate for `run`, which reads only the headers of files."""
+def needs(run: QuantizeRun, apart: bool = False) -> Needs:
+    """The estimate for `run`, which reads only the headers of files. apart: whether the evidence
+    has one model in memory at a time.
+    """
     process_bytes = machine.peak_memory_bytes()
     anatomy, curvature = run.source.anatomy, run.recipe.curvature
     model_bytes = 4 * anatomy.num_parameters
@@ -41,28 +47,33 @@ def needs(run: QuantizeRun) -> Needs:
     stages = {
         "curvature": process_bytes + collection,
         "layers": process_bytes + _layer_bytes(run),
-        "evidence": process_bytes + _evidence_bytes(run, model_bytes),
+        "evidence": process_bytes + _evidence_bytes(run, model_bytes, apart),
     }
     stored_bytes = run.ledger().total // 8
     num_compressed = sum(plan.shape[0] * plan.shape[1] for plan in run.layer_plans)
     copied_bytes = max(0, anatomy.num_parameters - num_compressed) * _source_bytes_per_weight(run)
     saved_sums = 0 if curvature is None else curvature.sums_bytes(anatomy) // 2
     file_bytes = stored_bytes + copied_bytes + 60_000
-    disk_bytes = max(2 * saved_sums, saved_sums + 2 * stored_bytes + copied_bytes) + 2_000_000
-    return Needs(max(stages.values()), disk_bytes, file_bytes, tuple(stages.items()))
+    answer_bytes = answers_bytes(run) if apart else 0
+    layer_bytes = saved_sums + 2 * stored_bytes + copied_bytes + answer_bytes
+    disk_bytes = max(2 * saved_sums, layer_bytes) + 2_000_000
+    return Needs(max(stages.values()), disk_bytes, file_bytes, tuple(stages.items()), apart)
 
 
 def check_fits(
     run: QuantizeRun, out: Path, max_ram_gb: float | None, max_disk_gb: float | None
 ) -> Needs:
     """Return the estimate for `run`; raise PreflightRefused when it needs more memory or disk space
-    than are free, or than the user allows.
+    than are free, or than the user allows. When both models of the evidence do not fit together,
+    it has them one after the other.
     """
-    need = needs(run)
     free = machine.available_memory_bytes() + machine.peak_memory_bytes()
     ram = free if max_ram_gb is None else min(free, int(max_ram_gb * 1e9))
     disk = machine.free_disk_bytes(out)
     disk = disk if max_disk_gb is None else min(disk, int(max_disk_gb * 1e9))
+    need = needs(run)
+    if need.memory_bytes > ram:
+        need = needs(run, apart=True)
     if need.memory_bytes > ram:
         stage = max(need.stages, key=lambda item: item[1])[0]
         raise PreflightRefused(
@@ -113,9 +124,9 @@ def _layer_bytes(run: QuantizeRun) -> int:
     return max(8 * largest * largest * 6, table) + 200_000_000
 
 
-def _evidence_bytes(run: QuantizeRun, model_bytes: int) -> int:
+def _evidence_bytes(run: QuantizeRun, model_bytes: int, apart: bool) -> int:
     logits = 4 * run.settings["evaluation"]["length"] * run.source.anatomy.vocabulary * 4
-    return 2 * model_bytes + run.ledger().total // 8 + logits
+    return (1 if apart else 2) * model_bytes + run.ledger().total // 8 + logits
 
 
 def _source_bytes_per_weight(run: QuantizeRun) -> int:

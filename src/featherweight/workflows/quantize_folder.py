@@ -64,8 +64,8 @@ def quantize_folder(
         return out
     check_lengths(run, evaluate)
     if evaluate:
-        evidence.evaluation_windows(run)
-    check_fits(run, out, max_ram_gb, max_disk_gb)
+        evidence.check_evaluation(run)
+    need = check_fits(run, out, max_ram_gb, max_disk_gb)
     with RunFolder(
         out, recipe, fresh=fresh, overwrite=overwrite, free_keys=EVIDENCE_KEYS
     ) as folder:
@@ -78,7 +78,7 @@ def quantize_folder(
         seconds["assemble"] = max(0.0, time.monotonic() - start - seconds["layers"])
         facts = (run, folder, records, collection["calibration"], seconds)
         try:
-            evidence.gather(*facts, evaluate, ask, send)
+            evidence.gather(*facts, evaluate, ask, send, need.apart)
         except Exception as error:
             # The weights are not lost to what is measured with them.
             folder.change_recipe({**recipe, "evaluate": False, "ask": None})

@@ -87,6 +87,46 @@ SAMPLES = [
 ]
 
 
+def _fault(original: float, light: float, low: float, high: float, prompts: int = 100) -> Any:
+    difference = {"mean": light - original, "low": low, "high": high}
+    rates = {"prompts": prompts, "original": original, "light": light, "difference": difference}
+    return {**rates, "flag": low > 0}
+
+
+FREE_RUNNING = {
+    "prompts": 100,
+    "kinds": {"format": 30, "question": 20, "prose": 12, "code": 10, "conversation": 28},
+    "forms_checked": True,
+    "level": 0.9875,
+    "rates": {
+        "loops": _fault(0.21, 0.27, -0.041, 0.163),
+        "endless": _fault(0.36, 0.38, -0.063, 0.103),
+        "empty": _fault(0.0, 0.0, -0.059, 0.059),
+        "form_breaks": _fault(0.4, 0.5, -0.151, 0.338, 30),
+    },
+    "num_flags": 0,
+    "equal_answers": 0.14,
+    "mean_tokens": {"original": 139.3, "light": 142.1},
+    "samples": [
+        {
+            "kind": "language",
+            "prompt": "¿Cuál es la capital de <b>España</b>?",
+            "original": "La capital de España es Madrid.",
+            "light": "de la capital de la capital de la capital of </pre><script>x()</script>",
+            "original_faults": [],
+            "light_faults": ["loops", "endless"],
+        }
+    ],
+    "max_tokens": 256,
+    "engines": {
+        "original": "SmolLM2-135M-Instruct, 32.01 bits a weight, native (avx512)",
+        "light": "light, 4.09 bits a weight, native (avx512)",
+    },
+    "seconds": {"original": 0.0, "light": 17.1},
+    "original_cached": True,
+}
+
+
 def results(blocks: int = 30, bits: int = 3) -> dict[str, Any]:
     """One whole results.json; fewer `blocks` for tests that need only the shape of it."""
     rng = random.Random(0)
@@ -108,6 +148,7 @@ def results(blocks: int = 30, bits: int = 3) -> dict[str, Any]:
             "model.layers.0.mlp.down_proj: the output side hurt held-out text and was left out"
         ],
         "samples": SAMPLES,
+        "free_running": FREE_RUNNING,
     }
     return copy.deepcopy(fixed)
 

@@ -110,6 +110,38 @@ def test_what_was_not_measured_is_not_in_the_template(sample):
     assert "Not measured here other texts" in Page(render(sample)).text
 
 
+def test_free_answers_have_a_chapter_with_rates_flags_and_samples(sample):
+    text = Page(render(sample)).text.replace("\u00a0", " ")
+    chapter = text[text.index("Free answers") :]
+    assert "Repetition loops 100 21.0 % 27.0 % 6.0 % (-4.1 to 16.3 %)" in chapter
+    assert "98.75 % interval" in chapter and " flagged " not in chapter[chapter.index("A loop") :]
+    assert "[light: repetition loops, no end within the cap]" in chapter
+    assert "</pre><script>x()</script>" in chapter
+    sample["free_running"]["rates"]["loops"]["flag"] = True
+    sample["free_running"]["forms_checked"] = False
+    text = Page(render(sample)).text
+    assert (
+        " flagged " in text[text.index("A loop") :]
+        and "not checked: the model has no chat template" in text
+    )
+    assert "repeats itself in a loop" in text
+
+
+@pytest.mark.parametrize("value", [None, {}, [], "text", 3, [3], {"loops": 3}])
+def test_free_answers_may_hold_anything(value):
+    whole = results(1)
+    for key in whole["free_running"]:
+        broken = copy.deepcopy(whole)
+        broken["free_running"][key] = value
+        Page(render(broken))
+    for key in ("rates", "samples"):
+        broken = copy.deepcopy(whole)
+        entries = broken["free_running"][key]
+        for entry in entries.values() if isinstance(entries, dict) else entries:
+            entry.update(dict.fromkeys(entry, value))
+        Page(render(broken))
+
+
 def test_nothing_is_fetched(page):
     for tag, name, value in page.attributes:
         if name in ("src", "href", "action", "srcset", "data", "poster", "xlink:href"):

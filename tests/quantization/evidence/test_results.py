@@ -147,6 +147,21 @@ def test_what_was_not_measured_follows_from_the_results(sample):
     assert missing_measurements(sample) == []
     for layer in sample["layers"]:
         layer["kl_block"] = None
-    sample["samples"] = []
-    assert missing_measurements(sample) == ["answers to a question", "the KL of single blocks"]
+    sample["samples"], sample["free_running"] = [], {}
+    names = ["free answers", "answers to a question", "the KL of single blocks"]
+    assert missing_measurements(sample) == names
     assert "perplexity" in missing_measurements({}) and "speed" in missing_measurements({})
+
+
+def test_the_verdict_warns_of_a_model_that_fails_to_talk(sample):
+    assert "Warning" not in verdict(sample)
+    rates = sample["free_running"]["rates"]
+    rates["loops"] |= {"light": 0.6, "flag": True}
+    rates["empty"]["flag"] = True
+    sentence = verdict(sample).replace("\u00a0", " ")
+    assert sentence.endswith(
+        "Warning: in free answers it repeats itself in a loop on 60.0 % of 100 prompts; the "
+        "original on 21.0 %. Warning: in free answers it answers nothing on 0.0 % of 100 prompts; "
+        "the original on 0.0 %."
+    )
+    assert "Warning" in verdict({"free_running": {"rates": rates}})

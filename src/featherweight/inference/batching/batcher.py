@@ -121,6 +121,16 @@ class Batcher:
             self._condition.notify()
         return request
 
+    def submit_all(
+        self, prompts: Sequence[Sequence[int]], samplings: Sequence[Sampling]
+    ) -> list[GenerationRequest]:
+        """Ask for an answer to each prompt; no answer begins before all are in the queue.
+
+        Arguments and errors as in `submit`, with one sampling for each prompt.
+        """
+        with self._condition:
+            return [self.submit(*pair) for pair in zip(prompts, samplings, strict=True)]
+
     @property
     def num_slots(self) -> int:
         """How many requests are served at once."""

@@ -3,6 +3,7 @@
 - Bits per weight (`storage`): three figures, counted from what is stored.
 - What it cost (`cost`): KL, perplexity and agreement with their intervals, and the protocol.
 - Tasks (`task_chapters`): accuracies with their intervals, and how the prompts were written.
+- Free answers (`free_running`): loops and other faults, beside the original's.
 - The same question to both: answers of the original and of the light model.
 - Where the bytes are (`storage`): the weight files before and after, and their content.
 - Which layers are to blame (`blame`): every layer's error and every block's KL.
@@ -20,6 +21,7 @@ from typing import Any
 from ...reporting import Chapter, KeyFigure, Sample, Samples, Section, numbers
 from .blame import describe_blame
 from .cost import describe_cost
+from .free_running import describe_free_running
 from .origin import describe_calibration, describe_origin
 from .results import confidence_level, number_at, tidy
 from .size_chapters import describe_bits, describe_bytes
@@ -104,6 +106,7 @@ CHAPTERS: tuple[Callable[[Mapping[str, Any]], Chapter | None], ...] = (
     describe_bits,
     describe_cost,
     describe_tasks,
+    describe_free_running,
     describe_answers,
     describe_bytes,
     describe_blame,

@@ -40,6 +40,7 @@ SHAPE: dict[str, Any] = {
     "versions": {},
     "warnings": [],
     "samples": [{}],
+    "free_running": {"rates": {}, "samples": [{}]},
     "tasks": [{"metrics": _METRICS, "bos": [], "first_ids": []}],
 }
 

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...reporting import numbers
+from .free_running import talk_warnings
 from .layers import position
 from .results import confidence_level, mapping_at, mappings_at, number_at
 from .sizes import OriginalSize, original_sizes
 
 
 def verdict(results: Mapping[str, Any]) -> str:
-    """One sentence on the size and on each of agreement, KL and perplexity that was measured."""
+    """One sentence on the size and on each of agreement, KL and perplexity that was measured, and a
+    warning for each fault of its free answers.
+    """
     quality = mapping_at(results, "quality")
     costs = []
     if (agreement := numbers.interval_mean(quality.get("top1"))) is not None:
@@ -34,10 +37,11 @@ def verdict(results: Mapping[str, Any]) -> str:
         change = f"from {numbers.decimal(original, 2)} to {numbers.decimal(light, 2)}"
         costs.append(f"perplexity{f' on {text}' if text else ''} goes {change}")
     gain = _gain(results)
+    warnings = "".join(f" Warning: {w[0].lower()}{w[1:]}." for w in talk_warnings(results))
     if not costs:
-        return f"{gain}; what that cost was not measured."
+        return f"{gain}; what that cost was not measured.{warnings}"
     cost = costs[0] if len(costs) == 1 else f"{', '.join(costs[:-1])}, and {costs[-1]}"
-    return f"{gain}: {cost}."
+    return f"{gain}: {cost}.{warnings}"
 
 
 def missing_measurements(results: Mapping[str, Any]) -> list[str]:
@@ -55,6 +59,7 @@ def missing_measurements(results: Mapping[str, Any]) -> list[str]:
         "tasks": bool(quality.get("tasks")),
         "speed": bool(results.get("speed")),
         "other texts and languages": bool(mappings_at(quality, "others")),
+        "free answers": bool(mapping_at(results, "free_running", "rates")),
         "answers to a question": bool(results.get("samples")),
         "the noise floor of another dtype": number_at(quality, "kl_noise_floor") is not None,
     }
