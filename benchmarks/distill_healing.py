@@ -40,7 +40,7 @@ MIX = {
     "instructions_chat": 0.03,
     "tasks_chat": 0.02,
 }
-HEALING = Recipe(steps=520, batch=4, accumulate=2, lr=1e-3, warmup=20)
+HEALING = Recipe(steps=280, batch=4, accumulate=2, lr=6e-4, warmup=20)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Healing:
     windows. judge_length: of the held-out text.
     """
 
-    windows: int = 1536
+    windows: int = 1024
     length: int = 256
     judged: int = 16
     judge_length: int = 512
