@@ -48,7 +48,7 @@ def limit(folder: str, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(machine, "peak_memory_bytes", lambda: 10_000_000)
     monkeypatch.setattr(preflight, "_layer_bytes", lambda run: 0)
     run = QuantizeRun.of(folder, recipe)
-    together, apart = (preflight.needs(run, apart).memory_bytes for apart in (False, True))
+    together, apart = (preflight.needs(run, in_turns).memory_bytes for in_turns in (False, True))
     assert together - apart == 4 * run.source.anatomy.num_parameters
     return (together + apart) // 2
 

@@ -57,56 +57,70 @@ def distillation_page(results: Record) -> str:
     )
 
 
+def distance(results: Record) -> tuple[str, str]:
+    """The entry of a student's quality that says how far it is from the teacher, and its name."""
+    if "kl" in results["after"]["quality"]:
+        return "kl", "KL from the teacher"
+    return "exact", "Divergence from the teacher"
+
+
 def recovered_share(results: Record) -> float | None:
-    """The share of the KL before training that is gone after it; None where there was none."""
-    quality_before, quality_after = (
-        results[moment]["quality"]["kl"]["mean"] for moment in ("before", "after")
-    )
-    return 1 - quality_after / quality_before if quality_before else None
+    """The share of the distance before training that is gone after it; None where there was
+    none.
+    """
+    first, last = _distances(results)
+    return 1 - last / first if first else None
+
+
+def _distances(results: Record) -> list[float]:
+    key, _ = distance(results)
+    return [results[moment]["quality"][key]["mean"] for moment in ("before", "after")]
 
 
 def verdict(results: Record) -> str:
     """The result in two sentences."""
-    teacher, student = results["teacher"], results["student"]
-    share = student["num_parameters"] / teacher["num_parameters"]
-    quality_after, quality_before = results["after"]["quality"], results["before"]["quality"]
-    change = "fell" if quality_after["kl"]["mean"] < quality_before["kl"]["mean"] else "rose"
-    ends = [numbers.number(quality["kl"]["mean"]) for quality in (quality_before, quality_after)]
-    agreement, text = numbers.percent(quality_after["top1"]["mean"]), quality_after["text"]["name"]
+    share = results["student"]["num_parameters"] / results["teacher"]["num_parameters"]
+    first, last = _distances(results)
+    name = distance(results)[1]
+    change = "fell" if last < first else "rose"
+    quality = results["after"]["quality"]
+    text = quality["text"]["name"]
+    if "top1" in quality:
+        agreement = numbers.percent(quality["top1"]["mean"])
+        outcome = (
+            f"It has the teacher's most likely token at {agreement} of the positions of {text}."
+        )
+    else:
+        outcome = f"It takes {numbers.number(quality['bits_per_byte'])} bits for a byte of {text}."
     return (
-        f"With {numbers.percent(share)} of the teacher's parameters, the student's KL from the "
-        f"teacher {change} from {ends[0]} to {ends[1]} nats. It has the teacher's most likely "
-        f"token at {agreement} of the positions of {text}."
+        f"With {numbers.percent(share)} of the teacher's parameters, the student's "
+        f"{name[0].lower() + name[1:] if name[1].islower() else name} {change} from "
+        f"{numbers.number(first)} to {numbers.number(last)} nats. {outcome}"
     )
 
 
 def _key_figures(results: Record) -> list[KeyFigure]:
-    quality_before, quality_after = results["before"]["quality"], results["after"]["quality"]
-    teacher, student = results["teacher"], results["student"]
-    was = numbers.number(quality_before["kl"]["mean"])
-    share = recovered_share(results)
-    rows = results["training"]["steps"]
+    quality = [results[moment]["quality"] for moment in ("before", "after")]
+    key, name = distance(results)
+    first, last = (numbers.number(number) for number in _distances(results))
+    share, rows = recovered_share(results), results["training"]["steps"]
+    ends = numbers.interval_ends(quality[1][key])
+    figures = [
+        KeyFigure(name, last, "nats", f"was {first}, now {ends}"),
+        KeyFigure("Recovered", "" if share is None else numbers.percent(share), note="of it"),
+    ]
+    if "light" in quality[1]:
+        first, last = (numbers.number(q["light"]["perplexity"]["mean"]) for q in quality)
+        original = numbers.number(quality[1]["original"]["perplexity"]["mean"])
+        figures.append(KeyFigure("Perplexity", last, note=f"was {first}, teacher {original}"))
+    else:
+        first, last = (numbers.number(q["bits_per_byte"]) for q in quality)
+        figures.append(KeyFigure("Bits per byte", last, note=f"was {first}"))
+    teacher, student = (numbers.count(results[m]["num_parameters"]) for m in ("teacher", "student"))
     tokens = rows[-1]["units_seen"] if rows else 0
-    perplexity = [q["light"]["perplexity"]["mean"] for q in (quality_before, quality_after)]
-    original = quality_after["original"]["perplexity"]["mean"]
     return [
-        KeyFigure(
-            "KL from the teacher",
-            numbers.number(quality_after["kl"]["mean"]),
-            "nats",
-            f"was {was}, {numbers.interval_ends(quality_after['kl'])}",
-        ),
-        KeyFigure("Recovered", "" if share is None else numbers.percent(share), note="of the KL"),
-        KeyFigure(
-            "Perplexity",
-            numbers.number(perplexity[1]),
-            note=f"was {numbers.number(perplexity[0])}, teacher {numbers.number(original)}",
-        ),
-        KeyFigure(
-            "Parameters",
-            numbers.count(student["num_parameters"]),
-            note=f"teacher {numbers.count(teacher['num_parameters'])}",
-        ),
+        *figures,
+        KeyFigure("Parameters", student, note=f"teacher {teacher}"),
         KeyFigure("Tokens learned from", numbers.count(round(tokens))),
     ]
 
@@ -123,7 +137,13 @@ def _learning_chapter(results: Record) -> Chapter:
     points = training["held_out"]
     if points:
         steps = [point["step"] for point in points]
-        for key, label, unit in (("kl", "KL", NUMBER), ("top1", "Same most likely token", SHARE)):
+        curves = (
+            (*distance(results), NUMBER),
+            ("top1", "Same most likely token", SHARE),
+        )
+        for key, label, unit in curves:
+            if key not in points[0]:
+                continue
             line = Line("", steps, [point[key] for point in points])
             title = f"{label} on held-out text"
             axes = Axis("Step", COUNT), Axis(label, unit)
@@ -151,38 +171,48 @@ def _running_mean(losses: Sequence[float | None]) -> list[float | None]:
 
 
 def _agreement(results: Record) -> Chapter:
+    """How far the student is from its teacher, before and after."""
+    key, name = distance(results)
     columns = [
         Column("Model"),
-        Column("KL, mean", NUMBER),
+        Column(f"{name}, mean", NUMBER),
         Column("interval", align="right"),
         Column("median", NUMBER),
         Column("99th percentile", NUMBER),
-        Column("Same most likely token", SHARE),
-        Column("Perplexity", NUMBER),
     ]
-    quality_after = results["after"]["quality"]
-    rows: list[list[Any]] = [
-        ["Teacher", 0.0, "", 0.0, 0.0, 1.0, quality_after["original"]["perplexity"]["mean"]]
-    ]
-    for name, moment in (("Student before", "before"), ("Student after", "after")):
-        quality = results[moment]["quality"]
-        kl = quality["kl"]
-        rows.append(
-            [
-                name,
-                kl["mean"],
-                numbers.interval_ends(kl),
-                kl["median"],
-                kl["p99"],
-                quality["top1"]["mean"],
-                quality["light"]["perplexity"]["mean"],
-            ]
+    quality = results["after"]["quality"]
+    is_kl = key == "kl"
+    if is_kl:
+        columns += [Column("Same most likely token", SHARE), Column("Perplexity", NUMBER)]
+        original = quality["original"]["perplexity"]["mean"]
+        rows: list[list[Any]] = [["Teacher", 0.0, "", 0.0, 0.0, 1.0, original]]
+    else:
+        columns += [Column("Unmatched tokens", NUMBER), Column("Text, nats a span", NUMBER)]
+        columns += [Column("Bits per byte", NUMBER)]
+        rows = []
+    for model, moment in (("Student before", "before"), ("Student after", "after")):
+        entry = results[moment]["quality"]
+        measured = entry[key]
+        cells = [model, measured["mean"], numbers.interval_ends(measured)]
+        cells += [measured["median"], measured["p99"]]
+        if is_kl:
+            cells += [entry["top1"]["mean"], entry["light"]["perplexity"]["mean"]]
+        else:
+            cells += [entry["uld"]["mean"], entry["cross_entropy"]["mean"], entry["bits_per_byte"]]
+        rows.append(cells)
+    text = quality["text"]
+    if is_kl:
+        note = (
+            f"{text['windows']} windows of {text['length']} tokens of {text['name']}, which nobody "
+            "learned from. KL in nats, with all logits of the teacher."
         )
-    text = quality_after["text"]
-    note = (
-        f"{text['windows']} windows of {text['length']} tokens of {text['name']}, which nobody "
-        "learned from. KL in nats, with all logits of the teacher; 95 % intervals resample windows."
-    )
+    else:
+        note = (
+            f"{text['windows']} windows of {text['name']}, which nobody learned from, as "
+            f"{text['spans']:,} spans that both tokenizers divide. Jensen-Shannon divergence over "
+            "the tokens that both have, in nats."
+        )
+    note += " 95 % intervals resample windows."
     return Chapter("Agreement", [Table("", columns, rows, full_width=True)], note)
 
 

@@ -38,6 +38,7 @@ from ..quantization.evidence.results import RESULTS, load_results
 from ..quantization.layers import keep_decoded
 from ..training import Step, history
 from ..training.losses import PolicyGradientKL
+from .distill_aligned import AlignedMeasures, distill_aligned
 from .distill_measures import HELD_OUT, StudentMeasures
 from .distill_plan import DistillSettings, Plan, plan_distillation
 from .students import count_parameters, make_student
@@ -46,6 +47,7 @@ from .teach_folder import facts as answer_facts
 REPORT = "report.html"
 # Names of journal entries, and the version of what they stand for.
 CORRECTION, VERSION = "corrected-teacher", "1"
+METHOD_NAME = "across tokenizers"
 NUM_POINTS = 8  # of the held-out curve while the student learns
 CORRECTION_RATE = 0.2  # of the student's learning rate
 
@@ -97,13 +99,12 @@ class Distillation:
     def work(self) -> dict[str, Any]:
         """All stages; returns the content of results.json."""
         plan, run = self.plan, self.run
-        judge = self._measure_seconds("judge", self._answer_judge)
-        measures = StudentMeasures(plan, run, judge, self.listener)
+        measures = self._measure_seconds("judge", self._prepare_measures)
         teacher = self._measure_seconds("judge", lambda: measures.of_teacher(self.teacher))
         self._measure_seconds("correct", self._correct)
         make_steps, facts = self._measure_seconds("answers", self._prepare)
         student = make_student(plan.student, self.teacher() if plan.student.of_teacher else None)
-        if self.settings.method in ("offline", "sequence"):
+        if self.settings.method in ("offline", "sequence") and plan.alignment is None:
             self._teacher = None
         record_before = self._measure_seconds(
             "evaluate", lambda: measures.of_student("before", student)
@@ -114,7 +115,7 @@ class Distillation:
         record_after = self._measure_seconds(
             "evaluate", lambda: measures.of_student("after", student)
         )
-        save_dense(student.eval().to(dtype), plan.tokenizer, run.folder)
+        save_dense(student.eval().to(dtype), plan.student_tokenizer, run.folder)
         return {
             "teacher": {**_facts(plan.source), **teacher},
             "student": {
@@ -122,7 +123,7 @@ class Distillation:
                 "num_parameters": count_parameters(student),
                 "dtype": str(dtype).removeprefix("torch."),
             },
-            "method": self.settings.method,
+            "method": METHOD_NAME if plan.alignment else self.settings.method,
             "settings": self.settings.as_dict(),
             "text": plan.text.fingerprint,
             "written": facts,
@@ -156,13 +157,15 @@ class Distillation:
         self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - start
         return output
 
-    def _answer_judge(self) -> Answers:
-        """All logits of the original about the held-out text."""
+    def _prepare_measures(self) -> StudentMeasures:
+        """With all logits of the original about the held-out text, where they can be compared."""
         plan, folder = self.plan, self.run.work / "judge"
+        if plan.alignment is not None:
+            return AlignedMeasures(plan, self.run, self.teacher, self.listener)
         if self.run.done("judge", VERSION) is None:
             self._answer(plan.judge_tokens, folder, Full(), plan.settings.judge)
             self.run.finish_unit("judge", VERSION, None, {})
-        return Answers.open(folder)
+        return StudentMeasures(plan, self.run, Answers.open(folder), self.listener)
 
     def _answer(self, tokens: torch.Tensor, folder: Path, kind: Kind, text_name: str) -> Answers:
         plan, teacher = self.plan, self.teacher()
@@ -200,6 +203,11 @@ class Distillation:
         the steps of a student.
         """
         plan, settings, run, recipe = self.plan, self.settings, self.run, self.settings.recipe
+        if plan.alignment is not None:
+            facts: dict[str, Any] = {"tokenizers": str(plan.alignment.match)}
+            return lambda student: distill_aligned(
+                student, self.teacher(), plan, run, self.user_listener
+            ), facts
         if settings.method == "offline":
             answers = self._answers()
             facts = answer_facts(answers)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..base.events import Event, Listener
+from ..base.events import Event, Listener, silent
 from ..base.run_folder import RunFolder
 from ..base.sampling import Sampling
 from ..evaluation import KL, Perplexity, evaluate
@@ -33,9 +33,15 @@ VERSION = "1"
 
 
 class StudentMeasures:
-    """judge: the original's answers about the held-out text."""
+    """judge: the original's answers about the held-out text. distance: the entry of `quality` that
+    says how far the student is from its teacher.
+    """
 
-    def __init__(self, plan: Plan, run: RunFolder, judge: Answers, listener: Listener) -> None:
+    distance = "kl"
+
+    def __init__(
+        self, plan: Plan, run: RunFolder, judge: Answers | None, listener: Listener
+    ) -> None:
         self.plan, self.run, self.judge, self.listener = plan, run, judge, listener
 
     def of_teacher(self, teacher: Callable[[], nn.Module]) -> dict[str, Any]:
@@ -48,7 +54,7 @@ class StudentMeasures:
                     "num_parameters": self.plan.source.anatomy.num_parameters
                     if not self.plan.source.is_packed
                     else sum(p.numel() for p in model.parameters()),
-                    "samples": self._samples(model),
+                    "samples": self._samples(model, self.plan.tokenizer),
                 }
             record["tasks"] = self._tasks("teacher", self.plan.source.path)
             self.run.finish_unit("teacher", VERSION, None, record)
@@ -59,8 +65,8 @@ class StudentMeasures:
         record = self.run.done(moment, VERSION)
         if record is None:
             record = {
-                "quality": self.quality(student, len(self.plan.judge_tokens), self.listener),
-                "samples": self._samples(student),
+                "quality": self.quality(student, self.num_windows, self.listener),
+                "samples": self._samples(student, self.plan.student_tokenizer),
                 "tasks": self._student_tasks(moment, student),
             }
             self.run.finish_unit(moment, VERSION, None, record)
@@ -69,15 +75,21 @@ class StudentMeasures:
     def point(self, step: int, total: int, student: nn.Module) -> None:
         """One point of the held-out curve, as an event."""
         quality = self.quality(student, POINT_WINDOWS)
-        kl, top1 = quality["kl"]["mean"], quality["top1"]["mean"]
-        values = {"kl": kl, "top1": top1}
-        event = Event(HELD_OUT, step, total, message=f"KL {kl:.4g} nats", values=values)
-        self.listener(event)
+        names = (self.distance, *(name for name in ("top1",) if name in quality))
+        values = {name: quality[name]["mean"] for name in names}
+        message = f"{self.distance} {values[self.distance]:.4g} nats"
+        self.listener(Event(HELD_OUT, step, total, message=message, values=values))
+
+    @property
+    def num_windows(self) -> int:
+        """All of the held-out text."""
+        return len(self.plan.judge_tokens)
 
     def quality(
-        self, student: nn.Module, count: int, listener: Listener = lambda event: None
+        self, student: nn.Module, count: int, listener: Listener = silent
     ) -> dict[str, Any]:
         """Perplexity, and KL and agreement with the original, over `count` windows."""
+        assert self.judge is not None
         tokens, settings = self.plan.judge_tokens[:count], self.plan.settings
         # `KL` checks that answers and windows are the same text as a whole; a part of them is read
         # as from a model.
@@ -86,9 +98,8 @@ class StudentMeasures:
         metrics = [Perplexity(tokens, settings.judge), KL(judge, tokens, settings.judge)]
         return evaluate(model, metrics, listener).quality
 
-    def _samples(self, model: nn.Module) -> list[dict[str, str]]:
+    def _samples(self, model: Any, tokenizer: Any) -> list[dict[str, str]]:
         """Greedy answers to a few prompts."""
-        tokenizer = self.plan.tokenizer
         has_template = bool(getattr(tokenizer, "chat_template", None))
         texts = QUESTIONS if has_template else BEGINNINGS
         prompts = [_prompt_ids(tokenizer, text, has_template) for text in texts]
@@ -110,7 +121,7 @@ class StudentMeasures:
         if self.plan.settings.tasks is None:
             return []
         folder = self.run.work / f"student-{moment}"
-        save_dense(student, self.plan.tokenizer, folder)
+        save_dense(student, self.plan.student_tokenizer, folder)
         return self._tasks(moment, folder)
 
     def _tasks(self, moment: str, model: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from .. import data
 from ..base.errors import UsageError
 from ..base.events import Listener, silent
 from ..base.files import sha256
-from ..distillation import Recipe
+from ..distillation import (
+    AlignedText,
+    Recipe,
+    TokenizerMatch,
+    aligned_windows,
+    match_tokenizers,
+)
 from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_checked_tokenizer
 from ..models.answers import Kind, TopK
@@ -23,6 +29,7 @@ from .evidence import read_text
 from .preflight import check_length
 from .students import Student, find_student
 
+PROMPT_TOKENS = 64  # of a window, as the prompt of a model without a chat template
 METHODS = ("offline", "on-policy", "policy-gradient", "sequence")
 
 
@@ -83,17 +90,31 @@ class DistillSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class Alignment:
+    """Text as two tokenizers divide it: windows to learn from, and those of the held-out text,
+    which has `judge_bytes` bytes.
+    """
+
+    match: TokenizerMatch
+    windows: list[AlignedText]
+    judge_windows: list[AlignedText]
+    judge_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything that is known before the long work."""
+    """Everything that is known before the long work. alignment: where tokenizers differ."""
 
     source: Source
     student: Student
     settings: DistillSettings
     tokenizer: Any
+    student_tokenizer: Any
     text: data.Calibration
     judge_tokens: torch.Tensor
     prompts: list[list[int]]
     vocabulary: int
+    alignment: Alignment | None = None
 
     def identity(self) -> dict[str, Any]:
         """What the result depends on."""
@@ -114,13 +135,8 @@ def plan_distillation(
     """Find both models, and read all texts; see `distill_folder` for the errors."""
     source = Source.find(teacher, listener)
     tokenizer = load_checked_tokenizer(source.path)
-    rows = source.anatomy.embedding_shape[0] if not source.is_packed else len(tokenizer)
+    rows = _table_rows(source, tokenizer)
     student_model = find_student(student, source, rows, tokenizer.eos_token_id)
-    vocabulary = (
-        rows
-        if student_model.source is None
-        else _shared_vocabulary(source, student_model.source, tokenizer)
-    )
     for model in filter(None, (source, student_model.source)):
         check_length(model, settings.length, "--length N")
         check_length(model, settings.judge_length, "--judge-length N")
@@ -132,29 +148,54 @@ def plan_distillation(
     )
     prompts = []
     if settings.samples_texts:
-        half = settings.length // 2
         prompts = find_prompts(
-            tokenizer, settings.prompts, text, settings.num_prompts, min(64, half)
+            tokenizer,
+            settings.prompts,
+            text,
+            settings.num_prompts,
+            min(PROMPT_TOKENS, settings.length // 2),
         )
     noun, count = ("prompts", len(prompts)) if prompts else ("windows", len(text))
     settings.recipe.epochs(count, noun)
-    return Plan(source, student_model, settings, tokenizer, text, judge_tokens, prompts, vocabulary)
+    plan = Plan(
+        *(source, student_model, settings, tokenizer, tokenizer),
+        *(text, judge_tokens, prompts, rows),
+    )
+    return plan if student_model.source is None else _match(plan, student_model.source)
 
 
-def _shared_vocabulary(teacher: Source, student: Source, tokenizer: Any) -> int:
-    """The ids that both models know: tables may be padded to different sizes. Raises UsageError for
-    another tokenizer.
+def _match(plan: Plan, student: Source) -> Plan:
+    """The plan for a student that has a tokenizer of its own. Raises UsageError for one that does
+    not go together with the teacher's, and for methods that need one tokenizer.
     """
-    student_tokenizer = load_checked_tokenizer(student.path)
-    rows = min(source.anatomy.embedding_shape[0] for source in (teacher, student))
-    if student_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise UsageError(
-            f"{teacher.display_name} and {student.display_name} have different tokenizers; their "
-            "tokens cannot be compared one by one"
+    settings, student_tokenizer = plan.settings, load_checked_tokenizer(student.path)
+    match = match_tokenizers(
+        plan.tokenizer,
+        student_tokenizer,
+        teacher_logits=plan.vocabulary,
+        student_logits=_table_rows(student, student_tokenizer),
+    )
+    if match.kind != "aligned":
+        return replace(
+            plan,
+            student_tokenizer=student_tokenizer,
+            vocabulary=match.vocabulary or plan.vocabulary,
         )
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= rows:
+    if settings.method != "offline" or settings.recipe.divergence or settings.correct_steps:
         raise UsageError(
-            f"the tokenizer has token {largest}, and one of the tables has only {rows} rows"
+            f"{match}: such models are compared on given text, span by span, beside each other; "
+            "leave method, divergence and correction out"
         )
-    return rows
+    texts = [
+        [plan.tokenizer.decode(row, skip_special_tokens=True) for row in tokens]
+        for tokens in (plan.text.tokens, plan.judge_tokens)
+    ]
+    lengths = (settings.length, settings.judge_length)
+    windows = [aligned_windows(match, *pair) for pair in zip(texts, lengths, strict=True)]
+    alignment = Alignment(match, windows[0], windows[1], sum(len(t.encode()) for t in texts[1]))
+    return replace(plan, student_tokenizer=student_tokenizer, alignment=alignment)
+
+
+def _table_rows(source: Source, tokenizer: Any) -> int:
+    """The rows of a model's embedding."""
+    return len(tokenizer) if source.is_packed else source.anatomy.embedding_shape[0]

@@ -42,13 +42,13 @@ def gather(
     with_quality: bool,
     ask: str | None,
     listener: Listener,
-    apart: bool = False,
+    in_turns: bool = False,
 ) -> None:
     """Measure quality, for `with_quality`, and write results.json, report.html and README.md into
     the run's folder.
 
     records: of the layers; seconds: by stage, to which that of the evaluation is added; ask: a
-    question that both models answer; apart: whether only one model fits into memory at a time.
+    question that both models answer; in_turns: whether only one model fits into memory at a time.
     """
     results: dict[str, Any] = {
         "model": model_facts(run.source),
@@ -61,7 +61,7 @@ def gather(
     }
     if with_quality:
         start = time.monotonic()
-        results.update(measure(run, folder, records, ask, listener, apart))
+        results.update(measure(run, folder, records, ask, listener, in_turns))
         check_seconds = sum(results.get("free_running", {}).get("seconds", {}).values())
         seconds["evaluate"] = time.monotonic() - start - check_seconds
         seconds["free running"] = check_seconds
@@ -143,11 +143,11 @@ def measure(
     records: Sequence[Mapping[str, Any]],
     ask: str | None,
     listener: Listener,
-    apart: bool,
+    in_turns: bool,
 ) -> dict[str, Any]:
     """What the evaluation adds to results.json. The arguments are those of `gather`."""
     tokens, settings = evaluation_windows(run), run.settings["evaluation"]
-    if apart:
+    if in_turns:
         work = folder.work / "original_answers"
         entries = measure_apart(run, folder.folder, tokens, work, ask, listener)
         entries["warnings"] = [*warnings(records), APART_WARNING]

@@ -23,7 +23,7 @@ from .quantize_run import QuantizeRun
 @dataclass(frozen=True)
 class Needs:
     """The peak memory of the process, the peak size of OUT.partial/ and the size of the finished
-    weight files, all in bytes. `stages`: name and memory of each stage. `apart`: whether the
+    weight files, all in bytes. `stages`: name and memory of each stage. `in_turns`: whether the
     evidence has only one of the two models in memory at a time.
     """
 
@@ -31,11 +31,11 @@ class Needs:
     disk_bytes: int
     file_bytes: int
     stages: tuple[tuple[str, int], ...]
-    apart: bool = False
+    in_turns: bool = False
 
 
-def needs(run: QuantizeRun, apart: bool = False) -> Needs:
-    """The estimate for `run`, which reads only the headers of files. apart: whether the evidence
+def needs(run: QuantizeRun, in_turns: bool = False) -> Needs:
+    """The estimate for `run`, which reads only the headers of files. in_turns: whether the evidence
     has one model in memory at a time.
     """
     process_bytes = machine.peak_memory_bytes()
@@ -47,17 +47,17 @@ def needs(run: QuantizeRun, apart: bool = False) -> Needs:
     stages = {
         "curvature": process_bytes + collection,
         "layers": process_bytes + _layer_bytes(run),
-        "evidence": process_bytes + _evidence_bytes(run, model_bytes, apart),
+        "evidence": process_bytes + _evidence_bytes(run, model_bytes, in_turns),
     }
     stored_bytes = run.ledger().total // 8
     num_compressed = sum(plan.shape[0] * plan.shape[1] for plan in run.layer_plans)
     copied_bytes = max(0, anatomy.num_parameters - num_compressed) * _source_bytes_per_weight(run)
     saved_sums = 0 if curvature is None else curvature.sums_bytes(anatomy) // 2
     file_bytes = stored_bytes + copied_bytes + 60_000
-    answer_bytes = answers_bytes(run) if apart else 0
+    answer_bytes = answers_bytes(run) if in_turns else 0
     layer_bytes = saved_sums + 2 * stored_bytes + copied_bytes + answer_bytes
     disk_bytes = max(2 * saved_sums, layer_bytes) + 2_000_000
-    return Needs(max(stages.values()), disk_bytes, file_bytes, tuple(stages.items()), apart)
+    return Needs(max(stages.values()), disk_bytes, file_bytes, tuple(stages.items()), in_turns)
 
 
 def check_fits(
@@ -73,7 +73,7 @@ def check_fits(
     disk = disk if max_disk_gb is None else min(disk, int(max_disk_gb * 1e9))
     need = needs(run)
     if need.memory_bytes > ram:
-        need = needs(run, apart=True)
+        need = needs(run, in_turns=True)
     if need.memory_bytes > ram:
         stage = max(need.stages, key=lambda item: item[1])[0]
         raise PreflightRefused(
@@ -124,9 +124,9 @@ def _layer_bytes(run: QuantizeRun) -> int:
     return max(8 * largest * largest * 6, table) + 200_000_000
 
 
-def _evidence_bytes(run: QuantizeRun, model_bytes: int, apart: bool) -> int:
+def _evidence_bytes(run: QuantizeRun, model_bytes: int, in_turns: bool) -> int:
     logits = 4 * run.settings["evaluation"]["length"] * run.source.anatomy.vocabulary * 4
-    return (1 if apart else 2) * model_bytes + run.ledger().total // 8 + logits
+    return (1 if in_turns else 2) * model_bytes + run.ledger().total // 8 + logits
 
 
 def _source_bytes_per_weight(run: QuantizeRun) -> int:

@@ -78,7 +78,7 @@ def quantize_folder(
         seconds["assemble"] = max(0.0, time.monotonic() - start - seconds["layers"])
         facts = (run, folder, records, collection["calibration"], seconds)
         try:
-            evidence.gather(*facts, evaluate, ask, send, need.apart)
+            evidence.gather(*facts, evaluate, ask, send, need.in_turns)
         except Exception as error:
             # The weights are not lost to what is measured with them.
             folder.change_recipe({**recipe, "evaluate": False, "ask": None})
