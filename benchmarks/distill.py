@@ -66,12 +66,12 @@ class Sizes:
     judged: int = 192
     teacher: tuple[int, int, int] = (256, 6, 4)
     student: tuple[int, int, int] = (128, 4, 4)
-    teacher_steps: int = 1100
-    steps: int = 700
+    teacher_steps: int = 1000
+    steps: int = 300
     batch: int = 16
 
 
-QUICK = Sizes(windows=400, judged=32, teacher=(128, 3, 4), teacher_steps=60, steps=30)
+QUICK = Sizes(windows=400, judged=16, teacher=(128, 3, 4), teacher_steps=20, steps=10)
 
 
 def run(arguments: argparse.Namespace) -> Record:

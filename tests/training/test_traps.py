@@ -9,13 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from token_batches import gradients, student, teacher
 from torch import Tensor
 
-from featherweight.base.sampling import Sampling
-from featherweight.models.sampling import rollouts
 from featherweight.ops import divergence
-from featherweight.training.losses import ReverseKL, TokenLoss
 
 TESTS = Path(__file__).parents[1]
 PAGE = TESTS.parent / "docs" / "training.md"
@@ -35,28 +31,6 @@ def test_every_trap_has_its_test() -> None:
         for file, name in names:
             source = (TESTS / file).read_text(encoding="utf-8")
             assert re.search(rf"^def {name}\(", source, re.MULTILINE), (file, name)
-
-
-def test_on_policy_no_sample_gradient() -> None:
-    """Samples of the student are data: they carry no graph, and the gradient of a loss on them is
-    that of the same tokens from anywhere.
-    """
-    model = student().train()
-    prompts = [[5, 6, 7], [8, 9]]
-    samples = rollouts(model, prompts, 2, Sampling(max_tokens=6, temperature=1.0), seed=0)
-    assert not samples.tokens.requires_grad
-    assert not samples.logprobs.requires_grad
-    assert all(p.grad is None for p in model.parameters())
-    loss = TokenLoss(ReverseKL(), teacher=teacher())
-    batch = {"input_ids": samples.tokens, "loss_mask": samples.mask}
-    copied_batch = {
-        "input_ids": torch.tensor(samples.tokens.tolist()),
-        "loss_mask": torch.tensor(samples.mask.tolist()),
-    }
-    assert loss(model, batch).weight == int(samples.mask.sum())
-    slopes = gradients(model, loss(model, batch).total)
-    again = gradients(model, loss(model, copied_batch).total)
-    assert all(torch.equal(a, b) for a, b in zip(slopes, again, strict=True))
 
 
 @pytest.fixture
