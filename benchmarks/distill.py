@@ -66,8 +66,8 @@ class Sizes:
     judged: int = 192
     teacher: tuple[int, int, int] = (256, 6, 4)
     student: tuple[int, int, int] = (128, 4, 4)
-    teacher_steps: int = 1000
-    steps: int = 300
+    teacher_steps: int = 800
+    steps: int = 400
     batch: int = 16
 
 
