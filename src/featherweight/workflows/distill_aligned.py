@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,11 @@ class AlignedMeasures(StudentMeasures):
                 rows.append({name: part.double().cpu().numpy() for name, part in parts.items()})
         spans = [len(row["exact"]) for row in rows]
         quality: dict[str, Any] = {
-            "text": {"name": settings.judge, "windows": len(windows), "spans": sum(spans)},
+            "text": {
+                "name": Path(settings.judge).name,
+                "windows": len(windows),
+                "spans": sum(spans),
+            },
             "level": 0.95,
         }
         for name in PARTS:

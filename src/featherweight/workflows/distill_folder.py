@@ -211,6 +211,7 @@ class Distillation:
         if settings.method == "offline":
             answers = self._answers()
             facts = answer_facts(answers)
+            facts.pop("folder")  # it is gone when the run is finished
             return lambda student: distill(student, answers, recipe, run, self.user_listener), facts
         examples = []
         sampling = Sampling(temperature=1.0, max_tokens=settings.answer_tokens)

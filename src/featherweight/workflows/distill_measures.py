@@ -5,6 +5,7 @@ a few prompts, tasks. Each measurement is kept in the run folder.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,12 +91,12 @@ class StudentMeasures:
     ) -> dict[str, Any]:
         """Perplexity, and KL and agreement with the original, over `count` windows."""
         assert self.judge is not None
-        tokens, settings = self.plan.judge_tokens[:count], self.plan.settings
+        tokens, name = self.plan.judge_tokens[:count], Path(self.plan.settings.judge).name
         # `KL` checks that answers and windows are the same text as a whole; a part of them is read
         # as from a model.
         judge: Any = self.judge if count == len(self.judge) else self.judge.__call__
         model = ShortTable(student, self.plan.vocabulary)
-        metrics = [Perplexity(tokens, settings.judge), KL(judge, tokens, settings.judge)]
+        metrics = [Perplexity(tokens, name), KL(judge, tokens, name)]
         return evaluate(model, metrics, listener).quality
 
     def _samples(self, model: Any, tokenizer: Any) -> list[dict[str, str]]:
