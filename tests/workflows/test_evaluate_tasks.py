@@ -17,6 +17,7 @@ from featherweight.cli.commands import app
 from featherweight.workflows import evaluate_tasks as workflow
 from featherweight.workflows.evaluate_tasks import evaluate_tasks
 from featherweight.workflows.quantize_folder import quantize_folder
+from featherweight.workflows.report_folder import report_folder
 
 TASKS = "arc_easy,lambada,op_chain(count=4, longest=2)"
 
@@ -49,6 +50,8 @@ def test_results_rows_and_page(model: Path, files: Path, tmp_path: Path) -> None
     assert [len(rows_of(out, task["name"])) for task in results["tasks"]] == [6, 2, 4]
     assert results["tasks"][2]["settings"]["longest"] == 2
     page = (out / "report.html").read_text()
+    assert report_folder(out) == [out / "report.html"]
+    assert (out / "report.html").read_text() == page
     for words in ("arc_easy", "Accuracy", "Question: What is cold?", "First ids"):
         assert words in page
 
