@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..base.errors import UsageError
 from ..models import structure
 from ..models.families.base import MATRICES
+from .students import check_rising
 
 # Which kept numbers the rows and the columns of a matrix follow.
 ROWS = {
@@ -143,10 +144,8 @@ def _of_block(name: str, numbers: Any, index: int, num_blocks: int) -> Numbers |
 def _checked_numbers(name: str, numbers: Numbers | None, count: int) -> Tensor:
     if numbers is None:
         return torch.arange(count)
-    order = list(numbers)
-    if not order or order != sorted(set(order)) or order[0] < 0 or order[-1] >= count:
-        raise UsageError(f"{name}: give rising numbers below {count}, not {order[:8]}")
-    return torch.tensor(order)
+    check_rising(name, numbers, count)
+    return torch.tensor(list(numbers))
 
 
 def _spans(heads: Tensor, width: int) -> Tensor:

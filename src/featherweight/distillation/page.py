@@ -58,10 +58,12 @@ def distillation_page(results: Record) -> str:
 
 
 def distance(results: Record) -> tuple[str, str]:
-    """The entry of a student's quality that says how far it is from the teacher, and its name."""
+    """The entry of a student's quality that says how far it is from the teacher, and what a
+    sentence calls it.
+    """
     if "kl" in results["after"]["quality"]:
         return "kl", "KL from the teacher"
-    return "exact", "Divergence from the teacher"
+    return "exact", "divergence from the teacher"
 
 
 def recovered_share(results: Record) -> float | None:
@@ -70,6 +72,10 @@ def recovered_share(results: Record) -> float | None:
     """
     first, last = _distances(results)
     return 1 - last / first if first else None
+
+
+def _capitalized(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def _distances(results: Record) -> list[float]:
@@ -94,7 +100,7 @@ def verdict(results: Record) -> str:
         outcome = f"It takes {numbers.number(quality['bits_per_byte'])} bits for a byte of {text}."
     return (
         f"With {numbers.percent(share)} of the teacher's parameters, the student's "
-        f"{name[0].lower() + name[1:] if name[1].islower() else name} {change} from "
+        f"{name} {change} from "
         f"{numbers.number(first)} to {numbers.number(last)} nats. {outcome}"
     )
 
@@ -106,7 +112,7 @@ def _key_figures(results: Record) -> list[KeyFigure]:
     share, rows = recovered_share(results), results["training"]["steps"]
     ends = numbers.interval_ends(quality[1][key])
     figures = [
-        KeyFigure(name, last, "nats", f"was {first}, now {ends}"),
+        KeyFigure(_capitalized(name), last, "nats", f"was {first}, now {ends}"),
         KeyFigure("Recovered", "" if share is None else numbers.percent(share), note="of it"),
     ]
     if "light" in quality[1]:
@@ -137,8 +143,9 @@ def _learning_chapter(results: Record) -> Chapter:
     points = training["held_out"]
     if points:
         steps = [point["step"] for point in points]
+        distance_key, name = distance(results)
         curves = (
-            (*distance(results), NUMBER),
+            (distance_key, _capitalized(name), NUMBER),
             ("top1", "Same most likely token", SHARE),
         )
         for key, label, unit in curves:
@@ -175,7 +182,7 @@ def _agreement(results: Record) -> Chapter:
     key, name = distance(results)
     columns = [
         Column("Model"),
-        Column(f"{name}, mean", NUMBER),
+        Column(f"{_capitalized(name)}, mean", NUMBER),
         Column("interval", align="right"),
         Column("median", NUMBER),
         Column("99th percentile", NUMBER),

@@ -31,6 +31,13 @@ def spread(num_blocks: int, step: int) -> tuple[int, ...]:
     return tuple(round(i * (num_blocks - 1) / (count - 1)) for i in range(count))
 
 
+def check_rising(name: str, numbers: Sequence[int], count: int) -> None:
+    """Raise UsageError unless `numbers` are some of 0 to count - 1, rising."""
+    order = list(numbers)
+    if not order or order != sorted(set(order)) or order[0] < 0 or order[-1] >= count:
+        raise UsageError(f"{name}: give rising numbers below {count}, not {order[:8]}")
+
+
 def keep_blocks(model: nn.Module, indices: Sequence[int]) -> nn.Module:
     """A copy of `model` with only the blocks `indices`, whose configuration says so.
 
@@ -38,8 +45,7 @@ def keep_blocks(model: nn.Module, indices: Sequence[int]) -> nn.Module:
     `model` is not changed. Raises UsageError when the indices are not rising or beyond the blocks.
     """
     names = [name for name, _ in structure.blocks(model)]
-    if list(indices) != sorted(set(indices)) or not indices or indices[-1] >= len(names):
-        raise UsageError(f"blocks {list(indices)} of {len(names)}: give rising numbers from 0")
+    check_rising("blocks", indices, len(names))
     place, _, _ = names[0].rpartition(".")
     parent_name, _, attribute = place.rpartition(".")
     parent = model.get_submodule(parent_name)

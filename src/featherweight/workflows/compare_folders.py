@@ -12,7 +12,6 @@ same command continues behind the last of them.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,6 @@ from urllib.parse import quote
 
 from ..base import machine
 from ..base.events import Listener, send_to, silent
-from ..base.files import write_atomic
 from ..base.ledger import bpw_file
 from ..base.run_folder import RunFolder, is_finished
 from ..evaluation.ranking import Measure
@@ -30,11 +28,12 @@ from ..evaluation.task_summary import LEVEL, RESAMPLES
 from ..interchange.source import Source
 from ..models.answers import Full
 from ..quantization.evidence.comparison_page import comparison_page
-from ..quantization.evidence.results import RESULTS, load_results
+from ..quantization.evidence.results import load_results, write_results
+from ..reporting import write_page
 from .comparison import Comparison, SpeedSettings, TaskSettings, TextSettings, for_model
 from .comparison_quality import measure_qualities
 from .comparison_speed import extreme_loads, measure_speeds, summarize_speed
-from .evaluate_tasks import ITEMS, REPORT, TaskRun, answer_tasks, default_name, read_rows, rows_file
+from .evaluate_tasks import ITEMS, TaskRun, answer_tasks, default_name, read_rows, rows_file
 from .file_facts import file_facts
 from .published import published_size
 
@@ -84,8 +83,8 @@ def compare_folders(
         comparison.check_disk(folder, listener)
     with RunFolder(folder, recipe, fresh=fresh, overwrite=overwrite) as run:
         results = _run(run, comparison, send_to(run.listener, listener))
-        write_atomic(run.folder / RESULTS, json.dumps(results, indent=1) + "\n")
-        write_atomic(run.folder / REPORT, comparison_page(results))
+        write_results(results, run.folder)
+        write_page(comparison_page(results), run.folder)
         run.publish()
     return results, folder
 

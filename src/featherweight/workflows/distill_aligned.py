@@ -45,7 +45,7 @@ class AlignedMeasures(StudentMeasures):
     ) -> dict[str, Any]:
         """The parts of the loss for a span, with their distribution, and bits per byte."""
         alignment, settings = self._alignment, self.plan.settings
-        windows = alignment.judge_windows[:count] if count > 0 else alignment.judge_windows
+        windows = alignment.judge_windows[:count]
         loss = CrossTokenizerLoss(self.teacher(), alignment.match)
         batches = AlignedBatches(windows, 1)
         rows: list[dict[str, np.ndarray]] = []
@@ -70,7 +70,7 @@ class AlignedMeasures(StudentMeasures):
                 "median": float(median),
                 "p99": float(p99),
             }
-        if count <= 0:
+        if len(windows) == self.num_windows:
             nats = sum(float(row["cross_entropy"].sum()) for row in rows)
             quality["bits_per_byte"] = nats / math.log(2) / alignment.judge_bytes
         return quality
@@ -78,7 +78,7 @@ class AlignedMeasures(StudentMeasures):
     @property
     def num_windows(self) -> int:
         """All of the held-out text."""
-        return 0
+        return len(self._alignment.judge_windows)
 
     @property
     def _alignment(self) -> Alignment:

@@ -12,7 +12,6 @@ until it is finished; every stage is kept there, and the same command continues 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from torch import nn
 
 from ..base import machine
 from ..base.events import Listener, send_to, silent
-from ..base.files import write_atomic
 from ..base.run_folder import RunFolder, is_finished
 from ..base.sampling import Sampling
 from ..distillation import correct, distill, distill_on_policy, distill_sequences, write_texts
@@ -34,8 +32,9 @@ from ..interchange import loading
 from ..interchange.saving import save_dense
 from ..interchange.source import Source
 from ..models.answers import Answers, Full, Kind, write_answers
-from ..quantization.evidence.results import RESULTS, load_results
+from ..quantization.evidence.results import load_results, write_results
 from ..quantization.layers import keep_decoded
+from ..reporting import write_page
 from ..training import Step, history
 from ..training.losses import PolicyGradientKL
 from .distill_aligned import AlignedMeasures, distill_aligned
@@ -44,7 +43,6 @@ from .distill_plan import DistillSettings, Plan, plan_distillation
 from .students import count_parameters, make_student
 from .teach_folder import facts as answer_facts
 
-REPORT = "report.html"
 # Names of journal entries, and the version of what they stand for.
 CORRECTION, VERSION = "corrected-teacher", "1"
 METHOD_NAME = "across tokenizers"
@@ -80,8 +78,8 @@ def distill_folder(
         return dict(load_results(Path(out)))
     with RunFolder(out, recipe, fresh=fresh, overwrite=overwrite) as run:
         results = Distillation(plan, run, listener).work()
-        write_atomic(run.folder / RESULTS, json.dumps(results, indent=1) + "\n")
-        write_atomic(run.folder / REPORT, distillation_page(results))
+        write_results(results, run.folder)
+        write_page(distillation_page(results), run.folder)
         run.publish()
     return results
 

@@ -14,16 +14,18 @@ from torch import Tensor, nn
 from ..base.events import Event, Listener, silent
 from ..base.run_folder import RunFolder
 from ..base.sampling import Sampling
+from ..data.tokens import has_template
 from ..evaluation import KL, Perplexity, evaluate
 from ..interchange.saving import save_dense
 from ..models.answers import Answers
 from ..models.sampling import rollouts
 from ..quantization.layers import keep_decoded
 from .distill_plan import Plan
+from .distill_text import prompt_ids
 
 HELD_OUT = "held_out"
 POINT_WINDOWS = 2  # of the held-out text, for each point of the curve
-GREEDY = Sampling(temperature=0.0, max_tokens=64)
+SAMPLE_TOKENS = 64
 QUESTIONS = (
     "What is the capital of France?",
     "Write one sentence about the sea.",
@@ -101,14 +103,13 @@ class StudentMeasures:
 
     def _samples(self, model: Any, tokenizer: Any) -> list[dict[str, str]]:
         """Greedy answers to a few prompts."""
-        has_template = bool(getattr(tokenizer, "chat_template", None))
-        texts = QUESTIONS if has_template else BEGINNINGS
-        prompts = [_prompt_ids(tokenizer, text, has_template) for text in texts]
+        texts = QUESTIONS if has_template(tokenizer) else BEGINNINGS
+        prompts = [prompt_ids(tokenizer, text) for text in texts]
         context = getattr(model.config, "max_position_embeddings", None) or 1 << 20
         room = context - max(map(len, prompts))
         if room < 1:
             return []
-        sampling = Sampling(temperature=0.0, max_tokens=min(GREEDY.max_tokens, room))
+        sampling = Sampling(temperature=0.0, max_tokens=min(SAMPLE_TOKENS, room))
         answers = rollouts(model, prompts, sampling=sampling)
         return [
             {
@@ -155,11 +156,3 @@ class ShortTable(nn.Module):
         """The logits of the first `vocabulary` ids."""
         logits = self.model(tokens, use_cache=use_cache).logits
         return SimpleNamespace(logits=logits[..., : self.vocabulary])
-
-
-def _prompt_ids(tokenizer: Any, text: str, has_template: bool) -> list[int]:
-    if not has_template:
-        return list(tokenizer(text).input_ids)
-    messages = [{"role": "user", "content": text}]
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-    return list(ids["input_ids"])

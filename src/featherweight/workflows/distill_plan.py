@@ -85,7 +85,7 @@ class DistillSettings:
         entries = asdict(self) | {"kind": self.kind.settings()}
         for name in ("prompts", "task_data"):
             entries[name] = None if entries[name] is None else str(entries[name])
-        entries["texts"] = {path.name: sha256(path) for path in self.texts if path.exists()}
+        entries["texts"] = {path.name: sha256(path) for path in self.texts}
         return entries
 
 

@@ -54,8 +54,15 @@ def find_prompts(
     prompts = []
     for document in documents[:count]:
         question = document.prompt if isinstance(document, Dialogue) else document
-        ids = encode(tokenizer, render(tokenizer, Dialogue(question)))
-        prompts.append(ids if has_template(tokenizer) else prefix(tokenizer) + ids)
+        prompts.append(prompt_ids(tokenizer, question))
     if not prompts:
         raise BadInput(f"{file} holds no prompts")
     return prompts
+
+
+def prompt_ids(tokenizer: Any, question: str) -> list[int]:
+    """The ids of a question: a user's turn where the tokenizer has a chat template, else the text
+    after what the tokenizer puts before every text.
+    """
+    ids = encode(tokenizer, render(tokenizer, Dialogue(question)))
+    return ids if has_template(tokenizer) else prefix(tokenizer) + ids

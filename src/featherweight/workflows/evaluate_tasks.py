@@ -31,11 +31,12 @@ from ..evaluation.task_summary import summarize_task
 from ..inference.engine import Engine
 from ..inference.text.tokenizer import ChatTokenizer
 from ..interchange.source import Source
-from ..quantization.evidence.results import RESULTS, load_results
+from ..quantization.evidence.results import load_results, write_results
 from ..quantization.evidence.task_chapters import task_page
+from ..reporting import write_page
 from .engines import open_engine
 
-ITEMS, REPORT = "items", "report.html"
+ITEMS = "items"
 DEFAULT_FOLDER = Path("evaluations")
 
 
@@ -85,8 +86,8 @@ def evaluate_tasks(
     else:
         with RunFolder(folder, recipe, fresh=fresh, overwrite=overwrite) as run:
             results = _run(run, source, runs, runtime, listener)
-            write_atomic(run.folder / RESULTS, json.dumps(results, indent=1) + "\n")
-            write_atomic(run.folder / REPORT, task_page(results))
+            write_results(results, run.folder)
+            write_page(task_page(results), run.folder)
             run.publish()
     if record:
         from . import evidence  # imports torch

@@ -6,7 +6,6 @@ prompts (`free_running.py`). Every figure in the page and in the card comes from
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..interchange.source import Source
 from ..interchange.tokenizer_check import load_tokenizer
 from ..models.tensors import TensorFolder
 from ..quantization.evidence import card, report
-from ..quantization.evidence.results import RESULTS, load_results
+from ..quantization.evidence.results import load_results, write_results
 from .free_running import checked_prompts, free_running
 from .published import published_size
 from .quality import APART_WARNING, measure_apart, measure_together
@@ -69,14 +68,14 @@ def gather(
     results["peak_memory_bytes"] = machine.peak_memory_bytes()
     results["machine"] = machine.describe()
     results["versions"] = machine.versions()
-    write_atomic(folder.folder / RESULTS, json.dumps(results, indent=1) + "\n")
+    write_results(results, folder.folder)
     publish_pages(results, folder.folder)
 
 
 def record(folder: Path, entries: Mapping[str, Any]) -> None:
     """Let results.json of a packed folder say `entries` too, and make its pages again."""
     results = {**load_results(folder), **entries}
-    write_atomic(folder / RESULTS, json.dumps(results, indent=1) + "\n")
+    write_results(results, folder)
     publish_pages(results, folder)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import BadInput
-from ..base.files import write_atomic
 from ..quantization.evidence.comparison_page import comparison_page, is_comparison
 from ..quantization.evidence.results import load_results
 from ..quantization.evidence.task_chapters import task_page
+from ..reporting import write_page
 
 
 def report_folder(out: Path) -> list[Path]:
@@ -30,9 +30,7 @@ def report_folder(out: Path) -> list[Path]:
         from .evidence import publish_pages  # imports torch
 
         return publish_pages(content, Path(out))
-    page = Path(out) / "report.html"
-    write_atomic(page, make_page(content))
-    return [page]
+    return [write_page(make_page(content), Path(out))]
 
 
 def _find_page(content: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], str] | None:

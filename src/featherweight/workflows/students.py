@@ -22,6 +22,7 @@ from torch import nn
 from ..base.errors import BadInput, UsageError
 from ..base.files import sha256
 from ..distillation import KeptChannels, keep_blocks, keep_channels, spread
+from ..distillation.students import check_rising
 from ..interchange import loading
 from ..interchange.source import Source
 from ..models.scratch import scratch_model
@@ -88,8 +89,7 @@ def _of_blocks(text: str, kind: str, argument: str, teacher: Source) -> Student:
     if kind == "every" and len(numbers) != 1:
         raise UsageError(f"{text}: write one number, as in every:2")
     indices = list(spread(count, numbers[0])) if kind == "every" else numbers
-    if indices != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= count:
-        raise UsageError(f"{text}: the teacher has blocks 0 to {count - 1}; give rising numbers")
+    check_rising(text, indices, count)
     identity = {"blocks": indices}
     return Student(text, identity, lambda model: keep_blocks(_check_teacher(model), indices), True)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.errors import BadInput
+from ...base.files import write_atomic
 from ...reporting import numbers
 
 RESULTS = "results.json"
@@ -63,6 +64,11 @@ def load_results(results: Mapping[str, Any] | Path | str) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise BadInput(f"{path} should hold an object, not a {type(content).__name__}")
     return content
+
+
+def write_results(results: Mapping[str, Any], folder: Path) -> None:
+    """Write results.json into `folder`."""
+    write_atomic(folder / RESULTS, json.dumps(results, indent=1) + "\n")
 
 
 def tidy(value: Any, shape: Any = SHAPE) -> Any:
