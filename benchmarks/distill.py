@@ -5,10 +5,11 @@ distillation heal a model that lost half of its blocks?
     python benchmarks/distill.py --preset smollm2 --json smollm2.json
 
 `cpu`: a small Llama is trained on the shipped texts, then students of 1.3 M parameters learn from
-it in the same data order: from its whole distributions, from top-k answers with and without the
-mass of the other tokens, and from the text alone. Judged on documents that nobody learned from:
-loss, KL from the teacher, calibration error (the gap between confidence and accuracy of the most
-likely token, over 15 bins of confidence, weighted by their tokens).
+it in the same data order: from its whole distributions, from top-k answers, and from the text
+alone. Of the other tokens, top-k answers say nothing (`zero`), what mass they have together
+(`tail`), or that mass and some of them, drawn by their probability (`draws`). Judged on documents
+that nobody learned from: loss, KL from the teacher, calibration error (the gap between confidence
+and accuracy of the most likely token, over 15 bins of confidence, weighted by their tokens).
 
 `smollm2`: SmolLM2 with every second block removed learns from the answers of the whole model, or
 from the text alone, for equal tokens. `recovered` is the share of the KL that is gone.
@@ -50,14 +51,14 @@ TAIL_GAP, ZERO_RATIO = 0.01, 2.0
 BINS = 15
 HELD_OUT = 20  # every so-manieth document is for judging
 CORPORA = ("novels", "plays", "wikipedia", "math", "competition", "code")
-ARMS = ("full", "tail_64", "tail_8", "zero_8", "cross_entropy")
+ARMS = ("full", "tail_64", "tail_8", "draws_64", "draws_8", "zero_8", "cross_entropy")
 
 
 @dataclass(frozen=True)
 class Sizes:
     """vocabulary; windows of `length` tokens that are learned from, `judged` that are not.
     teacher, student: width, blocks and heads. teacher_steps, steps: of the optimizer, with `batch`
-    windows.
+    windows. draws: of the tokens beside the k, in the arms with draws.
     """
 
     vocabulary: int = 4096
@@ -69,6 +70,7 @@ class Sizes:
     teacher_steps: int = 800
     steps: int = 400
     batch: int = 16
+    draws: int = 32
 
 
 QUICK = Sizes(windows=400, judged=16, teacher=(128, 3, 4), teacher_steps=20, steps=10)
@@ -112,7 +114,11 @@ class SmallBench:
         self.judged = self._windows(documents[::HELD_OUT], sizes.judged)
         self.teacher = self._train_teacher()
         self.judge = self._answer(self.judged, "judge", Full())
-        self.answers = {k: self._answer(self.tokens, f"top-{k}", TopK(k)) for k in (64, 8)}
+        self.answers = {
+            (k, draws): self._answer(self.tokens, f"top-{k}-{draws}", TopK(k, draws=draws))
+            for k in (64, 8)
+            for draws in (0, sizes.draws)
+        }
 
     def _windows(self, documents: Sequence[Any], count: int) -> Tensor:
         return data.calibration_from_documents(
@@ -176,8 +182,9 @@ class SmallBench:
             loss = TokenLoss(CrossEntropy())
         else:
             rule, k = arm.split("_")
-            batches = AnswerBatches(self.answers[int(k)], sizes.batch, epochs, seed)
-            loss = TokenLoss(TopKKL(rule))
+            draws = sizes.draws if rule == "draws" else 0
+            batches = AnswerBatches(self.answers[int(k), draws], sizes.batch, epochs, seed)
+            loss = TokenLoss(TopKKL("zero" if rule == "draws" else rule))
         self._run(f"{arm}-{seed}", student, batches, loss, recipe)
         seconds = time.monotonic() - start
         scores = self._scores(student.eval())
@@ -222,10 +229,11 @@ def count(model: nn.Module) -> int:
 
 def check_cpu(record: Record, seeds: Sequence[int]) -> None:
     means = {arm: mean_row(record, arm, seeds) for arm in ARMS}
-    for k in (64, 8):
-        for figure in ("loss", "kl"):
-            gap = abs(means[f"tail_{k}"][figure] - means["full"][figure])
-            record.check(f"tail: {figure} of k = {k} from full, nats", gap, at_most=TAIL_GAP)
+    for rule, name in (("draws", "tail with draws"), ("tail", "tail as one number")):
+        for k in (64, 8):
+            for figure in ("loss", "kl"):
+                gap = abs(means[f"{rule}_{k}"][figure] - means["full"][figure])
+                record.check(f"{name}: {figure} of k = {k} from full, nats", gap, at_most=TAIL_GAP)
     ratio = means["zero_8"]["calibration_error"] / means["full"]["calibration_error"]
     record.check("zero: calibration error over that of full", ratio, at_least=ZERO_RATIO)
     gain = paired_gain(record, "cross_entropy", "full", seeds, "loss_windows")

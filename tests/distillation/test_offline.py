@@ -44,7 +44,9 @@ def answers_of(teacher: nn.Module, tokens: torch.Tensor, folder: Path, kind: Kin
     return write_answers(teacher, tokens, folder, kind, tokenizer=tiny.tokenizer(), model_id="t")
 
 
-@pytest.mark.parametrize("kind", [Full("float32"), TopK(32, "float32"), Sampled(32)])
+@pytest.mark.parametrize(
+    "kind", [Full("float32"), TopK(32, "float32"), TopK(8, "float32", 8), Sampled(32)]
+)
 def test_a_student_comes_closer_to_its_teacher(
     teacher: nn.Module, student: nn.Module, tokens: torch.Tensor, tmp_path: Path, kind: Kind
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from featherweight.models.answers import SparseAnswer
+from featherweight.models.answers.draws import draw_evenly
 from featherweight.ops import divergence
 
 TESTS = Path(__file__).parents[1]
@@ -85,6 +87,30 @@ def test_draws_give_the_gradient_of_the_kl(original: Tensor) -> None:
     (slope,) = torch.autograd.grad(loss, logits)
     expected = logits.detach()[0].softmax(0) - original.exp()
     torch.testing.assert_close(slope.sum(0), expected, atol=0.006, rtol=0)
+
+
+def test_draws_of_the_tail_give_the_gradient_of_the_kl(original: Tensor) -> None:
+    """The mass of the others as one number leaves their proportions to the student. On drawn
+    tokens it gives the gradient of the whole KL in expectation.
+    """
+    p, rows = original.exp(), 4000
+    others = p.clone().index_fill_(0, torch.arange(2), 0.0).expand(rows, 7)
+    drawn = draw_evenly(others, 3, torch.Generator().manual_seed(0))
+    answer = SparseAnswer(
+        tokens=torch.zeros(rows + 1, dtype=torch.int64),
+        ids=torch.arange(2).expand(rows, 2),
+        log_p=original[:2].expand(rows, 2),
+        log_tail=others.sum(-1).log(),
+        log_target=torch.zeros(rows),
+        drawn=drawn,
+    )
+    expected = torch.linspace(-1, 1, 7).softmax(0) - p
+    for rows_of in (answer.with_tail_on_draws(), answer):
+        logits = torch.linspace(-1, 1, 7).expand(rows, 7).clone().requires_grad_()
+        loss = divergence.top_k_kl(logits, rows_of.ids, rows_of.log_p, rows_of.log_tail).mean()
+        (slope,) = torch.autograd.grad(loss, logits)
+        error = (slope.sum(0) - expected).abs().max()
+        assert (error < 0.006) == (rows_of is not answer)
 
 
 def test_acceptance_of_drafts_is_one_minus_total_variation(original: Tensor) -> None:

@@ -46,7 +46,8 @@ def test_the_shell_writes_answers_and_measures_against_them(
         main(["teach", str(original), TEXT, "--out", out, "--json", *SHORT, "--top-k", "8"])
     assert stop.value.code == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["windows"] == 3 and facts["kind"] == {"kind": "top_k", "k": 8, "dtype": "float16"}
+    kind = {"kind": "top_k", "k": 8, "dtype": "float16", "draws": 0}
+    assert facts["windows"] == 3 and facts["kind"] == kind
     assert Answers.open(out).header.kind == TopK(8)
     with pytest.raises(SystemExit):
         main(["evaluate", str(light), "--against", out, "--json"])
@@ -76,7 +77,9 @@ def test_options_that_exclude_each_other() -> None:
     assert kind_of(None, None, False, None) == TopK(64)
     assert kind_of(None, 5, False, None) == Sampled(5)
     assert kind_of(None, None, True, "float32") == Full("float32")
-    with pytest.raises(UsageError, match="exclude each other"):
-        kind_of(8, None, True, None)
+    assert kind_of(8, 5, False, "float32") == TopK(8, "float32", draws=5)
+    for top_k, draws in ((8, None), (None, 5)):
+        with pytest.raises(UsageError, match="--full keeps everything"):
+            kind_of(top_k, draws, True, None)
     with pytest.raises(UsageError, match="--dtype"):
         kind_of(None, 8, False, "float16")

@@ -36,7 +36,10 @@ def teach(
     full: Annotated[bool, typer.Option("--full", help="Keep all logits.")] = False,
     draws: Annotated[
         int | None,
-        typer.Option(help="Keep so many drawn tokens instead.", show_default=False),
+        typer.Option(
+            help="Keep so many drawn tokens; with --top-k, drawn from the others.",
+            show_default=False,
+        ),
     ] = None,
     dtype: Annotated[
         str | None,
@@ -78,13 +81,15 @@ def kind_of(top_k: int | None, draws: int | None, is_full: bool, dtype: str | No
     """What the options keep. Raises UsageError when they exclude each other."""
     from ..models.answers import Full, Sampled, TopK
 
-    if sum((top_k is not None, draws is not None, is_full)) > 1:
-        raise UsageError("--top-k, --draws and --full exclude each other: choose one")
-    if draws is not None:
+    if is_full and (top_k is not None or draws is not None):
+        raise UsageError("--full keeps everything: leave out --top-k and --draws")
+    if draws is not None and top_k is None:
         if dtype is not None:
             raise UsageError("--dtype: drawn tokens are ids, not numbers")
         return Sampled(draws)
     kind: Full | TopK = Full() if is_full else TopK(64 if top_k is None else top_k)
+    if draws is not None:
+        kind = replace(kind, draws=draws)
     return kind if dtype is None else replace(kind, dtype=dtype)
 
 

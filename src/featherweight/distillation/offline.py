@@ -2,7 +2,8 @@
 when the answers were written, and every epoch and every student reads them again.
 
 The loss is what the answers allow: the forward KL from full logits, the KL with the mass of all
-other tokens from the top k (`TopKKL`, "tail"), and the frequencies of drawn tokens. Leaving the
+other tokens from the top k (`TopKKL`, "tail"), and the frequencies of drawn tokens. Top-k answers
+with draws have the mass of the others on the drawn ones, so that nothing is left out. Leaving the
 mass out ("zero") makes the student over-confident by 1 / (the mass of the k tokens).
 """
 
@@ -64,7 +65,7 @@ class AnswerBatches(ShuffledBatches):
         if isinstance(rows[0], FullAnswer):
             logits = [row.logits for row in rows if isinstance(row, FullAnswer)]
             return batch | {"teacher_logits": _with_last(torch.stack(logits))}
-        sparse = [row for row in rows if isinstance(row, SparseAnswer)]
+        sparse = [row.with_tail_on_draws() for row in rows if isinstance(row, SparseAnswer)]
         return batch | {
             "top_ids": _with_last(torch.stack([row.ids for row in sparse])),
             "top_log_p": _with_last(torch.stack([row.log_p for row in sparse])),
@@ -94,5 +95,6 @@ def _term(answers: Answers, recipe: Recipe) -> Any:
             f"temperature={recipe.temperature}: the answers are probabilities at {temperature}; "
             "leave it out, or answer with --full"
         )
-    # The frequencies of drawn tokens add up to 1: there is no rest.
-    return TopKKL("zero" if kind == "sampled" else recipe.tail_rule, temperature=temperature)
+    # With draws all probabilities add up to 1: there is no rest.
+    has_draws = getattr(answers.header.kind, "draws", 0) > 0
+    return TopKKL("zero" if has_draws else recipe.tail_rule, temperature=temperature)

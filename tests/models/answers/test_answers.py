@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from featherweight.evaluation import KL, Perplexity, evaluate
 from featherweight.models.answers import (
     Answers,
     Full,
+    Header,
     Kind,
     Sampled,
     SparseAnswer,
@@ -29,6 +31,22 @@ from featherweight.models.answers import (
 from featherweight.ops.divergence import forward_kl, top_k_kl
 
 VOCABULARY, LENGTH = 300, 12
+OLD_HEADER = json.dumps(
+    {
+        "version": 1,
+        "kind": {"kind": "top_k", "k": 8, "dtype": "float16"},
+        "temperature": 1.0,
+        "vocabulary": 300,
+        "windows": 1,
+        "length": 12,
+        "windows_per_file": 1,
+        "text": "",
+        "tokenizer": "",
+        "template": "",
+        "model": "",
+        "seed": 0,
+    }
+)
 
 
 @pytest.fixture
@@ -99,6 +117,39 @@ def test_drawn_tokens_have_the_frequencies_of_the_model(
     torch.testing.assert_close(drawn.sum(-1), torch.ones(LENGTH))
     assert (drawn - p).abs().sum(-1).mean() / 2 < 1.5 * math.sqrt(VOCABULARY / (2 * math.pi * 2000))
     assert answer.log_p[:, 0].isfinite().all()
+
+
+@pytest.mark.parametrize("draws", [3, 2000])
+def test_draws_of_the_others_hold_their_mass(
+    model: nn.Module, tokens: torch.Tensor, tmp_path: Path, draws: int
+) -> None:
+    """With many draws, the whole distribution; with few, still nothing but its mass."""
+    answer = write(model, tokens, tmp_path, TopK(8, "float32", draws))[0]
+    assert answer.drawn is not None
+    assert not (answer.drawn[:, :, None] == answer.ids[:, None]).any()
+    spread = answer.with_tail_on_draws()
+    p = torch.softmax(logits_of(model, tokens[0]), -1)
+    got = torch.zeros_like(p).scatter_add_(-1, spread.ids, spread.log_p.exp())
+    torch.testing.assert_close(got.sum(-1), torch.ones(LENGTH))
+    torch.testing.assert_close(got.gather(-1, answer.ids), p.gather(-1, answer.ids))
+    # A count differs from its expectation by less than 1.
+    assert ((got - p).abs() <= answer.log_tail.exp()[:, None] / draws + 1e-6).all()
+
+
+def test_draws_beside_the_whole_vocabulary_are_nothing(
+    model: nn.Module, tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    answer = write(model, tokens, tmp_path, TopK(VOCABULARY, "float32", 2))[0]
+    spread = answer.with_tail_on_draws()
+    assert (spread.log_p[:, VOCABULARY:] == -math.inf).all()
+    loss = top_k_kl(torch.randn(LENGTH, VOCABULARY), spread.ids, spread.log_p, spread.log_tail)
+    assert loss.isfinite().all()
+
+
+def test_answers_without_draws_are_read_as_before() -> None:
+    """A header from before there were draws has no such entry."""
+    facts = Header.read({"featherweight-answers": OLD_HEADER}, "answers")
+    assert facts.kind == TopK(8, "float16", draws=0)
 
 
 def test_draws_are_those_of_the_seed(

@@ -4,12 +4,13 @@ them back.
 | kind | tensors of a window | bytes a position |
 |---|---|---|
 | `Full` | logits | vocabulary x 2 (float16) or x 4 |
-| `TopK` | ids, log_p, log_tail | k x 4 (float16, vocabulary up to 65,536) + 4 |
-| `Sampled` | ids | draws x 2 |
+| `TopK` | ids, log_p, log_tail, drawn | k x 4 (float16, vocabulary up to 65,536) + draws x 2 + 8 |
+| `Sampled` | ids | draws x 2 + 4 |
 
 `TopK` keeps the exact mass of the other tokens, as the logarithm of the sum over the complement, so
-a student that learns from it is not over-confident. `Sampled` keeps draws: their frequencies are
-the distribution in expectation (Anshumann et al. 2025), at fewer bytes than a large k.
+a student that learns from it is not over-confident. Which of the others have that mass, it knows
+from `draws` of them only. `Sampled` keeps draws alone: their frequencies are the distribution in
+expectation (Anshumann et al. 2025), at fewer bytes than a large k.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...base.errors import UsageError
+from .draws import draw_evenly, log_frequencies
 from .rows import FullAnswer, SparseAnswer
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -106,22 +108,30 @@ class Full(Kind):
 
 @dataclass(frozen=True)
 class TopK(Kind):
-    """The k largest probabilities, the exact mass of the others, and that of the next token."""
+    """The k largest probabilities, the exact mass of the others, and that of the next token.
+
+    draws: so many of the others are drawn by their probability, and a student learns that each of
+    them has 1/draws of their mass. That makes the gradient that of the whole KL in expectation.
+    """
 
     k: int = 64
     dtype: str = "float16"
+    draws: int = 0
     name = "top_k"
 
     def check(self, vocabulary: int, temperature: float) -> None:
-        """Raise UsageError unless 1 <= k <= vocabulary."""
+        """Raise UsageError unless 1 <= k <= vocabulary and 0 <= draws."""
         super().check(vocabulary, temperature)
         if not 1 <= self.k <= vocabulary:
             raise UsageError(f"k={self.k} of a vocabulary of {vocabulary} tokens")
+        if self.draws < 0:
+            raise UsageError(f"draws={self.draws} cannot be negative")
 
     def tensors(
         self, logits: Tensor, targets: Tensor, temperature: float, seed: int
     ) -> dict[str, Tensor]:
-        """ids, log_p, log_tail and log_target."""
+        """ids, log_p, log_tail and log_target; drawn, with draws."""
+        generator = torch.Generator().manual_seed(seed)
         pieces = []
         for part in _parts(len(logits)):
             scores = logits[part].float() / temperature
@@ -133,16 +143,16 @@ class TopK(Kind):
             log_rest = masses.sum(-1).log() + smallest[:, 0]
             log_sum = torch.logaddexp(log_rest, top.values.logsumexp(-1))
             target = scores.gather(-1, targets[part, None])[:, 0]
-            pieces.append(
-                (top.indices, top.values - log_sum[:, None], log_rest - log_sum, target - log_sum)
-            )
-        ids, log_p, log_tail, log_target = (torch.cat(part) for part in zip(*pieces, strict=True))
-        return {
-            "ids": ids.to(_id_dtype(logits.shape[-1])),
-            "log_p": log_p.to(DTYPES[self.dtype]),
-            "log_tail": log_tail,
-            "log_target": log_target,
-        }
+            piece = {
+                "ids": top.indices.to(_id_dtype(logits.shape[-1])),
+                "log_p": (top.values - log_sum[:, None]).to(DTYPES[self.dtype]),
+                "log_tail": log_rest - log_sum,
+                "log_target": target - log_sum,
+            }
+            if self.draws:
+                piece["drawn"] = draw_evenly(masses, self.draws, generator).to(piece["ids"].dtype)
+            pieces.append(piece)
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
     def read(self, tokens: Tensor, tensors: Mapping[str, Tensor]) -> SparseAnswer:
         """The rounded log-probabilities, shifted so that with the tail they add up to 1."""
@@ -151,16 +161,18 @@ class TopK(Kind):
         log_mass = torch.log(-torch.expm1(log_tail))
         log_p = log_p + (log_mass - log_p.logsumexp(-1))[:, None]
         ids = tensors["ids"].to(torch.int64)
-        return SparseAnswer(tokens, ids, log_p, log_tail, tensors["log_target"])
+        drawn = tensors["drawn"].to(torch.int64) if self.draws else None
+        return SparseAnswer(tokens, ids, log_p, log_tail, tensors["log_target"], drawn)
 
     def bytes_per_position(self, vocabulary: int) -> int:
-        """Ids, numbers, tail and target."""
-        return self.k * (_id_dtype(vocabulary).itemsize + DTYPES[self.dtype].itemsize) + 8
+        """Ids, numbers, tail, target and draws."""
+        id_bytes = _id_dtype(vocabulary).itemsize
+        return self.k * (id_bytes + DTYPES[self.dtype].itemsize) + self.draws * id_bytes + 8
 
 
 @dataclass(frozen=True)
 class Sampled(Kind):
-    """`draws` independent draws from each distribution."""
+    """`draws` tokens drawn from each distribution, see `draw_evenly`."""
 
     draws: int = 12
     name = "sampled"
@@ -176,12 +188,11 @@ class Sampled(Kind):
         self, logits: Tensor, targets: Tensor, temperature: float, seed: int
     ) -> dict[str, Tensor]:
         """The ids of the draws, sorted, and log_target."""
-        generator = torch.Generator(device=logits.device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         ids, log_target = [], []
         for part in _parts(len(logits)):
             log_p = torch.log_softmax(logits[part].float() / temperature, -1)
-            draws = torch.multinomial(log_p.exp(), self.draws, True, generator=generator)
-            ids.append(draws.sort(-1).values)
+            ids.append(draw_evenly(log_p.exp(), self.draws, generator))
             log_target.append(log_p.gather(-1, targets[part, None])[:, 0])
         return {
             "ids": torch.cat(ids).to(_id_dtype(logits.shape[-1])),
@@ -191,17 +202,7 @@ class Sampled(Kind):
     def read(self, tokens: Tensor, tensors: Mapping[str, Tensor]) -> SparseAnswer:
         """The frequencies of the drawn tokens; nothing is known of the others (log_tail -inf)."""
         ids = tensors["ids"].to(torch.int64)
-        # A run of equal ids begins where an id differs from the one before, and ends where the
-        # next run begins.
-        is_first = torch.ones_like(ids, dtype=torch.bool)
-        is_first[:, 1:] = ids[:, 1:] != ids[:, :-1]
-        places = torch.arange(self.draws, device=ids.device).expand_as(ids)
-        starts = torch.where(is_first, places, self.draws)
-        next_starts = starts.flip(-1).cummin(-1).values.flip(-1)
-        ends = torch.full_like(starts, self.draws)
-        ends[:, :-1] = next_starts[:, 1:]
-        log_p = torch.log((ends - starts).float() / self.draws)
-        log_p = torch.where(is_first, log_p, -math.inf)
+        log_p = log_frequencies(ids)
         order = log_p.argsort(dim=-1, descending=True, stable=True)
         return SparseAnswer(
             tokens,
