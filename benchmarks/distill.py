@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,14 @@ from featherweight import data
 from featherweight.base.run_folder import RunFolder
 from featherweight.base.statistics import Interval, paired_difference
 from featherweight.data.corpora import corpus
-from featherweight.distillation import AnswerBatches, Recipe
+from featherweight.distillation import Recipe, distill
 from featherweight.distillation.recipe import train
 from featherweight.evaluation import KL, Perplexity, evaluate
 from featherweight.evaluation.base import Scores
 from featherweight.models.answers import Answers, Full, TopK, write_answers
 from featherweight.models.scratch import scratch_model
-from featherweight.training import ShuffledBatches
-from featherweight.training.losses import CrossEntropy, ForwardKL, TokenLoss, TopKKL
+from featherweight.training import ShuffledBatches, Step
+from featherweight.training.losses import CrossEntropy, ForwardKL, TokenLoss
 
 TAIL_GAP, ZERO_RATIO = 0.01, 2.0
 BINS = 15
@@ -138,14 +139,15 @@ class SmallBench:
         start = time.monotonic()
         epochs = recipe.epochs(len(self.tokens), "windows")
         batches = ShuffledBatches(self.tokens, sizes.batch, epochs, seed=99)
-        self._run("teacher", teacher, batches, TokenLoss(CrossEntropy()), recipe)
+        loss = TokenLoss(CrossEntropy())
+        self._run("teacher", recipe, partial(train, teacher, batches, loss, recipe))
         self.teacher_seconds = time.monotonic() - start
         return teacher.eval()
 
-    def _run(self, name: str, model: nn.Module, batches: Any, loss: Any, recipe: Recipe) -> None:
-        """Train `model`, or read what an earlier process trained."""
+    def _run(self, name: str, recipe: Recipe, steps: Callable[[RunFolder], Iterable[Step]]) -> None:
+        """Take the steps of a training, or read what an earlier process trained."""
         with RunFolder(self.folder / name, {"recipe": repr(recipe)}) as run:
-            for _ in train(model, batches, loss, recipe, run):
+            for _ in steps(run):
                 pass
 
     def _answer(self, tokens: Tensor, name: str, kind: Any) -> Answers:
@@ -173,19 +175,8 @@ class SmallBench:
         """One student: trained and judged."""
         sizes, student = self.sizes, self._model(self.sizes.student, seed)
         recipe = Recipe(steps=sizes.steps, batch=sizes.batch, lr=3e-3, warmup=50, seed=seed)
-        epochs = recipe.epochs(len(self.tokens), "windows")
-        batches: Any = ShuffledBatches(self.tokens, sizes.batch, epochs, seed)
         start = time.monotonic()
-        if arm == "full":
-            loss = TokenLoss(ForwardKL(), teacher=self.teacher)
-        elif arm == "cross_entropy":
-            loss = TokenLoss(CrossEntropy())
-        else:
-            rule, k = arm.split("_")
-            draws = sizes.draws if rule == "draws" else 0
-            batches = AnswerBatches(self.answers[int(k), draws], sizes.batch, epochs, seed)
-            loss = TokenLoss(TopKKL("zero" if rule == "draws" else rule))
-        self._run(f"{arm}-{seed}", student, batches, loss, recipe)
+        self._run(f"{arm}-{seed}", recipe, self._steps(arm, student, recipe))
         seconds = time.monotonic() - start
         scores = self._scores(student.eval())
         assert scores.kl is not None and scores.agree is not None
@@ -199,6 +190,23 @@ class SmallBench:
             "loss_windows": scores.loss.mean(1).tolist(),
             "kl_windows": scores.kl.mean(1).tolist(),
         }
+
+    def _steps(
+        self, arm: str, student: nn.Module, recipe: Recipe
+    ) -> Callable[[RunFolder], Iterable[Step]]:
+        """The training of one arm."""
+        if arm in ("full", "cross_entropy"):
+            epochs = recipe.epochs(len(self.tokens), "windows")
+            batches = ShuffledBatches(self.tokens, recipe.batch, epochs, recipe.seed)
+            if arm == "full":
+                loss = TokenLoss(ForwardKL(), teacher=self.teacher)
+            else:
+                loss = TokenLoss(CrossEntropy())
+            return partial(train, student, batches, loss, recipe)
+        rule, k = arm.split("_")
+        if rule == "draws":
+            return partial(distill, student, self.answers[int(k), self.sizes.draws], recipe)
+        return partial(distill, student, self.answers[int(k), 0], replace(recipe, tail_rule=rule))
 
     def _scores(self, model: nn.Module) -> Scores:
         metrics = [Perplexity(self.judged), KL(self.judge, self.judged)]

@@ -108,7 +108,11 @@ FullAnswers = Annotated[
 ]
 DrawnAnswers = Annotated[
     int | None,
-    typer.Option(help="Keep so many drawn tokens.", rich_help_panel=TEXT, show_default=False),
+    typer.Option(
+        help="Keep so many drawn tokens; with --top-k, drawn from the others.",
+        rich_help_panel=TEXT,
+        show_default=False,
+    ),
 ]
 Prompts = Annotated[
     Path | None,

@@ -78,7 +78,7 @@ def teach(
 
 
 def kind_of(top_k: int | None, draws: int | None, is_full: bool, dtype: str | None) -> Kind:
-    """What the options keep. Raises UsageError when they exclude each other."""
+    """What the options keep. Raises UsageError for --full beside another, or a dtype of ids."""
     from ..models.answers import Full, Sampled, TopK
 
     if is_full and (top_k is not None or draws is not None):
@@ -87,9 +87,8 @@ def kind_of(top_k: int | None, draws: int | None, is_full: bool, dtype: str | No
         if dtype is not None:
             raise UsageError("--dtype: drawn tokens are ids, not numbers")
         return Sampled(draws)
-    kind: Full | TopK = Full() if is_full else TopK(64 if top_k is None else top_k)
-    if draws is not None:
-        kind = replace(kind, draws=draws)
+    top_k = 64 if top_k is None else top_k
+    kind: Full | TopK = Full() if is_full else TopK(top_k, draws=draws or 0)
     return kind if dtype is None else replace(kind, dtype=dtype)
 
 
