@@ -21,7 +21,8 @@ def draw_evenly(
     meaning.
     """
     sums = weights.double().cumsum(-1)
-    first = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)
+    device = generator.device
+    first = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64, device=device)
     points = (first.to(weights.device) + torch.arange(draws, device=weights.device)) / draws
     ids = torch.searchsorted(sums, points * sums[:, -1:], right=True)
     return ids.clamp_(max=weights.shape[-1] - 1)
