@@ -71,7 +71,7 @@ class Sizes:
     teacher_steps: int = 800
     steps: int = 400
     batch: int = 16
-    draws: int = 32
+    draws: int = 128
 
 
 QUICK = Sizes(windows=400, judged=16, teacher=(128, 3, 4), teacher_steps=20, steps=10)

@@ -1,4 +1,6 @@
-"""Two gloo processes equal one, up to rounding: with replicated parameters, and under FSDP2."""
+"""Two gloo processes equal one, up to rounding: with replicated parameters, under FSDP2, and with a
+teacher of another tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def newest(runs: Path, name: str) -> StateFile:
     return max(map(StateFile, files), key=lambda file: file.numbers["progress"]["step"])
 
 
-@pytest.mark.parametrize("case", ["replicated", "sharded"])
+@pytest.mark.parametrize("case", ["replicated", "sharded", "across_tokenizers"])
 def test_two_processes_equal_one(runs: Path, case: str) -> None:
     one, two = f"{case}_one", f"{case}_two"
     assert len(rows(runs, one)) == 6

@@ -2,9 +2,9 @@
 `python tests/training/two_ranks.py FOLDER`.
 
 Cases: `replicated` (a vision-like model, gradients summed by the loop), `sharded` (a language model
-under FSDP2, with Muon, AdamW, an average and a teacher; also interrupted and resumed). The
-processes get the variables of torchrun. They are forks of this one, which has imported torch and
-computed nothing.
+under FSDP2, with Muon, AdamW, an average and a teacher; also interrupted and resumed),
+`across_tokenizers` (a student that learns from a teacher of another tokenizer). The processes get
+the variables of torchrun. They are forks of this one, which has imported torch and computed nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import tokenizer_pairs as pairs
 import torch
 import torch._dynamo  # optimizers import it, which would take seconds in every fork
 import torch.distributed.fsdp
@@ -24,6 +25,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from toy import Toy
 
+from featherweight.distillation import (
+    AlignedBatches,
+    CrossTokenizerLoss,
+    aligned_windows,
+    match_tokenizers,
+)
 from featherweight.training import (
     EMA,
     Cosine,
@@ -73,12 +80,25 @@ def sharded() -> tuple[nn.Module, list[Any], Any, list[Any], list[nn.Module]]:
     return model, batches, loss, optimizers, [teacher]
 
 
+def across_tokenizers() -> tuple[nn.Module, Any, Any, list[Any], list[nn.Module]]:
+    """Texts of one word to fifty tokens, so that the ranks hold unequal numbers of groups."""
+    match = match_tokenizers(pairs.coarse(), pairs.fine())
+    texts = aligned_windows(match, [pairs.TEXT, pairs.PLAY, "feather", "the theatre"], 120)
+    teacher, model = pairs.model(pairs.coarse(), 1), pairs.model(pairs.fine(), 2).train()
+    loss = CrossTokenizerLoss(teacher, match, uld=0.7, cross_entropy=0.2)
+    batches = AlignedBatches(texts, 1, epochs=STEPS * MICRO_BATCHES // len(texts), seed=1)
+    return model, batches, loss, [AdamW(model.parameters(), lr=1e-2)], [teacher]
+
+
+CASES = {"replicated": replicated, "sharded": sharded, "across_tokenizers": across_tokenizers}
+
+
 def train(folder: Path, case: str, stop: int) -> None:
     """The run of one process."""
     torch.set_num_threads(1)
     with process_group():
         torch.manual_seed(0)
-        model, batches, loss, optimizers, _ = {"replicated": replicated, "sharded": sharded}[case]()
+        model, batches, loss, optimizers, _ = CASES[case]()
         rows = []
         with open_run(folder, {"case": case}) as run:
             for step in steps(
@@ -134,7 +154,7 @@ def launch(folder: Path, case: str, num_ranks: int, stop: int = STEPS) -> None:
 
 def main(folder: Path) -> None:
     """See above."""
-    for case in ("replicated", "sharded"):
+    for case in CASES:
         launch(folder / f"{case}_one", case, 1)
         launch(folder / f"{case}_two", case, 2)
     launch(folder / "resumed", "sharded", 2, stop=3)
