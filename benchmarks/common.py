@@ -14,8 +14,10 @@ import argparse
 import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,6 +49,18 @@ def new_record(
         arguments.seeds[:num_seeds],
         listener=print_row,
     )
+
+
+@contextmanager
+def work_folder(arguments: argparse.Namespace) -> Iterator[Path]:
+    """Where models and answers are kept: beside --json, so that a killed run finds them."""
+    if arguments.json is None:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+    else:
+        folder = arguments.json.with_suffix(".work")
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
 
 
 def print_row(row: Row) -> None:

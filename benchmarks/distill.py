@@ -31,8 +31,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import OtherProcesses, Record, main, new_record, parser
-from distill_healing import run_healing, work_folder
+from common import OtherProcesses, Record, main, new_record, parser, work_folder
+from distill_healing import run_healing
 from torch import Tensor, nn
 
 from featherweight import data

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,18 +57,6 @@ class Healing:
 QUICK_HEALING = Healing(
     windows=16, length=64, judged=2, judge_length=64, recipe=Recipe(steps=2, batch=4, lr=1e-3)
 )
-
-
-@contextmanager
-def work_folder(arguments: argparse.Namespace) -> Iterator[Path]:
-    """Where models and answers are kept: beside --json, so that a killed run finds them."""
-    if arguments.json is None:
-        with tempfile.TemporaryDirectory() as name:
-            yield Path(name)
-    else:
-        folder = arguments.json.with_suffix(".work")
-        folder.mkdir(parents=True, exist_ok=True)
-        yield folder
 
 
 def run_healing(arguments: argparse.Namespace) -> Record:

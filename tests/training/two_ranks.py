@@ -4,7 +4,8 @@
 Cases: `replicated` (a vision-like model, gradients summed by the loop), `sharded` (a language model
 under FSDP2, with Muon, AdamW, an average and a teacher; also interrupted and resumed),
 `across_tokenizers` (a student that learns from a teacher of another tokenizer). The processes get
-the variables of torchrun. They are forks of this one, which has imported torch and computed nothing.
+the variables of torchrun. They are forks of this one, which has imported torch and computed
+nothing.
 """
 
 from __future__ import annotations
