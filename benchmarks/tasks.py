@@ -8,7 +8,8 @@ through `fw evaluate --tasks` (preset `native`: on the native engine; `reference
 once through the harness's own `hf` model in float32, with its definitions of these tasks over the
 same files. `--data` holds arc_easy, arc_challenge, lambada_openai, gsm8k_test and gsm8k_train as
 .jsonl or .jsonl.gz, also in subfolders. A check for each task: at most one example in a hundred is
-judged differently. `differing` names them. Both keep every answer, and continue when killed.
+judged differently. `differing` names them; `same_answers` is
+the share of generated answers that are the same text. Both keep every answer, and continue when killed.
 """
 
 from __future__ import annotations
@@ -135,6 +136,14 @@ def compared(ours: Sequence[Any], theirs: Sequence[Any]) -> Iterator[tuple[str, 
             yield metric, differing, [sum(side) / len(pairs) for side in zip(*pairs, strict=True)]
 
 
+def same_answers(ours: Sequence[Any], theirs: Sequence[Any]) -> float | None:
+    """The share of generated answers that are the same text; None for tasks without."""
+    if "answer" not in ours[0]:
+        return None
+    pairs = zip(ours, theirs, strict=True)
+    return sum(row["answer"] == sample["resps"][0][0] for row, sample in pairs) / len(ours)
+
+
 def run(arguments: argparse.Namespace) -> Record:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     items = arguments.items or (QUICK_ITEMS if arguments.quick else ITEMS)
@@ -149,7 +158,7 @@ def run(arguments: argparse.Namespace) -> Record:
     with work_folder(arguments) as work:
         work.mkdir(parents=True, exist_ok=True)
         os.environ["HF_DATASETS_CACHE"] = str((work / "datasets").absolute())
-        for task in TASKS:
+        for task in arguments.tasks:
             if all(row["task"] != task for row in record.rows):
                 add(record, arguments, task, items, work.absolute())
     for row in record.rows:
@@ -175,6 +184,7 @@ def add(record: Record, arguments: argparse.Namespace, task: str, items: int, wo
             ours=our_mean,
             harness=their_mean,
             num_differing=len(differing),
+            same_answers=same_answers(ours, theirs),
             differing=differing,
             our_seconds=middle - start,
             harness_seconds=end - middle,
@@ -186,6 +196,7 @@ if __name__ == "__main__":
     flags = parser(__doc__, ("native", "reference"))
     flags.add_argument("--data", type=Path, required=True, help="the folder of the tasks' files")
     flags.add_argument("--model", default=MODEL, help="a known name or a folder")
+    flags.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     flags.add_argument("--items", type=int, help="of each task")
     flags.add_argument("--shots", type=int, default=SHOTS, help="solved problems of GSM8K")
     main(run, flags)
