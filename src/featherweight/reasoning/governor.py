@@ -1,0 +1,95 @@
+"""How strong the pressure for shorter answers may be: a multiplier for each bucket of difficulty,
+raised slowly while accuracy holds, lowered as fast as accuracy falls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..base.errors import UsageError
+from .graded import Graded
+from .rewards import State
+
+
+@dataclass(frozen=True)
+class Governor:
+    """Dual ascent on "the accuracy of a bucket is at least its best so far, less a tolerance".
+
+    After each step, with the accuracy of the bucket among the answers of the step, smoothed with
+    `decay`: lambda += eta (accuracy - (reference - tolerance)), kept in [0, strongest], where the
+    reference is the best smoothed accuracy so far. Below reference - 2 tolerances lambda is 0 until
+    the accuracy is back above reference - tolerance. eta = strongest / (ramp tolerance), so that
+    without a loss full pressure takes `ramp` steps; a rise is at most strongest / ramp a step, a
+    fall follows the loss. lambda is 0 in the first `warmup` steps.
+
+    tolerance: an accuracy, in 0 to 1; the best of noisy figures is too high, so let it be three
+    standard errors of the smoothed accuracy. Our own derivation, see docs/reasoning.md.
+    """
+
+    strongest: float = 1.0
+    tolerance: float = 0.02
+    ramp: int = 30
+    warmup: int = 20
+    decay: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.strongest < 0 or self.tolerance <= 0 or not 0 <= self.decay < 1:
+            raise UsageError(
+                f"strongest={self.strongest} is at least 0, tolerance={self.tolerance} above 0, "
+                f"decay={self.decay} in 0 to 1"
+            )
+        if self.ramp < 1 or self.warmup < 0:
+            raise UsageError(
+                f"ramp={self.ramp} is at least 1 step, warmup={self.warmup} at least 0"
+            )
+
+    def start(self, buckets: int) -> dict[str, Tensor]:
+        """The state before the first step: pressure, smoothed accuracy and reference of each
+        bucket (NaN: not seen), and whether it is closed.
+        """
+        unseen = torch.full((buckets,), torch.nan, dtype=torch.float64)
+        return {
+            "pressure": torch.zeros(buckets, dtype=torch.float64),
+            "accuracy": unseen.clone(),
+            "reference": unseen.clone(),
+            "closed": torch.zeros(buckets, dtype=torch.bool),
+            "steps": torch.zeros((), dtype=torch.int64),
+        }
+
+    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
+        """The state after a step in which `graded` was sampled, on all ranks together."""
+        is_graded = graded.is_graded
+        buckets = len(state["pressure"])
+        bucket = graded.bucket[is_graded].cpu()
+        counts = torch.bincount(bucket, minlength=buckets)
+        sums = torch.zeros(buckets, dtype=torch.float64)
+        sums.index_add_(0, bucket, graded.correct[is_graded].cpu())
+        seen = counts > 0
+        now = sums / counts.clamp(min=1)
+        old = state["accuracy"]
+        smoothed = torch.where(old.isnan(), now, self.decay * old + (1 - self.decay) * now)
+        accuracy = torch.where(seen, smoothed, old)
+        reference = torch.where(
+            state["reference"].isnan(), accuracy, torch.maximum(state["reference"], accuracy)
+        )
+        margin = accuracy - (reference - self.tolerance)
+        closed = state["closed"] & (margin < 0) | (margin < -self.tolerance)
+        steps = state["steps"] + 1
+        eta = self.strongest / (self.ramp * self.tolerance)
+        pressure = (state["pressure"] + eta * margin).clamp(0, self.strongest)
+        pressure = torch.where(closed | (steps < self.warmup), 0.0, pressure)
+        return {
+            "pressure": torch.where(seen, pressure, state["pressure"]),
+            "accuracy": accuracy,
+            "reference": reference,
+            "closed": torch.where(seen, closed, state["closed"]),
+            "steps": steps,
+        }
+
+    def pressure(self, state: State, graded: Graded) -> Float[Tensor, " texts"]:
+        """lambda of the bucket of each answer."""
+        return state["pressure"].to(graded.group.device)[graded.bucket]

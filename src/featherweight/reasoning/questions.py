@@ -1,0 +1,53 @@
+"""The questions that a policy is trained on: prompts as ids, with what grades their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..base.errors import BadInput
+from ..data.tasks import TaskExample
+
+
+@dataclass(frozen=True)
+class Question:
+    """ids: the prompt, which ends where the answer starts. example: as its task reads it. bucket:
+    of difficulty, from 0; it is fixed before the training.
+    """
+
+    ids: tuple[int, ...]
+    example: TaskExample
+    bucket: int = 0
+
+
+def make_questions(
+    examples: Sequence[TaskExample],
+    encode: Callable[[TaskExample], Sequence[int]],
+    bucket: Callable[[TaskExample], int] = lambda example: 0,
+    *,
+    context: int | None = None,
+    max_tokens: int = 0,
+) -> list[Question]:
+    """The questions of `examples`.
+
+    encode: the ids of an example's prompt. context: of the model; a prompt that leaves no room for
+    `max_tokens` raises BadInput, which names it.
+    """
+    questions = []
+    for index, example in enumerate(examples):
+        ids = tuple(encode(example))
+        if not ids:
+            raise BadInput(f"the prompt of question {index} is empty")
+        if context is not None and len(ids) + max_tokens > context:
+            raise BadInput(
+                f"question {index} has {len(ids)} tokens; with answers of {max_tokens} that is "
+                f"more than the model's context of {context}. Use shorter answers, or leave it out"
+            )
+        questions.append(Question(ids, example, bucket(example)))
+    return questions
+
+
+def num_buckets(questions: Sequence[Any]) -> int:
+    """Buckets are numbered from 0."""
+    return 1 + max((question.bucket for question in questions), default=0)
