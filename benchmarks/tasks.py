@@ -8,8 +8,8 @@ through `fw evaluate --tasks` (preset `native`: on the native engine; `reference
 once through the harness's own `hf` model in float32, with its definitions of these tasks over the
 same files. `--data` holds arc_easy, arc_challenge, lambada_openai, gsm8k_test and gsm8k_train as
 .jsonl or .jsonl.gz, also in subfolders. A check for each task: at most one example in a hundred is
-judged differently. `differing` names them; `same_answers` is
-the share of generated answers that are the same text. Both keep every answer, and continue when killed.
+judged differently. `differing` names them; `same_answers` is the share of generated answers that
+are the same text. Both keep every answer, and continue when killed.
 """
 
 from __future__ import annotations

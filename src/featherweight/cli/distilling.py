@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +110,7 @@ FullAnswers = Annotated[
 DrawnAnswers = Annotated[
     int | None,
     typer.Option(
-        help="Keep so many drawn tokens; with --top-k, drawn from the others.",
+        help="Keep so many drawn tokens; with --top-k, drawn from the others (128).",
         rich_help_panel=TEXT,
         show_default=False,
     ),
@@ -227,13 +228,15 @@ def _settings(options: Mapping[str, Any]) -> DistillSettings:
     from ..workflows.distill_plan import DistillSettings
 
     recipe = Recipe(**{name: options[name] for name in RECIPE})
-    return DistillSettings(
+    kept = (options["top_k"], options["draws"], options["full"])
+    settings = DistillSettings(
         recipe=recipe,
         texts=tuple(options["texts"] or ()),
-        kind=kind_of(options["top_k"], options["draws"], options["full"], None),
         correct_steps=options["correct"],
         **{name: options[name] for name in SETTINGS},
     )
+    # Without these options the workflow chooses what is kept.
+    return settings if kept == (None, None, False) else replace(settings, kind=kind_of(*kept, None))
 
 
 def summary(results: Mapping[str, Any], out: Path) -> str:

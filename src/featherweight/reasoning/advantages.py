@@ -1,7 +1,7 @@
 """From graded answers to advantages: how much more, or less, probable an answer shall become.
 
-control = Rewarded(Accuracy(), scale="none")      # Dr. GRPO
-advantages, facts = control.advantages(graded, control.start(sizes))
+control = RewardControl(Accuracy(), scale="none")      # Dr. GRPO
+advantages, facts = control.advantages(marks, control.start(sizes))
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..base.errors import UsageError
-from .graded import Graded
+from .marks import Marks
 from .rewards import Accuracy, Rule, Sizes, State, rewards
 
 Scale = Literal["group", "batch", "none"]
@@ -25,7 +25,7 @@ STD_FLOOR = 1e-4  # is added to a standard deviation, as in GRPO
 
 @dataclass(frozen=True, eq=False)
 class Advantages:
-    """numbers: an advantage for each answer, 0 for one that is not graded. counts: the answers that
+    """numbers: an advantage for each answer, 0 for one that is not marks. counts: the answers that
     take part in the loss. facts: figures for the report.
     """
 
@@ -40,20 +40,20 @@ class Control(ABC):
     """
 
     @abstractmethod
-    def advantages(self, graded: Graded, state: State) -> Advantages:
+    def advantages(self, marks: Marks, state: State) -> Advantages:
         """The advantages of one step's answers."""
 
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         """The state before the first step."""
         return {}
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        """The state after a step in which `graded` was sampled."""
+    def update(self, state: State, marks: Marks) -> dict[str, Tensor]:
+        """The state after a step in which `marks` was sampled."""
         return dict(state)
 
 
 @dataclass(frozen=True)
-class Rewarded(Control):
+class RewardControl(Control):
     """A = r - mean of the group, divided by a standard deviation: GRPO and what followed it.
 
     rule: gives r. scale: "group" divides by the standard deviation of the group (GRPO,
@@ -74,24 +74,24 @@ class Rewarded(Control):
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         return self.rule.start(sizes)
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        return self.rule.update(state, graded)
+    def update(self, state: State, marks: Marks) -> dict[str, Tensor]:
+        return self.rule.update(state, marks)
 
-    def advantages(self, graded: Graded, state: State) -> Advantages:
-        reward = rewards(self.rule, graded, state)
-        numbers = center(reward, graded, self.scale == "group")
+    def advantages(self, marks: Marks, state: State) -> Advantages:
+        reward = rewards(self.rule, marks, state)
+        numbers = center(reward, marks, self.scale == "group")
         if self.scale == "batch":
-            numbers = numbers / (deviation(reward[graded.is_graded]) + STD_FLOOR)
-        counts = useful(numbers, graded) if self.drop else graded.is_graded
+            numbers = numbers / (deviation(reward[marks.has_mark]) + STD_FLOOR)
+        counts = useful(numbers, marks) if self.drop else marks.has_mark
         return Advantages(numbers, counts, {"reward": float(reward.nanmean())})
 
 
 def center(
-    reward: Float[Tensor, " texts"], graded: Graded, is_scaled: bool = False
+    reward: Float[Tensor, " texts"], marks: Marks, is_scaled: bool = False
 ) -> Float[Tensor, " texts"]:
     """r - the mean of the group, over its standard deviation when `is_scaled`; 0 where r is not."""
     result = torch.zeros_like(reward)
-    for rows, _ in graded.groups():
+    for rows, _ in marks.groups():
         difference = reward[rows] - reward[rows].mean()
         result[rows] = difference / (deviation(reward[rows]) + STD_FLOOR if is_scaled else 1)
     return result
@@ -102,9 +102,9 @@ def deviation(numbers: Float[Tensor, " texts"]) -> Tensor:
     return numbers.std() if len(numbers) > 1 else numbers.new_zeros(())
 
 
-def useful(numbers: Float[Tensor, " texts"], graded: Graded) -> Bool[Tensor, " texts"]:
+def useful(numbers: Float[Tensor, " texts"], marks: Marks) -> Bool[Tensor, " texts"]:
     """The graded answers of the groups in which some advantage is not 0."""
-    counts = torch.zeros_like(graded.is_graded)
-    for rows, _ in graded.groups():
+    counts = torch.zeros_like(marks.has_mark)
+    for rows, _ in marks.groups():
         counts[rows] = bool((numbers[rows] != 0).any())
     return counts

@@ -51,8 +51,8 @@ def count_axes(answers: Sequence[Ids], think_end: Ids) -> dict[str, Tensor]:
     marker = list(think_end)
     thinking = []
     for ids in answers:
-        found = (i for i in range(len(ids)) if list(ids[i : i + len(marker)]) == marker)
-        start = next(found, None)
+        places = (i for i in range(len(ids)) if list(ids[i : i + len(marker)]) == marker)
+        start = next(places, None)
         thinking.append(len(ids) if start is None else start + len(marker))
     thought = torch.tensor(thinking, dtype=torch.float64)
     total = torch.tensor([len(ids) for ids in answers], dtype=torch.float64)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..base.errors import UsageError
-from .graded import Graded
+from .marks import Marks
 from .rewards import State
 
 
@@ -56,40 +56,40 @@ class Governor:
             "pressure": torch.zeros(buckets, dtype=torch.float64),
             "accuracy": unseen.clone(),
             "reference": unseen.clone(),
-            "closed": torch.zeros(buckets, dtype=torch.bool),
+            "is_closed": torch.zeros(buckets, dtype=torch.bool),
             "steps": torch.zeros((), dtype=torch.int64),
         }
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        """The state after a step in which `graded` was sampled, on all ranks together."""
-        is_graded = graded.is_graded
+    def update(self, state: State, marks: Marks) -> dict[str, Tensor]:
+        """The state after a step in which `marks` was sampled, on all ranks together."""
+        has_mark = marks.has_mark
         buckets = len(state["pressure"])
-        bucket = graded.bucket[is_graded].cpu()
+        bucket = marks.bucket[has_mark].cpu()
         counts = torch.bincount(bucket, minlength=buckets)
         sums = torch.zeros(buckets, dtype=torch.float64)
-        sums.index_add_(0, bucket, graded.correct[is_graded].cpu())
-        seen = counts > 0
-        now = sums / counts.clamp(min=1)
+        sums.index_add_(0, bucket, marks.correct[has_mark].cpu())
+        has_texts = counts > 0
+        current = sums / counts.clamp(min=1)
         old = state["accuracy"]
-        smoothed = torch.where(old.isnan(), now, self.decay * old + (1 - self.decay) * now)
-        accuracy = torch.where(seen, smoothed, old)
+        average = torch.where(old.isnan(), current, self.decay * old + (1 - self.decay) * current)
+        accuracy = torch.where(has_texts, average, old)
         reference = torch.where(
             state["reference"].isnan(), accuracy, torch.maximum(state["reference"], accuracy)
         )
         margin = accuracy - (reference - self.tolerance)
-        closed = state["closed"] & (margin < 0) | (margin < -self.tolerance)
+        is_closed = state["is_closed"] & (margin < 0) | (margin < -self.tolerance)
         steps = state["steps"] + 1
         eta = self.strongest / (self.ramp * self.tolerance)
         pressure = (state["pressure"] + eta * margin).clamp(0, self.strongest)
-        pressure = torch.where(closed | (steps < self.warmup), 0.0, pressure)
+        pressure = torch.where(is_closed | (steps < self.warmup), 0.0, pressure)
         return {
-            "pressure": torch.where(seen, pressure, state["pressure"]),
+            "pressure": torch.where(has_texts, pressure, state["pressure"]),
             "accuracy": accuracy,
             "reference": reference,
-            "closed": torch.where(seen, closed, state["closed"]),
+            "is_closed": torch.where(has_texts, is_closed, state["is_closed"]),
             "steps": steps,
         }
 
-    def pressure(self, state: State, graded: Graded) -> Float[Tensor, " texts"]:
+    def pressure(self, state: State, marks: Marks) -> Float[Tensor, " texts"]:
         """lambda of the bucket of each answer."""
-        return state["pressure"].to(graded.group.device)[graded.bucket]
+        return state["pressure"].to(marks.group.device)[marks.bucket]

@@ -51,13 +51,13 @@ def answer_tokens(
     logits = view(model, positions, (), check).logits
     assert isinstance(logits, Projection)
     if temperature != 1:
-        logits = _cooled(logits, temperature)
+        logits = _divide(logits, temperature)
     losses = divergence.row_losses(divergence.cross_entropy, logits, positions.targets)
     text = positions.indices // batch["input_ids"].shape[1]
     return AnswerTokens(-losses, text, positions)
 
 
-def _cooled(logits: Projection, temperature: float) -> Projection:
+def _divide(logits: Projection, temperature: float) -> Projection:
     """The logits divided by the temperature."""
     if logits.softcap is None:
         return replace(logits, scale=logits.scale / temperature)

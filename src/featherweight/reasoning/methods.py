@@ -2,7 +2,7 @@
 
 method = METHODS["dapo"](limit=256)
 loss = PolicyLoss(method.surrogate, method.aggregate)
-control = Rewarded(Accuracy(), method.scale, method.drop)
+control = RewardControl(Accuracy(), method.scale, method.drop)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .surrogates import Clip, ClippedWeight, SequenceClip, Surrogate
 
 @dataclass(frozen=True)
 class Method:
-    """surrogate, aggregate: of the loss. scale, drop: as in `Rewarded`. kl: weight of the KL from
-    the reference. mask_truncated: leave answers that were cut at the limit out of the loss.
+    """surrogate, aggregate: of the loss. scale, drop: as in `RewardControl`. kl: weight of the KL
+    from the reference. mask_truncated: leave answers that were cut out of the loss.
     """
 
     surrogate: Surrogate

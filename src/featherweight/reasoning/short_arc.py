@@ -18,7 +18,7 @@ from torch import Tensor
 from ..base.errors import UsageError
 from .advantages import STD_FLOOR, Advantages, Control, center, deviation, useful
 from .governor import Governor
-from .graded import Graded
+from .marks import Marks
 from .rewards import Sizes, State
 
 Form = Literal["decoupled", "scalar"]
@@ -29,7 +29,9 @@ FORMS, GATES, TARGETS = (
     ("group", "bucket", "off"),
     ("quantile", "shortest"),
 )
-BOUND = 0.3  # of the scalar form: a right answer is worth at least 1 - BOUND, a wrong one 0
+SCALAR_LIMIT = (
+    0.3  # of the scalar form: a right answer is worth at least 1 - SCALAR_LIMIT, a wrong one 0
+)
 BATCH_STD_FLOOR = 0.1
 
 
@@ -46,7 +48,7 @@ class ShortARC(Control):
        than two right answers w = 0. The quantile moves from `quantile` to `late_quantile` over
        `late_steps` steps. target="shortest" takes the minimum, a lucky guess included.
     3. Saving score of right answers: s = -min(cap, max(0, L - tau) / tau); wrong ones have none.
-    4. form="scalar": r = c (1 + lambda w s), lambda at most `BOUND`, minus the group's mean.
+    4. form="scalar": r = c (1 + lambda w s), lambda at most `SCALAR_LIMIT`, minus the group's mean.
        form="decoupled": A = A_accuracy + A_length, A_accuracy = c - p, A_length = lambda w (s -
        mean of s over right answers) on right answers and 0 on wrong ones. In groups with both, a
        right answer keeps at least kappa A_accuracy. A_length is never normalised, so it fades as
@@ -95,20 +97,20 @@ class ShortARC(Control):
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         return (self.governor or Governor()).start(sizes.buckets)
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        return (self.governor or Governor()).update(state, graded)
+    def update(self, state: State, marks: Marks) -> dict[str, Tensor]:
+        return (self.governor or Governor()).update(state, marks)
 
-    def advantages(self, graded: Graded, state: State) -> Advantages:
-        pressure = self._pressure(graded, state)
-        gate, score = self._gate_and_score(graded, state)
+    def advantages(self, marks: Marks, state: State) -> Advantages:
+        pressure = self._pressure(marks, state)
+        gate, score = self._gate_and_score(marks, state)
         strength = pressure * gate
         if self.form == "scalar":
-            numbers = center(graded.correct * (1 + strength * score), graded)
+            numbers = center(marks.correct * (1 + strength * score), marks)
             num_clamped = 0
         else:
-            numbers, num_clamped = self._decoupled(graded, strength, score)
-        is_right = graded.correct.nan_to_num() > 0
-        counts = useful(numbers, graded) if self.drop else graded.is_graded
+            numbers, num_clamped = self._decouple(marks, strength, score)
+        is_right = marks.correct.nan_to_num() > 0
+        counts = useful(numbers, marks) if self.drop else marks.has_mark
         facts = {
             "pressure": float(pressure.mean()),
             "gate": float(gate.mean()),
@@ -116,57 +118,57 @@ class ShortARC(Control):
         }
         return Advantages(numbers, counts, facts)
 
-    def _pressure(self, graded: Graded, state: State) -> Float[Tensor, " texts"]:
+    def _pressure(self, marks: Marks, state: State) -> Float[Tensor, " texts"]:
         """lambda of each answer."""
         if self.governor is None:
-            pressure = torch.full_like(graded.correct, self.fixed_pressure)
+            pressure = torch.full_like(marks.correct, self.fixed_pressure)
         else:
-            pressure = self.governor.pressure(state, graded)
-        return pressure.clamp(max=BOUND) if self.form == "scalar" else pressure
+            pressure = self.governor.pressure(state, marks)
+        return pressure.clamp(max=SCALAR_LIMIT) if self.form == "scalar" else pressure
 
     def _gate_and_score(
-        self, graded: Graded, state: State
+        self, marks: Marks, state: State
     ) -> tuple[Float[Tensor, " texts"], Float[Tensor, " texts"]]:
         """w of the group of each answer, and s of each answer, 0 for wrong ones."""
-        gate, score = torch.zeros_like(graded.lengths), torch.zeros_like(graded.lengths)
-        for rows, group in graded.groups():
+        gate, score = torch.zeros_like(marks.lengths), torch.zeros_like(marks.lengths)
+        for rows, group in marks.groups():
             is_right = group.correct > 0
             if int(is_right.sum()) < 2:
                 continue
             gate[rows] = self._gate(group, state)
-            score[rows[is_right]] = self._scores(group.lengths[is_right], graded.step)
+            score[rows[is_right]] = self._scores(group.lengths[is_right], marks.step)
         return gate, score
 
-    def _gate(self, group: Graded, state: State) -> float:
+    def _gate(self, group: Marks, state: State) -> float:
         if self.gate == "off":
             return 1.0
         p = float(group.correct.mean())
         if self.gate == "bucket":
-            smoothed = float(state["accuracy"][int(group.bucket[0])])
-            p = p if smoothed != smoothed else smoothed
+            average = float(state["accuracy"][int(group.bucket[0])])
+            p = p if average != average else average
         return min(1.0, max(0.0, (p - self.gate_low) / (self.gate_high - self.gate_low)))
 
     def _scores(self, lengths: Float[Tensor, " right"], step: int) -> Float[Tensor, " right"]:
         """s of the right answers of a group."""
         if self.target == "shortest":
-            wanted = float(lengths.min())
+            length = float(lengths.min())
         else:
             progress = min(1.0, step / self.late_steps)
             share = self.quantile + progress * (self.late_quantile - self.quantile)
-            wanted = float(lengths.quantile(share))
-        tau = max(self.floor, wanted) * (1 + self.slack)
+            length = float(lengths.quantile(share))
+        tau = max(self.floor, length) * (1 + self.slack)
         return -((lengths - tau).clamp(min=0) / tau).clamp(max=self.cap)
 
-    def _decoupled(
-        self, graded: Graded, strength: Float[Tensor, " texts"], score: Float[Tensor, " texts"]
+    def _decouple(
+        self, marks: Marks, strength: Float[Tensor, " texts"], score: Float[Tensor, " texts"]
     ) -> tuple[Float[Tensor, " texts"], int]:
         """The advantages, and how many right answers the floor caught."""
-        accuracy, length = center(graded.correct, graded), torch.zeros_like(score)
+        accuracy, length = center(marks.correct, marks), torch.zeros_like(score)
         if self.batch_std:
-            spread = deviation(graded.correct[graded.is_graded])
-            accuracy = accuracy / spread.clamp(min=BATCH_STD_FLOOR)
+            deviation_of_marks = deviation(marks.correct[marks.has_mark])
+            accuracy = accuracy / deviation_of_marks.clamp(min=BATCH_STD_FLOOR)
         floor = torch.full_like(score, -torch.inf)
-        for rows, group in graded.groups():
+        for rows, group in marks.groups():
             is_right = group.correct > 0
             right = rows[is_right]
             if len(right) == 0:
@@ -178,5 +180,5 @@ class ShortARC(Control):
             if len(right) < len(rows):
                 floor[right] = self.kappa * accuracy[right]
         numbers = accuracy + length
-        clamped = numbers < floor
-        return torch.where(clamped, floor, numbers), int(clamped.sum())
+        is_low = numbers < floor
+        return torch.where(is_low, floor, numbers), int(is_low.sum())

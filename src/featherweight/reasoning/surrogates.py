@@ -48,7 +48,7 @@ class Clip(Surrogate):
         check_bounds(self.low, self.high)
 
     def terms(self, logprobs: Tokens, old: Tokens, advantages: Tokens, text: Texts) -> Tokens:
-        return _clipped(ratio(logprobs, old), advantages, self.low, self.high)
+        return _clip(ratio(logprobs, old), advantages, self.low, self.high)
 
     def is_clipped(self, logprobs: Tokens, old: Tokens, advantages: Tokens, text: Texts) -> Tensor:
         return _is_outside(ratio(logprobs, old), advantages, self.low, self.high)
@@ -68,7 +68,7 @@ class SequenceClip(Surrogate):
         check_bounds(self.low, self.high)
 
     def terms(self, logprobs: Tokens, old: Tokens, advantages: Tokens, text: Texts) -> Tokens:
-        return _clipped(self._ratio(logprobs, old, text), advantages, self.low, self.high)
+        return _clip(self._ratio(logprobs, old, text), advantages, self.low, self.high)
 
     def is_clipped(self, logprobs: Tokens, old: Tokens, advantages: Tokens, text: Texts) -> Tensor:
         return _is_outside(self._ratio(logprobs, old, text), advantages, self.low, self.high)
@@ -118,7 +118,7 @@ def check_bounds(low: float, high: float) -> None:
         raise UsageError(f"low={low}, high={high}: the ratio is kept in [1 - low, 1 + high]")
 
 
-def _clipped(w: Tokens, advantages: Tokens, low: float, high: float) -> Tokens:
+def _clip(w: Tokens, advantages: Tokens, low: float, high: float) -> Tokens:
     return -torch.minimum(w * advantages, w.clamp(1 - low, 1 + high) * advantages)
 
 

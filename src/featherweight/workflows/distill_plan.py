@@ -51,7 +51,7 @@ class DistillSettings:
     texts: tuple[Path, ...] = ()
     windows: int = 512
     length: int = 512
-    kind: Kind = field(default_factory=TopK)
+    kind: Kind = field(default_factory=lambda: TopK(64, draws=128))
     correct_steps: int = 0
     prompts: Path | None = None
     num_prompts: int = 512

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..graded import Graded
+from ..marks import Marks
 
 State = Mapping[str, Tensor]
 
@@ -31,15 +31,15 @@ class Rule(ABC):
     is_safe: ClassVar[bool]
 
     @abstractmethod
-    def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
-        """The reward of each answer of one group, all of them graded."""
+    def rewards(self, group: Marks, state: State) -> Float[Tensor, " texts"]:
+        """The reward of each answer of one group, all of them marks."""
 
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         """The state before the first step; none for most rules."""
         return {}
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        """The state after a step in which `graded` was sampled, all groups together."""
+    def update(self, state: State, marks: Marks) -> dict[str, Tensor]:
+        """The state after a step in which `marks` was sampled, all groups together."""
         return dict(state)
 
 
@@ -51,9 +51,9 @@ class Sizes:
     buckets: int = 1
 
 
-def rewards(rule: Rule, graded: Graded, state: State) -> Float[Tensor, " texts"]:
-    """The rewards of all answers by `rule`; NaN for those that are not graded."""
-    result = torch.full_like(graded.correct, torch.nan)
-    for rows, group in graded.groups():
+def rewards(rule: Rule, marks: Marks, state: State) -> Float[Tensor, " texts"]:
+    """The rewards of all answers by `rule`; NaN for those that are not marks."""
+    result = torch.full_like(marks.correct, torch.nan)
+    for rows, group in marks.groups():
         result[rows] = rule.rewards(group, state)
     return result

@@ -8,7 +8,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from ..graded import Graded
+from ..marks import Marks
 from .base import Rule, State
 
 
@@ -18,7 +18,7 @@ class Accuracy(Rule):
 
     is_safe: ClassVar[bool] = True
 
-    def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
+    def rewards(self, group: Marks, state: State) -> Float[Tensor, " texts"]:
         return group.correct
 
 
@@ -32,5 +32,5 @@ class Linear(Rule):
     alpha: float = 1e-3
     is_safe: ClassVar[bool] = False
 
-    def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
+    def rewards(self, group: Marks, state: State) -> Float[Tensor, " texts"]:
         return group.correct - self.alpha * group.lengths

@@ -33,8 +33,8 @@ class Sampler(ABC):
         context.
         """
 
-    def update_weights(self, model: nn.Module) -> None:
+    def update_weights(self, model: nn.Module) -> None:  # noqa: B027 (most have nothing to do)
         """Sample from the weights that `model` has now."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Release what the sampler holds."""

@@ -73,10 +73,10 @@ class TransformersSampler(Sampler):
         """The texts without the padding on their left, and the logarithms of what was drawn."""
         answers = sequences[:, width:]
         is_end = torch.isin(answers, torch.tensor(list(self.end_ids), device=answers.device))
-        before = is_end.cumsum(1) - is_end.long()
-        is_answer = before == 0
+        ends_before = is_end.cumsum(1) - is_end.long()
+        is_answer = ends_before == 0
         log_p = (logits.float() / sampling.temperature).log_softmax(-1)
-        chosen = log_p.gather(-1, answers[..., None])[..., 0]
+        drawn_logprobs = log_p.gather(-1, answers[..., None])[..., 0]
         length = max(
             len(prompts[i]) + int(n) for i, n in zip(repeats, is_answer.sum(1), strict=True)
         )
@@ -89,9 +89,9 @@ class TransformersSampler(Sampler):
             tokens[row, :start] = sequences[row, width - start : width]
             tokens[row, start : start + count] = answers[row, :count]
             mask[row, start : start + count] = True
-            logprobs[row, start : start + count] = chosen[row, :count]
-        ended = (is_end & is_answer).any(1).tolist()
-        finish: tuple[Finish, ...] = tuple("end" if one else "length" for one in ended)
+            logprobs[row, start : start + count] = drawn_logprobs[row, :count]
+        has_end = (is_end & is_answer).any(1).tolist()
+        finish: tuple[Finish, ...] = tuple("end" if one else "length" for one in has_end)
         lengths = torch.tensor([len(prompts[i]) for i in repeats], device=answers.device)
         group = torch.tensor(repeats, device=answers.device)
         return Rollouts(tokens, lengths, mask, logprobs, logprobs, group, finish)

@@ -1,4 +1,4 @@
-"""What was sampled and how it was graded: the input of rewards and controllers."""
+"""What was sampled and how it was marks: the input of rewards and controllers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..base.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Graded:
+class Marks:
     """Answers to several prompts, one entry an answer, in any order.
 
-    correct: from 0 to 1, NaN for an answer that could not be graded. An answer that was cut at the
+    correct: from 0 to 1, NaN for an answer that could not be marks. An answer that was cut at the
     limit is wrong. lengths: the cost of an answer, in tokens; which tokens count is said by
     `Cost`. group: the prompt that an answer belongs to, a number of its own in the whole run.
     bucket: the difficulty of the prompt, from 0. limit: the longest answer that was allowed.
-    truncated: whether an answer was cut at the limit. repeats: whether an answer repeats itself.
+    is_cut: whether an answer was cut at the limit. repeats: whether an answer repeats itself.
     budget: the length that the prompt asked for, NaN where it asked for none. reference_length,
     reference_accuracy: of the answers of the model before training, NaN where they were not
     measured. step: of the training, from 0.
@@ -31,7 +31,7 @@ class Graded:
     group: Int64[Tensor, " texts"]
     limit: int
     bucket: Int64[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
-    truncated: Bool[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
+    is_cut: Bool[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
     repeats: Bool[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
     budget: Float[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
     reference_length: Float[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
@@ -44,7 +44,7 @@ class Graded:
         unknown = torch.full((count,), torch.nan, dtype=torch.float64, device=device)
         defaults = {
             "bucket": torch.zeros(count, dtype=torch.int64, device=device),
-            "truncated": torch.zeros(count, dtype=torch.bool, device=device),
+            "is_cut": torch.zeros(count, dtype=torch.bool, device=device),
             "repeats": torch.zeros(count, dtype=torch.bool, device=device),
             "budget": unknown,
             "reference_length": unknown,
@@ -59,31 +59,31 @@ class Graded:
             if getattr(self, name).shape != (count,):
                 shape = tuple(getattr(self, name).shape)
                 raise UsageError(f"{name} has shape {shape}, there are {count} answers")
-        graded = self.correct[self.is_graded]
-        if bool(((graded < 0) | (graded > 1)).any()):
+        scores = self.correct[self.has_mark]
+        if bool(((scores < 0) | (scores > 1)).any()):
             raise UsageError("correct should be between 0 and 1, or NaN for an ungraded answer")
-        if bool((self.correct[self.truncated] > 0).any()):
+        if bool((self.correct[self.is_cut] > 0).any()):
             raise UsageError("an answer that was cut at the limit counts as wrong")
 
     def __len__(self) -> int:
         return len(self.correct)
 
     @property
-    def is_graded(self) -> Bool[Tensor, " texts"]:
+    def has_mark(self) -> Bool[Tensor, " texts"]:
         """False for the answers that take no part in rewards and statistics."""
         return ~self.correct.isnan()
 
-    def select(self, rows: Tensor) -> Graded:
+    def select(self, rows: Tensor) -> Marks:
         """The answers of `rows` (indices or a mask)."""
         return replace(self, **{name: getattr(self, name)[rows] for name in TENSORS})
 
-    def groups(self) -> Iterator[tuple[Int64[Tensor, " rows"], Graded]]:
+    def groups(self) -> Iterator[tuple[Int64[Tensor, " rows"], Marks]]:
         """For each group the rows of its graded answers, and these; no group is empty."""
         rows = torch.arange(len(self), device=self.group.device)
         for number in self.group.unique().tolist():
-            chosen = rows[(self.group == number) & self.is_graded]
-            if len(chosen):
-                yield chosen, self.select(chosen)
+            places = rows[(self.group == number) & self.has_mark]
+            if len(places):
+                yield places, self.select(places)
 
 
 TENSORS = (
@@ -91,7 +91,7 @@ TENSORS = (
     "lengths",
     "group",
     "bucket",
-    "truncated",
+    "is_cut",
     "repeats",
     "budget",
     "reference_length",
