@@ -1,9 +1,10 @@
-"""Tokenizers of small models: one token a byte, or a byte-level BPE that is trained on a text.
+"""Tokenizers of small models: one token a byte, a byte-level BPE that is trained on a text, or one
+token a word.
 
-Both are ordinary fast tokenizers of transformers: `tokenizer.save_pretrained(folder)` puts them
-beside a model, and every verb reads them. They have the same three special tokens (end of text,
-which is also the padding, and the two of ChatML) and the same chat template. Every text has tokens,
-because all 256 bytes are in the vocabulary, and no token is added before or after a text.
+They are ordinary fast tokenizers of transformers: `tokenizer.save_pretrained(folder)` puts them
+beside a model, and every verb reads them. The first two have the same three special tokens (end of
+text, which is also the padding, and the two of ChatML) and the same chat template. Every text has
+tokens, because all 256 bytes are in the vocabulary, and no token is added before or after a text.
 
 Byte-pair encoding: Sennrich et al. 2016, on bytes as in GPT-2. The same text and size give the same
 vocabulary on every machine: the trainer breaks ties by the order of the ids.
@@ -11,7 +12,7 @@ vocabulary on every machine: the trainer breaks ties by the order of the ids.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 SPECIALS = END, TURN_START, TURN_END = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+UNKNOWN = "<|unknown|>"
 NUM_BYTES = 256
 SMALLEST_BPE = len(SPECIALS) + NUM_BYTES
 LONGEST_LINE = 10_000  # characters that the trainer gets at once
@@ -59,6 +61,28 @@ def bpe_tokenizer(text: str | Path, size: int, context: int = 1_000_000) -> PreT
             f"{size}; give a longer text or ask for fewer tokens"
         )
     return tokenizer
+
+
+def word_tokenizer(words: Sequence[str], context: int = 1_000_000) -> PreTrainedTokenizerFast:
+    """One token for each of `words`, which are separated by spaces in a text, for synthetic tasks.
+    Id 0 is the end of a text, 1 stands for every other word. context: as for `byte_tokenizer`.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: id for id, word in enumerate((END, UNKNOWN, *words))}
+    if len(vocabulary) < len(words) + 2:
+        raise UsageError("a word is there twice")
+    backend = Tokenizer(models.WordLevel(vocabulary, UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=END,
+        pad_token=END,
+        unk_token=UNKNOWN,
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def _read(file: Path) -> str:

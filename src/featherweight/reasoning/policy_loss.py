@@ -33,8 +33,9 @@ class PolicyLoss(nn.Module):
     """`loss(model, batch) -> Loss`.
 
     kl: weight of k3, an estimate of KL(policy || reference) from the sampled tokens. temperature:
-    of the sampling. cap: the largest weight of a token that another policy sampled. Raises
-    UsageError for settings that cannot work, and for `kl` without reference.
+    of the sampling. cap: the largest weight of a token that another policy sampled. state: of the
+    control that gives the advantages, to be saved with the loss. Raises UsageError for settings
+    that cannot work, and for `kl` without reference.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class PolicyLoss(nn.Module):
         kl: float = 0.0,
         temperature: float = 1.0,
         cap: float = 3.0,
+        state: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if kl < 0 or cap < 1:
             raise UsageError(f"kl={kl} is at least 0, cap={cap} at least 1")
         self.surrogate, self.aggregate = surrogate, aggregate
         self.kl, self.temperature, self.cap = kl, temperature, cap
+        self.state = state
         self._is_checked = False
 
     def extra_repr(self) -> str:

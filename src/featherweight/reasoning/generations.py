@@ -1,0 +1,182 @@
+"""`Generations`: the micro-batches of reinforcement learning. They are sampled when the training
+loop asks for them, with the weights that the model has then.
+
+A *generation* is what is sampled and marked at once: the answers for `updates` steps of the
+optimizer on all ranks. Each rank samples its own questions; marks are gathered, so that every rank
+computes the advantages of all answers, and keeps those of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base.errors import UsageError
+from ..base.sampling import Sampling
+from ..base.seeds import seed_of
+from ..models.sampling import Rollouts
+from ..models.structure import evaluation_mode
+from ..training import Batches, ShuffledBatches, ranks
+from .advantages import Advantages
+from .control_state import ControlState
+from .figures import by_bucket, figures
+from .logprobs import stored_logprobs
+from .marking import Marking
+from .marks import TENSORS, Marks
+from .questions import Question
+from .samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Settings:
+    """prompts: questions of a micro-batch; group: answers to each; accumulate: micro-batches of a
+    step of the optimizer on one rank; updates: steps that learn from one generation; steps: of the
+    optimizer in all. sampling: its `max_tokens` is the longest answer. mask_cut: leave answers
+    that were cut out of the loss (they count as wrong in any case). seed: of the order of the
+    questions and of the samples.
+    """
+
+    prompts: int = 8
+    group: int = 8
+    accumulate: int = 1
+    updates: int = 1
+    steps: int = 100
+    sampling: Sampling = field(default_factory=Sampling)
+    mask_cut: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.prompts, self.accumulate, self.updates, self.steps) < 1 or self.group < 2:
+            raise UsageError(
+                f"prompts={self.prompts}, accumulate={self.accumulate}, updates={self.updates} and "
+                f"steps={self.steps} are at least 1, group={self.group} at least 2: an advantage "
+                "compares the answers to one question"
+            )
+        s = self.sampling
+        if s.temperature <= 0 or s.top_k or s.top_p < 1 or s.min_p or s.repetition_penalty != 1:
+            raise UsageError(
+                "training samples at a temperature above 0 from the whole distribution, of which "
+                "alone the log-probabilities are known; leave the other settings of sampling out"
+            )
+
+
+class Generations(Batches):
+    """Micro-batches by number, as `training.steps` asks for them in turn.
+
+    model: the policy. reference: the model that a KL is measured from. Raises UsageError when the
+    questions are too few for a step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        questions: Sequence[Question],
+        sampler: Sampler,
+        marking: Marking,
+        state: ControlState,
+        settings: Settings,
+        reference: nn.Module | None = None,
+    ) -> None:
+        self.model, self.questions, self.sampler = model, questions, sampler
+        self.marking, self.state, self.settings = marking, state, settings
+        self.reference = reference
+        needed = settings.prompts * settings.accumulate * ranks.num_ranks()
+        if len(questions) < needed:
+            raise UsageError(f"a step needs {needed} questions, and there are {len(questions)}")
+        count = settings.steps * settings.accumulate * ranks.num_ranks()
+        epochs = 1 + count // max(len(questions) // settings.prompts, 1)
+        self.order = ShuffledBatches(
+            range(len(questions)), settings.prompts, epochs, settings.seed, list
+        )
+        self._count, self._number = count, -1
+        self._batches: list[dict[str, Tensor]] = []
+        self.figures: dict[str, float] = {}
+        self.buckets: list[dict[str, float]] = []
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        span = self.settings.accumulate * self.settings.updates
+        generation, place = divmod(number // ranks.num_ranks(), span)
+        if generation != self._number:
+            self._batches = self._sample(generation, span)
+            self._number = generation
+        return self._batches[place]
+
+    def _sample(self, generation: int, span: int) -> list[dict[str, Tensor]]:
+        """The micro-batches of this rank in one generation."""
+        start, settings = time.monotonic(), self.settings
+        first = generation * span * ranks.num_ranks() + ranks.rank()
+        numbers = range(
+            first, min(self._count, first + span * ranks.num_ranks()), ranks.num_ranks()
+        )
+        parts = [self.order[number] for number in numbers]
+        asked = [index for part in parts for index in part]
+        questions = [self.questions[index] for index in asked]
+        self.sampler.update_weights(self.model)
+        seed = seed_of(settings.seed, "generation", generation)
+        texts = self.sampler.generate(
+            [q.ids for q in questions], settings.group, settings.sampling, seed
+        )
+        sampled = time.monotonic()
+        marks = self.marking(texts, questions, generation * settings.updates)
+        # Groups are numbered by question, the same on all ranks.
+        marks = replace(marks, group=torch.tensor(asked)[marks.group])
+        everyone, own = _gather(marks)
+        advantages = self.state.take(everyone)
+        self.figures = figures(everyone, advantages) | {
+            "sample_seconds": sampled - start,
+            "mark_seconds": time.monotonic() - sampled,
+        }
+        self.buckets = by_bucket(everyone)
+        rows = settings.prompts * settings.group
+        return [
+            self._batch(texts, advantages, own, marks, slice(i * rows, (i + 1) * rows))
+            for i in range(len(parts))
+        ]
+
+    def _batch(
+        self, texts: Rollouts, advantages: Advantages, own: slice, marks: Marks, rows: slice
+    ) -> dict[str, Tensor]:
+        """One micro-batch."""
+        device = next(self.model.parameters()).device
+        ends = (texts.prompt_lengths + texts.lengths)[rows]
+        width = int(ends.max())
+        counts = advantages.counts[own][rows]
+        if self.settings.mask_cut:
+            counts = counts & ~marks.is_cut[rows]
+        places = torch.arange(width, device=texts.tokens.device)
+        batch: dict[str, Any] = {
+            "input_ids": texts.tokens[rows, :width],
+            "attention_mask": (places < ends[:, None]).long(),
+            "loss_mask": texts.mask[rows, :width] & counts.to(texts.mask.device)[:, None],
+            "advantages": advantages.numbers[own][rows].float(),
+        }
+        if not self.sampler.is_policy:
+            batch["behaviour_logprobs"] = texts.logprobs[rows, :width]
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        temperature = self.settings.sampling.temperature
+        if not self.sampler.is_policy or self.settings.updates > 1:
+            with evaluation_mode(self.model):
+                batch["old_logprobs"] = stored_logprobs(self.model, batch, temperature)
+        if self.reference is not None:
+            with evaluation_mode(self.reference):
+                batch["reference_logprobs"] = stored_logprobs(self.reference, batch, temperature)
+        return batch
+
+
+def _gather(marks: Marks) -> tuple[Marks, slice]:
+    """The marks of all ranks, and which of them are this rank's."""
+    parts = ranks.gather({name: getattr(marks, name) for name in TENSORS})
+    sizes = [len(part["correct"]) for part in parts]
+    start = sum(sizes[: ranks.rank()])
+    tensors: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in TENSORS}
+    return replace(marks, **tensors), slice(start, start + sizes[ranks.rank()])
