@@ -150,6 +150,8 @@ def resampled_arm_means(
         raise UsageError("seeds can be paired only between arms that have equally many")
     rng = np.random.default_rng(seed)
     n = arms[0].shape[1]
+    if n == 1:
+        return [np.zeros((0, arm.shape[2])) for arm in arms]
     by_item = np.concatenate([arm.mean(0) for arm in arms], axis=1)  # [n, arms * measures]
     means = np.concatenate(
         [_counts(indices, n) @ by_item / n for indices in _draws(n, resamples, rng)]
