@@ -58,21 +58,18 @@ def compare_arms(
     if not is_graded.any():
         raise BadInput("no item has graded answers on both sides")
     arms = [arm[:, is_graded], base[:, is_graded]]
-    estimates = [x.mean((0, 1)) for x in arms]
+    (accuracy, length), (base_accuracy, base_length) = (x.mean((0, 1)).tolist() for x in arms)
     resampled = resampled_arm_means(arms, resamples, seed, pair_seeds)
-    differences = [
-        percentile_interval(
-            float(estimates[0][i] - estimates[1][i]), resampled[0][:, i] - resampled[1][:, i], level
-        )
-        for i in range(2)
-    ]
-    saving = percentile_interval(
-        float(1 - estimates[0][1] / estimates[1][1]),
-        1 - resampled[0][:, 1] / resampled[1][:, 1],
-        level,
-    )
+    differences = resampled[0] - resampled[1]
+    savings = 1 - resampled[0][:, 1] / resampled[1][:, 1]
     num_items = int(is_graded.sum())
-    return ArmDifference(*differences, saving, num_items, is_graded.size - num_items)
+    return ArmDifference(
+        percentile_interval(accuracy - base_accuracy, differences[:, 0], level),
+        percentile_interval(length - base_length, differences[:, 1], level),
+        percentile_interval(1 - length / base_length, savings, level),
+        num_items,
+        is_graded.size - num_items,
+    )
 
 
 def _item_means(

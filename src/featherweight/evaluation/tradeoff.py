@@ -53,7 +53,7 @@ def pareto_front(accuracy: ArrayLike, tokens: ArrayLike) -> Bool[np.ndarray, " p
         raise BadInput("each point needs a finite accuracy and a finite number of tokens")
     no_worse = (a[:, None] >= a) & (t[:, None] <= t)
     better = (a[:, None] > a) | (t[:, None] < t)
-    return ~(no_worse & better).any(0)
+    return np.logical_not((no_worse & better).any(0))
 
 
 def points_on_front(

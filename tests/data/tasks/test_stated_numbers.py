@@ -89,7 +89,6 @@ def test_ungraded_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         verify=lambda gold, answer, **settings: gold == answer,
     )
     monkeypatch.setitem(sys.modules, "math_verify", package)
-    monkeypatch.setattr(math_verified, "find_spec", lambda name: name)
     file = write_rows(tmp_path / "a.jsonl", [{"question": "2+3?", "answer": "#### 5"}])
     task = tasks.GSM8K(file, rule="math_verify")
     with tasks.Grader(task) as grader:
@@ -122,7 +121,7 @@ def test_math_verify_judges(tmp_path: Path) -> None:
 def test_packages_that_are_missing_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("math_verify", "reasoning_gym"):
+    for name in ("math_verify", "reasoning_gym", "reasoning_gym.factory"):
         monkeypatch.setitem(sys.modules, name, None)
     file = write_rows(tmp_path / "a.jsonl", ROWS["GSM8K"])
     with pytest.raises(UsageError, match=r"pip install featherweight\[math-verify\]"):

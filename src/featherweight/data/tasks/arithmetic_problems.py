@@ -153,7 +153,7 @@ def _expression(size: int, random: np.random.Generator) -> tuple[str, int, list[
     left_text, left, left_steps = _expression(left_size, random)
     if operation == "*":
         right = int(random.integers(2, 10))
-        right_text, right_steps = str(right), []
+        right_text, right_steps = str(right), list[str]()
     else:
         right_text, right, right_steps = _expression(size - 1 - left_size, random)
     step, answer = _step(left, operation, right)

@@ -6,26 +6,25 @@ that works in the main thread only; they are off, for `Grader` has a process and
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from ...base.errors import UsageError
 from .stated_numbers import final_part
 
 
 def check_math_verify() -> None:
-    """Raises UsageError when the package is not installed."""
-    if find_spec("math_verify") is None:
+    """Raises UsageError when the package cannot be imported."""
+    try:
+        import math_verify  # noqa: F401
+    except ImportError as error:
         raise UsageError(
-            "rule='math_verify' needs the package math-verify: "
+            f"rule='math_verify' needs the package math-verify ({error}): "
             "pip install featherweight[math-verify]"
-        )
+        ) from error
 
 
 def math_verify_grade(gold: str, answer: str) -> float | None:
     """1 when `answer` equals `gold`, else 0; None when `gold` cannot be read. Forms that
     `stated_numbers` refuses are wrong.
     """
-    check_math_verify()
     from math_verify import parse, verify
 
     gold_forms = parse(gold, parsing_timeout=None)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -55,13 +54,13 @@ class ReasoningGym(Task):
     is_message: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if find_spec("reasoning_gym") is None:
+        try:
+            from reasoning_gym.factory import DATASETS
+        except ImportError as error:
             raise UsageError(
-                "reasoning_gym needs the package reasoning-gym: "
+                f"reasoning_gym needs the package reasoning-gym ({error}): "
                 "pip install featherweight[reasoning-gym]"
-            )
-        from reasoning_gym.factory import DATASETS
-
+            ) from error
         if self.dataset not in DATASETS:
             hint = spec.nearest(self.dataset, DATASETS)
             raise UsageError(f"reasoning_gym has no data set {self.dataset!r}; {hint}")
@@ -105,7 +104,7 @@ class ReasoningGym(Task):
 
     def _problems(self, split: str) -> Any:
         """The package's data set, which makes a problem when it is asked for it."""
-        from reasoning_gym import create_dataset
+        from reasoning_gym.factory import create_dataset
 
         seed = seed_of("reasoning_gym", self.dataset, self.seed, split)
         try:
