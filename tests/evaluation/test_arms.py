@@ -40,9 +40,9 @@ def test_arms_are_compared_by_items() -> None:
     found = compare_arms(correct, tokens, base_correct, base_tokens, resamples=500)
     assert found.accuracy.mean == pytest.approx(-0.5)
     assert found.tokens.mean == pytest.approx(70 / 3 - 40)
-    assert found.saving.mean == pytest.approx(1 - 70 / 120)
+    assert found.token_saving.mean == pytest.approx(1 - 70 / 120)
     assert (found.num_items, found.num_ungraded_items) == (3, 1)
-    assert found.saving.low <= found.saving.mean <= found.saving.high
+    assert found.token_saving.low <= found.token_saving.mean <= found.token_saving.high
     same = compare_arms(correct, tokens, correct, tokens)
     assert same.accuracy.low == same.accuracy.high == 0
 

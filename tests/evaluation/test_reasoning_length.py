@@ -19,7 +19,7 @@ from featherweight.evaluation.reasoning_length import (
     pass_at_k,
     tokens_after_first_correct,
     tokens_per_correct,
-    underthinking,
+    underthinking_rate,
 )
 
 NAN = math.nan
@@ -55,8 +55,8 @@ def test_measures_by_hand() -> None:
     assert tokens_after_first_correct(CORRECT, FIRST, TOKENS) == (5 + 0 + 0 + 1500) / 4
     assert tokens_after_first_correct([1, 0], [3, NAN], [5, 5]) == 2
     assert math.isnan(tokens_after_first_correct([0], [NAN], [5]))
-    assert underthinking([0, 0, 1], [5, NAN, 2], [20, 9, 9]) == 0.375
-    assert underthinking([1], [1], [9]) == 0
+    assert underthinking_rate([0, 0, 1], [5, NAN, 2], [20, 9, 9]) == 0.375
+    assert underthinking_rate([1], [1], [9]) == 0
     assert tokens_per_correct(CORRECT, TOKENS) == pytest.approx(2070 / 3)
     assert tokens_per_correct([0], [5]) == math.inf
 

@@ -38,9 +38,9 @@ def length_slope(
 
     def slope(counts: Float[np.ndarray, "rows n"]) -> Float[np.ndarray, " rows"]:
         n, y, nx, xy, xx = (counts @ moments).T
-        spread = n * xx - nx * nx
-        is_flat = spread <= 1e-9 * n * xx  # all right answers of one difficulty
-        return np.where(is_flat, np.nan, (n * xy - nx * y) / np.where(is_flat, 1, spread))
+        variance = n * xx - nx * nx
+        is_flat = variance <= 1e-9 * n * xx  # all right answers of one difficulty
+        return np.where(is_flat, np.nan, (n * xy - nx * y) / np.where(is_flat, 1, variance))
 
     return bootstrap(slope, len(x), resamples, seed)
 
@@ -57,8 +57,8 @@ def hard_easy_ratio(
     `length_slope`. Raises BadInput when a third has no right answer.
     """
     right, lengths, x = _items(correct, tokens, difficulty)
-    ordered, third = np.sort(x), -(-x.size // 3)
-    low, high = ordered[third - 1], ordered[-third]
+    levels, third = np.sort(x), -(-x.size // 3)
+    low, high = levels[third - 1], levels[-third]
     sums = _sums(right, lengths)
     columns = np.column_stack([sums * (x <= low)[:, None], sums * (x >= high)[:, None]])
     if low == high or not columns.sum(0)[[0, 2]].all():

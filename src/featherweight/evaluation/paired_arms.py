@@ -19,14 +19,14 @@ from ..base.statistics import Interval, percentile_interval, resampled_arm_means
 @dataclass(frozen=True)
 class ArmDifference:
     """accuracy: of the arm minus that of the base, from -1 to 1; tokens: the same, per answer;
-    saving: (L0 - L) / L0, the share of the base's tokens that the arm does without; num_items: how
-    many were compared; num_ungraded_items: how many were left out, because one side has no graded
-    answer to them in one of its seeds.
+    token_saving: (L0 - L) / L0, the share of the base's tokens that the arm does without;
+    num_items: how many were compared; num_ungraded_items: how many were left out, because one side
+    has no graded answer to them in one of its seeds.
     """
 
     accuracy: Interval
     tokens: Interval
-    saving: Interval
+    token_saving: Interval
     num_items: int
     num_ungraded_items: int
 
@@ -59,9 +59,9 @@ def compare_arms(
         raise BadInput("no item has graded answers on both sides")
     arms = [arm[:, is_graded], base[:, is_graded]]
     (accuracy, length), (base_accuracy, base_length) = (x.mean((0, 1)).tolist() for x in arms)
-    resampled = resampled_arm_means(arms, resamples, seed, pair_seeds)
-    differences = resampled[0] - resampled[1]
-    savings = 1 - resampled[0][:, 1] / resampled[1][:, 1]
+    means, base_means = resampled_arm_means(arms, resamples, seed, pair_seeds)
+    differences = means - base_means
+    savings = 1 - means[:, 1] / base_means[:, 1]
     num_items = int(is_graded.sum())
     return ArmDifference(
         percentile_interval(accuracy - base_accuracy, differences[:, 0], level),

@@ -98,7 +98,7 @@ def tokens_after_first_correct(
     return float(tails.mean()) if tails.size else math.nan
 
 
-def underthinking(correct: ArrayLike, first_thought: ArrayLike, tokens: ArrayLike) -> float:
+def underthinking_rate(correct: ArrayLike, first_thought: ArrayLike, tokens: ArrayLike) -> float:
     """The mean over the wrong answers of 1 - F / L; 0 when none is wrong. first_thought: F of each
     answer, NaN where no thought was right.
     """

@@ -39,10 +39,10 @@ def aes(
         raise BadInput(
             f"AES divides by the base's accuracy {base_accuracy} and tokens {base_tokens}"
         )
-    saving = (base_tokens - tokens) / base_tokens
-    gain = (accuracy - base_accuracy) / base_accuracy
-    of_saving, of_gain, of_loss = weights
-    score = of_saving * saving + (of_gain if gain >= 0 else of_loss) * gain
+    token_gain = (base_tokens - tokens) / base_tokens
+    accuracy_gain = (accuracy - base_accuracy) / base_accuracy
+    of_tokens, of_gain, of_loss = weights
+    score = of_tokens * token_gain + (of_gain if accuracy_gain >= 0 else of_loss) * accuracy_gain
     return {f"aes({','.join(f'{weight:g}' for weight in weights)})": score}
 
 

@@ -74,12 +74,12 @@ def gcd(size: int, random: np.random.Generator) -> Problem:
     times: its divisions are made from the last to the first.
     """
     divisor = int(random.integers(1, 21))
-    rest, smaller, larger = 0, divisor, divisor * int(random.integers(2, 7))
-    steps = [f"{larger} = {larger // smaller} * {smaller} + {rest}"]
+    remainder, smaller, larger = 0, divisor, divisor * int(random.integers(2, 7))
+    steps = [f"{larger} = {larger // smaller} * {smaller} + {remainder}"]
     for _ in range(size - 1):
         factor = int(random.integers(1, 4))
-        rest, smaller, larger = smaller, larger, factor * larger + smaller
-        steps.insert(0, f"{larger} = {factor} * {smaller} + {rest}")
+        remainder, smaller, larger = smaller, larger, factor * larger + smaller
+        steps.insert(0, f"{larger} = {factor} * {smaller} + {remainder}")
     first, second = (larger, smaller) if random.random() < 0.5 else (smaller, larger)
     question = f"What is the greatest common divisor of {first} and {second}?"
     return Problem(question, tuple(steps), divisor)
@@ -119,12 +119,12 @@ def _number(digits: int, random: np.random.Generator) -> int:
     return int(random.integers(10 ** (digits - 1), 10**digits))
 
 
-def _step(left: int, operation: str, right: int) -> tuple[str, int]:
+def _step(a: int, operation: str, b: int) -> tuple[str, int]:
     """The equation of one operation, and its result."""
-    results = {"+": left + right, "-": left - right, "*": left * right, "/": left // (right or 1)}
+    results = {"+": a + b, "-": a - b, "*": a * b, "/": a // (b or 1)}
     result = results[operation]
-    shown = f"({right})" if right < 0 else str(right)
-    return f"{left} {operation} {shown} = {result}", result
+    operand = f"({b})" if b < 0 else str(b)
+    return f"{a} {operation} {operand} = {result}", result
 
 
 def _sums(terms: list[int]) -> list[str]:
@@ -150,13 +150,13 @@ def _expression(size: int, random: np.random.Generator) -> tuple[str, int, list[
     operation = str(random.choice(["+", "-", "*"]))
     # One factor of a product is a number below 10, so that the numbers stay small.
     left_size = size - 1 if operation == "*" else int(random.integers(size))
-    left_text, left, left_steps = _expression(left_size, random)
+    left_text, a, left_steps = _expression(left_size, random)
     if operation == "*":
-        right = int(random.integers(2, 10))
-        right_text, right_steps = str(right), list[str]()
+        b = int(random.integers(2, 10))
+        right_text, right_steps = str(b), list[str]()
     else:
-        right_text, right, right_steps = _expression(size - 1 - left_size, random)
-    step, answer = _step(left, operation, right)
+        right_text, b, right_steps = _expression(size - 1 - left_size, random)
+    step, answer = _step(a, operation, b)
     left_text = f"({left_text})" if left_steps else left_text
     right_text = f"({right_text})" if right_steps else right_text
     return f"{left_text} {operation} {right_text}", answer, [*left_steps, *right_steps, step]

@@ -98,7 +98,10 @@ class GSM8K(FileTask):
 
     def trace(self, example: TaskExample, seed: int) -> str:
         solution, _, number = example["answer"].rpartition(MARK)
-        steps = [f"{left.strip()} = {right}" for left, right in CALCULATION.findall(solution)]
+        steps = [
+            f"{expression.strip()} = {number}"
+            for expression, number in CALCULATION.findall(solution)
+        ]
         if not steps:
             raise BadInput(
                 f"the worked answer of {example['question'][:60]!r} shows no <<calculations>> to "

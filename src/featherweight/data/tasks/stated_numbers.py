@@ -56,8 +56,8 @@ def final_part(answer: str) -> str | None:
     """
     num_ends = answer.count(END_THINK)
     thoughts, _, text = answer.rpartition(END_THINK)
-    before, think, _ = (thoughts if num_ends else answer).partition(THINK)
-    if num_ends > 1 or answer.count(THINK) > 1 or (think and (before.strip() or not num_ends)):
+    prologue, think, _ = (thoughts if num_ends else answer).partition(THINK)
+    if num_ends > 1 or answer.count(THINK) > 1 or (think and (prologue.strip() or not num_ends)):
         return None
     if THINK in text and num_ends:
         return None
