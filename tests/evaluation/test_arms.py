@@ -43,6 +43,8 @@ def test_arms_are_compared_by_items() -> None:
     assert found.token_saving.mean == pytest.approx(1 - 70 / 120)
     assert (found.num_items, found.num_ungraded_items) == (3, 1)
     assert found.token_saving.low <= found.token_saving.mean <= found.token_saving.high
+    one_item = compare_arms(*(x[:, :1] for x in (correct, tokens, base_correct, base_tokens)))
+    assert one_item.accuracy.mean == 0 and np.isnan(one_item.accuracy.low)
     same = compare_arms(correct, tokens, correct, tokens)
     assert same.accuracy.low == same.accuracy.high == 0
 

@@ -138,11 +138,13 @@ def resampled_arm_means(
     seeds too small by (S-1)/S (McCarthy and Snowden 1985). One seed has no spread, and the means
     are those of its items alone.
 
-    Coverage of 95 % intervals, simulated with 3 seeds: 99 % when the seeds do not differ, for the
-    noise of the items is in both parts; 90 % when they differ by far more than chance. Raises
+    Coverage of 95 % intervals of a difference, simulated with 3 seeds: 97 % when the seeds do not
+    differ, for the noise of the items is in both parts, and 86 % when nothing but the seeds
+    differs. With one seed it falls to 52 % when a seed changes the mean three times as much as the
+    drawn items do: such an interval holds for these two runs and not for their methods. Raises
     UsageError for arms of other items or unequal seeds that are to be paired.
     """
-    _check(resamples, 0.5)
+    _check(resamples)
     if len({arm.shape[1:] for arm in arms}) != 1 or arms[0].shape[1] < 1:
         shapes = ", ".join(str(arm.shape) for arm in arms)
         raise UsageError(f"the arms must have the same items and measures, got shapes {shapes}")
@@ -220,7 +222,7 @@ def _score_ends(count: int, n: int, z: float) -> tuple[float, float]:
     return centre - half, centre + half
 
 
-def _check(resamples: int, level: float) -> None:
+def _check(resamples: int, level: float = 0.95) -> None:
     if not 0 < level < 1 or resamples < 1:
         raise UsageError(
             f"level={level} must lie between 0 and 1, and resamples={resamples} must be at least 1"
