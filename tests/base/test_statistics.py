@@ -11,9 +11,11 @@ from featherweight.base.errors import BadInput, UsageError
 from featherweight.base.statistics import (
     SLAB,
     Interval,
+    bootstrap,
     bootstrap_mean,
     paired_difference,
     paired_rate_difference,
+    resampled_arm_means,
 )
 
 
@@ -145,3 +147,31 @@ def test_rates_that_cannot_be_compared_are_refused():
         paired_rate_difference([True], [])
     with pytest.raises(UsageError, match="level"):
         paired_rate_difference([True], [True], level=1.0)
+
+
+def test_any_statistic_equals_that_of_the_drawn_items():
+    v = np.random.default_rng(8).exponential(size=9)
+    found = bootstrap(lambda counts: counts @ v / counts.sum(1), 9, resamples=300, seed=3)
+    means = v[np.random.default_rng(3).integers(9, size=(300, 9))].mean(1)
+    assert found.mean == pytest.approx(v.mean())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+
+def test_resamples_without_a_number_are_left_out():
+    found = bootstrap(lambda counts: np.where(counts[:, 0] > 0, 1.0, np.nan), 3, resamples=50)
+    assert found == Interval(1.0, 1.0, 1.0)
+
+
+def test_arm_means_without_a_spread_of_seeds_are_those_of_the_items():
+    v = np.random.default_rng(9).normal(size=(1, 7, 2))
+    (means,) = resampled_arm_means([v], resamples=100, seed=4)
+    drawn = np.random.default_rng(4).integers(7, size=(100, 7))
+    np.testing.assert_allclose(means, v[0][drawn].mean(1))
+
+
+def test_the_spread_of_seeds_is_that_of_their_mean():
+    """Items without a spread, so that only the seeds differ: the variance is s^2 / S."""
+    v = np.array([1.0, 4.0, 6.0])[:, None, None] * np.ones((3, 5, 1))
+    (means,) = resampled_arm_means([v], resamples=20_000)
+    assert means.mean() == pytest.approx(11 / 3, abs=0.03)
+    assert means.var() == pytest.approx(v[:, 0, 0].var(ddof=1) / 3, rel=0.05)

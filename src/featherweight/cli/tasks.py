@@ -21,7 +21,8 @@ Tasks = Annotated[
     typer.Option(
         metavar="A,B=FILE,...",
         help="Answer tasks instead of reading text: arc_easy, arc_challenge, boolq, piqa, "
-        "openbookqa, commonsense_qa, copa, lambada, gsm8k, ifeval, humaneval, op_chain.",
+        "openbookqa, commonsense_qa, copa, lambada, gsm8k, ifeval, humaneval, op_chain, "
+        "arithmetic, reasoning_gym (extra reasoning-gym).",
         rich_help_panel=PANEL,
         show_default=False,
     ),

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from featherweight.data import tasks
 
 LETTERS = {"text": ["ice", "steam", "rain"], "label": ["A", "B", "C"]}
@@ -85,7 +87,17 @@ RIGHT = {
     "HumanEval": ["    y = x + x\n    return y\n"],
     "IFEval": ["Two words"],
 }
+GUESSES = [
+    "",
+    "no number",
+    "\\boxed{}",
+    "\\boxed{987654321}",
+    "#### 987654321",
+    "</think>1</think>",
+]
 WRONG = {
+    "Arithmetic": GUESSES,
+    "ReasoningGym": GUESSES,
     "ARCEasy": ["steam", "", "Ice"],
     "ARCChallenge": ["sand", "rain."],
     "BoolQ": ["no", "yes?"],
@@ -109,7 +121,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 def make_task(name: str, folder: Path) -> tasks.Task:
     """The task called `name` over its rows."""
     task_class: Any = getattr(tasks, name)
-    if name == "OpChain":
+    if name == "ReasoningGym":
+        pytest.importorskip("reasoning_gym")
+    if not task_class.file_names:
         return task_class(count=20)
     file = write_rows(folder / f"{task_class.file_names[0]}.jsonl", ROWS[name])
     return task_class(file, run_code=True) if name == "HumanEval" else task_class(file)

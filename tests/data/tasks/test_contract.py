@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.data.tasks.rows import RIGHT, ROWS, WRONG, make_task, write_rows
 
-from featherweight.base.errors import BadInput, UsageError
+from featherweight.base.errors import BadInput, Unsupported, UsageError
 from featherweight.data import tasks
 
 every_task = pytest.mark.parametrize("name", tasks.__all__)
@@ -53,6 +53,21 @@ def test_prompts_and_choices(name: str, tmp_path: Path) -> None:
         assert (task.prompt(example), task.choices(example)) == PROMPTS[name]
     assert bool(task.choices(example)) == (task.kind != "generation")
     assert tasks.BY_NAME[task.name] is type(task)
+
+
+@every_task
+def test_difficulties_and_traces(name: str, tmp_path: Path) -> None:
+    task = make_task(name, tmp_path)
+    example = next(iter(task.examples()))
+    level = task.difficulty(example)
+    assert (level is not None) == (name in ("Arithmetic", "GSM8K", "OpChain", "ReasoningGym"))
+    if name in ("Arithmetic", "GSM8K", "OpChain"):
+        assert task.grade(example, task.trace(example, 0)) == 1
+        assert task.trace(example, 0) == task.trace(example, 0)
+        assert len({task.trace(example, seed) for seed in range(20)}) > 3
+    else:
+        with pytest.raises(Unsupported, match=f"{task.name} has no worked solutions"):
+            task.trace(example, 0)
 
 
 @pytest.mark.parametrize("name", [name for name in ROWS if len(ROWS[name]) == 2])
@@ -128,7 +143,7 @@ def test_gsm8k_shots_and_rules(tmp_path: Path) -> None:
     assert [strict.grade(example, answer) for answer in answers] == [0, 1, 1]
     with pytest.raises(UsageError, match="needs a train_file"):
         tasks.GSM8K(file, shots=5)
-    with pytest.raises(UsageError, match="flexible or strict"):
+    with pytest.raises(UsageError, match="one of flexible, strict, number"):
         tasks.GSM8K(file, rule="loose")
     with pytest.raises(UsageError, match="file for the split 'train'"):
         list(tasks.GSM8K(file).examples("train"))

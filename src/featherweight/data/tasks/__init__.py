@@ -1,4 +1,5 @@
-"""Tasks: questions with graders, read from local files (one idea a file), or made here (`OpChain`).
+"""Tasks: questions with graders, read from local files (one idea a file), or made here (`OpChain`,
+`Arithmetic`).
 
 `find_tasks` makes tasks from their names in the shell; `Grader` grades answers and survives a
 grader that fails. Nothing here imports torch.
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .arc import ARCChallenge, ARCEasy
+from .arithmetic import Arithmetic
 from .base import FileTask, Task, TaskExample
 from .boolq import BoolQ
 from .commonsense_qa import CommonsenseQA
@@ -24,6 +26,7 @@ from .multiple_choice import MultipleChoice
 from .op_chain import OpChain
 from .openbookqa import OpenBookQA
 from .piqa import PIQA
+from .reasoning_gym import ReasoningGym
 
 __all__ = [
     "COPA",
@@ -32,12 +35,14 @@ __all__ = [
     "PIQA",
     "ARCChallenge",
     "ARCEasy",
+    "Arithmetic",
     "BoolQ",
     "CommonsenseQA",
     "HumanEval",
     "IFEval",
     "OpChain",
     "OpenBookQA",
+    "ReasoningGym",
 ]
 PUBLIC_BASE = (FileTask, MultipleChoice, Task)
 PUBLIC_FUNCTIONS = (Grade, Grader, TaskExample, files_of, find_tasks, settings_of)

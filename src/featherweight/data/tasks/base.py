@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ...base.errors import BadInput, UsageError
+from ...base.errors import BadInput, Unsupported, UsageError
 from ..user_files import read_text_file
 
 Kind = Literal["choices", "continuation", "generation"]
@@ -63,6 +63,19 @@ class Task(ABC):
     @abstractmethod
     def grade(self, example: TaskExample, answer: str) -> float | None:
         """How good `answer` is, from 0 to 1; None when it cannot be said."""
+
+    def difficulty(self, example: TaskExample) -> int | None:
+        """How many steps a right answer needs, in the task's own unit; None when it is unknown."""
+        return None
+
+    def trace(self, example: TaskExample, seed: int) -> str:
+        """A right answer that thinks longer than necessary, for training. Its redundancy is
+        independent of the difficulty.
+
+        Raises Unsupported for a task that has no such answers, BadInput for an example without a
+        worked solution.
+        """
+        raise Unsupported(f"{self.name} has no worked solutions to train on")
 
 
 class FileTask(Task):

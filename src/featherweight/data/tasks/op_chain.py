@@ -97,6 +97,10 @@ class OpChain(Task):
         words = answer.split()
         return float(words.count(END) == 1 and words[-2:] == [END, str(self.digits(example)[-1])])
 
+    def difficulty(self, example: TaskExample) -> int | None:
+        """The number of operations."""
+        return len(example["operations"])
+
     def digits(self, example: TaskExample) -> list[int]:
         """The digit after each operation."""
         digit, digits = example["start"], []
