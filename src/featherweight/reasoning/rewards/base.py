@@ -2,11 +2,17 @@
 
 A rule sees one group at a time, that is the graded answers to one prompt. Whatever a rule remembers
 between steps is in a state, a mapping of tensors whose shapes do not change, so that it is saved
-with the model's. A rule never changes a state: `update` returns another.
+with the model's. A rule never changes a state: `update` returns another. The state that `rewards`
+gets is the one before the step, so a rule learns from a batch only after it was rewarded.
+
+The docstrings of the rules share these symbols: c is whether an answer is correct (1 or 0), L its
+length in tokens, p the accuracy of its group, and Lmax the limit (`Graded.limit`) unless a rule
+says otherwise.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...base.errors import UsageError
 from ..graded import Graded
 
 State = Mapping[str, Tensor]
@@ -24,10 +31,12 @@ State = Mapping[str, Tensor]
 class Rule(ABC):
     """Abstract base of the reward rules, which are frozen dataclasses of their constants.
 
-    is_safe: whether no wrong answer ever gets more than a right one of its group, for all lengths
-    from 1 to the limit, all states, and the default constants.
+    name: of the rule in the shell. is_safe: whether no wrong answer ever gets more than a right one
+    of its group, for all lengths from 1 to the limit, all states, and the default constants. A
+    right and a wrong answer may get the same.
     """
 
+    name: ClassVar[str]
     is_safe: ClassVar[bool]
 
     @abstractmethod
@@ -57,3 +66,17 @@ def rewards(rule: Rule, graded: Graded, state: State) -> Float[Tensor, " texts"]
     for rows, group in graded.groups():
         result[rows] = rule.rewards(group, state)
     return result
+
+
+def check_range(rule: Rule, field: str, least: float, most: float, advice: str) -> None:
+    """Raise UsageError unless the constant `field` of `rule` is from `least` to `most`; a constant
+    whose default is a whole number must be one.
+    """
+    constant = getattr(rule, field)
+    whole = isinstance(getattr(type(rule), field), int)
+    if isinstance(constant, bool) or not isinstance(constant, int if whole else (int, float)):
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"{rule.name}: {field}={constant!r} is not {kind}; {advice}")
+    if not (math.isfinite(constant) and least <= constant <= most):
+        limits = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise UsageError(f"{rule.name}: {field}={constant} should be {limits}; {advice}")
