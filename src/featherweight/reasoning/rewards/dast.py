@@ -19,7 +19,8 @@ class DAST(Rule):
     z = (L - B) / B, B = p m + (1 - p) Lmax, and m is the mean length of the right answers.
 
     Long wrong answers to a hard question lose little, long right answers to an easy one much. The
-    paper makes preference pairs of these numbers; here they are rewards.
+    paper makes preference pairs of these numbers; here they are rewards. The four constants are
+    from memory and were not compared with the paper again.
     """
 
     name: ClassVar[str] = "dast"

@@ -36,4 +36,4 @@ class JET(Rule):
         is_correct = group.is_correct
         saving = position(-group.lengths, is_correct)
         bonus = self.delta + (1 - self.delta) * self.alpha * saving
-        return 0.9 * group.correct + 0.1 * (~group.truncated) + is_correct * bonus
+        return 0.9 * group.correct + 0.1 * (~group.truncated).double() + is_correct * bonus

@@ -38,4 +38,5 @@ class Laser(Rule):
         check_range(self, "target", 1, math.inf, "the paper has a quarter of the limit")
 
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
-        return verdict(group) + self.bonus * (group.is_correct & (group.lengths <= self.target))
+        is_short = group.is_correct & (group.lengths <= self.target)
+        return verdict(group) + self.bonus * is_short.double()

@@ -99,8 +99,8 @@ class LaserD(DynamicTarget):
     is_safe: ClassVar[bool] = True
 
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
-        is_within = _is_within(group, state)
-        return verdict(group) + self.bonus * (group.is_correct & is_within)
+        is_short = group.is_correct & _is_within(group, state)
+        return verdict(group) + self.bonus * is_short.double()
 
 
 class LaserDE(DynamicTarget):
@@ -114,7 +114,8 @@ class LaserDE(DynamicTarget):
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
         is_within = _is_within(group, state)
         explores = ~group.is_correct & ~group.truncated & ~group.repeats & ~is_within
-        return verdict(group) + self.bonus * ((group.is_correct & is_within) | explores)
+        is_paid = (group.is_correct & is_within) | explores
+        return verdict(group) + self.bonus * is_paid.double()
 
 
 def _tier(group: Graded) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,4 +35,4 @@ class PrimeRL(Rule):
             return group.correct
         share = group.lengths / group.lengths[is_charged].max().clamp(min=1)
         penalty = self.weight * group.correct.mean() * share
-        return group.correct - torch.where(is_charged, penalty, 0.0)
+        return group.correct - is_charged * penalty
