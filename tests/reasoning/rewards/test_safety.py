@@ -91,7 +91,11 @@ def test_weak_rules_pay_a_long_right_answer_like_a_wrong_one(name: str) -> None:
 )
 def test_where_safety_ends(rule: str, is_safe: bool) -> None:
     built = parse(rule, BY_NAME)
-    history = [answers([100] * 8, [1] * 8, limit=10000), answers([9] * 8, [1] * 8, limit=10000)]
+    # The prompt's shortest right answer has 9 tokens, targets are 2500 and the accuracy is 1.
+    history = [
+        answers([100] * 8, [1, 1, 1, 1, 0, 0, 0, 0], limit=10000),
+        answers([9] * 8, [1] * 8, limit=10000),
+    ]
     state = state_after(built, history)
     graded = answers([9999, 20, 1, 9999, 5000], [1, 1, 0, 0, 0], limit=10000)
     assert is_safe_on(graded, rewards(built, graded, state)) == is_safe

@@ -78,5 +78,7 @@ def check_range(rule: Rule, field: str, least: float, most: float, advice: str) 
         kind = "a whole number" if whole else "a number"
         raise UsageError(f"{rule.name}: {field}={constant!r} is not {kind}; {advice}")
     if not (math.isfinite(constant) and least <= constant <= most):
-        limits = f"at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
-        raise UsageError(f"{rule.name}: {field}={constant} should be {limits}; {advice}")
+        bounds = [f"at least {least:g}"] * math.isfinite(least)
+        bounds += [f"at most {most:g}"] * math.isfinite(most)
+        needs = " and ".join(bounds) or "finite"
+        raise UsageError(f"{rule.name}: {field}={constant} should be {needs}; {advice}")

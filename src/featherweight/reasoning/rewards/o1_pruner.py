@@ -32,8 +32,8 @@ class O1Pruner(Rule):
 
     def __post_init__(self) -> None:
         check_range(self, "accuracy_weight", 0, math.inf, "the authors have 2 or 5")
+        check_range(self, "most", -math.inf, math.inf, "the authors have 4")
         check_range(self, "least", -math.inf, self.most, "the authors have -2")
-        check_range(self, "most", self.least, math.inf, "the authors have 4")
 
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
         if bool((group.reference_length.isnan() | group.reference_accuracy.isnan()).any()):
