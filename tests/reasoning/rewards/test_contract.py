@@ -103,8 +103,8 @@ def test_a_whole_number_is_needed(wrong: object) -> None:
         ("thinkprune(targets=(10, 20))", "lengths that fall"),
         ("thinkprune(targets=())", "lengths that fall"),
         ("thinkprune(targets=(10, 0))", "lengths that fall"),
-        ("cosine(long_wrong=0.6)", "use smaller short_wrong and long_wrong"),
-        ("o1_pruner(least=5.0)", "least=5.0 should be at most 4; the authors have -2"),
+        ("cosine(wrong_end=0.6)", "use smaller wrong_start and wrong_end"),
+        ("o1_pruner(lowest=5.0)", "lowest=5.0 should be at most 4; the authors have -2"),
         ("prime_rl(weight=1.5)", "above 1 it is not safe"),
     ],
 )

@@ -220,7 +220,7 @@ def test_laser_d() -> None:
     )
     state = rule.update(state, measured)
     assert state["targets"].tolist() == [math.inf, 5000, 2000]
-    assert not state["answers"].any() and not state["covered"].any()
+    assert not state["answers"].any() and not state["coverage"].any()
     assert rewards(rule, answers(**easy), state).tolist() == [1.5, 1.5, 1, -0.5]
     # LASER-DE: a wrong answer beyond the target gets -0.5 + 0.5, unless it is cut or repeats.
     graded = answers(
@@ -235,7 +235,7 @@ def test_laser_d() -> None:
 
 
 def test_laser_d_measures_every_twenty_steps() -> None:
-    rule = BY_NAME["laser_d"](shortest=4, every=20)
+    rule = BY_NAME["laser_d"](shortest=4, interval=20)
     state = rule.start(Sizes())
     for step in range(1, 20):
         graded = answers([1000] * 3, [1, 1, 1], limit=16000, step=step)

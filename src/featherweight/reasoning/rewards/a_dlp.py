@@ -41,8 +41,8 @@ class ADLP(Rule):
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
         return group.correct - state["penalty"] * group.lengths
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        correct = graded.correct[graded.is_graded]
+    def update(self, state: State, batch: Graded) -> dict[str, Tensor]:
+        correct = batch.correct[batch.is_graded]
         if not len(correct):
             return dict(state)
         rise = self.rate * (correct.mean() - self.reference)

@@ -41,11 +41,11 @@ class AALC(Rule):
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
         if bool(state["accuracy"].isnan()):
             return group.correct
-        attained = (state["accuracy"] / self.target).clamp(max=1)
+        attainment = (state["accuracy"] / self.target).clamp(max=1)
         share = (group.lengths / group.limit).clamp(max=1)
-        saving = 1 - torch.minimum(attained**self.power, share)
-        return (0.9 + 0.1 * (1 - attained)) * group.correct + self.weight * saving
+        savings = 1 - torch.minimum(attainment**self.power, share)
+        return (0.9 + 0.1 * (1 - attainment)) * group.correct + self.weight * savings
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        correct = graded.correct[graded.is_graded]
+    def update(self, state: State, batch: Graded) -> dict[str, Tensor]:
+        correct = batch.correct[batch.is_graded]
         return {"accuracy": correct.mean()} if len(correct) else dict(state)

@@ -47,8 +47,8 @@ class Rule(ABC):
         """The state before the first step; none for most rules."""
         return {}
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        """The state after a step in which `graded` was sampled, all groups together."""
+    def update(self, state: State, batch: Graded) -> dict[str, Tensor]:
+        """The state after a step in which `batch` was sampled, all groups together."""
         return dict(state)
 
 
@@ -60,25 +60,25 @@ class Sizes:
     buckets: int = 1
 
 
-def rewards(rule: Rule, graded: Graded, state: State) -> Float[Tensor, " texts"]:
+def rewards(rule: Rule, batch: Graded, state: State) -> Float[Tensor, " texts"]:
     """The rewards of all answers by `rule`; NaN for those that are not graded."""
-    result = torch.full_like(graded.correct, torch.nan)
-    for rows, group in graded.groups():
+    result = torch.full_like(batch.correct, torch.nan)
+    for rows, group in batch.groups():
         result[rows] = rule.rewards(group, state)
     return result
 
 
-def check_range(rule: Rule, field: str, least: float, most: float, advice: str) -> None:
-    """Raise UsageError unless the constant `field` of `rule` is from `least` to `most`; a constant
+def check_range(rule: Rule, field: str, low: float, high: float, advice: str) -> None:
+    """Raise UsageError unless the constant `field` of `rule` is from `low` to `high`; a constant
     whose default is a whole number must be one.
     """
     constant = getattr(rule, field)
-    whole = isinstance(getattr(type(rule), field), int)
-    if isinstance(constant, bool) or not isinstance(constant, int if whole else (int, float)):
-        kind = "a whole number" if whole else "a number"
+    is_whole = isinstance(getattr(type(rule), field), int)
+    if isinstance(constant, bool) or not isinstance(constant, int if is_whole else (int, float)):
+        kind = "a whole number" if is_whole else "a number"
         raise UsageError(f"{rule.name}: {field}={constant!r} is not {kind}; {advice}")
-    if not (math.isfinite(constant) and least <= constant <= most):
-        bounds = [f"at least {least:g}"] * math.isfinite(least)
-        bounds += [f"at most {most:g}"] * math.isfinite(most)
+    if not (math.isfinite(constant) and low <= constant <= high):
+        bounds = [f"at least {low:g}"] * math.isfinite(low)
+        bounds += [f"at most {high:g}"] * math.isfinite(high)
         needs = " and ".join(bounds) or "finite"
         raise UsageError(f"{rule.name}: {field}={constant} should be {needs}; {advice}")

@@ -33,5 +33,6 @@ class DAST(Rule):
         budget = solve_rate * mean + (1 - solve_rate) * group.limit
         budget = budget.clamp(min=1)  # answers without thinking may have no tokens
         excess = (group.lengths - budget) / budget
-        right, wrong = (0.5 - 0.5 * excess).clamp(min=0.1), (0.9 * excess - 0.1).clamp(max=-0.1)
-        return torch.where(is_correct, right, wrong)
+        right_rewards = (0.5 - 0.5 * excess).clamp(min=0.1)
+        wrong_rewards = (0.9 * excess - 0.1).clamp(max=-0.1)
+        return torch.where(is_correct, right_rewards, wrong_rewards)

@@ -19,9 +19,9 @@ from .base import Rule, Sizes, State, check_range
 
 @dataclass(frozen=True)
 class HAPO(Rule):
-    """saving = cos(min(pi/2 L / h, pi)), h the shortest right answer so far to this prompt; a right
-    answer gets c + weight max(floor, saving), a wrong one weight min(0, saving). No saving before a
-    prompt has its first right answer.
+    """savings = cos(min(pi/2 L / h, pi)), h the length of the shortest right answer to this prompt
+    so far; a right answer gets c + weight max(floor, savings), a wrong one weight min(0, savings),
+    and both plain c before the prompt has its first right answer.
 
     weight, floor: the authors' code's. Safe, since a right answer keeps at least 0.3. The state is
     shortest [prompts] in tokens, infinite at the start. Raises UsageError for a prompt whose number
@@ -45,20 +45,20 @@ class HAPO(Rule):
         shortest = state["shortest"][group.group[0]]
         if bool(shortest.isinf()):
             return group.correct
-        saving = torch.cos((math.pi / 2 * group.lengths / shortest).clamp(max=math.pi))
-        earned = torch.where(group.is_correct, saving.clamp(min=self.floor), saving.clamp(max=0))
-        return group.correct + self.weight * earned
+        savings = torch.cos((math.pi / 2 * group.lengths / shortest).clamp(max=math.pi))
+        bonus = torch.where(group.is_correct, savings.clamp(min=self.floor), savings.clamp(max=0))
+        return group.correct + self.weight * bonus
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        _check_prompts(graded, state)
-        right = graded.select(graded.is_correct)
+    def update(self, state: State, batch: Graded) -> dict[str, Tensor]:
+        _check_prompts(batch, state)
+        right = batch.select(batch.is_correct)
         lengths = right.lengths.clamp(min=1)  # an answer without thinking may have no tokens
         return {"shortest": state["shortest"].scatter_reduce(0, right.group, lengths, "amin")}
 
 
-def _check_prompts(graded: Graded, state: State) -> None:
+def _check_prompts(batch: Graded, state: State) -> None:
     num_prompts = len(state["shortest"])
-    if bool(((graded.group < 0) | (graded.group >= num_prompts)).any()):
+    if bool(((batch.group < 0) | (batch.group >= num_prompts)).any()):
         raise UsageError(
             f"hapo remembers {num_prompts} prompts, but a group has a number outside 0 to "
             f"{num_prompts - 1}; start it with the number of prompts of the data set"

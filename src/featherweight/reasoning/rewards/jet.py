@@ -34,6 +34,6 @@ class JET(Rule):
 
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
         is_correct = group.is_correct
-        saving = position(-group.lengths, is_correct)
-        bonus = self.delta + (1 - self.delta) * self.alpha * saving
+        savings = position(-group.lengths, is_correct)
+        bonus = self.delta + (1 - self.delta) * self.alpha * savings
         return 0.9 * group.correct + 0.1 * (~group.truncated).double() + is_correct * bonus

@@ -16,9 +16,9 @@ from .lengths import position
 
 @dataclass(frozen=True)
 class Kimi(Rule):
-    """saving = 1/2 - (L - shortest) / (longest - shortest) over all answers of the group; a right
-    answer gets c + weight saving, a wrong one weight min(0, saving). No saving when all are equally
-    long.
+    """savings = 1/2 - (L - shortest) / (longest - shortest) over all answers of the group; a right
+    answer gets c + weight savings, a wrong one weight min(0, savings), and both plain c when all
+    are equally long.
 
     weight: the paper raises it during training and does not publish it; 0.4 is the value of the
     authors of LASER (arXiv 2505.15612), who ran this rule again. Safe up to 2.
@@ -34,6 +34,6 @@ class Kimi(Rule):
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
         if bool((group.lengths == group.lengths[0]).all()):
             return group.correct
-        saving = 0.5 - position(group.lengths, group.is_graded)
-        earned = torch.where(group.is_correct, saving, saving.clamp(max=0))
-        return group.correct + self.weight * earned
+        savings = 0.5 - position(group.lengths, group.is_graded)
+        bonus = torch.where(group.is_correct, savings, savings.clamp(max=0))
+        return group.correct + self.weight * bonus

@@ -55,8 +55,8 @@ class L1Max(Rule):
         check_range(self, "delta", 0, 1, "the paper has 0.5")
 
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
-        saving = self.alpha * (_budget(self, group) - group.lengths)
-        return group.correct * (saving + self.delta).clamp(0, 1)
+        savings = self.alpha * (_budget(self, group) - group.lengths)
+        return group.correct * (savings + self.delta).clamp(0, 1)
 
 
 def _budget(rule: Rule, group: Graded) -> Float[Tensor, " texts"]:

@@ -16,8 +16,8 @@ from .base import Rule, State, check_range
 
 def verdict(group: Graded) -> Float[Tensor, " texts"]:
     """1 for a right answer, -0.5 for a wrong one, -1 for one that was cut at the limit."""
-    wrong = torch.where(group.truncated, -1.0, -0.5).to(group.correct)
-    return torch.where(group.is_correct, torch.ones_like(group.correct), wrong)
+    penalties = torch.where(group.truncated, -1.0, -0.5).to(group.correct)
+    return torch.where(group.is_correct, torch.ones_like(group.correct), penalties)
 
 
 @dataclass(frozen=True)

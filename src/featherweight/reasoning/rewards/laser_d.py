@@ -34,59 +34,59 @@ class DynamicTarget(Rule):
     """Abstract base of the two rules; the subclasses have no constants of their own.
 
     bonus: reward. shortest: the least target in sixteenths of the limit; 4 is LASER-D-4096, whose
-    limit is 16384. every: steps between two measurements, the first after the first step. Until
+    limit is 16384. interval: steps between two measurements, the first after the first step. Until
     then every length is within the target.
 
-    The state is targets [tiers] in tokens, and since the last measurement covered [tiers,
+    The state is targets [tiers] in tokens, and since the last measurement coverage [tiers,
     candidates] answers within a candidate length, and answers [tiers].
     """
 
     bonus: float = 0.5
     shortest: int = 4
-    every: int = 20
+    interval: int = 20
 
     def __post_init__(self) -> None:
         check_range(self, "bonus", 0, math.inf, "the paper has 0.5")
         check_range(self, "shortest", 1, NUM_CANDIDATES, "the paper has 1, 2 or 4 sixteenths")
-        check_range(self, "every", 1, math.inf, "the paper has 20 steps")
+        check_range(self, "interval", 1, math.inf, "the paper has 20 steps")
 
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         return {
             "targets": torch.full((NUM_TIERS,), torch.inf, dtype=torch.float64),
-            "covered": torch.zeros((NUM_TIERS, NUM_CANDIDATES), dtype=torch.int64),
+            "coverage": torch.zeros((NUM_TIERS, NUM_CANDIDATES), dtype=torch.int64),
             "answers": torch.zeros(NUM_TIERS, dtype=torch.int64),
         }
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        covered, answers = state["covered"].clone(), state["answers"].clone()
+    def update(self, state: State, batch: Graded) -> dict[str, Tensor]:
+        coverage, answers = state["coverage"].clone(), state["answers"].clone()
         sixteenths = torch.arange(1, NUM_CANDIDATES + 1, dtype=torch.float64)
-        candidates = graded.limit * sixteenths / NUM_CANDIDATES
+        candidates = batch.limit * sixteenths / NUM_CANDIDATES
         group_sizes = []
-        for _, group in graded.groups():
+        for _, group in batch.groups():
             tier = _tier(group)
-            covered[tier] += (group.lengths[:, None] <= candidates).sum(0)
+            coverage[tier] += (group.lengths[:, None] <= candidates).sum(0)
             answers[tier] += len(group)
             group_sizes.append(len(group))
-        if not group_sizes or graded.step % self.every:
-            return {"targets": state["targets"], "covered": covered, "answers": answers}
+        if not group_sizes or batch.step % self.interval:
+            return {"targets": state["targets"], "coverage": coverage, "answers": answers}
         group_size = sum(group_sizes) // len(group_sizes)
-        targets = self._targets(covered, answers, candidates, group_size)
+        targets = self._targets(coverage, answers, candidates, group_size)
         return {
             "targets": torch.where(answers > 0, targets, state["targets"]),
-            "covered": torch.zeros_like(covered),
+            "coverage": torch.zeros_like(coverage),
             "answers": torch.zeros_like(answers),
         }
 
     def _targets(
         self,
-        covered: Int64[Tensor, "tiers candidates"],
+        coverage: Int64[Tensor, "tiers candidates"],
         answers: Int64[Tensor, " tiers"],
         candidates: Float[Tensor, " candidates"],
         group_size: int,
     ) -> Float[Tensor, " tiers"]:
         """The shortest candidate with an expected right answer, else the limit."""
         least_right = torch.tensor([1, group_size // 3, 2 * group_size // 3])
-        is_enough = covered * least_right[:, None] >= answers[:, None]
+        is_enough = coverage * least_right[:, None] >= answers[:, None]
         is_enough[:, : self.shortest - 1] = False
         no_target = torch.full_like(candidates, torch.inf)
         return torch.where(is_enough, candidates, no_target).amin(1).clamp(max=candidates[-1])

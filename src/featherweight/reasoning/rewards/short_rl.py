@@ -45,11 +45,11 @@ class ShortRL(Rule):
         if not bool(is_open) or not bool(is_correct.any()):
             return group.correct
         is_near = group.lengths <= group.lengths[is_correct].min() + self.tolerance
-        saving = 0.5 - torch.where(is_near, 0.0, position(group.lengths, is_correct))
-        return group.correct + is_correct * saving
+        savings = 0.5 - torch.where(is_near, 0.0, position(group.lengths, is_correct))
+        return group.correct + is_correct * savings
 
-    def update(self, state: State, graded: Graded) -> dict[str, Tensor]:
-        correct = graded.correct[graded.is_graded]
+    def update(self, state: State, batch: Graded) -> dict[str, Tensor]:
+        correct = batch.correct[batch.is_graded]
         if not len(correct):
             return dict(state)
         accuracy = correct.mean()

@@ -34,6 +34,6 @@ class ShorterBetter(Rule):
 
     def rewards(self, group: Graded, state: State) -> Float[Tensor, " texts"]:
         is_correct = group.is_correct
-        some = bool(is_correct.any())
-        optimal = group.lengths[is_correct].min() if some else group.lengths.mean()
+        has_right = bool(is_correct.any())
+        optimal = group.lengths[is_correct].min() if has_right else group.lengths.mean()
         return self.alpha * group.correct - self.beta * (group.lengths - optimal).abs()
