@@ -196,9 +196,7 @@ class Checks:
     def _slope(self, arm: str) -> Interval:
         """Of the answers of all seeds to each question."""
         correct, lengths = self._pick(arm, None)
-        return length_slope(
-            correct[..., 0].T, lengths[..., 0].T, self.base[3], resamples=2000
-        )
+        return length_slope(correct[..., 0].T, lengths[..., 0].T, self.base[3], resamples=2000)
 
     def _blunt_loss(self) -> float:
         """Accuracy of `linear` on the hardest tier less that of `decoupled`."""
@@ -210,9 +208,7 @@ class Checks:
         """Points of `arm` on the front of all arms and coefficients, on the first seed."""
         points = [row for row in self.record.rows if row["seed"] == self.seeds[0]]
         points = [row for row in points if row["arm"] != "start"]
-        front = pareto_front(
-            [row["accuracy"] for row in points], [row["length"] for row in points]
-        )
+        front = pareto_front([row["accuracy"] for row in points], [row["length"] for row in points])
         return sum(
             bool(on_front) and row["arm"] == arm
             for row, on_front in zip(points, front, strict=True)

@@ -73,6 +73,11 @@ class Marks:
         """False for the answers that take no part in rewards and statistics."""
         return ~self.correct.isnan()
 
+    @property
+    def is_correct(self) -> Bool[Tensor, " texts"]:
+        """Whether an answer counts as right: more than half correct; False for one without mark."""
+        return self.correct > 0.5
+
     def select(self, rows: Tensor) -> Marks:
         """The answers of `rows` (indices or a mask)."""
         return replace(self, **{name: getattr(self, name)[rows] for name in TENSORS})
