@@ -30,6 +30,7 @@ from common import Record, main, new_record, parser, work_folder
 from short_arc_arms import ABLATIONS, COEFFICIENTS, MAIN_ARMS, RULE_ARMS
 from short_arc_runs import QUICK, Job, Sizes, read_answers, run_job, start_job
 
+from featherweight.base.errors import BadInput
 from featherweight.base.statistics import Interval
 from featherweight.evaluation.adaptivity import length_slope
 from featherweight.evaluation.paired_arms import ArmDifference, compare_arms
@@ -194,9 +195,12 @@ class Checks:
         )
 
     def _slope(self, arm: str) -> Interval:
-        """Of the answers of all seeds to each question."""
+        """Of the answers of all seeds to each question; NaN where too few are right."""
         correct, lengths = self._pick(arm, None)
-        return length_slope(correct[..., 0].T, lengths[..., 0].T, self.base[3], resamples=2000)
+        try:
+            return length_slope(correct[..., 0].T, lengths[..., 0].T, self.base[3])
+        except BadInput:
+            return Interval(*[float("nan")] * 3)
 
     def _blunt_loss(self) -> float:
         """Accuracy of `linear` on the hardest tier less that of `decoupled`."""

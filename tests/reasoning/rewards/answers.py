@@ -50,7 +50,9 @@ def batches(
     scale = st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.5, 0.9, 1.0])
     lengths = [limit if v == -1 else max(1, round(draw(scale) * limit)) for v in verdicts]
     count = len(verdicts)
-    group = draw(st.lists(st.integers(0, num_prompts - 1), min_size=count, max_size=count))
+    # Often one prompt, so that groups are large enough.
+    last = draw(st.sampled_from([0, num_prompts - 1]))
+    group = draw(st.lists(st.integers(0, last), min_size=count, max_size=count))
     references = [(draw(scale) * limit + 1, draw(scale)) for _ in range(num_prompts)]
     budgets = [round(draw(scale) * limit) for _ in range(num_prompts)]
     return answers(
@@ -67,9 +69,9 @@ def batches(
     )
 
 
-def state_after(rule: Rule, history: Sequence[Marks]) -> State:
+def state_after(rule: Rule, history: Sequence[Marks], num_prompts: int = NUM_PROMPTS) -> State:
     """The state of `rule` after the steps of `history`."""
-    state: State = rule.start(Sizes(prompts=NUM_PROMPTS))
+    state: State = rule.start(Sizes(prompts=num_prompts))
     for graded in history:
         state = rule.update(state, graded)
     return state

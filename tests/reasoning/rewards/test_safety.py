@@ -5,13 +5,14 @@ safe ones, a counterexample for each of the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations_with_replacement, product
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.reasoning.rewards.answers import answers, batches, every_rule, state_after
+from tests.reasoning.rewards.answers import LIMITS, answers, batches, every_rule, state_after
 
 from featherweight.base.spec import parse, text
 from featherweight.reasoning.marks import Marks
@@ -54,6 +55,36 @@ def is_safe_on(graded: Marks, got: torch.Tensor) -> bool:
 @given(graded=batches(ungraded=True), history=st.lists(batches(), max_size=2))
 def test_baseline_safety(rule: Rule, graded: Marks, history: Sequence[Marks]) -> None:
     assert is_safe_on(graded, rewards(rule, graded, state_after(rule, history)))
+
+
+def corners(limit: int) -> Marks:
+    """A prompt for each combination of few or many, short or long, right and wrong answers."""
+    ends = (1, limit // 4, limit)
+    cases = [
+        (num_right, num_wrong, shortest, longest, wrong)
+        for num_right, num_wrong in product((1, 7), repeat=2)
+        for shortest, longest in combinations_with_replacement(ends, 2)
+        for wrong in ends
+    ]
+    lengths: list[int] = []
+    correct: list[int] = []
+    group: list[int] = []
+    for number, (num_right, num_wrong, shortest, longest, wrong) in enumerate(cases):
+        lengths += [longest] + [shortest] * num_right + [wrong] * num_wrong
+        correct += [1] * (num_right + 1) + [0] * num_wrong
+        group += [number] * (1 + num_right + num_wrong)
+    return answers(lengths, correct, group, limit, budget=[float(limit // 2)] * len(group))
+
+
+@pytest.mark.parametrize("rule", SAFE, ids=text)
+def test_safe_at_the_corners(rule: Rule) -> None:
+    for limit in LIMITS:
+        graded = corners(limit)
+        num_prompts = len(graded.group.unique())
+        solved = graded.select(graded.is_correct)
+        for history in ([], [graded], [graded, solved]):
+            state = state_after(rule, history, num_prompts)
+            assert is_safe_on(graded, rewards(rule, graded, state))
 
 
 @pytest.mark.parametrize("name", COUNTEREXAMPLES)

@@ -21,7 +21,8 @@ class ALP(Rule):
 
     beta: reward a token. Safe while beta times the limit is below 1, that is up to a limit of ten
     million tokens for the published value. So small a penalty works through an advantage that is
-    divided by the standard deviation of the group.
+    divided by the standard deviation of the group. Formula and beta are from memory and were not
+    compared with the paper again.
     """
 
     beta: float = 1e-7
