@@ -43,7 +43,7 @@ class Sizes:
     blocks: int = 4
     heads: int = 4
     traces: int = 20_000
-    start_steps: int = 1500
+    start_steps: int = 1000
     start_batch: int = 64
     start_lr: float = 3e-3
     questions: int = 10_000
