@@ -21,6 +21,7 @@ from .options import FailIf, Json, OptionalModel
 from .progress import progress
 from .serving import serve
 from .settings import gather
+from .shortening import shorten
 from .teaching import teach
 
 app = typer.Typer(
@@ -186,6 +187,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(teach)
 app.command()(distill)
+app.command()(shorten)
 
 
 @app.command()

@@ -108,7 +108,7 @@ class Distillation:
             "evaluate", lambda: measures.of_student("before", student)
         )
         self._measure_seconds("train", lambda: self._train(make_steps(student), student, measures))
-        dtype = _stored_dtype(plan.source)
+        dtype = stored_dtype(plan.source)
         round_weights(student, dtype)
         record_after = self._measure_seconds(
             "evaluate", lambda: measures.of_student("after", student)
@@ -269,7 +269,7 @@ def round_weights(model: nn.Module, dtype: torch.dtype) -> None:
             parameter.copy_(parameter.to(dtype))
 
 
-def _stored_dtype(source: Source) -> torch.dtype:
+def stored_dtype(source: Source) -> torch.dtype:
     """The dtype of the teacher's files, bfloat16 for a teacher of codes."""
     name = source.true_config.get("dtype") or source.true_config.get("torch_dtype")
     dtype = getattr(torch, str(name), None)

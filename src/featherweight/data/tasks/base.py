@@ -38,6 +38,7 @@ class Task(ABC):
     max_tokens: ClassVar[int] = 256  # of the longest answer
     # Whether the prompt is a message to an assistant, which goes through the chat template.
     is_message: ClassVar[bool] = False
+    think_end: ClassVar[str] = "</think>"  # what a model writes when it has thought enough
     grade_seconds: ClassVar[float] = 10.0  # a grader that takes longer leaves the answer ungraded
 
     @abstractmethod

@@ -58,6 +58,7 @@ class OpChain(Task):
     name: ClassVar[str] = "op_chain"
     kind: ClassVar[Kind] = "generation"
     stop: ClassVar[tuple[str, ...]] = ("\n",)
+    think_end: ClassVar[str] = END
 
     def __post_init__(self) -> None:
         if not 1 <= self.shortest <= self.longest <= MAX_LENGTH or self.count < 1:
