@@ -48,7 +48,7 @@ NOUNS = """
     hidden hundred ing king listing logging mapping meaning multiply need opening packing
     padding profiling pruning reading red reply reporting ring rounding sampling scaling scoring
     seed serving setting shed sibling smoothing spacing speed spring string supply thing timing
-    thinking thought tracing training tying warning weighting wiring
+    marking saving shortening thinking thought tracing training tying warning weighting wiring
 """
 VAGUE = {*PARTICIPLES.split(), *ADVERBS.split(), *ADJECTIVES.split()}
 CLEAR = set(NOUNS.split())

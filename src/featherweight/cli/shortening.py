@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 TRAINING, JUDGE, START = "Training", "Judging", "Warm start"
 RECIPE = ("steps", "prompts", "group", "accumulate", "lr", "temperature", "max_tokens", "seed")
 SETTINGS = (
-    *("task", "task_data", "chat", "reward", "strength", "floor", "questions", "judged", "points"),
+    *(
+        "task",
+        "task_data",
+        "chat",
+        "reward",
+        "strength",
+        "floor",
+        "questions",
+        "judge_questions",
+        "points",
+    ),
     *("tolerance", "warm_start", "warm_lr", "sampler"),
 )
 
@@ -85,7 +95,7 @@ def shorten(
         int, typer.Option(help="Steps of learning traces first.", min=0, rich_help_panel=START)
     ] = 0,
     warm_lr: Annotated[float, typer.Option(help="Of these.", rich_help_panel=START)] = 1e-4,
-    judged: Annotated[
+    judge_questions: Annotated[
         int, typer.Option(help="Held-out questions.", min=1, rich_help_panel=JUDGE)
     ] = 200,
     points: Annotated[
@@ -127,7 +137,8 @@ def _settings(options: Mapping[str, Any]) -> ShortenSettings:
     from ..reasoning.loop import Recipe
     from ..workflows.shorten_plan import ShortenSettings
 
-    recipe = Recipe(**{name: options[name] for name in RECIPE})
+    save_every = max(1, min(20, options["steps"] // 10))
+    recipe = Recipe(save_every=save_every, **{name: options[name] for name in RECIPE})
     return ShortenSettings(recipe=recipe, **{name: options[name] for name in SETTINGS})
 
 

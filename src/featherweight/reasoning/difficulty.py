@@ -31,9 +31,9 @@ def thirds(difficulties: Sequence[float | None]) -> Buckets:
     """Three buckets of about equally many questions; fewer where the difficulties are too alike or
     unknown.
     """
-    known = np.array([d for d in difficulties if d is not None], dtype=np.float64)
-    if not len(known):
+    numbers = np.array([d for d in difficulties if d is not None], dtype=np.float64)
+    if not len(numbers):
         return Buckets()
-    levels = np.unique(known)
-    borders = {float(np.quantile(known, share, method="lower")) for share in (1 / 3, 2 / 3)}
+    levels = np.unique(numbers)
+    borders = {float(np.quantile(numbers, share, method="lower")) for share in (1 / 3, 2 / 3)}
     return Buckets(tuple(sorted(b for b in borders if b < levels[-1])))

@@ -13,17 +13,17 @@ def figures(marks: Marks, advantages: Advantages) -> dict[str, float]:
     """Accuracy, lengths, shares of groups, and the control's own figures. Answers without a mark
     take part in nothing but their own share; a mean over no answers is NaN.
     """
-    known = marks.select(marks.has_mark)
-    is_right = known.correct > 0
+    valid = marks.select(marks.has_mark)
+    is_right = valid.correct > 0
     groups = [group for _, group in marks.groups()]
     num_flat = sum(not bool((advantages.numbers[rows] != 0).any()) for rows, _ in marks.groups())
     return {
-        "accuracy": float(known.correct.mean()),
-        "length": float(known.lengths.mean()),
-        "length_right": float(known.lengths[is_right].mean()),
-        "length_wrong": float(known.lengths[~is_right].mean()),
-        "cut": _share(known.is_cut),
-        "loops": _share(known.repeats),
+        "accuracy": float(valid.correct.mean()),
+        "length": float(valid.lengths.mean()),
+        "length_right": float(valid.lengths[is_right].mean()),
+        "length_wrong": float(valid.lengths[~is_right].mean()),
+        "cut": _share(valid.is_cut),
+        "loops": _share(valid.repeats),
         "ungraded": _share(~marks.has_mark),
         "all_right": _mean([bool((group.correct > 0).all()) for group in groups]),
         "all_wrong": _mean([not bool((group.correct > 0).any()) for group in groups]),
@@ -34,10 +34,10 @@ def figures(marks: Marks, advantages: Advantages) -> dict[str, float]:
 
 def by_bucket(marks: Marks) -> list[dict[str, float]]:
     """Accuracy and length of each bucket of difficulty."""
-    known = marks.select(marks.has_mark)
+    valid = marks.select(marks.has_mark)
     rows = []
-    for bucket in known.bucket.unique().tolist():
-        part = known.select(known.bucket == bucket)
+    for bucket in valid.bucket.unique().tolist():
+        part = valid.select(valid.bucket == bucket)
         rows.append(
             {
                 "bucket": bucket,

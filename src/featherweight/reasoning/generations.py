@@ -85,9 +85,9 @@ class Generations(Batches):
         self.model, self.questions, self.sampler = model, questions, sampler
         self.marking, self.state, self.settings = marking, state, settings
         self.reference = reference
-        needed = settings.prompts * settings.accumulate * ranks.num_ranks()
-        if len(questions) < needed:
-            raise UsageError(f"a step needs {needed} questions, and there are {len(questions)}")
+        num_needed = settings.prompts * settings.accumulate * ranks.num_ranks()
+        if len(questions) < num_needed:
+            raise UsageError(f"a step needs {num_needed} questions, and there are {len(questions)}")
         count = settings.steps * settings.accumulate * ranks.num_ranks()
         epochs = 1 + count // max(len(questions) // settings.prompts, 1)
         self.order = ShuffledBatches(
@@ -119,38 +119,38 @@ class Generations(Batches):
             first, min(self._count, first + span * ranks.num_ranks()), ranks.num_ranks()
         )
         parts = [self.order[number] for number in numbers]
-        asked = [index for part in parts for index in part]
-        questions = [self.questions[index] for index in asked]
+        indices = [index for part in parts for index in part]
+        questions = [self.questions[index] for index in indices]
         self.sampler.update_weights(self.model)
         seed = seed_of(settings.seed, "generation", generation)
         texts = self.sampler.generate(
             [q.ids for q in questions], settings.group, settings.sampling, seed
         )
-        sampled = time.monotonic()
+        sample_end = time.monotonic()
         marks = self.marking(texts, questions, generation * settings.updates)
         # Groups are numbered by question, the same on all ranks.
-        marks = replace(marks, group=torch.tensor(asked)[marks.group])
-        everyone, own = _gather(marks)
+        marks = replace(marks, group=torch.tensor(indices)[marks.group])
+        everyone, place = _gather(marks)
         advantages = self.state.take(everyone)
         self.figures = figures(everyone, advantages) | {
-            "sample_seconds": sampled - start,
-            "mark_seconds": time.monotonic() - sampled,
+            "sample_seconds": sample_end - start,
+            "mark_seconds": time.monotonic() - sample_end,
         }
         self.buckets = by_bucket(everyone)
         rows = settings.prompts * settings.group
         return [
-            self._batch(texts, advantages, own, marks, slice(i * rows, (i + 1) * rows))
+            self._batch(texts, advantages, place, marks, slice(i * rows, (i + 1) * rows))
             for i in range(len(parts))
         ]
 
     def _batch(
-        self, texts: Rollouts, advantages: Advantages, own: slice, marks: Marks, rows: slice
+        self, texts: Rollouts, advantages: Advantages, place: slice, marks: Marks, rows: slice
     ) -> dict[str, Tensor]:
         """One micro-batch."""
         device = next(self.model.parameters()).device
         ends = (texts.prompt_lengths + texts.lengths)[rows]
         width = int(ends.max())
-        counts = advantages.counts[own][rows]
+        counts = advantages.counts[place][rows]
         if self.settings.mask_cut:
             counts = counts & ~marks.is_cut[rows]
         places = torch.arange(width, device=texts.tokens.device)
@@ -158,7 +158,7 @@ class Generations(Batches):
             "input_ids": texts.tokens[rows, :width],
             "attention_mask": (places < ends[:, None]).long(),
             "loss_mask": texts.mask[rows, :width] & counts.to(texts.mask.device)[:, None],
-            "advantages": advantages.numbers[own][rows].float(),
+            "advantages": advantages.numbers[place][rows].float(),
         }
         if not self.sampler.is_policy:
             batch["behaviour_logprobs"] = texts.logprobs[rows, :width]

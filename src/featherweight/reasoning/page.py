@@ -83,6 +83,17 @@ def outcome(results: Record) -> str:
     return verdict(results, _difference(results))
 
 
+def card(results: Record) -> str:
+    """README.md of the model's folder."""
+    name, settings = results["model"]["name"], results["settings"]
+    return (
+        f"# {name}, trained for shorter thought\n\n{outcome(results)}\n\n"
+        f"Trained with `fw shorten` on the task {results['task']['name']}, "
+        f"reward {settings['reward']}, {settings['recipe']['steps']} steps. {CAUTION}\n\n"
+        "Figures, their intervals and samples: `report.html`, `results.json`.\n"
+    )
+
+
 def accuracy(record: Record) -> float:
     """The share of right answers among those with a mark."""
     return float(np.nanmean(_arrays(record)[0]))
@@ -105,15 +116,15 @@ def _difference(results: Record) -> ArmDifference:
 
 
 def _key_figures(results: Record, difference: ArmDifference) -> list[KeyFigure]:
-    before, after = results["before"], results["after"]
-    score = aes(accuracy(after), thinking_tokens(after), accuracy(before), thinking_tokens(before))
+    first, last = results["before"], results["after"]
+    score = aes(accuracy(last), thinking_tokens(last), accuracy(first), thinking_tokens(first))
     ((name, number),) = score.items()
     saving = difference.token_saving
     return [
         KeyFigure(
             "Thinking tokens",
-            numbers.number(thinking_tokens(after)),
-            note=f"was {numbers.number(thinking_tokens(before))}",
+            numbers.number(thinking_tokens(last)),
+            note=f"was {numbers.number(thinking_tokens(first))}",
         ),
         KeyFigure(
             "Saved",
@@ -122,11 +133,13 @@ def _key_figures(results: Record, difference: ArmDifference) -> list[KeyFigure]:
         ),
         KeyFigure(
             "Right answers",
-            numbers.percent(accuracy(after)),
-            note=f"was {numbers.percent(accuracy(before))}",
+            numbers.percent(accuracy(last)),
+            note=f"was {numbers.percent(accuracy(first))}",
         ),
         KeyFigure(
-            name.upper().replace("AES", "AES "), numbers.number(number), note="weights named"
+            name.upper().replace("AES", "AES "),
+            numbers.number(number),
+            note="weights of tokens, gains and losses",
         ),
     ]
 
@@ -164,17 +177,17 @@ def _ends(interval: Any) -> list[Any]:
 def _difficulty_chapter(results: Record) -> Chapter | None:
     """Accuracy and length by difficulty."""
     difficulty = results["difficulty"]
-    known = [i for i, d in enumerate(difficulty) if d is not None]
-    if len({difficulty[i] for i in known}) < 2:
+    rows_with_level = [i for i, d in enumerate(difficulty) if d is not None]
+    if len({difficulty[i] for i in rows_with_level}) < 2:
         return None
     columns = [Column("Difficulty", COUNT), Column("Questions", COUNT)]
     tables, slopes = [], []
-    levels = np.array([difficulty[i] for i in known], dtype=np.float64)
+    levels = np.array([difficulty[i] for i in rows_with_level], dtype=np.float64)
     for moment, label in MOMENTS:
         columns += [Column(f"Right, {label.lower()}", SHARE), Column("Tokens", NUMBER)]
-        correct, lengths = (array[known][:, None] for array in _arrays(results[moment]))
+        correct, lengths = (array[rows_with_level][:, None] for array in _arrays(results[moment]))
         tables.append(by_difficulty(correct, lengths, levels))
-        if np.nansum(correct) > 1:
+        if len(set(levels[np.nansum(correct, axis=1) > 0])) > 1:
             slope = length_slope(correct, lengths, levels)
             ends = numbers.interval_ends(slope.as_dict())
             slopes.append((f"{label}: tokens a step of difficulty", f"{slope.mean:.2f} ({ends})"))

@@ -14,11 +14,11 @@ def starvation(marks: Marks) -> dict[str, float]:
     whose answers are all right or all wrong, of all-wrong groups, and of ungraded answers; and the
     accuracy.
     """
-    known = marks.select(marks.has_mark)
+    valid = marks.select(marks.has_mark)
     groups = [group.correct for _, group in marks.groups()]
     count = max(len(groups), 1)
     return {
-        "accuracy": float(known.correct.mean()) if len(known) else float("nan"),
+        "accuracy": float(valid.correct.mean()) if len(valid) else float("nan"),
         "cut": float(marks.is_cut.double().mean()),
         "flat": sum(float(correct.max() - correct.min()) == 0 for correct in groups) / count,
         "all_wrong": sum(not bool((correct > 0).any()) for correct in groups) / count,

@@ -4,6 +4,7 @@ needs out.
     OUT/                     the model, an ordinary transformers folder
     OUT/results.json         accuracy and length before and after
     OUT/report.html          the same for people
+    OUT/README.md            the model card
 
 Stages: learn traces (`warm_start`) -> answer held-out questions -> would a training starve? ->
 train, answering held-out questions now and then -> round the weights to the dtype of the files ->
@@ -23,6 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from ..base import machine
 from ..base.events import Event, Listener, send_to, silent
+from ..base.files import write_atomic
 from ..base.run_folder import RunFolder, is_finished
 from ..base.sampling import Sampling
 from ..base.seeds import seed_of
@@ -35,7 +37,7 @@ from ..reasoning.collapse import CollapseGuard
 from ..reasoning.loop import STAGE, train
 from ..reasoning.marking import Marking
 from ..reasoning.methods import METHODS
-from ..reasoning.page import reasoning_page
+from ..reasoning.page import card, reasoning_page
 from ..reasoning.preflight import QUESTIONS, check_start
 from ..reasoning.samplers import EngineSampler, LocalSampler, Sampler
 from ..reasoning.warm_start import STAGE as WARM_STAGE
@@ -81,6 +83,7 @@ def shorten_folder(
         results = Shortening(plan, run, grader, listener).work()
         write_results(results, run.folder)
         write_page(reasoning_page(results), run.folder)
+        write_atomic(run.folder / "README.md", card(results))
         run.publish()
     return results
 
@@ -107,13 +110,13 @@ class Shortening:
     def work(self) -> dict[str, Any]:
         """All stages; returns the content of results.json."""
         plan, settings = self.plan, self.settings
-        self._timed("warm start", self._warm_start)
-        before = self._timed("judge", lambda: self._judge("before"))
-        start = self._timed("preflight", self._preflight)
-        collapse = self._timed("train", lambda: self._train(before))
+        self._measure_seconds("warm start", self._warm_start)
+        record_before = self._measure_seconds("judge", lambda: self._judge("before"))
+        start = self._measure_seconds("preflight", self._preflight)
+        collapse = self._measure_seconds("train", lambda: self._train(record_before))
         dtype = stored_dtype(plan.source)
         round_weights(self.model, dtype)
-        after = self._timed("judge", lambda: self._judge("after"))
+        record_after = self._measure_seconds("judge", lambda: self._judge("after"))
         save_dense(self.model.eval().to(dtype), plan.tokenizer, self.run.folder)
         return {
             "model": {"name": plan.source.display_name, "fingerprint": plan.source.fingerprint},
@@ -121,8 +124,8 @@ class Shortening:
             "settings": settings.as_dict(),
             "control": repr(settings.control()),
             "difficulty": plan.difficulties(),
-            "before": before,
-            "after": after,
+            "before": record_before,
+            "after": record_after,
             "start": start,
             **collapse,
             "training": {
@@ -140,7 +143,7 @@ class Shortening:
             "versions": machine.versions(),
         }
 
-    def _timed(self, name: str, stage: Callable[[], Output]) -> Output:
+    def _measure_seconds(self, name: str, stage: Callable[[], Output]) -> Output:
         start = time.monotonic()
         output = stage()
         self.seconds[name] = self.seconds.get(name, 0) + time.monotonic() - start
@@ -175,7 +178,7 @@ class Shortening:
         """The answers to the held-out questions, one each, at the temperature of the training."""
         record = self.run.done(moment, VERSION)
         if record is None:
-            recipe, questions = self.settings.recipe, self.plan.judged
+            recipe, questions = self.settings.recipe, self.plan.judge_questions
             texts = self.policy.generate(
                 [question.ids for question in questions],
                 1,
@@ -290,5 +293,5 @@ class Shortening:
 
 
 def _mean(numbers: list[Any]) -> float:
-    known = [number for number in numbers if number is not None]
-    return sum(known) / max(len(known), 1)
+    marked_numbers = [number for number in numbers if number is not None]
+    return sum(marked_numbers) / max(len(marked_numbers), 1)

@@ -36,7 +36,7 @@ class ShortenSettings:
     """recipe: of the reinforcement. task: as in `fw evaluate --tasks`, one task. reward:
     "short_arc", or a rule such as "kimi(weight=0.4)" or "none". strength: of short_arc, the
     largest pressure; floor: the thought that is never too long, in tokens. questions: of the
-    training; judged: held-out ones, answered before, after and, `points` times, meanwhile;
+    training; judge_questions: held-out ones, answered before, after and, `points` times, meanwhile;
     patience: so many evaluations in a row with too low an accuracy stop the run. warm_start: steps
     of learning traces first; warm_batch, warm_lr: of these. tolerance: of accuracy, from 0 to 1.
     sampler: "local" (the policy itself) or "native" (its weights in 8 bits on the native engine).
@@ -50,7 +50,7 @@ class ShortenSettings:
     strength: float = 1.0
     floor: float = 16.0
     questions: int = 1000
-    judged: int = 200
+    judge_questions: int = 200
     points: int = 5
     patience: int = 3
     tolerance: float = 0.02
@@ -62,8 +62,11 @@ class ShortenSettings:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
             raise UsageError(f"sampler={self.sampler!r}: choose {' or '.join(SAMPLERS)}")
-        if min(self.questions, self.judged, self.points, self.patience) < 1 or self.warm_start < 0:
-            raise UsageError("questions, judged, points and patience are at least 1")
+        if (
+            min(self.questions, self.judge_questions, self.points, self.patience) < 1
+            or self.warm_start < 0
+        ):
+            raise UsageError("questions, judge_questions, points and patience are at least 1")
         self.control()  # raises for a reward that does not exist
 
     def control(self) -> Control:
@@ -96,7 +99,7 @@ class ShortenPlan:
     task: Task
     chat: bool
     questions: list[Question]
-    judged: list[Question]
+    judge_questions: list[Question]
     buckets: Buckets
     think_end: tuple[int, ...]
 
@@ -109,12 +112,12 @@ class ShortenPlan:
             "task": settings_of(self.task),
             "files": {name: path.name for name, path in files_of(self.task).items()},
             "questions": _digest(self.questions),
-            "judged": _digest(self.judged),
+            "judge": _digest(self.judge_questions),
         }
 
     def difficulties(self) -> list[int | None]:
         """Of the judged questions."""
-        return [self.task.difficulty(question.example) for question in self.judged]
+        return [self.task.difficulty(question.example) for question in self.judge_questions]
 
 
 def plan_shortening(
@@ -141,7 +144,13 @@ def plan_shortening(
     if tokenizer.eos_token_id is None:
         raise BadInput(f"{source.display_name} has no end token, so its answers never end")
     train = list(islice(task.examples("train"), settings.questions))
-    test = list(islice(task.examples("test"), settings.judged))
+    test = list(islice(task.examples("test"), settings.judge_questions))
+    recipe, num_needed = settings.recipe, settings.recipe.prompts * settings.recipe.accumulate
+    if len(train) < max(num_needed, settings.warm_batch if settings.warm_start else 1):
+        raise UsageError(
+            f"{task.name} gives {len(train)} questions, and a step needs {num_needed} of them (a "
+            f"step of the warm start {settings.warm_batch}); ask for more questions"
+        )
     buckets = thirds([task.difficulty(example) for example in train])
 
     def make(examples: Sequence[TaskExample]) -> list[Question]:
@@ -149,8 +158,8 @@ def plan_shortening(
             examples,
             lambda example: writer.encode(writer.text(example)),
             lambda example: buckets(task.difficulty(example)),
-            context=getattr(source.config, "max_position_embeddings", None),
-            max_tokens=settings.recipe.max_tokens,
+            context=source.true_config.get("max_position_embeddings"),
+            max_tokens=recipe.max_tokens,
         )
 
     think_end = tuple(tokenizer.encode(task.think_end, add_special_tokens=False))
