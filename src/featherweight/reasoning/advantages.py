@@ -92,6 +92,8 @@ def center(
     """r - the mean of the group, over its standard deviation when `is_scaled`; 0 where r is not."""
     result = torch.zeros_like(reward)
     for rows, _ in marks.groups():
+        if bool((reward[rows] == reward[rows][0]).all()):
+            continue  # the mean of equal numbers is rounded, and no difference is left
         difference = reward[rows] - reward[rows].mean()
         result[rows] = difference / (deviation(reward[rows]) + STD_FLOOR if is_scaled else 1)
     return result

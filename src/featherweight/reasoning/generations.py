@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import UsageError
+from ..base.errors import BadInput, UsageError
 from ..base.sampling import Sampling
 from ..base.seeds import seed_of
 from ..models.sampling import Rollouts
 from ..models.structure import evaluation_mode
 from ..training import Batches, ShuffledBatches, ranks
+from ..training.precision import bf16_pays
 from .advantages import Advantages
 from .control_state import ControlState
 from .figures import by_bucket, figures
@@ -68,8 +69,11 @@ class Settings:
 class Generations(Batches):
     """Micro-batches by number, as `training.steps` asks for them in turn.
 
-    model: the policy. reference: the model that a KL is measured from. Raises UsageError when the
-    questions are too few for a step.
+    model: the policy. reference: the model that a KL is measured from. A step of the optimizer in
+    which no answer counts, as when every group is left out, has all advantages 0 and no loss.
+    Raises UsageError when the questions are too few for a step, a prompt is empty or leaves no room
+    in the model's context, or `marking` has another limit than the sampling; BadInput, while it
+    samples, when no answer of a generation could be graded.
     """
 
     def __init__(
@@ -88,6 +92,12 @@ class Generations(Batches):
         needed = settings.prompts * settings.accumulate * ranks.num_ranks()
         if len(questions) < needed:
             raise UsageError(f"a step needs {needed} questions, and there are {len(questions)}")
+        if marking.limit != settings.sampling.max_tokens:
+            raise UsageError(
+                f"answers have up to {settings.sampling.max_tokens} tokens, and are marked with a "
+                f"limit of {marking.limit}; the two should be equal"
+            )
+        _check_prompts(model, questions, settings.sampling.max_tokens)
         count = settings.steps * settings.accumulate * ranks.num_ranks()
         epochs = 1 + count // max(len(questions) // settings.prompts, 1)
         self.order = ShuffledBatches(
@@ -131,46 +141,87 @@ class Generations(Batches):
         # Groups are numbered by question, the same on all ranks.
         marks = replace(marks, group=torch.tensor(asked)[marks.group])
         everyone, own = _gather(marks)
+        if not bool(everyone.has_mark.any()):
+            raise BadInput(
+                f"none of the {len(everyone)} answers of this step could be graded, so nothing can "
+                "be learned from them; grade one answer by hand to see what is wrong"
+            )
         advantages = self.state.take(everyone)
         self.figures = figures(everyone, advantages) | {
             "sample_seconds": sampled - start,
             "mark_seconds": time.monotonic() - sampled,
         }
         self.buckets = by_bucket(everyone)
+        advantages = self._count(everyone, advantages, len(parts) // settings.accumulate)
+        numbers, counts = advantages.numbers[own], advantages.counts[own]
         rows = settings.prompts * settings.group
         return [
-            self._batch(texts, advantages, own, marks, slice(i * rows, (i + 1) * rows))
+            self._batch(texts, numbers, counts, slice(i * rows, (i + 1) * rows))
             for i in range(len(parts))
         ]
 
+    def _count(self, everyone: Marks, advantages: Advantages, updates: int) -> Advantages:
+        """The advantages with the answers that take part in the loss. Where none of a step does,
+        all do with advantage 0: the loop divides by their number, on every rank.
+        """
+        counts = advantages.counts
+        if self.settings.mask_cut:
+            counts = counts & ~everyone.is_cut
+        steps = counts.view(ranks.num_ranks(), updates, -1)
+        is_empty = ~steps.any(2).any(0)
+        put_back = is_empty[None, :, None].expand_as(steps).flatten()
+        numbers = advantages.numbers.masked_fill(put_back, 0.0)
+        return replace(advantages, numbers=numbers, counts=counts | put_back)
+
     def _batch(
-        self, texts: Rollouts, advantages: Advantages, own: slice, marks: Marks, rows: slice
+        self, texts: Rollouts, numbers: Tensor, counts: Tensor, rows: slice
     ) -> dict[str, Tensor]:
         """One micro-batch."""
         device = next(self.model.parameters()).device
         ends = (texts.prompt_lengths + texts.lengths)[rows]
         width = int(ends.max())
-        counts = advantages.counts[own][rows]
-        if self.settings.mask_cut:
-            counts = counts & ~marks.is_cut[rows]
+        mask = texts.mask[rows, :width]
         places = torch.arange(width, device=texts.tokens.device)
         batch: dict[str, Any] = {
             "input_ids": texts.tokens[rows, :width],
             "attention_mask": (places < ends[:, None]).long(),
-            "loss_mask": texts.mask[rows, :width] & counts.to(texts.mask.device)[:, None],
-            "advantages": advantages.numbers[own][rows].float(),
+            "loss_mask": mask & counts[rows].to(mask.device)[:, None],
+            "advantages": numbers[rows].float(),
         }
         if not self.sampler.is_policy:
             batch["behaviour_logprobs"] = texts.logprobs[rows, :width]
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         temperature = self.settings.sampling.temperature
         if not self.sampler.is_policy or self.settings.updates > 1:
-            with evaluation_mode(self.model):
-                batch["old_logprobs"] = stored_logprobs(self.model, batch, temperature)
+            batch["old_logprobs"] = _logprobs(self.model, batch, temperature)
         if self.reference is not None:
-            with evaluation_mode(self.reference):
-                batch["reference_logprobs"] = stored_logprobs(self.reference, batch, temperature)
+            batch["reference_logprobs"] = _logprobs(self.reference, batch, temperature)
         return batch
+
+
+def _check_prompts(model: nn.Module, questions: Sequence[Question], max_tokens: int) -> None:
+    config: Any = getattr(model, "config", None)
+    context = getattr(config, "max_position_embeddings", None)
+    for index, question in enumerate(questions):
+        if not question.ids:
+            raise UsageError(f"the prompt of question {index} is empty")
+        if context is not None and len(question.ids) + max_tokens > context:
+            raise UsageError(
+                f"question {index} has {len(question.ids)} tokens; with answers of {max_tokens} "
+                f"that is more than the model's context of {context}"
+            )
+
+
+def _logprobs(model: nn.Module, batch: dict[str, Tensor], temperature: float) -> Tensor:
+    """As the training loop computes them: products in bfloat16 where they are there, or the ratio
+    of the first update would not be 1.
+    """
+    device = batch["input_ids"].device
+    with (
+        evaluation_mode(model),
+        torch.autocast(device.type, torch.bfloat16, enabled=bf16_pays(device)),
+    ):
+        return stored_logprobs(model, batch, temperature)
 
 
 def _gather(marks: Marks) -> tuple[Marks, slice]:

@@ -17,6 +17,7 @@ from ..base.errors import UsageError
 from ..base.events import Listener, silent
 from ..base.run_folder import RunFolder
 from ..base.sampling import Sampling
+from ..base.seeds import seed_of
 from ..training import Constant, Schedule, Step, parameter_groups, steps
 from .advantages import Control
 from .control_state import ControlState
@@ -108,7 +109,8 @@ def train(
     if method.kl and reference is None:
         raise UsageError(f"kl={method.kl} needs a reference model")
     sizes = Sizes(len(questions), num_buckets(questions))
-    state = ControlState(control, sizes)
+    settings = recipe.settings(method.mask_truncated)
+    state = ControlState(control, sizes, _text_of(settings, questions, sampler, marking))
     loss = PolicyLoss(
         method.surrogate,
         method.aggregate,
@@ -123,7 +125,7 @@ def train(
         sampler,
         marking,
         state,
-        recipe.settings(method.mask_truncated),
+        settings,
         reference if method.kl else None,
     )
     model.train()
@@ -142,3 +144,15 @@ def train(
         listener=listener,
     ):
         yield PolicyStep(step, batches.figures, batches.buckets)
+
+
+def _text_of(
+    settings: Settings, questions: Sequence[Question], sampler: Sampler, marking: Marking
+) -> str:
+    """What the samples and marks of a run depend on, besides its control."""
+    prompts = seed_of(*((question.ids, question.bucket) for question in questions))
+    return (
+        f"{settings}, {len(questions)} questions {prompts:08x}, {type(sampler).__name__}, "
+        f"graded by {type(marking.grader.task).__name__}, {marking.cost}, "
+        f"think_end={marking.think_end}"
+    )
