@@ -39,7 +39,8 @@ class Settings:
     step of the optimizer on one rank; updates: steps that learn from one generation; steps: of the
     optimizer in all. sampling: its `max_tokens` is the longest answer. mask_cut: leave answers
     that were cut out of the loss (they count as wrong in any case). seed: of the order of the
-    questions and of the samples.
+    questions and of the samples. bf16: as in `training.steps`, for the log-probabilities that are
+    computed before the first update.
     """
 
     prompts: int = 8
@@ -50,6 +51,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     mask_cut: bool = False
     seed: int = 0
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         if min(self.prompts, self.accumulate, self.updates, self.steps) < 1 or self.group < 2:
@@ -153,10 +155,10 @@ class Generations(Batches):
         }
         self.buckets = by_bucket(everyone)
         advantages = self._count(everyone, advantages, len(parts) // settings.accumulate)
-        numbers, counts = advantages.numbers[own], advantages.counts[own]
+        own_numbers, counts = advantages.numbers[own], advantages.counts[own]
         rows = settings.prompts * settings.group
         return [
-            self._batch(texts, numbers, counts, slice(i * rows, (i + 1) * rows))
+            self._batch(texts, own_numbers, counts, slice(i * rows, (i + 1) * rows))
             for i in range(len(parts))
         ]
 
@@ -191,12 +193,21 @@ class Generations(Batches):
         if not self.sampler.is_policy:
             batch["behaviour_logprobs"] = texts.logprobs[rows, :width]
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        temperature = self.settings.sampling.temperature
         if not self.sampler.is_policy or self.settings.updates > 1:
-            batch["old_logprobs"] = _logprobs(self.model, batch, temperature)
+            batch["old_logprobs"] = self._logprobs(self.model, batch)
         if self.reference is not None:
-            batch["reference_logprobs"] = _logprobs(self.reference, batch, temperature)
+            batch["reference_logprobs"] = self._logprobs(self.reference, batch)
         return batch
+
+    def _logprobs(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """With the products of the training loop; with others the first ratio would not be 1."""
+        device, bf16 = batch["input_ids"].device, self.settings.bf16
+        is_bf16 = bf16_pays(device) if bf16 is None else bf16
+        with (
+            evaluation_mode(model),
+            torch.autocast(device.type, torch.bfloat16, enabled=is_bf16),
+        ):
+            return stored_logprobs(model, batch, self.settings.sampling.temperature)
 
 
 def _check_prompts(model: nn.Module, questions: Sequence[Question], max_tokens: int) -> None:
@@ -210,18 +221,6 @@ def _check_prompts(model: nn.Module, questions: Sequence[Question], max_tokens: 
                 f"question {index} has {len(question.ids)} tokens; with answers of {max_tokens} "
                 f"that is more than the model's context of {context}"
             )
-
-
-def _logprobs(model: nn.Module, batch: dict[str, Tensor], temperature: float) -> Tensor:
-    """As the training loop computes them: products in bfloat16 where they are there, or the ratio
-    of the first update would not be 1.
-    """
-    device = batch["input_ids"].device
-    with (
-        evaluation_mode(model),
-        torch.autocast(device.type, torch.bfloat16, enabled=bf16_pays(device)),
-    ):
-        return stored_logprobs(model, batch, temperature)
 
 
 def _gather(marks: Marks) -> tuple[Marks, slice]:

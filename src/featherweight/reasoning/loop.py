@@ -35,7 +35,7 @@ STAGE = "reinforce"
 @dataclass(frozen=True)
 class Recipe:
     """How the policy learns. lr: of AdamW, constant after `warmup` steps. cap: the largest weight
-    of a token that another policy sampled. Others: as in `Settings`.
+    of a token that another policy sampled. bf16: as in `training.steps`. Others: as in `Settings`.
     """
 
     steps: int = 100
@@ -52,6 +52,7 @@ class Recipe:
     cap: float = 3.0
     save_every: int = 20
     seed: int = 0
+    bf16: bool | None = None
 
     def settings(self, mask_cut: bool) -> Settings:
         """What `Generations` needs. Raises UsageError for numbers that cannot work."""
@@ -69,6 +70,7 @@ class Recipe:
             Sampling(max_tokens=self.max_tokens, temperature=self.temperature),
             mask_cut,
             self.seed,
+            self.bf16,
         )
 
     def schedule(self) -> Schedule:
@@ -139,6 +141,7 @@ def train(
         run,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
+        bf16=recipe.bf16,
         save_every=recipe.save_every,
         stage=STAGE,
         listener=listener,
