@@ -154,7 +154,7 @@ class Generations(Batches):
             "mark_seconds": time.monotonic() - sampled,
         }
         self.buckets = by_bucket(everyone)
-        advantages = self._count(everyone, advantages, len(parts) // settings.accumulate)
+        advantages = self._take_part(everyone, advantages, len(parts) // settings.accumulate)
         own_numbers, counts = advantages.numbers[own], advantages.counts[own]
         rows = settings.prompts * settings.group
         return [
@@ -162,7 +162,7 @@ class Generations(Batches):
             for i in range(len(parts))
         ]
 
-    def _count(self, everyone: Marks, advantages: Advantages, updates: int) -> Advantages:
+    def _take_part(self, everyone: Marks, advantages: Advantages, updates: int) -> Advantages:
         """The advantages with the answers that take part in the loss. Where none of a step does,
         all do with advantage 0: the loop divides by their number, on every rank.
         """

@@ -187,8 +187,8 @@ class ShortARC(Control):
                 difference = difference / (deviation(score[right]) + STD_FLOOR)
             length[right] = strength[right] * difference
             if len(right) < len(rows):
-                share = torch.where(accuracy[right] > 0, self.kappa, 1.0)
-                floor[right] = share * accuracy[right]
+                own = accuracy[right]
+                floor[right] = torch.where(own > 0, self.kappa * own, own)
         numbers = accuracy + length
         is_low = numbers < floor
         return torch.where(is_low, floor, numbers), int(is_low.sum())
