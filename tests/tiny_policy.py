@@ -1,8 +1,9 @@
 """A policy so small that a step of reinforcement takes milliseconds, with questions, an end token
 that it often draws, and a grader in the same process.
 
-Twelve of the 37 tokens end a text and an answer is right when it starts with an operation, so about
-a third of the answers of random weights are right, and most groups have both kinds.
+Eight of the 37 tokens end a text and an answer is right when it starts with an operation, so about
+a quarter of the answers of random weights are right, a quarter is cut, and most groups have right
+and wrong ones.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from featherweight.reasoning.questions import Question, make_questions
 from featherweight.reasoning.samplers import LocalSampler
 
 VOCABULARY = len(WORDS) + 2
-END_IDS = range(12)  # end of text, unknown, and the digits
-LIMIT = 8
+END_IDS = range(8)  # end of text, unknown, and six digits
+LIMIT = 6
 RECIPE = Recipe(
     steps=4, prompts=4, group=4, lr=1e-2, max_tokens=LIMIT, save_every=2, seed=3, bf16=False
 )
