@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from featherweight.base.errors import BadInput
 from featherweight.reasoning.advantages import STD_FLOOR, RewardControl
 from featherweight.reasoning.figures import by_bucket, figures
 from featherweight.reasoning.governor import Governor
@@ -126,6 +127,18 @@ def test_eval_is_unshaped() -> None:
     assert by_bucket(MARKS) == [
         {"bucket": 0, "texts": 6, "accuracy": pytest.approx(4 / 6), "length": 35.0}
     ]
+
+
+class Broken(Accuracy):
+    """Needs the length that the prompt asked for."""
+
+    def rewards(self, group: Marks, state: Any) -> Any:
+        return group.correct - 0.1 * (group.budget - group.lengths)
+
+
+def test_a_reward_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(BadInput, match="Broken.* not finite; does it need"):
+        RewardControl(Broken()).advantages(MARKS, {})
 
 
 def test_shares_of_groups() -> None:

@@ -91,6 +91,18 @@ def test_warm_up() -> None:
     assert column(rows) == [0, 0, 0.1, 0.2]
 
 
+def test_a_lucky_first_step_is_no_reference() -> None:
+    """All of the first answers are right, and then four in five: after the warm-up the pressure
+    rises all the same. Accuracy is .8 + .2 .9^19 = .827 at its end, and falls by less than the
+    tolerance.
+    """
+    rows = run(Governor(warmup=20, tolerance=0.03, ramp=10), [1.0] + [0.8] * 60)
+    assert rows[18]["pressure"] == 0 and rows[19]["pressure"] > 0
+    assert rows[-1]["reference"] == pytest.approx(0.8 + 0.2 * 0.9**18)
+    assert not any(row["is_closed"] for row in rows)
+    assert rows[-1]["pressure"] > 0
+
+
 def test_buckets_are_apart() -> None:
     governor, state = PLAIN, PLAIN.start(3)
     state = governor.update(state, answers(0.8, bucket=2))

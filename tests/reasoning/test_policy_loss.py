@@ -146,9 +146,7 @@ def test_losses_equal_twins(name: str, kl: float) -> None:
     actual = loss.total / loss.weight
     expected = twin(method, network, content, kl)
     torch.testing.assert_close(actual.detach(), expected.detach(), rtol=0, atol=1e-6)
-    for left, right in zip(
-        gradients(network, actual), gradients(network, expected), strict=True
-    ):
+    for left, right in zip(gradients(network, actual), gradients(network, expected), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
     assert float(loss.parts["clipped"]) > 0
 
@@ -171,8 +169,7 @@ def test_on_policy_gradient(name: str) -> None:
         LocalTokenMean: lambda text: 1 / len(tokens),
     }[type(method.aggregate)]
     expected = sum(
-        -content["advantages"][token.text] * token.logprob * weights(token.text)
-        for token in tokens
+        -content["advantages"][token.text] * token.logprob * weights(token.text) for token in tokens
     )
     for left, right in zip(actual, gradients(network, expected), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)

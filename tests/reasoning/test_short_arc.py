@@ -74,9 +74,7 @@ def test_gate() -> None:
 def test_gate_of_the_bucket() -> None:
     """The smoothed accuracy .9 of the bucket: w = .8; s = 0, -.8; A_length = .8 * .4."""
     control = replace(FIXED, gate="bucket", kappa=0.0)
-    state = control.start(Sizes(1, 2)) | {
-        "accuracy": torch.tensor([0.5, 0.9], dtype=torch.float64)
-    }
+    state = control.start(Sizes(1, 2)) | {"accuracy": torch.tensor([0.5, 0.9], dtype=torch.float64)}
     group = marks([1, 1, 0, 0], [10, 90, 5, 5], bucket=torch.ones(4, dtype=torch.int64))
     close(control.advantages(group, state).numbers, [0.82, 0.18, -0.5, -0.5])
     # A bucket without accuracy yet: that of the group, 1/2.
