@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from featherweight.data.small_tokenizers import word_tokenizer
 from featherweight.data.tasks import Grade, Grader, OpChain, Task, TaskExample
 from featherweight.data.tasks.grading import grade_once
 from featherweight.data.tasks.op_chain import OPERATIONS, WORDS
-from featherweight.data.small_tokenizers import word_tokenizer
 from featherweight.models.scratch import scratch_model
 from featherweight.reasoning.aggregates import Aggregate
 from featherweight.reasoning.cost import Cost

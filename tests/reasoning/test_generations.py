@@ -94,7 +94,7 @@ def generations(
 
 
 def test_rollouts_are_lazy() -> None:
-    """Nothing is sampled before it is asked for, and step 2 samples from the weights after step 1."""
+    """Nothing is sampled before it is asked for; step 2 samples from the weights after step 1."""
     model = tiny_policy.policy()
     sampler = Recorder(model)
     batches = generations(model, sampler=sampler)

@@ -53,7 +53,7 @@ def test_by_hand() -> None:
     margin 0, open at 0. .9: .1.
     """
     rows = run(PLAIN, [0.8, 0.8, 0.9, 0.85, 0.78, 0.69, 0.75, 0.8, 0.9])
-    assert [0.1, 0.2, 0.3, 0.35, 0.33, 0, 0, 0, 0.1] == column(rows)
+    assert column(rows) == [0.1, 0.2, 0.3, 0.35, 0.33, 0, 0, 0, 0.1]
     assert column(rows, "is_closed") == [0, 0, 0, 0, 0, 1, 1, 0, 0]
     assert column(rows, "reference") == [0.8, 0.8, *[0.9] * 7]
 

@@ -36,7 +36,8 @@ def batch() -> dict[str, Tensor]:
     width = max(sum(size) for size in SIZES)
     ids = torch.randint(0, 11, (len(SIZES), width), generator=generator)
     places = torch.arange(width)
-    starts, ends = (torch.tensor(n)[:, None] for n in zip(*((p, p + a) for p, a in SIZES)))
+    starts = torch.tensor([prompt for prompt, _ in SIZES])[:, None]
+    ends = torch.tensor([prompt + answer for prompt, answer in SIZES])[:, None]
     mask = (places >= starts) & (places < ends) & torch.tensor(COUNTS)[:, None]
     content = {
         "input_ids": ids,
@@ -110,7 +111,7 @@ def twin(method: Method, network: Any, content: dict[str, Tensor], kl: float) ->
     """The loss of one micro-batch."""
     tokens = read(network, content)
     texts = sorted({token.text for token in tokens})
-    total, sums, num_tokens = 0, {text: 0 for text in texts}, len(tokens)
+    total, sums, num_tokens = 0, dict.fromkeys(texts, 0), len(tokens)
     counts = {text: sum(token.text == text for token in tokens) for text in texts}
     for token in tokens:
         mates = [mate for mate in tokens if mate.text == token.text]
@@ -214,7 +215,7 @@ def test_a_batch_in_which_nothing_counts_has_no_gradient() -> None:
 
 
 def test_k3() -> None:
-    """d = log 2: 2 - log 2 - 1 = .30685; d = 0: 0; d = -1: e^-1 + 1 - 1 = .36788; d = 30: capped."""
+    """d = log 2: 2 - log 2 - 1 = .30685; d = 0: 0; d = -1: 1 / e = .36788; d = 30: capped."""
     reference = torch.tensor([math.log(2), 0.0, -1.0, 30.0])
     numbers = k3(torch.zeros(4), reference)
     torch.testing.assert_close(numbers, torch.tensor([0.306853, 0, 0.367879, 10]))

@@ -121,7 +121,7 @@ def test_scalar_form() -> None:
 
 
 def test_decoupled_form() -> None:
-    """Ungated: s = 0, 0, -1; A_length = 1/3, 1/3, -2/3. 1/4 - 2/3 < kappa / 4, so the floor holds."""
+    """Ungated: s = 0, 0, -1; A_length = 1/3, 1/3, -2/3. 1/4 - 2/3 < kappa / 4: the floor holds."""
     control = replace(FIXED, gate="off", kappa=0.2)
     group = marks([1, 1, 1, 0], [10, 20, 40, 5])
     close(advantages(control, group), [1 / 4 + 1 / 3, 1 / 4 + 1 / 3, 0.05, -0.75])
@@ -210,8 +210,8 @@ def test_a_scalar_cap_that_breaks_the_bound_is_refused() -> None:
 
 @given(groups(), st.floats(0, 0.3))
 def test_scalar_minus_decoupled(group: Marks, pressure: float) -> None:
-    """Without the floor: lambda w m (1 - p) on right answers and -lambda w m p on wrong ones, with m
-    the mean of s over right answers.
+    """Without the floor: lambda w m (1 - p) on right answers and -lambda w m p on wrong ones, with
+    m the mean of s over right answers.
     """
     decoupled = replace(FIXED, gate="off", fixed_pressure=pressure)
     scalar = replace(decoupled, form="scalar")
@@ -247,7 +247,7 @@ def test_the_scalar_form_pays_wrong_answers_a_little() -> None:
 
 
 def test_all_correct_group_not_normalised() -> None:
-    """A difference of one token in a hundred stays one of a hundredth; normalised it is of size 1."""
+    """One token in a hundred makes a hundredth of difference; normalised it is of size 1."""
     group = marks([1] * 4, [100, 100, 100, 101])
     assert float(advantages(FIXED, group).abs().max()) == pytest.approx(0.0075)
     assert float(advantages(replace(FIXED, normalize=True), group).abs().max()) > 1
@@ -256,7 +256,7 @@ def test_all_correct_group_not_normalised() -> None:
 
 
 def test_target_ignores_shortest() -> None:
-    """A lucky guess of one token changes nothing for the others, unless the target is the shortest."""
+    """A lucky guess of one token changes nothing, unless the target is the shortest."""
     lengths, lucky = [50, 60, 60, 60], [1, 60, 60, 60]
     assert not advantages(FIXED, marks([1] * 4, lengths)).any()
     assert not advantages(FIXED, marks([1] * 4, lucky)).any()

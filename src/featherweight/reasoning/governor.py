@@ -21,11 +21,11 @@ class Governor:
 
     After each step, with the accuracy of the bucket among the answers of the step, smoothed with
     `decay`: lambda += eta (accuracy - (reference - tolerance)), kept in [0, strongest], where the
-    reference is the best smoothed accuracy since the warm-up. Below reference - 2 tolerances lambda is 0 until
-    the accuracy is back above reference - tolerance. eta = strongest / (ramp tolerance), so that
-    without a loss full pressure takes `ramp` steps; a rise is at most strongest / ramp a step, a
-    fall follows the loss. lambda is 0 in the first `warmup` steps, which should be enough to smooth
-    over: the first averages are of few answers, and the best of them is a lucky number.
+    reference is the best smoothed accuracy since the warm-up. Below reference - 2 tolerances lambda
+    is 0 until the accuracy is back above reference - tolerance. eta = strongest / (ramp tolerance),
+    so that without a loss full pressure takes `ramp` steps; a rise is at most strongest / ramp a
+    step, a fall follows the loss. lambda is 0 in the first `warmup` steps, which should be enough
+    to smooth over: the first averages are of few answers, and the best of them is a lucky number.
 
     tolerance: an accuracy, in 0 to 1; the best of noisy figures is too high, so let it be three
     standard errors of the smoothed accuracy. Our own derivation, see docs/reasoning.md.
