@@ -71,8 +71,8 @@ def word_tokenizer(words: Sequence[str], context: int = 1_000_000) -> PreTrained
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    if broken := [word for word in words if word.split() != [word]]:
-        raise UsageError(f"{broken[0]!r} is no word; words are separated by spaces")
+    if phrases := [word for word in words if word.split() != [word]]:
+        raise UsageError(f"{phrases[0]!r} is no word; words are separated by spaces")
     vocabulary = {word: id for id, word in enumerate((END, UNKNOWN, *words))}
     if len(vocabulary) < len(words) + 2:
         raise UsageError("a word is there twice")

@@ -131,17 +131,17 @@ class Generations(Batches):
             first, min(self._count, first + span * ranks.num_ranks()), ranks.num_ranks()
         )
         parts = [self.order[number] for number in numbers]
-        asked = [index for part in parts for index in part]
-        questions = [self.questions[index] for index in asked]
+        indices = [index for part in parts for index in part]
+        questions = [self.questions[index] for index in indices]
         self.sampler.update_weights(self.model)
         seed = seed_of(settings.seed, "generation", generation)
         texts = self.sampler.generate(
             [q.ids for q in questions], settings.group, settings.sampling, seed
         )
-        sampled = time.monotonic()
+        sample_end = time.monotonic()
         marks = self.marking(texts, questions, generation * settings.updates)
         # Groups are numbered by question, the same on all ranks.
-        marks = replace(marks, group=torch.tensor(asked)[marks.group])
+        marks = replace(marks, group=torch.tensor(indices)[marks.group])
         everyone, own = _gather(marks)
         if not bool(everyone.has_mark.any()):
             raise BadInput(
@@ -150,8 +150,8 @@ class Generations(Batches):
             )
         advantages = self.state.take(everyone)
         self.figures = figures(everyone, advantages) | {
-            "sample_seconds": sampled - start,
-            "mark_seconds": time.monotonic() - sampled,
+            "sample_seconds": sample_end - start,
+            "mark_seconds": time.monotonic() - sample_end,
         }
         self.buckets = by_bucket(everyone)
         advantages = self._take_part(everyone, advantages, len(parts) // settings.accumulate)

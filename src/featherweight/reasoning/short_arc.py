@@ -187,8 +187,8 @@ class ShortARC(Control):
                 difference = difference / (deviation(score[right]) + STD_FLOOR)
             length[right] = strength[right] * difference
             if len(right) < len(rows):
-                own = accuracy[right]
-                floor[right] = torch.where(own > 0, self.kappa * own, own)
+                numbers = accuracy[right]
+                floor[right] = torch.where(numbers > 0, self.kappa * numbers, numbers)
         numbers = accuracy + length
         is_low = numbers < floor
         return torch.where(is_low, floor, numbers), int(is_low.sum())
