@@ -125,7 +125,7 @@ def test_a_collapse_brings_the_best_weights_back(folder: Path, tmp_path: Path) -
         ({"sampler": "cloud"}, "local or native"),
         ({"questions": 0}, "at least 1"),
         ({"recipe": replace(RECIPE, max_tokens=64)}, "more than the model's context"),
-        ({"questions": 3}, "a step needs 4 questions"),
+        ({"questions": 3}, "a step needs 4 of them"),
     ],
 )
 def test_refusals(folder: Path, tmp_path: Path, changes: dict[str, object], words: str) -> None:

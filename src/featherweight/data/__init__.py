@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from .examples import Example, answer_example, chat_example
     from .mixes import MIXES, SHIPPED_MIX
     from .model_text import calibration_from_model
-    from .small_tokenizers import bpe_tokenizer, byte_tokenizer
+    from .small_tokenizers import bpe_tokenizer, byte_tokenizer, word_tokenizer
     from .tokens import first_tokens, windows
 
 _TARGETS = {
@@ -41,6 +41,7 @@ _TARGETS = {
     "calibration_from_model": "model_text",
     "bpe_tokenizer": "small_tokenizers",
     "byte_tokenizer": "small_tokenizers",
+    "word_tokenizer": "small_tokenizers",
     "MIXES": "mixes",
     "SHIPPED_MIX": "mixes",
     "CORPORA": "corpora",
@@ -75,6 +76,7 @@ __all__ = [
     "tasks",
     "text",
     "windows",
+    "word_tokenizer",
 ]
 # The imports are lazy, so that the shell can list corpora and mixes without importing torch.
 __getattr__, __dir__ = lazy_names(__name__, _TARGETS)

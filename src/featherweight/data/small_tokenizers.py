@@ -66,10 +66,13 @@ def bpe_tokenizer(text: str | Path, size: int, context: int = 1_000_000) -> PreT
 def word_tokenizer(words: Sequence[str], context: int = 1_000_000) -> PreTrainedTokenizerFast:
     """One token for each of `words`, which are separated by spaces in a text, for synthetic tasks.
     Id 0 is the end of a text, 1 stands for every other word. context: as for `byte_tokenizer`.
+    Raises UsageError for a word that is there twice or has spaces.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
+    if phrases := [word for word in words if word.split() != [word]]:
+        raise UsageError(f"{phrases[0]!r} is no word; words are separated by spaces")
     vocabulary = {word: id for id, word in enumerate((END, UNKNOWN, *words))}
     if len(vocabulary) < len(words) + 2:
         raise UsageError("a word is there twice")

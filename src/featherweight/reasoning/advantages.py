@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..base.errors import UsageError
+from ..base.errors import BadInput, UsageError
 from .marks import Marks
 from .rewards import Accuracy, Rule, Sizes, State, rewards
 
@@ -60,7 +60,8 @@ class RewardControl(Control):
     arXiv:2402.03300), under which a group of right answers with tiny differences in length gets
     advantages of size 1; "batch" by that of all rewards; "none" by nothing (Dr. GRPO). drop: leave
     out groups in which all advantages are 0 (the dynamic sampling of DAPO, which keeps a group of
-    right answers as long as its lengths make a difference).
+    right answers as long as its lengths make a difference). Raises BadInput for a reward that is
+    not finite.
     """
 
     rule: Rule = field(default_factory=Accuracy)
@@ -79,6 +80,11 @@ class RewardControl(Control):
 
     def advantages(self, marks: Marks, state: State) -> Advantages:
         reward = rewards(self.rule, marks, state)
+        if not bool(reward[marks.has_mark].isfinite().all()):
+            raise BadInput(
+                f"{self.rule!r} gave an answer a reward that is not finite; does it need something "
+                "that the questions do not have, such as a budget or a reference length?"
+            )
         numbers = center(reward, marks, self.scale == "group")
         if self.scale == "batch":
             numbers = numbers / (deviation(reward[marks.has_mark]) + STD_FLOOR)
@@ -92,6 +98,8 @@ def center(
     """r - the mean of the group, over its standard deviation when `is_scaled`; 0 where r is not."""
     result = torch.zeros_like(reward)
     for rows, _ in marks.groups():
+        if bool((reward[rows] == reward[rows][0]).all()):
+            continue  # the mean of equal numbers is rounded, and no difference is left
         difference = reward[rows] - reward[rows].mean()
         result[rows] = difference / (deviation(reward[rows]) + STD_FLOOR if is_scaled else 1)
     return result

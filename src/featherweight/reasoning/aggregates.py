@@ -79,7 +79,7 @@ class LocalTokenMean(Aggregate):
     def __call__(
         self, terms: Float[Tensor, " tokens"], text: Int64[Tensor, " tokens"]
     ) -> tuple[Tensor, Tensor | float]:
-        return terms.sum() / max(len(terms), 1), 1.0
+        return terms.sum() / max(len(terms), 1), float(len(terms) > 0)
 
 
 def _num_texts(text: Int64[Tensor, " tokens"]) -> float:

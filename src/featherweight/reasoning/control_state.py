@@ -12,12 +12,13 @@ from .rewards import Sizes
 
 class ControlState(nn.Module):
     """A control with its state. It computes the advantages of a step with the state that the steps
-    before left behind, and then takes the step into the state.
+    before left behind, and then takes the step into the state. recipe: what else must be equal in a
+    run that continues, as text.
     """
 
-    def __init__(self, control: Control, sizes: Sizes) -> None:
+    def __init__(self, control: Control, sizes: Sizes, recipe: str = "") -> None:
         super().__init__()
-        self.control = control
+        self.control, self.recipe = control, recipe
         self.names = []
         for name, tensor in control.start(sizes).items():
             self.register_buffer(name, tensor)
@@ -25,7 +26,7 @@ class ControlState(nn.Module):
 
     def extra_repr(self) -> str:
         """The settings as text; a resumed run compares them."""
-        return repr(self.control)
+        return f"{self.control!r} {self.recipe}".rstrip()
 
     def tensors(self) -> dict[str, Tensor]:
         """The state, on the CPU."""

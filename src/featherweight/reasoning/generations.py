@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..base.errors import UsageError
+from ..base.errors import BadInput, UsageError
 from ..base.sampling import Sampling
 from ..base.seeds import seed_of
 from ..models.sampling import Rollouts
 from ..models.structure import evaluation_mode
 from ..training import Batches, ShuffledBatches, ranks
+from ..training.precision import bf16_pays
 from .advantages import Advantages
 from .control_state import ControlState
 from .figures import by_bucket, figures
@@ -38,7 +39,8 @@ class Settings:
     step of the optimizer on one rank; updates: steps that learn from one generation; steps: of the
     optimizer in all. sampling: its `max_tokens` is the longest answer. mask_cut: leave answers
     that were cut out of the loss (they count as wrong in any case). seed: of the order of the
-    questions and of the samples.
+    questions and of the samples. bf16: as in `training.steps`, for the log-probabilities that are
+    computed before the first update.
     """
 
     prompts: int = 8
@@ -49,6 +51,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     mask_cut: bool = False
     seed: int = 0
+    bf16: bool | None = None
 
     def __post_init__(self) -> None:
         if min(self.prompts, self.accumulate, self.updates, self.steps) < 1 or self.group < 2:
@@ -68,8 +71,11 @@ class Settings:
 class Generations(Batches):
     """Micro-batches by number, as `training.steps` asks for them in turn.
 
-    model: the policy. reference: the model that a KL is measured from. Raises UsageError when the
-    questions are too few for a step.
+    model: the policy. reference: the model that a KL is measured from. A step of the optimizer in
+    which no answer counts, as when every group is left out, has all advantages 0 and no loss.
+    Raises UsageError when the questions are too few for a step, a prompt is empty or leaves no room
+    in the model's context, or `marking` has another limit than the sampling; BadInput, while it
+    samples, when no answer of a generation could be graded.
     """
 
     def __init__(
@@ -88,6 +94,12 @@ class Generations(Batches):
         num_needed = settings.prompts * settings.accumulate * ranks.num_ranks()
         if len(questions) < num_needed:
             raise UsageError(f"a step needs {num_needed} questions, and there are {len(questions)}")
+        if marking.limit != settings.sampling.max_tokens:
+            raise UsageError(
+                f"answers have up to {settings.sampling.max_tokens} tokens, and are marked with a "
+                f"limit of {marking.limit}; the two should be equal"
+            )
+        _check_prompts(model, questions, settings.sampling.max_tokens)
         count = settings.steps * settings.accumulate * ranks.num_ranks()
         epochs = 1 + count // max(len(questions) // settings.prompts, 1)
         self.order = ShuffledBatches(
@@ -131,46 +143,84 @@ class Generations(Batches):
         # Groups are numbered by question, the same on all ranks.
         marks = replace(marks, group=torch.tensor(indices)[marks.group])
         everyone, place = _gather(marks)
+        if not bool(everyone.has_mark.any()):
+            raise BadInput(
+                f"none of the {len(everyone)} answers of this step could be graded, so nothing can "
+                "be learned from them; grade one answer by hand to see what is wrong"
+            )
         advantages = self.state.take(everyone)
         self.figures = figures(everyone, advantages) | {
             "sample_seconds": sample_end - start,
             "mark_seconds": time.monotonic() - sample_end,
         }
         self.buckets = by_bucket(everyone)
+        advantages = self._take_part(everyone, advantages, len(parts) // settings.accumulate)
+        own_numbers, counts = advantages.numbers[place], advantages.counts[place]
         rows = settings.prompts * settings.group
         return [
-            self._batch(texts, advantages, place, marks, slice(i * rows, (i + 1) * rows))
+            self._batch(texts, own_numbers, counts, slice(i * rows, (i + 1) * rows))
             for i in range(len(parts))
         ]
 
+    def _take_part(self, everyone: Marks, advantages: Advantages, updates: int) -> Advantages:
+        """The advantages with the answers that take part in the loss. Where none of a step does,
+        all do with advantage 0: the loop divides by their number, on every rank.
+        """
+        counts = advantages.counts
+        if self.settings.mask_cut:
+            counts = counts & ~everyone.is_cut
+        steps = counts.view(ranks.num_ranks(), updates, -1)
+        is_empty = ~steps.any(2).any(0)
+        is_returned = is_empty[None, :, None].expand_as(steps).flatten()
+        numbers = advantages.numbers.masked_fill(is_returned, 0.0)
+        return replace(advantages, numbers=numbers, counts=counts | is_returned)
+
     def _batch(
-        self, texts: Rollouts, advantages: Advantages, place: slice, marks: Marks, rows: slice
+        self, texts: Rollouts, numbers: Tensor, counts: Tensor, rows: slice
     ) -> dict[str, Tensor]:
         """One micro-batch."""
         device = next(self.model.parameters()).device
         ends = (texts.prompt_lengths + texts.lengths)[rows]
         width = int(ends.max())
-        counts = advantages.counts[place][rows]
-        if self.settings.mask_cut:
-            counts = counts & ~marks.is_cut[rows]
+        mask = texts.mask[rows, :width]
         places = torch.arange(width, device=texts.tokens.device)
         batch: dict[str, Any] = {
             "input_ids": texts.tokens[rows, :width],
             "attention_mask": (places < ends[:, None]).long(),
-            "loss_mask": texts.mask[rows, :width] & counts.to(texts.mask.device)[:, None],
-            "advantages": advantages.numbers[place][rows].float(),
+            "loss_mask": mask & counts[rows].to(mask.device)[:, None],
+            "advantages": numbers[rows].float(),
         }
         if not self.sampler.is_policy:
             batch["behaviour_logprobs"] = texts.logprobs[rows, :width]
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        temperature = self.settings.sampling.temperature
         if not self.sampler.is_policy or self.settings.updates > 1:
-            with evaluation_mode(self.model):
-                batch["old_logprobs"] = stored_logprobs(self.model, batch, temperature)
+            batch["old_logprobs"] = self._logprobs(self.model, batch)
         if self.reference is not None:
-            with evaluation_mode(self.reference):
-                batch["reference_logprobs"] = stored_logprobs(self.reference, batch, temperature)
+            batch["reference_logprobs"] = self._logprobs(self.reference, batch)
         return batch
+
+    def _logprobs(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        """With the products of the training loop; with others the first ratio would not be 1."""
+        device, bf16 = batch["input_ids"].device, self.settings.bf16
+        is_bf16 = bf16_pays(device) if bf16 is None else bf16
+        with (
+            evaluation_mode(model),
+            torch.autocast(device.type, torch.bfloat16, enabled=is_bf16),
+        ):
+            return stored_logprobs(model, batch, self.settings.sampling.temperature)
+
+
+def _check_prompts(model: nn.Module, questions: Sequence[Question], max_tokens: int) -> None:
+    config: Any = getattr(model, "config", None)
+    context = getattr(config, "max_position_embeddings", None)
+    for index, question in enumerate(questions):
+        if not question.ids:
+            raise UsageError(f"the prompt of question {index} is empty")
+        if context is not None and len(question.ids) + max_tokens > context:
+            raise UsageError(
+                f"question {index} has {len(question.ids)} tokens; with answers of {max_tokens} "
+                f"that is more than the model's context of {context}"
+            )
 
 
 def _gather(marks: Marks) -> tuple[Marks, slice]:

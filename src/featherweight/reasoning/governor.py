@@ -21,10 +21,11 @@ class Governor:
 
     After each step, with the accuracy of the bucket among the answers of the step, smoothed with
     `decay`: lambda += eta (accuracy - (reference - tolerance)), kept in [0, strongest], where the
-    reference is the best smoothed accuracy so far. Below reference - 2 tolerances lambda is 0 until
-    the accuracy is back above reference - tolerance. eta = strongest / (ramp tolerance), so that
-    without a loss full pressure takes `ramp` steps; a rise is at most strongest / ramp a step, a
-    fall follows the loss. lambda is 0 in the first `warmup` steps.
+    reference is the best smoothed accuracy since the warm-up. Below reference - 2 tolerances lambda
+    is 0 until the accuracy is back above reference - tolerance. eta = strongest / (ramp tolerance),
+    so that without a loss full pressure takes `ramp` steps; a rise is at most strongest / ramp a
+    step, a fall follows the loss. lambda is 0 in the first `warmup` steps, which should be enough
+    to smooth over: the first averages are of few answers, and the best of them is a lucky number.
 
     tolerance: an accuracy, in 0 to 1; the best of noisy figures is too high, so let it be three
     standard errors of the smoothed accuracy. Our own derivation, see docs/reasoning.md.
@@ -73,12 +74,12 @@ class Governor:
         old = state["accuracy"]
         average = torch.where(old.isnan(), current, self.decay * old + (1 - self.decay) * current)
         accuracy = torch.where(has_texts, average, old)
-        reference = torch.where(
-            state["reference"].isnan(), accuracy, torch.maximum(state["reference"], accuracy)
-        )
+        steps = state["steps"] + 1
+        is_first = state["reference"].isnan() | (steps < self.warmup)
+        best = torch.maximum(state["reference"], accuracy)
+        reference = torch.where(is_first, accuracy, best)
         margin = accuracy - (reference - self.tolerance)
         is_closed = state["is_closed"] & (margin < 0) | (margin < -self.tolerance)
-        steps = state["steps"] + 1
         eta = self.strongest / (self.ramp * self.tolerance)
         pressure = (state["pressure"] + eta * margin).clamp(0, self.strongest)
         pressure = torch.where(is_closed | (steps < self.warmup), 0.0, pressure)

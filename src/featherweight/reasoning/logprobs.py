@@ -72,6 +72,6 @@ def stored_logprobs(
     """The log-probabilities of the answers at the places of their tokens, 0 elsewhere."""
     tokens = answer_tokens(model, batch, temperature)
     texts, length = batch["input_ids"].shape
-    rows = torch.zeros(texts * length, device=tokens.logprobs.device)
+    rows = tokens.logprobs.new_zeros(texts * length)
     rows[tokens.positions.indices + 1] = tokens.logprobs
     return rows.view(texts, length)

@@ -17,6 +17,7 @@ from ..base.errors import UsageError
 from ..base.events import Listener, silent
 from ..base.run_folder import RunFolder
 from ..base.sampling import Sampling
+from ..base.seeds import seed_of
 from ..training import Constant, Schedule, Step, parameter_groups, steps
 from .advantages import Control
 from .control_state import ControlState
@@ -34,7 +35,7 @@ STAGE = "reinforce"
 @dataclass(frozen=True)
 class Recipe:
     """How the policy learns. lr: of AdamW, constant after `warmup` steps. cap: the largest weight
-    of a token that another policy sampled. Others: as in `Settings`.
+    of a token that another policy sampled. bf16: as in `training.steps`. Others: as in `Settings`.
     """
 
     steps: int = 100
@@ -51,6 +52,7 @@ class Recipe:
     cap: float = 3.0
     save_every: int = 20
     seed: int = 0
+    bf16: bool | None = None
 
     def settings(self, mask_cut: bool) -> Settings:
         """What `Generations` needs. Raises UsageError for numbers that cannot work."""
@@ -68,6 +70,7 @@ class Recipe:
             Sampling(max_tokens=self.max_tokens, temperature=self.temperature),
             mask_cut,
             self.seed,
+            self.bf16,
         )
 
     def schedule(self) -> Schedule:
@@ -108,7 +111,8 @@ def train(
     if method.kl and reference is None:
         raise UsageError(f"kl={method.kl} needs a reference model")
     sizes = Sizes(len(questions), num_buckets(questions))
-    state = ControlState(control, sizes)
+    settings = recipe.settings(method.mask_truncated)
+    state = ControlState(control, sizes, _text_of(settings, questions, sampler, marking))
     loss = PolicyLoss(
         method.surrogate,
         method.aggregate,
@@ -123,7 +127,7 @@ def train(
         sampler,
         marking,
         state,
-        recipe.settings(method.mask_truncated),
+        settings,
         reference if method.kl else None,
     )
     model.train()
@@ -137,8 +141,21 @@ def train(
         run,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
+        bf16=recipe.bf16,
         save_every=recipe.save_every,
         stage=STAGE,
         listener=listener,
     ):
         yield PolicyStep(step, batches.figures, batches.buckets)
+
+
+def _text_of(
+    settings: Settings, questions: Sequence[Question], sampler: Sampler, marking: Marking
+) -> str:
+    """What the samples and marks of a run depend on, besides its control."""
+    prompts = seed_of(*((question.ids, question.bucket) for question in questions))
+    return (
+        f"{settings}, {len(questions)} questions {prompts:08x}, {type(sampler).__name__}, "
+        f"graded by {type(marking.grader.task).__name__}, {marking.cost}, "
+        f"think_end={marking.think_end}"
+    )

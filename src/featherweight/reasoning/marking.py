@@ -34,15 +34,19 @@ class Marking:
     def __call__(self, texts: Rollouts, questions: Sequence[Question], step: int = 0) -> Marks:
         """The marks of `texts`, whose groups are numbered as `questions`."""
         answers = [texts.answer(index) for index in range(len(texts.finish))]
+        # The end token belongs to the length, but not to the text.
+        bodies = [
+            ids[:-1] if finish == "end" else ids
+            for ids, finish in zip(answers, texts.finish, strict=True)
+        ]
         groups = texts.group.tolist()
         if max(groups, default=-1) >= len(questions):
             raise UsageError(f"group {max(groups)} of {len(questions)} questions")
         scores = []
-        for ids, finish, group in zip(answers, texts.finish, groups, strict=True):
+        for body, finish, group in zip(bodies, texts.finish, groups, strict=True):
             if finish == "length":
                 scores.append(0.0)
                 continue
-            body = ids[:-1] if finish == "end" else ids
             score = self.grader(questions[group].example, self.decode(body)).score
             scores.append(float("nan") if score is None else score)
         return Marks(
@@ -52,6 +56,6 @@ class Marking:
             self.limit,
             bucket=torch.tensor([questions[group].bucket for group in groups]),
             is_cut=torch.tensor([finish == "length" for finish in texts.finish]),
-            repeats=torch.tensor([is_loop(ids) for ids in answers]),
+            repeats=torch.tensor([is_loop(ids) for ids in bodies]),
             step=step,
         )

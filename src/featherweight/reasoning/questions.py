@@ -44,7 +44,10 @@ def make_questions(
                 f"question {index} has {len(ids)} tokens; with answers of {max_tokens} that is "
                 f"more than the model's context of {context}. Use shorter answers, or leave it out"
             )
-        questions.append(Question(ids, example, bucket(example)))
+        number = bucket(example)
+        if number < 0:
+            raise BadInput(f"question {index} is in bucket {number}; buckets are numbered from 0")
+        questions.append(Question(ids, example, number))
     return questions
 
 

@@ -29,9 +29,8 @@ FORMS, GATES, TARGETS = (
     ("group", "bucket", "off"),
     ("quantile", "shortest"),
 )
-SCALAR_LIMIT = (
-    0.3  # of the scalar form: a right answer is worth at least 1 - SCALAR_LIMIT, a wrong one 0
-)
+# Of the scalar form: a right answer is worth at least 1 - SCALAR_LIMIT, a wrong one 0.
+SCALAR_LIMIT = 0.3
 BATCH_STD_FLOOR = 0.1
 
 
@@ -51,7 +50,8 @@ class ShortARC(Control):
     4. form="scalar": r = c (1 + lambda w s), lambda at most `SCALAR_LIMIT`, minus the group's mean.
        form="decoupled": A = A_accuracy + A_length, A_accuracy = c - p, A_length = lambda w (s -
        mean of s over right answers) on right answers and 0 on wrong ones. In groups with both, a
-       right answer keeps at least kappa A_accuracy. A_length is never normalised, so it fades as
+       right answer keeps at least kappa A_accuracy (all of it where a grader of partial scores put
+       the answer below the mean of its group). A_length is never normalised, so it fades as
        lengths agree; `normalize` does it all the same, to see what it breaks.
     5. lambda is the governor's, for the bucket of the question; None: always `fixed_pressure`.
 
@@ -90,6 +90,15 @@ class ShortARC(Control):
             raise UsageError(
                 f"floor={self.floor} is at least 1 token, cap={self.cap} above 0, "
                 f"slack={self.slack} at least 0, kappa={self.kappa} in 0 to 1"
+            )
+        if self.form == "scalar" and self.cap > 1:
+            raise UsageError(
+                f"cap={self.cap} is at most 1 with form='scalar', so that a right answer is worth "
+                f"at least {1 - SCALAR_LIMIT}"
+            )
+        if not self.fixed_pressure >= 0:
+            raise UsageError(
+                f"fixed_pressure={self.fixed_pressure} is at least 0; below it, long answers win"
             )
         if not (0 <= self.late_quantile <= 1 and 0 <= self.quantile <= 1 and self.late_steps >= 1):
             raise UsageError("quantile and late_quantile are in 0 to 1, late_steps at least 1")
@@ -178,7 +187,8 @@ class ShortARC(Control):
                 difference = difference / (deviation(score[right]) + STD_FLOOR)
             length[right] = strength[right] * difference
             if len(right) < len(rows):
-                floor[right] = self.kappa * accuracy[right]
+                numbers = accuracy[right]
+                floor[right] = torch.where(numbers > 0, self.kappa * numbers, numbers)
         numbers = accuracy + length
         is_low = numbers < floor
         return torch.where(is_low, floor, numbers), int(is_low.sum())

@@ -27,13 +27,14 @@ def trace_examples(
     end_id: int,
 ) -> list[Example]:
     """Prompt and trace of each example as one text, of which the trace and the end token are to be
-    learned. Raises BadInput for a trace without tokens.
+    learned. Raises BadInput for a prompt or a trace without tokens.
     """
     texts = []
     for index, example in enumerate(examples):
         prompt, trace = list(encode(example)), list(encode_trace(example))
-        if not trace:
-            raise BadInput(f"the trace of example {index} is empty")
+        if not prompt or not trace:
+            part = "trace" if prompt else "prompt"
+            raise BadInput(f"the {part} of example {index} is empty")
         ids = torch.tensor([*prompt, *trace, end_id])
         mask = torch.arange(len(ids)) >= len(prompt)
         texts.append(Example(ids, mask))

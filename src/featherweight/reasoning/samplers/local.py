@@ -16,6 +16,7 @@ from .base import Sampler
 
 class LocalSampler(Sampler):
     """`models.sampling.rollouts` of the trained module: nothing is copied, and no weight is stale.
+    After `update_weights` the module is the one that was given there.
 
     end_ids: the tokens that end an answer (None: those of the model). batch_size: texts at once.
     Raises BadInput for a model without end token: its answers could never end.
@@ -45,6 +46,9 @@ class LocalSampler(Sampler):
                 end_ids=self.end_ids,
                 batch_size=self.batch_size,
             )
+
+    def update_weights(self, model: nn.Module) -> None:
+        self.model = model
 
 
 def check_ends(end_ids: Collection[int]) -> Collection[int]:

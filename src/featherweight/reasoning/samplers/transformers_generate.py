@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from ...base.errors import UsageError
 from ...base.sampling import Sampling
@@ -20,7 +22,9 @@ from .local import check_ends
 
 class TransformersSampler(Sampler):
     """`model.generate` at a temperature, from the full distribution. The random numbers are those
-    of torch's global generator, seeded from `seed`, so texts depend on the batch they are in.
+    of torch's global generator, seeded from `seed`, so texts depend on the batch they are in. The
+    model's own generation settings (penalties, forced tokens) are left out: they would draw from
+    another distribution than the one whose log-probabilities are reported.
 
     end_ids: as in `LocalSampler`.
     """
@@ -32,8 +36,7 @@ class TransformersSampler(Sampler):
     def generate(
         self, prompts: Sequence[Ids], samples: int, sampling: Sampling, seed: int
     ) -> Rollouts:
-        if sampling.temperature <= 0 or sampling.top_k or sampling.top_p < 1 or sampling.min_p:
-            raise UsageError("training samples at a temperature above 0 and truncates nothing")
+        self._check(prompts, sampling)
         device = next(self.model.parameters()).device
         width = max(map(len, prompts))
         end = min(self.end_ids)
@@ -43,7 +46,12 @@ class TransformersSampler(Sampler):
             ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
             mask[row, width - len(prompt) :] = 1
         repeats = [index for index in range(len(prompts)) for _ in range(samples)]
-        with torch.no_grad(), evaluation_mode(self.model), torch.random.fork_rng():
+        with (
+            torch.no_grad(),
+            evaluation_mode(self.model),
+            _plain_settings(self.model),
+            torch.random.fork_rng(),
+        ):
             torch.manual_seed(seed_of("generate", seed))
             output = self.model.generate(
                 ids[repeats],
@@ -60,6 +68,25 @@ class TransformersSampler(Sampler):
             )
         logits = torch.stack(output.logits, 1)
         return self._read(output.sequences, logits, width, prompts, repeats, sampling)
+
+    def update_weights(self, model: nn.Module) -> None:
+        self.model = model
+
+    def _check(self, prompts: Sequence[Ids], sampling: Sampling) -> None:
+        s = sampling
+        if s.temperature <= 0 or s.top_k or s.top_p < 1 or s.min_p or s.repetition_penalty != 1:
+            raise UsageError("training samples at a temperature above 0 and truncates nothing")
+        if s.stop:
+            raise UsageError("this sampler knows no stop texts; use LocalSampler")
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        for index, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise UsageError(f"prompt {index} is empty")
+            if context is not None and len(prompt) + s.max_tokens > context:
+                raise UsageError(
+                    f"prompt {index} has {len(prompt)} tokens, and {s.max_tokens} more do not fit "
+                    f"into the model's context of {context}; lower max_tokens"
+                )
 
     def _read(
         self,
@@ -95,3 +122,14 @@ class TransformersSampler(Sampler):
         lengths = torch.tensor([len(prompts[i]) for i in repeats], device=answers.device)
         group = torch.tensor(repeats, device=answers.device)
         return Rollouts(tokens, lengths, mask, logprobs, logprobs, group, finish)
+
+
+@contextmanager
+def _plain_settings(model: Any) -> Iterator[None]:
+    """transformers fills what a call leaves out from the model's own generation settings."""
+    settings = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = settings
