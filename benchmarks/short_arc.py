@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from common import Record, main, new_record, parser, work_folder
 from short_arc_arms import ABLATIONS, COEFFICIENTS, MAIN_ARMS, RULE_ARMS
-from short_arc_runs import QUICK, Job, Sizes, read_answers, run_job, start_job
+from short_arc_runs import QUICK, Job, Sizes, do_job, read_answers
 
 from featherweight.base.errors import BadInput
 from featherweight.base.statistics import Interval
@@ -68,15 +68,18 @@ class Bench:
     ) -> None:
         self.record, self.sizes, self.folder = record, sizes, folder
         self.arms, self.is_full = arms, is_full
+        self.chosen: dict[str, float] = {}
+        self._lengths: dict[str, float] = {}  # of the chosen ones, on the questions of the choice
 
     def run(self, seeds: Sequence[int]) -> None:
         """All starts, all coefficients on the first seed, and the chosen ones on the others."""
-        self._do([Job("start", 0.0, seed) for seed in seeds], start_job)
+        starts = [Job("start", 0.0, seed) for seed in seeds]
         first = [Job(arm, c, seeds[0]) for arm in self.arms for c in self._coefficients(arm)]
-        self._do([*first, *(Job("none", 0.0, seed) for seed in seeds[1:])], run_job)
-        self.chosen = {arm: self._choose(arm, seeds[0]) for arm in self._by_dependence()}
-        rest = [Job(arm, c, seed) for arm, c in self.chosen.items() for seed in seeds[1:]]
-        self._do(rest, run_job)
+        self._do(starts[:PROCESSES])
+        self._do([*starts[PROCESSES:], *first])
+        for arm in self._by_dependence():
+            self.chosen[arm], self._lengths[arm] = self._choose(arm, seeds[0])
+        self._do([Job(arm, c, seed) for seed in seeds[1:] for arm, c in self.chosen.items()])
 
     def _coefficients(self, arm: str) -> tuple[float, ...]:
         found = COEFFICIENTS.get(arm, (0.0,))
@@ -86,7 +89,7 @@ class Bench:
         """`linear` is chosen by the length of `decoupled`, so it comes last."""
         return sorted(self.arms, key=lambda arm: arm == "linear")
 
-    def _do(self, jobs: Sequence[Job], work: Any) -> None:
+    def _do(self, jobs: Sequence[Job]) -> None:
         """Run the jobs that the record lacks, two at a time."""
         missing = [
             job
@@ -95,7 +98,7 @@ class Bench:
         ]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(PROCESSES, context) as pool:
-            futures = [pool.submit(work, job, self.sizes, self.folder) for job in missing]
+            futures = [pool.submit(do_job, job, self.sizes, self.folder) for job in missing]
             for future in as_completed(futures):
                 self.record.add(**future.result())
 
@@ -107,8 +110,8 @@ class Bench:
         correct, lengths = (np.stack([one[i] for one in loaded])[..., None] for i in range(2))
         return correct, lengths, loaded[0][2], loaded[0][3]
 
-    def _choose(self, arm: str, seed: int) -> float:
-        """The coefficient of `arm`."""
+    def _choose(self, arm: str, seed: int) -> tuple[float, float]:
+        """The coefficient of `arm`, and the length of its answers."""
         base_correct, _, tier, _ = self.answers("none", 0.0, [seed], "choice")
         rows = []
         for coefficient in self._coefficients(arm):
@@ -118,23 +121,15 @@ class Bench:
                 for t in np.unique(tier)
             ]
             rows.append((coefficient, float(lengths.mean()), max(losses)))
-        if arm == "linear" and "decoupled" in self.chosen_so_far:
-            target = self.chosen_so_far["decoupled"][1]
+        allowed = [row for row in rows if row[2] <= LOSS]
+        if arm == "linear":
+            target = self._lengths["decoupled"]
             best = min(rows, key=lambda row: abs(row[1] - target))
+        elif allowed:
+            best = min(allowed, key=lambda row: row[1])
         else:
-            allowed = [row for row in rows if row[2] <= LOSS]
-            best = min(allowed, key=lambda row: row[1]) if allowed else min(rows, key=_loss)
-        self.chosen_so_far[arm] = best
-        return best[0]
-
-    @property
-    def chosen_so_far(self) -> dict[str, tuple[float, float, float]]:
-        """Coefficient, length and largest loss by arm."""
-        return self.__dict__.setdefault("_chosen", {})
-
-
-def _loss(row: tuple[float, float, float]) -> float:
-    return row[2]
+            best = min(rows, key=lambda row: row[2])
+        return best[:2]
 
 
 class Checks:
@@ -235,12 +230,6 @@ class Checks:
             },
             **aes(float(correct.mean()), float(lengths.mean()), *base),
         }
-
-
-def jobs_of(record: Record) -> Iterator[tuple[str, float, int]]:
-    """The finished jobs."""
-    for row in record.rows:
-        yield row["arm"], row["coefficient"], row["seed"]
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from featherweight.reasoning import rewards
 from featherweight.reasoning.advantages import Control, RewardControl
 from featherweight.reasoning.governor import Governor
-from featherweight.reasoning.rewards import BY_NAME
+from featherweight.reasoning.rewards import Rule
 from featherweight.reasoning.short_arc import ShortARC
 
 FLOOR = 3.0  # tokens; the shortest thought of the task has two tokens an operation
@@ -35,22 +36,51 @@ MAKERS: dict[str, Callable[[float], Control]] = {
     "no_governor": ungoverned,
 }
 ABLATIONS = ("no_gate", "shortest_target", "group_std", "no_governor")
-# By arm: what is swept. A rule's coefficient is the argument named in COEFFICIENT_NAMES.
+# The published rules, each with the constant that is swept. Their authors' values are for answers
+# of thousands of tokens; these are for tens.
+RULES: dict[str, tuple[Callable[[float], Rule], tuple[float, ...]]] = {
+    "linear": (lambda c: rewards.Linear(alpha=c), (0.003, 0.01, 0.02, 0.03)),
+    "kimi": (lambda c: rewards.Kimi(weight=c), (0.2, 0.4, 0.8, 1.6)),
+    "aalc": (lambda c: rewards.AALC(weight=c), (0.03, 0.1, 0.3, 0.8)),
+    "a_dlp": (
+        lambda c: rewards.ADLP(penalty=c, rate=c / 2, reference=0.9),
+        (0.001, 0.003, 0.01, 0.03),
+    ),
+    "alp": (lambda c: rewards.ALP(beta=c), (0.001, 0.002, 0.004, 0.007)),
+    "cosine": (lambda c: rewards.Cosine(right_end=c), (0.8, 0.5, 0.2, 0.0)),
+    "da_dler": (lambda c: rewards.DADLER(easy=int(c), hard=2 * int(c)), (16, 24, 32, 48)),
+    "dapo_overlong": (lambda c: rewards.DAPOOverlong(cache=c), (0.5, 0.7, 0.8, 0.9)),
+    "dast": (lambda c: rewards.DAST(), (0.0,)),
+    "dler": (lambda c: rewards.DLER(target=int(c)), (24, 32, 48, 64)),
+    "hapo": (lambda c: rewards.HAPO(weight=c), (0.1, 0.3, 0.6, 1.0)),
+    "jet": (lambda c: rewards.JET(alpha=c), (0.3, 0.6, 1.2, 2.4)),
+    "laser": (lambda c: rewards.Laser(target=int(c)), (16, 24, 32, 48)),
+    "laser_d": (lambda c: rewards.LaserD(bonus=c), (0.25, 0.5, 1.0, 2.0)),
+    "laser_de": (lambda c: rewards.LaserDE(bonus=c), (0.25, 0.5, 1.0, 2.0)),
+    "prime_rl": (lambda c: rewards.PrimeRL(weight=c), (0.1, 0.25, 0.5, 1.0)),
+    "s_grpo": (lambda c: rewards.SGRPO(), (0.0,)),
+    "short_rl": (lambda c: rewards.ShortRL(tolerance=int(c)), (2, 4, 8, 16)),
+    "shorterbetter": (lambda c: rewards.ShorterBetter(beta=c), (0.003, 0.01, 0.03, 0.1)),
+    "thinkprune": (
+        lambda c: rewards.ThinkPrune(targets=(4 * int(c), 2 * int(c), int(c)), stage_steps=40),
+        (16, 24, 32, 48),
+    ),
+    "tlmre": (lambda c: rewards.TLMRE(alpha=c), (0.05, 0.1, 0.2, 0.4)),
+}
+# l1_exact and l1_max need prompts that name a budget, o1_pruner answers of a reference model.
+RULE_ARMS = tuple(name for name in RULES if name not in MAIN_ARMS)
 COEFFICIENTS: dict[str, tuple[float, ...]] = {
-    "linear": (0.003, 0.01, 0.02, 0.03),
-    "kimi": (0.2, 0.4, 0.8, 1.6),
     "scalar": (0.1, 0.2, 0.3),
     "decoupled": (0.25, 0.5, 1.0, 2.0),
-    **dict.fromkeys(ABLATIONS, (1.0,)),
+    **dict.fromkeys(ABLATIONS, (0.25, 0.5, 1.0, 2.0)),
+    **{name: values for name, (_, values) in RULES.items()},
 }
-COEFFICIENT_NAMES = {"linear": "alpha", "kimi": "weight"}
-RULE_ARMS: tuple[str, ...] = ()
 
 
 def control(arm: str, coefficient: float) -> Control:
     """The control of an arm."""
+    if arm == "none":
+        return RewardControl()
     if arm in MAKERS:
         return MAKERS[arm](coefficient)
-    rule = BY_NAME[arm]
-    name = COEFFICIENT_NAMES.get(arm)
-    return RewardControl(rule(**{name: coefficient}) if name else rule())
+    return RewardControl(RULES[arm][0](coefficient))

@@ -148,6 +148,11 @@ def tier(operations: int) -> int:
     return next(i for i, (low, high) in enumerate(TIERS) if low <= operations <= high)
 
 
+def do_job(job: Job, sizes: Sizes, folder: Path) -> dict[str, Any]:
+    """The row of a job."""
+    return (start_job if job.arm == "start" else run_job)(job, sizes, folder)
+
+
 def start_job(job: Job, sizes: Sizes, folder: Path) -> dict[str, Any]:
     """Train the start of a seed on traces, and judge it."""
     began = time.process_time()
