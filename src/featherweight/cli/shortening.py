@@ -29,86 +29,111 @@ SETTINGS = (
         "judge_questions",
         "points",
     ),
-    *("tolerance", "warm_start", "warm_lr", "sampler"),
+    *("tolerance", "warm_start", "warm_lr", "sampler", "device"),
 )
+
+
+TaskName = Annotated[
+    str,
+    typer.Option(
+        metavar="TASK[=FILE]", help="What it is trained on: gsm8k, arithmetic or op_chain."
+    ),
+]
+TaskFiles = Annotated[
+    Path | None,
+    typer.Option("--task-data", help="Folder of the task's files.", show_default=False),
+]
+Chat = Annotated[
+    bool | None,
+    typer.Option("--chat/--raw", help="Prompts through the chat template.", show_default=False),
+]
+Reward = Annotated[
+    str,
+    typer.Option(
+        help="short_arc, or a published rule such as kimi(weight=0.4), or none.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Strength = Annotated[
+    float, typer.Option(help="The largest pressure of short_arc.", rich_help_panel=TRAINING)
+]
+Floor = Annotated[
+    float, typer.Option(help="So many tokens are short enough.", rich_help_panel=TRAINING)
+]
+Steps = Annotated[int, typer.Option(help="Of the optimizer.", min=1, rich_help_panel=TRAINING)]
+Prompts = Annotated[
+    int, typer.Option(help="Questions of a micro-batch.", min=1, rich_help_panel=TRAINING)
+]
+Group = Annotated[
+    int, typer.Option(help="Answers to each question.", min=2, rich_help_panel=TRAINING)
+]
+Accumulate = Annotated[
+    int, typer.Option(help="Micro-batches of a step.", min=1, rich_help_panel=TRAINING)
+]
+Rate = Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)]
+Temperature = Annotated[float, typer.Option(help="Of the sampling.", rich_help_panel=TRAINING)]
+MaxTokens = Annotated[int, typer.Option(help="Longest answer.", min=1, rich_help_panel=TRAINING)]
+Questions = Annotated[int, typer.Option(help="Of the training.", min=1, rich_help_panel=TRAINING)]
+SamplerName = Annotated[
+    str,
+    typer.Option(
+        metavar="local|native",
+        help="Who writes: the policy itself, or its weights in 8 bits on the native engine.",
+        rich_help_panel=TRAINING,
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", rich_help_panel=TRAINING)]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="cpu|cuda",
+        help="A GPU when there is one.",
+        rich_help_panel=TRAINING,
+        show_default=False,
+    ),
+]
+WarmStart = Annotated[
+    int, typer.Option(help="Steps of learning traces first.", min=0, rich_help_panel=START)
+]
+WarmRate = Annotated[float, typer.Option(help="Of these.", rich_help_panel=START)]
+JudgeQuestions = Annotated[
+    int, typer.Option(help="Held-out questions.", min=1, rich_help_panel=JUDGE)
+]
+Points = Annotated[int, typer.Option(help="Evaluations on the way.", min=1, rich_help_panel=JUDGE)]
+Tolerance = Annotated[
+    float,
+    typer.Option(
+        help="Of accuracy: below twice as much three times in a row, the training stops.",
+        rich_help_panel=JUDGE,
+    ),
+]
 
 
 def shorten(
     model: Model,
-    task: Annotated[
-        str,
-        typer.Option(
-            metavar="TASK[=FILE]", help="What it is trained on: gsm8k, arithmetic or op_chain."
-        ),
-    ],
+    task: TaskName,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the model.")],
-    task_data: Annotated[
-        Path | None, typer.Option(help="Folder of the task's files.", show_default=False)
-    ] = None,
-    chat: Annotated[
-        bool | None,
-        typer.Option("--chat/--raw", help="Prompts through the chat template.", show_default=False),
-    ] = None,
-    reward: Annotated[
-        str,
-        typer.Option(
-            help="short_arc, or a published rule such as kimi(weight=0.4), or none.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "short_arc",
-    strength: Annotated[
-        float, typer.Option(help="The largest pressure of short_arc.", rich_help_panel=TRAINING)
-    ] = 1.0,
-    floor: Annotated[
-        float,
-        typer.Option(help="A thought of so many tokens is short enough.", rich_help_panel=TRAINING),
-    ] = 16.0,
-    steps: Annotated[int, typer.Option(min=1, rich_help_panel=TRAINING)] = 100,
-    prompts: Annotated[
-        int, typer.Option(help="Questions of a micro-batch.", min=1, rich_help_panel=TRAINING)
-    ] = 8,
-    group: Annotated[
-        int, typer.Option(help="Answers to each question.", min=2, rich_help_panel=TRAINING)
-    ] = 8,
-    accumulate: Annotated[
-        int, typer.Option(help="Micro-batches of a step.", min=1, rich_help_panel=TRAINING)
-    ] = 1,
-    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=TRAINING)] = 1e-6,
-    temperature: Annotated[
-        float, typer.Option(help="Of the sampling.", rich_help_panel=TRAINING)
-    ] = 1.0,
-    max_tokens: Annotated[
-        int, typer.Option(help="Longest answer.", min=1, rich_help_panel=TRAINING)
-    ] = 256,
-    questions: Annotated[
-        int, typer.Option(help="Of the training.", min=1, rich_help_panel=TRAINING)
-    ] = 1000,
-    sampler: Annotated[
-        str,
-        typer.Option(
-            metavar="local|native",
-            help="Who writes: the policy itself, or its weights in 8 bits on the native engine.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "local",
-    warm_start: Annotated[
-        int, typer.Option(help="Steps of learning traces first.", min=0, rich_help_panel=START)
-    ] = 0,
-    warm_lr: Annotated[float, typer.Option(help="Of these.", rich_help_panel=START)] = 1e-4,
-    judge_questions: Annotated[
-        int, typer.Option(help="Held-out questions.", min=1, rich_help_panel=JUDGE)
-    ] = 200,
-    points: Annotated[
-        int, typer.Option(help="Evaluations on the way.", min=1, rich_help_panel=JUDGE)
-    ] = 5,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            help="Of accuracy: below twice as much three times in a row, the training stops.",
-            rich_help_panel=JUDGE,
-        ),
-    ] = 0.02,
-    seed: Annotated[int, typer.Option(rich_help_panel=TRAINING)] = 0,
+    task_data: TaskFiles = None,
+    chat: Chat = None,
+    reward: Reward = "short_arc",
+    strength: Strength = 1.0,
+    floor: Floor = 16.0,
+    steps: Steps = 100,
+    prompts: Prompts = 8,
+    group: Group = 8,
+    accumulate: Accumulate = 1,
+    lr: Rate = 1e-6,
+    temperature: Temperature = 1.0,
+    max_tokens: MaxTokens = 256,
+    questions: Questions = 1000,
+    sampler: SamplerName = "local",
+    seed: SeedOption = 0,
+    device: Device = None,
+    warm_start: WarmStart = 0,
+    warm_lr: WarmRate = 1e-4,
+    judge_questions: JudgeQuestions = 200,
+    points: Points = 5,
+    tolerance: Tolerance = 0.02,
     start_over: Annotated[bool, typer.Option("--fresh", help="Forget an unfinished run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

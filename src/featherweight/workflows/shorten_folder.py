@@ -99,13 +99,17 @@ class Shortening:
         self.user_listener = listener
         self.seconds: dict[str, float] = {}
         self.points: set[int] = set()  # steps whose evaluation the guard has
-        self.model: Any = loading.load(plan.source.path, torch.float32, listener=self.listener)[0]
+        self.model: Any = self._load()
         self.model.requires_grad_()
         self.ends = end_tokens(self.model) or {plan.tokenizer.eos_token_id}
         self.marking = Marking(
             grader, plan.tokenizer.decode, plan.think_end, plan.settings.recipe.max_tokens
         )
         self.policy = LocalSampler(self.model, self.ends)
+
+    def _load(self) -> Any:
+        device = self.settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return loading.load(self.plan.source.path, torch.float32, device, self.listener)[0]
 
     def work(self) -> dict[str, Any]:
         """All stages; returns the content of results.json."""
@@ -269,7 +273,8 @@ class Shortening:
 
     def _collapse(self, guard: CollapseGuard, number: int) -> dict[str, Any]:
         """Go back to the best weights."""
-        self.model.load_state_dict(load_file(self.run.work / BEST), strict=False)
+        weights = load_file(self.run.work / BEST)
+        self.model.load_state_dict(weights, strict=False)
         return {"collapsed_at": number, "best": guard.best}
 
     def _point(self, guard: CollapseGuard, number: int, total: int) -> bool:

@@ -40,6 +40,7 @@ class ShortenSettings:
     patience: so many evaluations in a row with too low an accuracy stop the run. warm_start: steps
     of learning traces first; warm_batch, warm_lr: of these. tolerance: of accuracy, from 0 to 1.
     sampler: "local" (the policy itself) or "native" (its weights in 8 bits on the native engine).
+    device: "cpu", "cuda" (None: a GPU when there is one).
     """
 
     task: str
@@ -58,6 +59,7 @@ class ShortenSettings:
     warm_batch: int = 16
     warm_lr: float = 1e-4
     sampler: str = "local"
+    device: str | None = None
 
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS:
@@ -84,7 +86,7 @@ class ShortenSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings as data for run.yaml."""
-        return asdict(self) | {"task_data": None}
+        return asdict(self) | {"task_data": None, "device": None}
 
 
 @dataclass(frozen=True, eq=False)
