@@ -35,8 +35,8 @@ PARTS = ("test", "choice")
 @dataclass(frozen=True)
 class Sizes:
     """width, blocks, heads: of the model. traces: texts of the start, learned in start_steps steps
-    of start_batch texts. steps, prompts, group, lr: of the reinforcement. judged: questions a tier;
-    choice: further ones, for the choice of coefficients.
+    of start_batch texts. steps, prompts, accumulate, group, lr: of the reinforcement. judged:
+    questions a tier; choice: further ones, for the choice of coefficients.
     """
 
     width: int = 96
@@ -48,7 +48,8 @@ class Sizes:
     start_lr: float = 3e-3
     questions: int = 10_000
     steps: int = 120
-    prompts: int = 32
+    prompts: int = 8
+    accumulate: int = 4
     group: int = 8
     lr: float = 3e-4
     judged: int = 2000
@@ -187,9 +188,11 @@ def run_job(job: Job, sizes: Sizes, folder: Path) -> dict[str, Any]:
     recipe = Recipe(
         steps=sizes.steps,
         prompts=sizes.prompts,
+        accumulate=sizes.accumulate,
         group=sizes.group,
         lr=sizes.lr,
         max_tokens=LIMIT,
+        bf16=False,  # products of width 96 are slower in bfloat16
         seed=job.seed,
     )
     control = short_arc_arms.control(job.arm, job.coefficient)

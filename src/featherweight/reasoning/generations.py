@@ -156,10 +156,9 @@ class Generations(Batches):
         self.buckets = by_bucket(everyone)
         advantages = self._take_part(everyone, advantages, len(parts) // settings.accumulate)
         own_numbers, counts = advantages.numbers[place], advantages.counts[place]
-        rows = settings.prompts * settings.group
         return [
-            self._batch(texts, own_numbers, counts, slice(i * rows, (i + 1) * rows))
-            for i in range(len(parts))
+            self._batch(texts, own_numbers, counts, rows)
+            for rows in _divide(texts, len(parts) // settings.accumulate, settings.accumulate)
         ]
 
     def _take_part(self, everyone: Marks, advantages: Advantages, updates: int) -> Advantages:
@@ -176,10 +175,10 @@ class Generations(Batches):
         return replace(advantages, numbers=numbers, counts=counts | is_returned)
 
     def _batch(
-        self, texts: Rollouts, numbers: Tensor, counts: Tensor, rows: slice
+        self, texts: Rollouts, numbers: Tensor, counts: Tensor, rows: Tensor
     ) -> dict[str, Tensor]:
         """One micro-batch."""
-        device = next(self.model.parameters()).device
+        device, rows = next(self.model.parameters()).device, rows.to(texts.tokens.device)
         ends = (texts.prompt_lengths + texts.lengths)[rows]
         width = int(ends.max())
         mask = texts.mask[rows, :width]
@@ -187,8 +186,8 @@ class Generations(Batches):
         batch: dict[str, Any] = {
             "input_ids": texts.tokens[rows, :width],
             "attention_mask": (places < ends[:, None]).long(),
-            "loss_mask": mask & counts[rows].to(mask.device)[:, None],
-            "advantages": numbers[rows].float(),
+            "loss_mask": mask & counts.to(rows.device)[rows, None],
+            "advantages": numbers.to(rows.device)[rows].float(),
         }
         if not self.sampler.is_policy:
             batch["behaviour_logprobs"] = texts.logprobs[rows, :width]
@@ -208,6 +207,17 @@ class Generations(Batches):
             torch.autocast(device.type, torch.bfloat16, enabled=is_bf16),
         ):
             return stored_logprobs(model, batch, self.settings.sampling.temperature)
+
+
+def _divide(texts: Rollouts, updates: int, accumulate: int) -> list[Tensor]:
+    """The rows of each micro-batch. Within a step of the optimizer the answers are sorted by
+    length, since padding costs as much as tokens; the loop's mean does not depend on the order.
+    """
+    ends = (texts.prompt_lengths + texts.lengths).cpu()
+    steps = torch.arange(len(ends)).chunk(updates)
+    return [
+        rows for step in steps for rows in step[ends[step].argsort(stable=True)].chunk(accumulate)
+    ]
 
 
 def _check_prompts(model: nn.Module, questions: Sequence[Question], max_tokens: int) -> None:
