@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,6 +15,7 @@ from ....base.errors import BadInput
 FILE = "featherweight_control.safetensors"
 
 
+@runtime_checkable
 class Stateful(Protocol):
     """What has a state of tensors."""
 

@@ -77,10 +77,11 @@ class ShortARCMixin:
         )
         everyone, own = gather_rows(rows, "auto")
         is_training = trainer.model.training
-        size = trainer.num_generations if is_training else trainer.num_generations_eval
-        marks = self.answer_format.marks(
-            number_groups(everyone, size), int(trainer.state.global_step)
-        )
+        if is_training:
+            everyone = number_groups(everyone, trainer.num_generations)
+        else:
+            everyone["group"] = [0] * len(everyone["prompt"])
+        marks = self.answer_format.marks(everyone, int(trainer.state.global_step))
         if len(marks) != len(gathered):
             raise Unsupported(f"TRL gathered {len(gathered)} rewards for {len(marks)} answers")
         if is_training:

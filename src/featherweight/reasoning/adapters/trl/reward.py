@@ -27,13 +27,13 @@ class LengthReward:
     Args: rule, a reward rule or `ShortARC(form="scalar")`; grade, called with the columns of a row
     and the text of its answer, from 0 to 1, or None for an answer that cannot be graded, which then
     takes no part; answer_format; num_generations, as in the trainer's settings (TRL does not pass
-    it on), and in evaluation num_generations_eval; gather: "auto" takes the rows of all processes
+    it on); gather: "auto" takes the rows of all processes
     together, "never" those of each alone, which is refused for a rule that learns; columns and
     sizes, for rules that remember prompts or buckets.
 
     The object can be pickled when `grade` can. What the rule learned is in `state_dict`;
-    `checkpoint_callback` saves it. TRL calls reward functions in evaluation too, where the rule
-    gives plain correctness and learns nothing. Raises UsageError, before rewards are given, for
+    `checkpoint_callback` saves it. TRL calls reward functions in evaluation too; there the reward is
+    plain correctness, and the rule learns nothing. Raises UsageError, before rewards are given, for
     rows that are not `num_generations` consecutive answers to each prompt.
     """
 
@@ -67,13 +67,22 @@ class LengthReward:
         **columns: Any,
     ) -> list[float | None]:
         """The reward of each row of this process; None for an answer without a grade."""
-        self._check_gather()
         texts = [plain_text(completion) for completion in completions]
         examples = rows_of(columns, len(prompts))
         correct = grades(self.grade, examples, texts)
         rows = read_rows(
             prompts, completion_ids, correct, columns, self.columns, self.answer_format
         )
+        if is_evaluation(log_metric):
+            plain_rows = rows | {"group": [0] * len(prompts)}
+            numbers = self.answer_format.marks(plain_rows, self.scalar.step).correct
+        else:
+            numbers = self._take(rows, log_metric)
+        return [None if number != number else number for number in numbers.tolist()]
+
+    def _take(self, rows: dict[str, list[Any]], log_metric: Any) -> Tensor:
+        """The rewards of this process's rows, after which the rule learned from those of all."""
+        self._check_gather()
         everyone, own = gather_rows(rows, self.gather)
         marks = self.answer_format.marks(
             number_groups(everyone, self.num_generations), self.scalar.step
@@ -82,7 +91,7 @@ class LengthReward:
         if log_metric is not None:
             log_metric("accuracy", float(marks.correct.nanmean()))
             log_metric("ungraded", float((~marks.has_mark).double().mean()))
-        return [None if number != number else number for number in numbers[own].tolist()]
+        return numbers[own]
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the rule learned, and the number of steps."""
@@ -98,6 +107,14 @@ class LengthReward:
                 f'gather="never" lets each of {ranks.num_ranks()} processes learn something else; '
                 'take gather="auto"'
             )
+
+
+def is_evaluation(log_metric: Any) -> bool:
+    """Whether the trainer evaluates. TRL does not tell a reward function, so the trainer is asked
+    whose method `log_metric` is; a function of another origin means training.
+    """
+    model = getattr(getattr(log_metric, "__self__", None), "model", None)
+    return model is not None and not model.training
 
 
 def rows_of(columns: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
