@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +21,7 @@ from featherweight.reasoning.rewards import HAPO, Accuracy, Kimi, Linear, Sizes
 from featherweight.reasoning.short_arc import ShortARC
 
 from .toy_grading import FORMAT, answer, equals_gold
+from .two_ranks_runs import run_two_ranks
 
 PROMPTS = ["a"] * 4 + ["b"] * 4
 LENGTHS = (2, 4, 6, 8, 3, 3, 9, 9)
@@ -89,6 +92,21 @@ def test_split_groups_are_refused() -> None:
 def test_a_group_has_two_answers() -> None:
     with pytest.raises(UsageError, match="at least 2"):
         reward_of(Accuracy(), num_generations=1)
+
+
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
+    """A group lies across two processes of six rows each."""
+    run_two_ranks(tmp_path, "reward")
+    names = ("reward_1_0", "reward_2_0", "reward_2_1")
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in names)
+    assert [a + b for a, b in zip(first["steps"], second["steps"], strict=True)] == one["steps"]
+    assert one["steps"][0] != one["steps"][2], "the governor never opened"
+    assert one["refusals"] == ["", ""]
+    # Alone, a process has parts of groups, and a governor would see another accuracy.
+    for content in (first, second):
+        assert "6 rows are no whole groups of num_generations=4" in content["refusals"][0]
+        assert "such as 8" in content["refusals"][0]
+        assert "each of 2 processes learn something else" in content["refusals"][1]
 
 
 def test_decoupled_needs_a_trainer() -> None:

@@ -31,7 +31,8 @@ from featherweight.reasoning.rewards import Kimi, Sizes
 from featherweight.reasoning.short_arc import ShortARC
 
 from . import trl_runs as runs
-from .toy_grading import even_words
+from .toy_grading import even_word_rewards, even_words
+from .two_ranks_runs import run_two_ranks
 
 # Warnings of TRL and of what it imports are not ours.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -50,10 +51,6 @@ class EvenWords(OpChain):
         return even_words(example, answer)
 
 
-def correctness(completions: Any, **columns: Any) -> list[float | None]:
-    return [even_words({}, text) for text in completions]
-
-
 def reward_trainer(folder: Path, rule: Any = SCALAR, **changes: Any) -> tuple[Any, LengthReward]:
     reward = LengthReward(
         rule, even_words, runs.FORMAT, runs.GROUP, columns=BUCKET, sizes=SIZES
@@ -63,7 +60,7 @@ def reward_trainer(folder: Path, rule: Any = SCALAR, **changes: Any) -> tuple[An
 
 def advantage_trainer(folder: Path, control: Control = DECOUPLED, **changes: Any) -> Any:
     return runs.AdvantageTrainer(
-        **runs.arguments(correctness, folder, **changes),
+        **runs.arguments(even_word_rewards, folder, **changes),
         control=control,
         answer_format=runs.FORMAT,
         columns=BUCKET,
@@ -129,6 +126,23 @@ def test_advantages_in_trl_equal_our_loop(tmp_path: Path) -> None:
         torch.testing.assert_close(advantages, expected, rtol=0, atol=0)
     assert any(not torch.equal(a, b) for a, b in zip(ours, plain, strict=True)), "no pressure"
     assert "control/pressure" in trainer.state.log_history[0]
+
+
+def test_two_ranks_of_trl(tmp_path: Path) -> None:
+    """Three groups of four rows on two processes: the second group lies on both."""
+    run_two_ranks(tmp_path, "trl")
+    first, second = (torch.load(tmp_path / f"trl_{rank}.pt", weights_only=False) for rank in (0, 1))
+    records = [
+        (a[0] + b[0], a[1] + b[1], torch.cat([a[2], b[2]]))
+        for a, b in zip(first["records"], second["records"], strict=True)
+    ]
+    assert [len(record[0]) for record in records] == [12] * 4
+    for (_, _, advantages), expected in zip(
+        records, our_advantages(records, DECOUPLED), strict=True
+    ):
+        torch.testing.assert_close(advantages, expected, rtol=0, atol=0)
+    for name, tensor in first["state"].items():
+        torch.testing.assert_close(tensor, second["state"][name], equal_nan=True)
 
 
 def test_governor_once_a_generation(tmp_path: Path) -> None:
@@ -212,7 +226,7 @@ def test_settings_are_checked(tmp_path: Path, changes: dict[str, Any], message: 
 def test_one_reward_function(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="2 reward functions"):
         ShortARCTrainer(
-            **runs.arguments([correctness, correctness], tmp_path),
+            **runs.arguments([even_word_rewards, even_word_rewards], tmp_path),
             control=DECOUPLED,
             answer_format=runs.FORMAT,
         )

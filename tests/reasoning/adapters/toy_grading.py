@@ -31,3 +31,8 @@ def answer(num_thoughts: int, is_cut: bool = False) -> list[int]:
     """The ids of an answer that thinks for `num_thoughts` tokens, the marker included."""
     ids = [7 + i % 3 for i in range(num_thoughts - 1)] + [END_THOUGHT, 9]
     return ids if is_cut else [*ids, END]
+
+
+def even_word_rewards(completions: Any, **columns: Any) -> list[float | None]:
+    """`even_words` as a reward function of TRL."""
+    return [even_words({}, text) for text in completions]

@@ -1,15 +1,13 @@
 """verl: `compute_score` grades one answer, and `ShortARCEstimator` gives the advantages of a batch.
 
-    # my_script.py, which verl runs instead of verl.trainer.main_ppo
-    estimator = ShortARCEstimator(ShortARC(), limit=4096)
-    estimator.register()                       # algorithm.adv_estimator=short_arc
-    main_ppo.main()
+    # my_module.py, imported by verl in each of its processes: VERL_USE_EXTERNAL_MODULES=my_module
+    ShortARCEstimator(ShortARC(), limit=4096).register()       # algorithm.adv_estimator=short_arc
 
 verl hands an estimator the mask of the answer, but neither its ids nor the place where a thought
 ends. Length is therefore that of the whole answer, which is a difference to our own loop and to the
 adapter of TRL: with short answers proper it does not matter. What the control learned is in
-`estimator.state`; verl computes advantages in one process, the one that registered it, so nothing
-is gathered.
+`estimator.state`; verl computes the advantages of a whole batch in one process, so nothing is
+gathered. The state is not in verl's checkpoints: save `estimator.state.state_dict()` yourself.
 """
 
 from __future__ import annotations
