@@ -52,9 +52,7 @@ class EvenWords(OpChain):
 
 
 def reward_trainer(folder: Path, rule: Any = SCALAR, **changes: Any) -> tuple[Any, LengthReward]:
-    reward = LengthReward(
-        rule, even_words, runs.FORMAT, runs.GROUP, columns=BUCKET, sizes=SIZES
-    )
+    reward = LengthReward(rule, even_words, runs.FORMAT, runs.GROUP, columns=BUCKET, sizes=SIZES)
     return runs.RewardTrainer(**runs.arguments(reward, folder, **changes)), reward
 
 
@@ -159,9 +157,7 @@ def test_eval_is_unshaped(tmp_path: Path) -> None:
     figures = trainer.evaluate()
     assert trainer.control_state.steps == 0
     rows = [row for record in trainer.records for row in zip(record[0], record[1], strict=True)]
-    right = [
-        answer[-1] == 0 and even_words({}, runs.decode(answer[:-1])) for _, answer in rows
-    ]
+    right = [answer[-1] == 0 and even_words({}, runs.decode(answer[:-1])) for _, answer in rows]
     assert figures["eval_reward"] == pytest.approx(sum(map(bool, right)) / len(right))
     trainer, reward = reward_trainer(tmp_path / "b", per_device_eval_batch_size=8)
     trainer.eval_dataset = runs.dataset()

@@ -77,7 +77,9 @@ class Recorder:
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         masks = output["completion_mask"].bool()
-        ids = [row[mask].tolist() for row, mask in zip(output["completion_ids"], masks, strict=True)]
+        ids = [
+            row[mask].tolist() for row, mask in zip(output["completion_ids"], masks, strict=True)
+        ]
         vars(self).setdefault("records", []).append((inputs, ids, output["advantages"].clone()))
         return output
 

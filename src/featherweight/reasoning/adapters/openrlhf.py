@@ -77,7 +77,7 @@ class RewardFunction:
             for prompt, label in zip(prompts, labels, strict=True)
         ]
         plain = [self._decode(answer) for answer in ids]
-        rows = {
+        rows: dict[str, Sequence[Any]] = {
             "correct": grades(self.grade, examples, plain),
             "group": groups,
             "bucket": [0] * len(texts),

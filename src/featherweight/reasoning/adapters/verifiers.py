@@ -49,7 +49,9 @@ class TaskRubric:
     def has_format(self, completion: Any, **kwargs: Any) -> float:
         """1 for an answer with one end of thought and something after it."""
         text = plain_text(completion)
-        return float(text.count(self.think_end) == 1 and bool(text.split(self.think_end)[1].strip()))
+        return float(
+            text.count(self.think_end) == 1 and bool(text.split(self.think_end)[1].strip())
+        )
 
     def think_tokens(self, completion: Any, **kwargs: Any) -> float:
         """Tokens up to the end of the thought; of the whole text when it never ends."""

@@ -1,8 +1,8 @@
 """`ShortARCMixin`: decoupled advantages inside `trl.GRPOTrainer`. It replaces the advantages that
 the trainer computed, and nothing else.
 
-It overrides two private methods. TRL has removed features of its own when such overrides no longer
-fitted, so both signatures are compared when the trainer is made.
+It overrides two private methods and calls a third. TRL has removed features of its own when such overrides no longer
+fitted, so their parameters are compared when the trainer is made.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .rows import Columns, gather_rows, number_groups, read_rows
 SIGNATURES = {
     "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_generate_and_score_completions": ("self", "inputs"),
+    "_log_metric": ("self", "name", "value"),
 }
 NOT_EXAMPLE = ("prompt", "completion", "completion_ids")
 
@@ -108,7 +109,7 @@ class ShortARCMixin:
 
 
 def check_signatures(trainer: type) -> None:
-    """Raise Unsupported unless TRL's methods have the parameters that the mixin overrides."""
+    """Raise Unsupported unless TRL's methods have the parameters that the mixin relies on."""
     bases = trainer.__mro__[trainer.__mro__.index(ShortARCMixin) + 1 :]
     for name, parameters in SIGNATURES.items():
         method = next((vars(base)[name] for base in bases if name in vars(base)), None)

@@ -32,9 +32,9 @@ class LengthReward:
     sizes, for rules that remember prompts or buckets.
 
     The object can be pickled when `grade` can. What the rule learned is in `state_dict`;
-    `checkpoint_callback` saves it. TRL calls reward functions in evaluation too; there the reward is
-    plain correctness, and the rule learns nothing. Raises UsageError, before rewards are given, for
-    rows that are not `num_generations` consecutive answers to each prompt.
+    `checkpoint_callback` saves it. TRL calls reward functions in evaluation too: there the reward
+    is plain correctness, and the rule learns nothing. Raises UsageError, before rewards are given,
+    for rows that are not `num_generations` consecutive answers to each prompt.
     """
 
     def __init__(

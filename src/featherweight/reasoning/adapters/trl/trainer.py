@@ -9,8 +9,7 @@ try:
     from trl import GRPOTrainer
 except ImportError as error:
     raise UsageError(
-        "ShortARCTrainer needs TRL, which cannot be imported; "
-        'run: pip install "featherweight[trl]"'
+        'ShortARCTrainer needs TRL, which cannot be imported; run: pip install "featherweight[trl]"'
     ) from error
 
 
