@@ -29,7 +29,7 @@ def test_rubric() -> None:
     rubric = TaskRubric(TASK, str.split, think_end="END")
     assert rubric.correctness(message(GOLD), EXAMPLE, answer="x") == 1
     assert rubric.correctness(message(f"{GOLD} 3"), EXAMPLE) == 0
-    assert rubric.ungraded(message(GOLD), EXAMPLE) == 0
+    assert rubric.is_ungraded(message(GOLD), EXAMPLE) == 0
     assert rubric.has_format(message(GOLD)) == 1
     assert [rubric.has_format(message(text)) for text in ("1", "1 END", "END 1 END")] == [0, 0, 0]
     assert rubric.think_tokens(message(GOLD)) == len(GOLD.split()) - 1

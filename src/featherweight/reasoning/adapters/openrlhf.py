@@ -76,9 +76,9 @@ class RewardFunction:
             {"prompt": prompt, "label": label}
             for prompt, label in zip(prompts, labels, strict=True)
         ]
-        plain = [self._decode(answer) for answer in ids]
+        answers = [self._decode(answer) for answer in ids]
         rows: dict[str, Sequence[Any]] = {
-            "correct": grades(self.grade, examples, plain),
+            "correct": grades(self.grade, examples, answers),
             "group": groups,
             "bucket": [0] * len(texts),
             **self.answer_format.read(ids),

@@ -52,8 +52,8 @@ class ScalarReward:
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` gave. Raises BadInput for another rule's state."""
         shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        other = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if shapes != other:
-            raise BadInput(f"the saved state has {other}, this rule {shapes}")
+        other_shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if shapes != other_shapes:
+            raise BadInput(f"the saved state has {other_shapes}, this rule {shapes}")
         self.state = {name: tensors[name] for name in self.state}
         self.step = int(tensors["num_steps"])

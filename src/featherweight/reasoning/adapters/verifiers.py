@@ -38,11 +38,11 @@ class TaskRubric:
 
     def correctness(self, completion: Any, info: Any, **kwargs: Any) -> float:
         """The task's grade of the whole answer; 0 for one that cannot be graded, since verifiers
-        has no way to leave one out (`ungraded` counts them).
+        has no way to leave one out (`is_ungraded` counts them).
         """
         return self.task.grade(info, plain_text(completion)) or 0.0
 
-    def ungraded(self, completion: Any, info: Any, **kwargs: Any) -> float:
+    def is_ungraded(self, completion: Any, info: Any, **kwargs: Any) -> float:
         """1 for an answer that the task cannot grade."""
         return float(self.task.grade(info, plain_text(completion)) is None)
 
@@ -97,7 +97,7 @@ def make_environment(
                 rubric.correctness,
                 rubric.has_format,
                 rubric.think_tokens,
-                rubric.ungraded,
+                rubric.is_ungraded,
             ],
             weights=[1 - format_weight, format_weight, 0.0, 0.0],
         ),

@@ -26,7 +26,7 @@ from ..marks import Marks
 from ..rewards import Sizes
 
 NAME = "short_arc"
-UNGRADED = -1.0  # stands for None in a reward, which is a number in verl
+UNGRADED_SCORE = -1.0  # stands for None in a reward, which is a number in verl
 Score = Callable[[str, str, str, Mapping[str, Any] | None], dict[str, float]]
 
 
@@ -49,7 +49,7 @@ def make_compute_score(
         example = {**(extra_info or {}), "ground_truth": ground_truth, "data_source": data_source}
         score = grade(example, solution_str)
         if score is None:
-            return {"score": UNGRADED, "acc": 0.0}
+            return {"score": UNGRADED_SCORE, "acc": 0.0}
         return {"score": float(score), "acc": float(score)}
 
     return compute_score
@@ -125,13 +125,13 @@ class ShortARCEstimator:
         lengths = mask.sum(-1).double().cpu()
         is_cut = lengths >= self.limit
         scores = rewards.double().sum(-1).cpu()
-        scores = torch.where(scores == UNGRADED, torch.nan, scores)
+        scores = torch.where(scores == UNGRADED_SCORE, torch.nan, scores)
         extremes = scores[(scores < 0) | (scores > 1)]
         if len(extremes):
             raise UsageError(
                 f"a reward is {float(extremes[0]):g}, and correctness is from 0 to 1, or "
-                f"{UNGRADED:g} for an ungraded answer; leave out other rewards and the KL in the "
-                "reward (algorithm.use_kl_in_reward)"
+                f"{UNGRADED_SCORE:g} for an ungraded answer; leave out other rewards and the KL "
+                "(algorithm.use_kl_in_reward)"
             )
         return Marks(
             torch.where(is_cut, 0.0, scores),

@@ -1,8 +1,8 @@
 """`ShortARCMixin`: decoupled advantages inside `trl.GRPOTrainer`. It replaces the advantages that
 the trainer computed, and nothing else.
 
-It overrides two private methods and calls a third. TRL has removed features of its own when such overrides no longer
-fitted, so their parameters are compared when the trainer is made.
+It overrides two private methods and calls a third. TRL has removed features of its own when such
+overrides no longer fitted, so their parameters are compared when the trainer is made.
 """
 
 from __future__ import annotations
@@ -67,30 +67,30 @@ class ShortARCMixin:
         """TRL's gathered rewards [rows of all processes, 1], 0 for answers that were cut."""
         trainer: Any = self
         parent: Any = super()
-        gathered = parent._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        correctness = parent._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         start = trainer.accelerator.process_index * len(prompts)
-        own_rewards = gathered[start : start + len(prompts), 0].tolist()
-        correct = [None if number != number else number for number in own_rewards]
+        own_correctness = correctness[start : start + len(prompts), 0].tolist()
+        correct = [None if number != number else number for number in own_correctness]
         names = [name for name in inputs[0] if name not in NOT_EXAMPLE]
         columns = {name: [example[name] for example in inputs] for name in names}
         rows = read_rows(
             prompts, completion_ids_list, correct, columns, self.columns, self.answer_format
         )
-        everyone, own = gather_rows(rows, "auto")
+        all_rows, own_rows = gather_rows(rows, "auto")
         is_training = trainer.model.training
         if is_training:
-            everyone = number_groups(everyone, trainer.num_generations)
+            all_rows = number_groups(all_rows, trainer.num_generations)
         else:
-            everyone["group"] = [0] * len(everyone["prompt"])
-        marks = self.answer_format.marks(everyone, int(trainer.state.global_step))
-        if len(marks) != len(gathered):
-            raise Unsupported(f"TRL gathered {len(gathered)} rewards for {len(marks)} answers")
+            all_rows["group"] = [0] * len(all_rows["prompt"])
+        marks = self.answer_format.marks(all_rows, int(trainer.state.global_step))
+        if len(marks) != len(correctness):
+            raise Unsupported(f"TRL gathered {len(correctness)} rewards for {len(marks)} answers")
         if is_training:
             advantages = self.control_state.take(marks)
-            self._new_advantages = advantages.numbers[own]
+            self._new_advantages = advantages.numbers[own_rows]
             for name, figure in advantages.facts.items():
                 trainer._log_metric(f"control/{name}", figure)
-        return marks.correct.to(gathered)[:, None]
+        return marks.correct.to(correctness)[:, None]
 
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         """TRL's output with our advantages of this process."""
@@ -115,9 +115,9 @@ def check_signatures(trainer: type) -> None:
         method = next((vars(base)[name] for base in bases if name in vars(base)), None)
         present = tuple(inspect.signature(method).parameters) if method else None
         if present != parameters:
-            shown = f"({', '.join(present)})" if present else "not there"
+            parameter_list = f"({', '.join(present)})" if present else "not there"
             raise Unsupported(
-                f"{name} of this TRL is {shown}, and ShortARCTrainer was written for "
+                f"{name} of this TRL is {parameter_list}, and ShortARCTrainer was written for "
                 f"({', '.join(parameters)}); install TRL 1.16, or take LengthReward with "
                 'ShortARC(form="scalar") and scale_rewards="none", which needs no private method'
             )
@@ -140,9 +140,9 @@ def check_settings(trainer: Any) -> None:
             f"limit={trainer.answer_format.limit}, but max_completion_length="
             f"{trainer.max_completion_length}; set both to the same length"
         )
-    if missing := set(trainer.eos_token_ids) - set(trainer.answer_format.end_ids):
+    if absent_ids := set(trainer.eos_token_ids) - set(trainer.answer_format.end_ids):
         raise UsageError(
-            f"answers may end with the tokens {sorted(missing)}, which are not in end_ids="
+            f"answers may end with the tokens {sorted(absent_ids)}, which are not in end_ids="
             f"{trainer.answer_format.end_ids}; they would count as cut"
         )
     if not torch.is_tensor(trainer.reward_weights) or float(trainer.reward_weights[0]) != 1:

@@ -83,15 +83,15 @@ class LengthReward:
     def _take(self, rows: dict[str, list[Any]], log_metric: Any) -> Tensor:
         """The rewards of this process's rows, after which the rule learned from those of all."""
         self._check_gather()
-        everyone, own = gather_rows(rows, self.gather)
+        all_rows, own_rows = gather_rows(rows, self.gather)
         marks = self.answer_format.marks(
-            number_groups(everyone, self.num_generations), self.scalar.step
+            number_groups(all_rows, self.num_generations), self.scalar.step
         )
         numbers = self.scalar.take(marks)
         if log_metric is not None:
             log_metric("accuracy", float(marks.correct.nanmean()))
             log_metric("ungraded", float((~marks.has_mark).double().mean()))
-        return numbers[own]
+        return numbers[own_rows]
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the rule learned, and the number of steps."""
