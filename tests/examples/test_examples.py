@@ -46,7 +46,7 @@ def test_shorter_thoughts_trl(tmp_path: Path) -> None:
 
 
 def test_shorter_thoughts_verl() -> None:
-    """Without verl; that verl takes the estimator is tested in tests/reasoning/adapters."""
+    """Without verl, so nothing is registered."""
     assert example("shorter_thoughts_verl").ESTIMATOR.limit == 4096
 
 

@@ -73,20 +73,20 @@ class LengthReward:
         rows = read_rows(
             prompts, completion_ids, correct, columns, self.columns, self.answer_format
         )
+        # Steps of the optimizer, as in our own loop; a generation may serve several.
+        step = self.scalar.step if trainer_state is None else int(trainer_state.global_step)
         if is_evaluation(log_metric):
             plain_rows = rows | {"group": [0] * len(prompts)}
-            numbers = self.answer_format.marks(plain_rows, self.scalar.step).correct
+            numbers = self.answer_format.marks(plain_rows, step).correct
         else:
-            numbers = self._take(rows, log_metric)
+            numbers = self._take(rows, step, log_metric)
         return [None if number != number else number for number in numbers.tolist()]
 
-    def _take(self, rows: dict[str, list[Any]], log_metric: Any) -> Tensor:
+    def _take(self, rows: dict[str, list[Any]], step: int, log_metric: Any) -> Tensor:
         """The rewards of this process's rows, after which the rule learned from those of all."""
         self._check_gather()
         all_rows, own_rows = gather_rows(rows, self.gather)
-        marks = self.answer_format.marks(
-            number_groups(all_rows, self.num_generations), self.scalar.step
-        )
+        marks = self.answer_format.marks(number_groups(all_rows, self.num_generations), step)
         numbers = self.scalar.take(marks)
         if log_metric is not None:
             log_metric("accuracy", float(marks.correct.nanmean()))
