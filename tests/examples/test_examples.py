@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -33,6 +34,34 @@ def test_distill_half(tmp_path: Path) -> None:
     assert len(losses) == 12
     assert losses[-1] < losses[0]
     assert example("distill_half").main(str(source), str(tmp_path / "out"), num_steps=12) == []
+
+
+@pytest.mark.filterwarnings("default")  # TRL's own
+def test_shorter_thoughts_trl(tmp_path: Path) -> None:
+    pytest.importorskip("trl", reason="TRL is not installed")
+    source = tiny.save(*tiny.llama(), tmp_path / "model")
+    module = example("shorter_thoughts_trl")
+    trainer = module.main(str(source), str(tmp_path / "out"), num_steps=2, limit=8)
+    assert trainer.reward_funcs[0].state_dict()["num_steps"] == 2
+
+
+def test_shorter_thoughts_verl() -> None:
+    """Without verl, so nothing is registered."""
+    assert example("shorter_thoughts_verl").ESTIMATOR.limit == 4096
+
+
+def test_shorter_thoughts_openrlhf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FW_MODEL", str(tiny.save(*tiny.llama(), tmp_path / "model")))
+    module = example("shorter_thoughts_openrlhf")
+    end = module.tokenizer.eos_token
+    output = module.reward_func([f"6 x 7 = so</think>42{end}"], ["6 x 7 = "], ["42"])
+    assert output["rewards"].tolist() == [1]
+
+
+def test_op_chain_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("verifiers", reason="verifiers is not installed")
+    monkeypatch.setenv("FW_MODEL", str(tiny.save(*tiny.llama(), tmp_path / "model")))
+    assert example("op_chain_environment").load_environment(count=10) is not None
 
 
 def test_examples_are_short() -> None:

@@ -25,7 +25,7 @@ STD_FLOOR = 1e-4  # is added to a standard deviation, as in GRPO
 
 @dataclass(frozen=True, eq=False)
 class Advantages:
-    """numbers: an advantage for each answer, 0 for one that is not marks. counts: the answers that
+    """numbers: an advantage for each answer, 0 for one that is not graded. counts: the answers that
     take part in the loss. facts: figures for the report.
     """
 

@@ -1,4 +1,4 @@
-"""What was sampled and how it was marks: the input of rewards and controllers."""
+"""What was sampled and how it was graded: the input of rewards and controllers.
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..base.errors import UsageError
 class Marks:
     """Answers to several prompts, one entry an answer, in any order.
 
-    correct: from 0 to 1, NaN for an answer that could not be marks. An answer that was cut at the
+    correct: from 0 to 1, NaN for an answer that could not be graded. An answer that was cut at the
     limit is wrong. lengths: the cost of an answer, in tokens; which tokens count is said by
     `Cost`. group: the prompt that an answer belongs to, a number of its own in the whole run.
     bucket: the difficulty of the prompt, from 0. limit: the longest answer that was allowed.

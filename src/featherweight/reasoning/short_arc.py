@@ -114,7 +114,7 @@ class ShortARC(Control):
         gate, score = self._gate_and_score(marks, state)
         strength = pressure * gate
         if self.form == "scalar":
-            numbers = center(marks.correct * (1 + strength * score), marks)
+            numbers = center(self.rewards(marks, state), marks)
             num_clamped = 0
         else:
             numbers, num_clamped = self._decouple(marks, strength, score)
@@ -126,6 +126,13 @@ class ShortARC(Control):
             "clamped": num_clamped / max(int(is_right.sum()), 1),
         }
         return Advantages(numbers, counts, facts)
+
+    def rewards(self, marks: Marks, state: State) -> Float[Tensor, " texts"]:
+        """r of the scalar form, for trainers that take one number an answer; NaN for an answer
+        without mark.
+        """
+        gate, score = self._gate_and_score(marks, state)
+        return marks.correct * (1 + self._pressure(marks, state) * gate * score)
 
     def _pressure(self, marks: Marks, state: State) -> Float[Tensor, " texts"]:
         """lambda of each answer."""
