@@ -1,4 +1,4 @@
-"""What was sampled and how it was graded: the input of rewards and controllers.
+"""What was sampled and how it was graded: the input of rewards and controllers."""
 
 from __future__ import annotations
 
