@@ -246,24 +246,34 @@ def test_cut_answers_are_left_out_of_the_loss() -> None:
 
 
 def test_a_micro_batch_may_be_empty() -> None:
-    """Only chains of one operation in a micro-batch: nothing in it can be graded, and the others of
-    the step count.
+    """Answers are sorted by length, so those that were cut are in one micro-batch; when they are
+    left out, nothing in it counts, and the others of the step do.
     """
-    short = [q for q in tiny_policy.questions() if len(q.example["operations"]) == 1]
-    longer = [q for q in tiny_policy.questions() if len(q.example["operations"]) > 1]
-    settings = replace(SETTINGS, prompts=1, accumulate=2, steps=1, mask_cut=True)
-    seen = set()
-    for seed in range(4):
-        batches = generations(
-            tiny_policy.policy(),
-            replace(settings, seed=seed),
-            marking=tiny_policy.marking(HardQuestion),
-            questions=[short[0], longer[0]],
-        )
-        masks = [bool(batches[number]["loss_mask"].any()) for number in range(2)]
-        assert sorted(masks) == [False, True]
-        seen.add(tuple(masks))
-    assert len(seen) == 2
+    settings = replace(SETTINGS, prompts=1, accumulate=8, steps=1, mask_cut=True)
+    batches = generations(tiny_policy.policy(), settings)
+    masks = [bool(batches[number]["loss_mask"].any()) for number in range(8)]
+    assert masks[0] and not masks[-1] and sorted(masks, reverse=True) == masks
+
+
+def test_answers_of_a_step_are_sorted_by_length() -> None:
+    """Into micro-batches that are padded to their own longest; each answer keeps its advantage."""
+    plain = generations(tiny_policy.policy(), replace(SETTINGS, prompts=4, accumulate=1))[0]
+    batches = generations(tiny_policy.policy(), replace(SETTINGS, prompts=2, accumulate=2))
+    parts = [batches[0], batches[1]]
+    widths = [part["attention_mask"].sum(1) for part in parts]
+    assert int(widths[0].max()) <= int(widths[1].min())
+    for part in parts:
+        assert part["input_ids"].shape[1] == int(part["attention_mask"].sum(1).max())
+
+    def rows(batch: dict[str, torch.Tensor]) -> list[tuple[object, ...]]:
+        return [
+            (*ids[mask.bool()].tolist(), float(advantage))
+            for ids, mask, advantage in zip(
+                batch["input_ids"], batch["attention_mask"], batch["advantages"], strict=True
+            )
+        ]
+
+    assert sorted(rows(parts[0]) + rows(parts[1])) == sorted(rows(plain))
 
 
 def test_what_is_refused() -> None:

@@ -210,14 +210,16 @@ class Generations(Batches):
 
 
 def _divide(texts: Rollouts, updates: int, accumulate: int) -> list[Tensor]:
-    """The rows of each micro-batch. Within a step of the optimizer the answers are sorted by
-    length, since padding costs as much as tokens; the loop's mean does not depend on the order.
+    """The rows of each micro-batch. Where a step of the optimizer has several, its answers are
+    sorted by length, since padding costs as much as tokens; the loop's mean does not depend on the
+    order.
     """
     ends = (texts.prompt_lengths + texts.lengths).cpu()
-    steps = torch.arange(len(ends)).chunk(updates)
-    return [
-        rows for step in steps for rows in step[ends[step].argsort(stable=True)].chunk(accumulate)
-    ]
+    micro_batches: list[Tensor] = []
+    for step in torch.arange(len(ends)).chunk(updates):
+        order = ends[step].argsort(stable=True) if accumulate > 1 else torch.arange(len(step))
+        micro_batches += step[order].chunk(accumulate)
+    return micro_batches
 
 
 def _check_prompts(model: nn.Module, questions: Sequence[Question], max_tokens: int) -> None:
