@@ -66,7 +66,7 @@ def test_other_families(name: str) -> None:
         assert samples.answer(row) == alone[i].tolist()[: int(samples.lengths[row])]
 
 
-def test_compaction_batch_and_order_change_no_sample() -> None:
+def test_compaction_same_samples() -> None:
     model = tiny.llama()[0].double()
     options: dict[str, Any] = {"seed": 3, "end_ids": range(60)}
     samples = rollouts(model, PROMPTS, 4, SHARP, **options)

@@ -1,7 +1,6 @@
 """Micro-batches of reinforcement: sampled when they are asked for, masked where nothing counts.
 
-`compaction_same_samples` is tests/models/test_rollouts.py:
-test_compaction_batch_and_order_change_no_sample.
+That compaction changes no sample is tested where it happens, in tests/models/test_rollouts.py.
 """
 
 from __future__ import annotations
