@@ -8,7 +8,9 @@ from typing import Any
 
 from featherweight.reasoning import rewards
 from featherweight.reasoning.advantages import Control, RewardControl
+from featherweight.reasoning.decoupled_rewards import DecoupledRewards
 from featherweight.reasoning.governor import Governor
+from featherweight.reasoning.group_filter import GroupFilter
 from featherweight.reasoning.rewards import Rule
 from featherweight.reasoning.short_arc import ShortARC
 
@@ -36,6 +38,10 @@ MAKERS: dict[str, Callable[[float], Control]] = {
     "no_governor": ungoverned,
 }
 ABLATIONS = ("no_gate", "shortest_target", "group_std", "no_governor")
+CONTROLS: dict[str, tuple[Callable[[float], Control], tuple[float, ...]]] = {
+    "gfpo": (lambda c: GroupFilter(k=int(c)), (2, 3, 4, 6)),
+    "drpo": (lambda c: DecoupledRewards(lam=c), (0.05, 0.1, 0.2, 0.4)),
+}
 # The published rules, each with the constant that is swept. Their authors' values are for answers
 # of thousands of tokens; these are for tens.
 RULES: dict[str, tuple[Callable[[float], Rule], tuple[float, ...]]] = {
@@ -68,12 +74,13 @@ RULES: dict[str, tuple[Callable[[float], Rule], tuple[float, ...]]] = {
     "tlmre": (lambda c: rewards.TLMRE(alpha=c), (0.05, 0.1, 0.2, 0.4)),
 }
 # l1_exact and l1_max need prompts that name a budget, o1_pruner answers of a reference model.
-RULE_ARMS = tuple(name for name in RULES if name not in MAIN_ARMS)
+RULE_ARMS = tuple(name for name in (*RULES, *CONTROLS) if name not in MAIN_ARMS)
 COEFFICIENTS: dict[str, tuple[float, ...]] = {
     "scalar": (0.1, 0.2, 0.3),
     "decoupled": (0.25, 0.5, 1.0, 2.0),
     **dict.fromkeys(ABLATIONS, (0.25, 0.5, 1.0, 2.0)),
     **{name: values for name, (_, values) in RULES.items()},
+    **{name: values for name, (_, values) in CONTROLS.items()},
 }
 
 
@@ -83,4 +90,6 @@ def control(arm: str, coefficient: float) -> Control:
         return RewardControl()
     if arm in MAKERS:
         return MAKERS[arm](coefficient)
+    if arm in CONTROLS:
+        return CONTROLS[arm][0](coefficient)
     return RewardControl(RULES[arm][0](coefficient))

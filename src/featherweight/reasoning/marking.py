@@ -56,6 +56,7 @@ class Marking:
             self.limit,
             bucket=torch.tensor([questions[group].bucket for group in groups]),
             is_cut=torch.tensor([finish == "length" for finish in texts.finish]),
+            mean_logprob=(texts.logprobs.sum(1) / texts.lengths.clamp(min=1)).double().cpu(),
             repeats=torch.tensor([is_loop(ids) for ids in bodies]),
             step=step,
         )

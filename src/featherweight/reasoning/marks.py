@@ -23,7 +23,8 @@ class Marks:
     is_cut: whether an answer was cut at the limit. repeats: whether an answer repeats itself.
     budget: the length that the prompt asked for, NaN where it asked for none. reference_length,
     reference_accuracy: of the answers of the model before training, NaN where they were not
-    measured. step: of the training, from 0.
+    measured. mean_logprob: of the tokens of an answer, NaN where unknown. step: of the training,
+    from 0.
     """
 
     correct: Float[Tensor, " texts"]
@@ -36,6 +37,7 @@ class Marks:
     budget: Float[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
     reference_length: Float[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
     reference_accuracy: Float[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
+    mean_logprob: Float[Tensor, " texts"] = field(default=None)  # type: ignore[assignment]
     step: int = 0
 
     def __post_init__(self) -> None:
@@ -49,6 +51,7 @@ class Marks:
             "budget": unknown,
             "reference_length": unknown,
             "reference_accuracy": unknown,
+            "mean_logprob": unknown,
         }
         for name, default in defaults.items():
             if getattr(self, name) is None:
@@ -101,4 +104,5 @@ TENSORS = (
     "budget",
     "reference_length",
     "reference_accuracy",
+    "mean_logprob",
 )
