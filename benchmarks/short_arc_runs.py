@@ -47,11 +47,11 @@ class Sizes:
     start_batch: int = 64
     start_lr: float = 3e-3
     questions: int = 10_000
-    steps: int = 120
+    steps: int = 100
     prompts: int = 8
     accumulate: int = 4
     group: int = 8
-    lr: float = 3e-4
+    lr: float = 1e-4
     judged: int = 2000
     choice: int = 500
 
