@@ -24,7 +24,7 @@ from featherweight.interchange import loading
 from featherweight.interchange.source import Source
 from featherweight.workflows.engines import open_engine
 
-NUM_FOLDERS = 200
+NUM_FOLDERS = 80
 
 
 @pytest.fixture(scope="module")
