@@ -9,7 +9,7 @@ from tests.data.tasks.rows import ROWS, write_rows
 
 from featherweight.base.errors import BadInput, UsageError
 from featherweight.data import tasks
-from featherweight.data.tasks import BY_NAME, find_tasks
+from featherweight.data.tasks import BY_NAME, find_tasks, settings_of
 
 
 @pytest.fixture
@@ -62,3 +62,9 @@ def test_without_a_folder() -> None:
         find_tasks("lambada", BY_NAME)
     with pytest.raises(BadInput, match="is no folder"):
         find_tasks("lambada", BY_NAME, Path("missing"))
+
+
+def test_settings_may_hold_a_tuple() -> None:
+    text = 'arithmetic(kinds=("chain_sum", "gcd"), count=3),op_chain(count=5)'
+    first, second = find_tasks(text, BY_NAME)
+    assert settings_of(first)["kinds"] == ("chain_sum", "gcd") and second.name == "op_chain"

@@ -16,7 +16,10 @@ from ...base.errors import BadInput, UsageError
 from .base import Task
 
 ENDINGS = (".jsonl", ".jsonl.gz")
-PIECE = re.compile(r"\s*(?P<name>\w+)(?P<settings>\([^()]*\))?(?:=(?P<file>[^,]*))?\s*(?:,|$)")
+# NAME(SETTINGS)=FILE, where settings may hold one level of parentheses (a tuple).
+PIECE = re.compile(
+    r"\s*(?P<name>\w+)(?P<settings>\((?:[^()]|\([^()]*\))*\))?(?:=(?P<file>[^,]*))?\s*(?:,|$)"
+)
 
 
 def find_tasks(
