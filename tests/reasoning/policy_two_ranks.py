@@ -8,15 +8,15 @@ variables of torchrun. They are forks of this one, which has imported torch and 
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import tiny_policy
 import torch
 import torch._dynamo  # optimizers import it, which would take seconds in every fork
+from forked_ranks import run_ranks
 from safetensors.torch import save_file
 
 from featherweight.reasoning.governor import Governor
@@ -63,37 +63,6 @@ def figures(step: object) -> dict[str, float]:
     return {key: number for key, number in content.items() if "seconds" not in key}
 
 
-def launch(folder: Path, name: str, num_ranks: int) -> None:
-    """The run on some processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(num_ranks):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        os.environ |= {
-            "WORLD_SIZE": str(num_ranks),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        code = 1
-        try:
-            run(folder, name)
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-
-
 if __name__ == "__main__":
-    launch(Path(sys.argv[1]), "one", 1)
-    launch(Path(sys.argv[1]), "two", 2)
+    run_ranks(partial(run, Path(sys.argv[1]), "one"), 1)
+    run_ranks(partial(run, Path(sys.argv[1]), "two"), 2)

@@ -11,9 +11,8 @@ nothing.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import torch
 import torch._dynamo  # optimizers import it, which would take seconds in every fork
 import torch.distributed.fsdp
 import torch.distributed.tensor
+from forked_ranks import run_ranks
 from torch import Tensor, nn
 from torch.optim import AdamW
 from toy import Toy
@@ -94,7 +94,7 @@ def across_tokenizers() -> tuple[nn.Module, Any, Any, list[Any], list[nn.Module]
 CASES = {"replicated": replicated, "sharded": sharded, "across_tokenizers": across_tokenizers}
 
 
-def train(folder: Path, case: str, stop: int) -> None:
+def train(folder: Path, case: str, stop: int = STEPS) -> None:
     """The run of one process."""
     torch.set_num_threads(1)
     with process_group():
@@ -122,44 +122,13 @@ def train(folder: Path, case: str, stop: int) -> None:
             (folder.parent / f"{folder.name}.json").write_text(json.dumps(rows))
 
 
-def launch(folder: Path, case: str, num_ranks: int, stop: int = STEPS) -> None:
-    """Run a case on some processes, up to the step `stop`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(num_ranks):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        os.environ |= {
-            "WORLD_SIZE": str(num_ranks),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        code = 1
-        try:
-            train(folder, case, stop)
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-
-
 def main(folder: Path) -> None:
     """See above."""
     for case in CASES:
-        launch(folder / f"{case}_one", case, 1)
-        launch(folder / f"{case}_two", case, 2)
-    launch(folder / "resumed", "sharded", 2, stop=3)
-    launch(folder / "resumed", "sharded", 2)
+        run_ranks(partial(train, folder / f"{case}_one", case), 1)
+        run_ranks(partial(train, folder / f"{case}_two", case), 2)
+    run_ranks(partial(train, folder / "resumed", "sharded", stop=3), 2)
+    run_ranks(partial(train, folder / "resumed", "sharded"), 2)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import toy_grading as toy
+from forked_ranks import run_ranks
 
 from featherweight.base.errors import UsageError
 from featherweight.reasoning.adapters.trl import LengthReward
@@ -83,44 +83,13 @@ def trainer(folder: Path, num_ranks: int) -> None:
     )
 
 
-def launch(case: Callable[[Path, int], None], folder: Path, num_ranks: int) -> None:
-    """Run a case on some processes, which are forks of this one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    children = []
-    for rank in range(num_ranks):
-        child = os.fork()
-        if child:
-            children.append(child)
-            continue
-        os.environ |= {
-            "WORLD_SIZE": str(num_ranks),
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
-        code = 1
-        try:
-            case(folder, num_ranks)
-            code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
-
-
 def main(folder: Path, case: str) -> None:
     """See above."""
     if case == "reward":
-        launch(rewards, folder, 1)
-        launch(rewards, folder, 2)
+        run_ranks(partial(rewards, folder, 1), 1)
+        run_ranks(partial(rewards, folder, 2), 2)
     else:
-        launch(trainer, folder, 2)
+        run_ranks(partial(trainer, folder, 2), 2)
 
 
 if __name__ == "__main__":
