@@ -22,10 +22,10 @@ from common import OtherProcesses, Record, main, new_record, parser, work_folder
 
 from featherweight.base.sampling import Sampling
 from featherweight.data.tasks import Grader
-from featherweight.evaluation.paired_arms import compare_arms
 from featherweight.inference.rollouts import engine_rollouts
 from featherweight.reasoning.loop import Recipe
 from featherweight.reasoning.marking import Marking
+from featherweight.reasoning.page import accuracy, compare_moments, thinking_tokens
 from featherweight.workflows.engines import open_engine
 from featherweight.workflows.quantize_folder import quantize_folder
 from featherweight.workflows.shorten_folder import shorten_folder
@@ -96,10 +96,9 @@ def run(arguments: argparse.Namespace) -> Record:
 
 def means(answers: dict[str, Any]) -> dict[str, float]:
     """Of the answers to the held-out questions."""
-    marks = np.array([np.nan if c is None else c for c in answers["correct"]], dtype=np.float64)
     return {
-        "accuracy": float(np.nanmean(marks)),
-        "thinking_tokens": float(np.mean(answers["lengths"])),
+        "accuracy": accuracy(answers),
+        "thinking_tokens": thinking_tokens(answers),
         "tokens": float(np.mean(answers["tokens"])),
         "cut": float(np.mean(answers["cut"])),
     }
@@ -133,12 +132,7 @@ def light_answers(folder: Path, settings: ShortenSettings) -> dict[str, float]:
 
 
 def check(record: Record, results: dict[str, Any]) -> None:
-    sides = []
-    for moment in ("after", "before"):
-        correct = [np.nan if c is None else c for c in results[moment]["correct"]]
-        sides.append(np.array(correct, dtype=np.float64)[None, :, None])
-        sides.append(np.array(results[moment]["lengths"], dtype=np.float64)[None, :, None])
-    difference = compare_arms(sides[0], sides[1], sides[2], sides[3])
+    difference = compare_moments(results)
     record.facts["difference"] = {
         "accuracy": difference.accuracy.as_dict(),
         "token_saving": difference.token_saving.as_dict(),

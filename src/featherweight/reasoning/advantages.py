@@ -53,24 +53,12 @@ class Control(ABC):
 
 
 @dataclass(frozen=True)
-class RewardControl(Control):
-    """A = r - mean of the group, divided by a standard deviation: GRPO and what followed it.
-
-    rule: gives r. scale: "group" divides by the standard deviation of the group (GRPO,
-    arXiv:2402.03300), under which a group of right answers with tiny differences in length gets
-    advantages of size 1; "batch" by that of all rewards; "none" by nothing (Dr. GRPO). drop: leave
-    out groups in which all advantages are 0 (the dynamic sampling of DAPO, which keeps a group of
-    right answers as long as its lengths make a difference). Raises BadInput for a reward that is
-    not finite.
+class RuleControl(Control):
+    """Abstract base of the controls that make advantages of a rule's rewards. Raises BadInput for a
+    reward that is not finite.
     """
 
     rule: Rule = field(default_factory=Accuracy)
-    scale: Scale = "none"
-    drop: bool = False
-
-    def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise UsageError(f"scale={self.scale!r}: choose {', '.join(SCALES)}")
 
     def start(self, sizes: Sizes) -> dict[str, Tensor]:
         return self.rule.start(sizes)
@@ -78,13 +66,37 @@ class RewardControl(Control):
     def update(self, state: State, marks: Marks) -> dict[str, Tensor]:
         return self.rule.update(state, marks)
 
-    def advantages(self, marks: Marks, state: State) -> Advantages:
+    def rewards(self, marks: Marks, state: State) -> Float[Tensor, " texts"]:
+        """The rule's; NaN for answers without mark."""
         reward = rewards(self.rule, marks, state)
         if not bool(reward[marks.has_mark].isfinite().all()):
             raise BadInput(
                 f"{self.rule!r} gave an answer a reward that is not finite; does it need something "
                 "that the questions do not have, such as a budget or a reference length?"
             )
+        return reward
+
+
+@dataclass(frozen=True)
+class RewardControl(RuleControl):
+    """A = r - mean of the group, divided by a standard deviation: GRPO and what followed it.
+
+    rule: gives r. scale: "group" divides by the standard deviation of the group (GRPO,
+    arXiv:2402.03300), under which a group of right answers with tiny differences in length gets
+    advantages of size 1; "batch" by that of all rewards; "none" by nothing (Dr. GRPO). drop: leave
+    out groups in which all advantages are 0 (the dynamic sampling of DAPO, which keeps a group of
+    right answers as long as its lengths make a difference).
+    """
+
+    scale: Scale = "none"
+    drop: bool = False
+
+    def __post_init__(self) -> None:
+        if self.scale not in SCALES:
+            raise UsageError(f"scale={self.scale!r}: choose {', '.join(SCALES)}")
+
+    def advantages(self, marks: Marks, state: State) -> Advantages:
+        reward = self.rewards(marks, state)
         numbers = center(reward, marks, self.scale == "group")
         if self.scale == "batch":
             numbers = numbers / (deviation(reward[marks.has_mark]) + STD_FLOOR)

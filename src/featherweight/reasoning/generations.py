@@ -29,7 +29,7 @@ from .figures import by_bucket, figures
 from .logprobs import stored_logprobs
 from .marking import Marking
 from .marks import TENSORS, Marks
-from .questions import Question
+from .questions import Question, prompt_fault
 from .samplers import Sampler
 
 
@@ -226,13 +226,8 @@ def _check_prompts(model: nn.Module, questions: Sequence[Question], max_tokens: 
     config: Any = getattr(model, "config", None)
     context = getattr(config, "max_position_embeddings", None)
     for index, question in enumerate(questions):
-        if not question.ids:
-            raise UsageError(f"the prompt of question {index} is empty")
-        if context is not None and len(question.ids) + max_tokens > context:
-            raise UsageError(
-                f"question {index} has {len(question.ids)} tokens; with answers of {max_tokens} "
-                f"that is more than the model's context of {context}"
-            )
+        if fault := prompt_fault(index, question.ids, context, max_tokens):
+            raise UsageError(fault)
 
 
 def _gather(marks: Marks) -> tuple[Marks, slice]:

@@ -43,7 +43,7 @@ CAUTION = (
 def reasoning_page(results: Record) -> str:
     """The page as HTML text. results: the content of results.json."""
     name = str(results["model"]["name"])
-    difference = _difference(results)
+    difference = compare_moments(results)
     chapters = [
         _trade_chapter(results, difference),
         _difficulty_chapter(results),
@@ -80,7 +80,7 @@ def verdict(results: Record, difference: ArmDifference) -> str:
 
 def outcome(results: Record) -> str:
     """The verdict, for the shell."""
-    return verdict(results, _difference(results))
+    return verdict(results, compare_moments(results))
 
 
 def card(results: Record) -> str:
@@ -109,7 +109,8 @@ def _arrays(record: Record) -> tuple[np.ndarray, np.ndarray]:
     return correct, np.array(record["lengths"], dtype=np.float64)
 
 
-def _difference(results: Record) -> ArmDifference:
+def compare_moments(results: Record) -> ArmDifference:
+    """After less before, paired by question."""
     correct, lengths = (x[None, :, None] for x in _arrays(results["after"]))
     base_correct, base_lengths = (x[None, :, None] for x in _arrays(results["before"]))
     return compare_arms(correct, lengths, base_correct, base_lengths)

@@ -37,18 +37,29 @@ def make_questions(
     questions = []
     for index, example in enumerate(examples):
         ids = tuple(encode(example))
-        if not ids:
-            raise BadInput(f"the prompt of question {index} is empty")
-        if context is not None and len(ids) + max_tokens > context:
-            raise BadInput(
-                f"question {index} has {len(ids)} tokens; with answers of {max_tokens} that is "
-                f"more than the model's context of {context}. Use shorter answers, or leave it out"
-            )
+        if fault := prompt_fault(index, ids, context, max_tokens):
+            raise BadInput(fault)
         number = bucket(example)
         if number < 0:
             raise BadInput(f"question {index} is in bucket {number}; buckets are numbered from 0")
         questions.append(Question(ids, example, number))
     return questions
+
+
+def prompt_fault(
+    index: int, ids: Sequence[int], context: int | None, max_tokens: int
+) -> str | None:
+    """Why question `index` cannot be asked: an empty prompt, or one that leaves no room for an
+    answer of `max_tokens` in the model's `context`.
+    """
+    if not ids:
+        return f"the prompt of question {index} is empty"
+    if context is not None and len(ids) + max_tokens > context:
+        return (
+            f"question {index} has {len(ids)} tokens; with answers of {max_tokens} that is more "
+            f"than the model's context of {context}. Use shorter answers, or leave it out"
+        )
+    return None
 
 
 def num_buckets(questions: Sequence[Any]) -> int:

@@ -114,8 +114,7 @@ class ShortARC(Control):
         gate, score = self._gate_and_score(marks, state)
         strength = pressure * gate
         if self.form == "scalar":
-            numbers = center(self.rewards(marks, state), marks)
-            num_clamped = 0
+            numbers, num_clamped = center(_reward(marks, strength, score), marks), 0
         else:
             numbers, num_clamped = self._decouple(marks, strength, score)
         is_right = marks.correct.nan_to_num() > 0
@@ -132,7 +131,7 @@ class ShortARC(Control):
         without mark.
         """
         gate, score = self._gate_and_score(marks, state)
-        return marks.correct * (1 + self._pressure(marks, state) * gate * score)
+        return _reward(marks, self._pressure(marks, state) * gate, score)
 
     def _pressure(self, marks: Marks, state: State) -> Float[Tensor, " texts"]:
         """lambda of each answer."""
@@ -199,3 +198,10 @@ class ShortARC(Control):
         numbers = accuracy + length
         is_low = numbers < floor
         return torch.where(is_low, floor, numbers), int(is_low.sum())
+
+
+def _reward(
+    marks: Marks, strength: Float[Tensor, " texts"], score: Float[Tensor, " texts"]
+) -> Float[Tensor, " texts"]:
+    """r of the scalar form."""
+    return marks.correct * (1 + strength * score)

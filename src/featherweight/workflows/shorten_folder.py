@@ -15,7 +15,7 @@ run. When the accuracy collapses, the training stops and the best weights so far
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,14 +31,16 @@ from ..base.seeds import seed_of
 from ..data.tasks import Grader
 from ..interchange import loading
 from ..interchange.saving import save_dense
-from ..models.sampling import end_tokens
+from ..models.sampling import Rollouts, end_tokens
 from ..quantization.evidence.results import load_results, write_results
 from ..reasoning.collapse import CollapseGuard
 from ..reasoning.loop import STAGE, train
 from ..reasoning.marking import Marking
+from ..reasoning.marks import Marks
 from ..reasoning.methods import METHODS
 from ..reasoning.page import card, reasoning_page
 from ..reasoning.preflight import QUESTIONS, check_start
+from ..reasoning.questions import Question
 from ..reasoning.samplers import EngineSampler, LocalSampler, Sampler
 from ..reasoning.warm_start import STAGE as WARM_STAGE
 from ..reasoning.warm_start import trace_examples, warm_start
@@ -182,14 +184,8 @@ class Shortening:
         """The answers to the held-out questions, one each, at the temperature of the training."""
         record = self.run.done(moment, VERSION)
         if record is None:
-            recipe, questions = self.settings.recipe, self.plan.judge_questions
-            texts = self.policy.generate(
-                [question.ids for question in questions],
-                1,
-                Sampling(max_tokens=recipe.max_tokens, temperature=recipe.temperature),
-                seed_of("judge", recipe.seed),
-            )
-            marks = self.marking(texts, questions)
+            questions = self.plan.judge_questions
+            texts, marks = self._answer(questions, 1, "judge")
             decode = self.plan.tokenizer.decode
             record = {
                 "correct": [None if c != c else c for c in marks.correct.tolist()],
@@ -209,18 +205,26 @@ class Shortening:
             self.run.finish_unit(moment, VERSION, None, record)
         return record
 
+    def _answer(
+        self, questions: Sequence[Question], samples: int, stage: str
+    ) -> tuple[Rollouts, Marks]:
+        """`samples` answers of the policy to each question, as the training samples them."""
+        recipe = self.settings.recipe
+        texts = self.policy.generate(
+            [question.ids for question in questions],
+            samples,
+            Sampling(max_tokens=recipe.max_tokens, temperature=recipe.temperature),
+            seed_of(stage, recipe.seed),
+        )
+        return texts, self.marking(texts, questions)
+
     def _preflight(self) -> dict[str, float]:
         """Whether there is something to learn from."""
         record = self.run.done("preflight", VERSION)
         if record is None:
-            recipe, questions = self.settings.recipe, self.plan.questions[:QUESTIONS]
-            texts = self.policy.generate(
-                [question.ids for question in questions],
-                recipe.group,
-                Sampling(max_tokens=recipe.max_tokens, temperature=recipe.temperature),
-                seed_of("preflight", recipe.seed),
-            )
-            record = check_start(self.marking(texts, questions), recipe.group)
+            group = self.settings.recipe.group
+            _, marks = self._answer(self.plan.questions[:QUESTIONS], group, "preflight")
+            record = check_start(marks, group)
             self.run.finish_unit("preflight", VERSION, None, record)
         return record
 
